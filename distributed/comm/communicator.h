@@ -1,0 +1,64 @@
+// The collectives that ranks share, as a queue per communicator.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "kernels/dtype.h"
+
+namespace trireme {
+
+/// A place in a communicator's queue. Cheap to copy. A default-made Event is done.
+class Event {
+ public:
+  struct State;
+  Event() = default;
+  explicit Event(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  bool done() const;
+  /// Blocks until the work before it is done; throws what that work threw (again at each call).
+  void wait() const;
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+/// Collectives over ranks 0..size()-1.
+///
+/// Every call is enqueued on the communicator's own stream (one thread on CPUs) and returns at once;
+/// calls run in call order, and all ranks must make the same calls in the same order. Buffers must
+/// stay alive and untouched until the returned Event is done. `label` names the data in error
+/// messages ("bucket 4 (layer1.0.conv1.weight ...)") and in traces.
+///
+/// Before data moves the ranks agree on sequence number, operation, dtype and sizes; a mismatch is
+/// an Error(kPeer) on every rank that sees it. A wait for a peer longer than the patience given at
+/// construction is an Error(kPeer) too. After the first error every later call fails with the same error.
+///
+/// One thread at a time may call; which one is the caller's business.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual std::string_view backend() const = 0;  ///< "local", "mpi", ...
+
+  /// Sends sends[r] to rank r and receives recvs[r] from rank r, for all r (own slot: a copy).
+  virtual Event all_to_all(std::span<const std::span<const std::byte>> sends,
+                           std::span<const std::span<std::byte>> recvs, std::string label) = 0;
+  /// slices[r] are disjoint pieces of memory; rank r's own slice is filled beforehand, all are filled after.
+  virtual Event all_gather(std::span<const std::span<std::byte>> slices, std::string label) = 0;
+  /// Sum in place by the library's own algorithm: bits are NOT promised to be equal at other world sizes.
+  virtual Event all_reduce_fastest(std::span<float> data, std::string label) = 0;
+  virtual Event broadcast(std::span<std::byte> data, int root, std::string label) = 0;
+  virtual Event barrier(std::string label) = 0;
+  /// Runs a host function in queue order.
+  virtual Event run(std::function<void()> fn, std::string label) = 0;
+  /// Makes this rank's pending and later calls fail, and its peers' as soon as they notice. Never blocks.
+  virtual void abort(const std::string& reason) = 0;
+};
+
+}  // namespace trireme

@@ -1,0 +1,60 @@
+// The canonical sum over shards: the same bits at any world size.
+//
+// A job has V shards, fixed for its life. A rank holds a contiguous range of them. Shard gradients
+// are summed in one binary tree over the shard index, neighbours first (0+1, 2+3, (0+1)+(2+3), ...),
+// the lower index as the left operand, padded on the right with -0.0 (x + -0.0 is x for every x, so
+// an absent operand is simply passed over). Ranks exchange the raw partial sums of their maximal
+// subtrees, each rank sums its own slice in tree order, then slices are gathered: no floating-point
+// sum ever happens inside a transport.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "distributed/comm/communicator.h"
+
+namespace trireme {
+
+/// Shards [first, last) of `count`.
+struct ShardRange {
+  int first = 0;
+  int last = 0;
+  int size() const { return last - first; }
+};
+
+/// The shards of `rank`: contiguous, the first (shards % world_size) ranks hold one more.
+/// Throws Error(kUsage) if there are more ranks than shards.
+ShardRange shards_of_rank(int shards, int world_size, int rank);
+
+/// A node of the tree: covers shards [index << level, (index + 1) << level).
+struct TreeNode {
+  int level = 0;
+  int index = 0;
+  bool operator==(const TreeNode&) const = default;
+};
+
+/// The fewest tree nodes that cover exactly `range`, in shard order. Nodes whose range reaches past the
+/// last shard count as complete there (the rest is padding). At most 2 * log2(shards) of them.
+std::vector<TreeNode> maximal_subtrees(int shards, ShardRange range);
+
+/// out[i] = left[i] + right[i], rounded once. `out` may be `left` or `right`.
+void add_in_order(float* out, const float* left, const float* right, std::size_t count);
+
+/// Sums one slice in tree order. partials[k] is the sum over nodes[k]; nodes cover all shards once, in
+/// shard order. `out` gets the result times `scale` (one rounding more, at the root only; exact for 1).
+void sum_tree(int shards, std::span<const TreeNode> nodes, std::span<const float* const> partials,
+              std::size_t count, float scale, float* out);
+
+/// Sums per-shard vectors of `count` floats over all shards and ranks.
+///
+/// `partials[k]` holds this rank's sum over the k-th of its maximal subtrees. After the returned event,
+/// `out` (count floats) holds scale * sum on every rank, the same bits for every world size. `out` may be
+/// partials[0]. Everything is enqueued on `comm`; buffers must outlive the event.
+/// Bytes sent by a rank: about 2 * count * 4 * (W-1)/W when each rank owns one subtree.
+Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const float*> partials,
+                         std::size_t count, float scale, float* out, const std::string& label);
+
+}  // namespace trireme

@@ -1,0 +1,49 @@
+// Errors: one line that says what, where, both values and what to do; the exit code rides along.
+//
+// A library never exits. It throws Error; a program's main turns it into one line on standard
+// error and the exit code (see INTERFACE: exit codes).
+#pragma once
+
+#include <fmt/format.h>
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace trireme {
+
+/// Exit codes of every program.
+enum class ExitCode : int {
+  kDone = 0,
+  kInternal = 1,    ///< a broken rule of the library's own interface: wrong shapes, dtypes, ...
+  kUsage = 2,       ///< bad flag, configuration or environment
+  kData = 3,        ///< bad data set
+  kCheckpoint = 4,  ///< bad checkpoint
+  kPeer = 5,        ///< a peer failed or timed out
+  kNonFinite = 6,   ///< a loss or gradient became infinite or NaN
+  kStopped = 75,    ///< stopped by a signal after a committed checkpoint: run again to go on
+};
+
+class Error : public std::runtime_error {
+ public:
+  Error(ExitCode code, const std::string& what) : std::runtime_error(what), code_(code) {}
+  ExitCode code() const { return code_; }
+
+ private:
+  ExitCode code_;
+};
+
+/// Throws Error with a formatted message. The message is one line without a final full stop.
+template <class... Args>
+[[noreturn]] void fail(ExitCode code, fmt::format_string<Args...> format, Args&&... args) {
+  throw Error(code, fmt::format(format, std::forward<Args>(args)...));
+}
+
+}  // namespace trireme
+
+/// Throws Error(kInternal, message) unless `condition` holds. The message is formatted only then.
+#define TRIREME_CHECK(condition, ...)                                        \
+  do {                                                                       \
+    if (!(condition)) [[unlikely]]                                           \
+      ::trireme::fail(::trireme::ExitCode::kInternal, __VA_ARGS__);          \
+  } while (false)
