@@ -79,16 +79,17 @@ bool Tensor::is_channels_last() const {
 
 bool Tensor::is_dense() const {
   if (is_contiguous()) return true;
-  int order[kMaxDims];
-  const int dims = dim();
-  for (int d = 0; d < dims; ++d) order[d] = d;
-  std::sort(order, order + dims, [&](int a, int b) { return strides()[a] < strides()[b]; });
+  // From the innermost dimension out: one with stride 1, then one with the size of that, ...
   std::int64_t expected = 1;
-  for (int i = 0; i < dims; ++i) {
-    const int d = order[i];
-    if (shape()[d] == 1) continue;
-    if (strides()[d] != expected) return false;
-    expected *= shape()[d];
+  const std::int64_t all = numel();
+  bool used[kMaxDims] = {};
+  while (expected < all) {
+    int next = -1;
+    for (int d = 0; d < dim(); ++d)
+      if (!used[d] && shape()[d] > 1 && strides()[d] == expected) next = d;
+    if (next < 0) return false;
+    used[next] = true;
+    expected *= shape()[next];
   }
   return true;
 }
@@ -107,7 +108,16 @@ Tensor Tensor::alias(const Shape& new_shape, const Shape& new_strides, std::int6
   impl->shape = new_shape;
   impl->strides = new_strides;
   impl->dtype = impl_->dtype;
+  impl->is_view = true;
   return Tensor(std::move(impl));
+}
+
+void Tensor::rebase(const Tensor& memory) const {
+  TRIREME_CHECK(memory.shape() == shape() && memory.dtype() == dtype(), "rebase: {} {} cannot become {} {}",
+                name_of(dtype()), shape().to_string(), name_of(memory.dtype()), memory.shape().to_string());
+  impl_->storage = memory.impl()->storage;
+  impl_->offset = memory.offset();
+  impl_->strides = memory.strides();
 }
 
 void copy_into(const Tensor& out, const Tensor& in) {

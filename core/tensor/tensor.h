@@ -21,6 +21,7 @@ struct Storage : RefCounted {
   std::size_t bytes = 0;
   Device device;
   std::atomic<std::uint32_t> version{0};
+  std::atomic<const char*> changed_by{""};  ///< the op of the last in-place write
 };
 
 /// What autograd keeps with a tensor; defined in core/autograd.
@@ -34,6 +35,7 @@ struct TensorImpl : RefCounted {
   Shape shape;
   Shape strides;            ///< in elements
   DType dtype = DType::kFloat32;
+  bool is_view = false;     ///< made by alias(): shares its storage with another tensor
   AutogradMeta* autograd = nullptr;  ///< owned; null for a tensor that autograd does not know
 };
 
@@ -74,7 +76,11 @@ class Tensor {
   Device device() const { return impl_->storage->device; }
   std::int64_t offset() const { return impl_->offset; }
   std::uint32_t version() const { return impl_->storage->version.load(std::memory_order_relaxed); }
-  void bump_version() const { impl_->storage->version.fetch_add(1, std::memory_order_relaxed); }
+  /// Every in-place write says so here; `op` must be a string literal.
+  void bump_version(const char* op) const {
+    impl_->storage->changed_by.store(op, std::memory_order_relaxed);
+    impl_->storage->version.fetch_add(1, std::memory_order_relaxed);
+  }
 
   /// Pointer to the first element; T must be the dtype's type.
   template <class T> T* data() const {
@@ -100,6 +106,9 @@ class Tensor {
   Tensor alias(const Shape& shape, const Shape& strides, std::int64_t offset) const;
   /// A new handle on the same memory that autograd does not know.
   Tensor detach() const { return alias(impl_->shape, impl_->strides, impl_->offset); }
+  /// Makes this handle's tensor use other memory of the same shape, strides and dtype from now on, for all
+  /// handles to it. Contents are not copied.
+  void rebase(const Tensor& memory) const;
 
   // Autograd: defined in core/autograd/autograd.cpp.
   bool requires_grad() const;
