@@ -1,0 +1,45 @@
+// What a checkpoint holds: tensors in memory and the state of the job.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/dtype.h"
+
+namespace trireme {
+
+/// A named tensor in memory: contiguous, row-major, `bytes` long. Not owned.
+struct TensorSlot {
+  std::string name;
+  DType dtype = DType::kFloat32;
+  std::vector<std::int64_t> shape;
+  std::byte* data = nullptr;
+  std::size_t bytes = 0;
+};
+
+/// What a checkpoint says besides its tensors. Everything a job needs to go on with the same bits.
+struct JobState {
+  std::string run_id;
+  std::int64_t step = 0;          ///< finished steps; the next one is this
+  std::int64_t shards = 0;        ///< V, fixed for the life of the job
+  std::uint64_t seed = 0;
+  std::int64_t global_batch = 0;
+  std::int64_t threads = 0;       ///< threads per shard: part of the job's identity
+  std::int64_t dataset_size = 0;  ///< samples in the training set
+  std::string model;              ///< free text, compared on resume
+  std::string optimizer;          ///< free text, compared on resume
+  std::string build;              ///< build and library versions, compared on resume
+  std::string job;                ///< the whole job as text (job.proto), for the reader
+
+  bool operator==(const JobState&) const = default;
+};
+
+/// Bytes of a tensor of this shape; -1 when a dimension is negative or the product does not fit 63 bits.
+std::int64_t bytes_of(DType dtype, const std::vector<std::int64_t>& shape);
+
+/// "[2, 3]", for messages.
+std::string text_of(const std::vector<std::int64_t>& shape);
+
+}  // namespace trireme
