@@ -1,0 +1,145 @@
+#include "core/tensor/tensor.h"
+
+#include <algorithm>
+
+#include "kernels/table.h"
+
+namespace trireme {
+
+Storage::Storage(std::size_t size, Device where) : data(allocate(where, size)), bytes(size), device(where) {}
+Storage::~Storage() { deallocate(device, data, bytes); }
+
+namespace {
+
+Tensor make(const Shape& shape, const Shape& strides, DType dtype, Device device) {
+  std::int64_t count = 1;
+  for (std::int64_t size : shape) {
+    TRIREME_CHECK(size >= 0, "empty: negative size in shape {}", shape.to_string());
+    TRIREME_CHECK(!__builtin_mul_overflow(count, size, &count) && count < (std::int64_t{1} << 56),
+                  "empty: shape {} has too many elements", shape.to_string());
+  }
+  auto impl = make_ref<TensorImpl>();
+  impl->storage = make_ref<Storage>(static_cast<std::size_t>(count) * size_of(dtype), device);
+  impl->shape = shape;
+  impl->strides = strides;
+  impl->dtype = dtype;
+  return Tensor(std::move(impl));
+}
+
+bool strides_match(const Shape& shape, const Shape& strides, const Shape& wanted) {
+  for (int d = 0; d < shape.size(); ++d)
+    if (shape[d] > 1 && strides[d] != wanted[d]) return false;
+  return true;
+}
+
+}  // namespace
+
+Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+  return make(shape, contiguous_strides(shape), dtype, device);
+}
+
+Tensor Tensor::empty_channels_last(const Shape& shape, DType dtype, Device device) {
+  return make(shape, channels_last_strides(shape), dtype, device);
+}
+
+Tensor Tensor::empty_like(const Tensor& like) {
+  const bool dense = like.is_dense();
+  return make(like.shape(), dense ? like.strides() : contiguous_strides(like.shape()), like.dtype(), like.device());
+}
+
+Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
+  Tensor out = empty(shape, dtype, device);
+  kernels_of(device).fill(out.view(), value);
+  return out;
+}
+
+View Tensor::view() const {
+  View v;
+  v.data = raw();
+  v.dtype = dtype();
+  v.dims = dim();
+  std::copy(shape().begin(), shape().end(), v.shape);
+  std::copy(strides().begin(), strides().end(), v.strides);
+  return v;
+}
+
+double Tensor::item() const {
+  TRIREME_CHECK(defined() && numel() == 1, "item: needs a tensor of one element, got shape {}",
+                defined() ? shape().to_string() : "of an undefined tensor");
+  return visit_dtype(dtype(), [&](auto type) { return static_cast<double>(*data<decltype(type)>()); });
+}
+
+bool Tensor::is_contiguous() const {
+  return numel() == 0 || strides_match(shape(), strides(), contiguous_strides(shape()));
+}
+
+bool Tensor::is_channels_last() const {
+  return dim() == 4 && strides_match(shape(), strides(), channels_last_strides(shape()));
+}
+
+bool Tensor::is_dense() const {
+  if (is_contiguous()) return true;
+  // From the innermost dimension out: one with stride 1, then one with the size of that, ...
+  std::int64_t expected = 1;
+  const std::int64_t all = numel();
+  bool used[kMaxDims] = {};
+  while (expected < all) {
+    int next = -1;
+    for (int d = 0; d < dim(); ++d)
+      if (!used[d] && shape()[d] > 1 && strides()[d] == expected) next = d;
+    if (next < 0) return false;
+    used[next] = true;
+    expected *= shape()[next];
+  }
+  return true;
+}
+
+Tensor Tensor::clone_contiguous() const {
+  if (is_contiguous()) return *this;
+  Tensor out = empty(shape(), dtype(), device());
+  copy_into(out, *this);
+  return out;
+}
+
+Tensor Tensor::alias(const Shape& new_shape, const Shape& new_strides, std::int64_t new_offset) const {
+  auto impl = make_ref<TensorImpl>();
+  impl->storage = impl_->storage;
+  impl->offset = new_offset;
+  impl->shape = new_shape;
+  impl->strides = new_strides;
+  impl->dtype = impl_->dtype;
+  impl->is_view = true;
+  return Tensor(std::move(impl));
+}
+
+void Tensor::rebase(const Tensor& memory) const {
+  TRIREME_CHECK(memory.shape() == shape() && memory.dtype() == dtype(), "rebase: {} {} cannot become {} {}",
+                name_of(dtype()), shape().to_string(), name_of(memory.dtype()), memory.shape().to_string());
+  impl_->storage = memory.impl()->storage;
+  impl_->offset = memory.offset();
+  impl_->strides = memory.strides();
+}
+
+void copy_into(const Tensor& out, const Tensor& in) {
+  const Shape common = broadcast_shapes(out.shape(), in.shape(), "copy");
+  TRIREME_CHECK(common == out.shape(), "copy: shape {} does not fit into {}", in.shape().to_string(),
+                out.shape().to_string());
+  View from = in.view();
+  const int shift = out.dim() - in.dim();
+  View wide = from;
+  wide.dims = out.dim();
+  for (int d = 0; d < out.dim(); ++d) {
+    wide.shape[d] = out.shape()[d];
+    wide.strides[d] = d < shift || (from.shape[d - shift] == 1 && out.shape()[d] != 1) ? 0 : from.strides[d - shift];
+  }
+  kernels_of(out.device()).copy(out.view(), wide);
+}
+
+Tensor to_dtype(const Tensor& t, DType dtype) {
+  if (t.dtype() == dtype) return t;
+  Tensor out = Tensor::empty(t.shape(), dtype, t.device());
+  copy_into(out, t);
+  return out;
+}
+
+}  // namespace trireme

@@ -1,0 +1,154 @@
+// Tensor: a cheap handle to a strided view of reference-counted memory.
+#pragma once
+
+#include <functional>
+#include <initializer_list>
+#include <vector>
+
+#include "core/base/ref.h"
+#include "core/tensor/shape.h"
+#include "kernels/device.h"
+#include "kernels/dtype.h"
+#include "kernels/view.h"
+
+namespace trireme {
+
+/// A block of device memory with a version that every in-place write raises.
+struct Storage : RefCounted {
+  Storage(std::size_t size, Device where);
+  ~Storage();
+  void* data = nullptr;
+  std::size_t bytes = 0;
+  Device device;
+  std::atomic<std::uint32_t> version{0};
+  std::atomic<const char*> changed_by{""};  ///< the op of the last in-place write
+};
+
+/// What autograd keeps with a tensor; defined in core/autograd.
+struct AutogradMeta;
+
+struct TensorImpl : RefCounted {
+  TensorImpl() = default;
+  ~TensorImpl();
+  Ref<Storage> storage;
+  std::int64_t offset = 0;  ///< in elements
+  Shape shape;
+  Shape strides;            ///< in elements
+  DType dtype = DType::kFloat32;
+  bool is_view = false;     ///< made by alias(): shares its storage with another tensor
+  AutogradMeta* autograd = nullptr;  ///< owned; null for a tensor that autograd does not know
+};
+
+/// A handle: copying shares memory, as in PyTorch. Handles to one tensor may be copied on any thread;
+/// writing to the same memory from two threads at once is the caller's race.
+class Tensor {
+ public:
+  Tensor() = default;
+  explicit Tensor(Ref<TensorImpl> impl) : impl_(std::move(impl)) {}
+
+  /// Uninitialized, row-major.
+  static Tensor empty(const Shape& shape, DType dtype = DType::kFloat32, Device device = kCpu);
+  /// Uninitialized (N,C,H,W) with channels next to each other in memory.
+  static Tensor empty_channels_last(const Shape& shape, DType dtype = DType::kFloat32, Device device = kCpu);
+  /// Uninitialized, dense, with memory laid out as `like` where that is dense, else row-major.
+  static Tensor empty_like(const Tensor& like);
+  static Tensor full(const Shape& shape, double value, DType dtype = DType::kFloat32, Device device = kCpu);
+  static Tensor zeros(const Shape& shape, DType dtype = DType::kFloat32, Device device = kCpu) {
+    return full(shape, 0, dtype, device);
+  }
+  static Tensor ones(const Shape& shape, DType dtype = DType::kFloat32, Device device = kCpu) {
+    return full(shape, 1, dtype, device);
+  }
+  /// Copies `values` (row-major) into a new tensor. Throws unless their number is shape.numel().
+  template <class T>
+  static Tensor from(const std::vector<T>& values, const Shape& shape);
+  /// 0-d.
+  static Tensor scalar(double value, DType dtype = DType::kFloat32) { return full({}, value, dtype); }
+
+  bool defined() const { return static_cast<bool>(impl_); }
+  const Shape& shape() const { return impl_->shape; }
+  const Shape& strides() const { return impl_->strides; }
+  int dim() const { return impl_->shape.size(); }
+  /// Size of dimension d; negative counts from the end.
+  std::int64_t size(int d) const { return impl_->shape[wrap_dim(d, dim(), "size")]; }
+  std::int64_t numel() const { return impl_->shape.numel(); }
+  DType dtype() const { return impl_->dtype; }
+  Device device() const { return impl_->storage->device; }
+  std::int64_t offset() const { return impl_->offset; }
+  std::uint32_t version() const { return impl_->storage->version.load(std::memory_order_relaxed); }
+  /// Every in-place write says so here; `op` must be a string literal.
+  void bump_version(const char* op) const {
+    impl_->storage->changed_by.store(op, std::memory_order_relaxed);
+    impl_->storage->version.fetch_add(1, std::memory_order_relaxed);
+  }
+
+  /// Pointer to the first element; T must be the dtype's type.
+  template <class T> T* data() const {
+    TRIREME_CHECK(dtype_of<T> == dtype(), "data: tensor is {}, asked for {}", name_of(dtype()), name_of(dtype_of<T>));
+    return static_cast<T*>(raw());
+  }
+  void* raw() const {
+    return static_cast<char*>(impl_->storage->data) + impl_->offset * static_cast<std::int64_t>(size_of(dtype()));
+  }
+  View view() const;
+  /// The only element, converted. Throws unless numel() is 1.
+  double item() const;
+  /// All elements in row-major order, converted.
+  template <class T> std::vector<T> to_vector() const;
+
+  bool is_contiguous() const;
+  bool is_channels_last() const;
+  /// True if elements fill their memory without holes or overlap, in whatever order of dimensions.
+  bool is_dense() const;
+  /// Same elements in new row-major memory, or this tensor if it is row-major already. Not recorded by autograd.
+  Tensor clone_contiguous() const;
+  /// A view of the same memory; no bounds check. Not recorded by autograd.
+  Tensor alias(const Shape& shape, const Shape& strides, std::int64_t offset) const;
+  /// A new handle on the same memory that autograd does not know.
+  Tensor detach() const { return alias(impl_->shape, impl_->strides, impl_->offset); }
+  /// Makes this handle's tensor use other memory of the same shape, strides and dtype from now on, for all
+  /// handles to it. Contents are not copied.
+  void rebase(const Tensor& memory) const;
+
+  // Autograd: defined in core/autograd/autograd.cpp.
+  bool requires_grad() const;
+  /// Makes this a leaf that gathers gradients (or not). Floating point leaves only. Returns *this.
+  Tensor& set_requires_grad(bool on);
+  bool is_leaf() const;
+  /// Undefined until a backward pass reached this leaf.
+  Tensor grad() const;
+  void set_grad(Tensor grad) const;
+  /// From a tensor of one element: adds d(this)/d(leaf) to every leaf's grad. See core/autograd/autograd.h.
+  void backward() const;
+
+  TensorImpl* impl() const { return impl_.get(); }
+  bool is_same(const Tensor& other) const { return impl_ == other.impl_; }
+
+ private:
+  Ref<TensorImpl> impl_;
+};
+
+template <class T>
+Tensor Tensor::from(const std::vector<T>& values, const Shape& shape) {
+  TRIREME_CHECK(static_cast<std::int64_t>(values.size()) == shape.numel(), "from: {} values for shape {}", values.size(),
+                shape.to_string());
+  Tensor out = empty(shape, dtype_of<T>);
+  T* data = out.data<T>();
+  for (std::size_t i = 0; i < values.size(); ++i) data[i] = values[i];
+  return out;
+}
+
+/// Copies elements into `out` (same shape or broadcast), converting the dtype. Not recorded by autograd.
+void copy_into(const Tensor& out, const Tensor& in);
+
+/// `t` converted; `t` itself if it has that dtype. Not recorded by autograd.
+Tensor to_dtype(const Tensor& t, DType dtype);
+
+template <class T>
+std::vector<T> Tensor::to_vector() const {
+  const Tensor flat = to_dtype(*this, dtype_of<T>).clone_contiguous();
+  const T* begin = flat.data<T>();
+  return std::vector<T>(begin, begin + flat.numel());
+}
+
+}  // namespace trireme

@@ -1,0 +1,166 @@
+// A caching allocator: blocks are kept per size class and never given back to the system.
+//
+// Training asks for the same sizes every step, so after the first step no page is ever touched for
+// the first time again (fresh pages cost more than the arithmetic on them). Large blocks are aligned
+// to 2 MiB and ask for huge pages.
+#include <sys/mman.h>
+
+#include <atomic>
+#include <bit>
+#include <cstdlib>
+#include <mutex>
+#include <vector>
+
+#include "kernels/device.h"
+#include "kernels/error.h"
+
+namespace trireme {
+
+void* cuda_allocate(std::size_t bytes);
+void cuda_deallocate(void* memory, std::size_t bytes) noexcept;
+
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kHuge = std::size_t{2} << 20;
+constexpr int kClasses = 64 * 4;
+constexpr std::size_t kThreadCacheBytes = 64 * 1024;  // larger blocks go to the shared lists at once
+constexpr std::size_t kThreadCacheBlocks = 64;
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kPassThrough = true;  // so that the sanitizer sees every block's life
+#else
+constexpr bool kPassThrough = false;
+#endif
+
+/// Classes are 2^k * {1, 1.25, 1.5, 1.75}, so at most a fifth of a block is wasted.
+struct SizeClass {
+  int index;
+  std::size_t bytes;
+};
+
+SizeClass size_class(std::size_t bytes) {
+  if (bytes < 4 * kAlignment) {
+    const std::size_t units = bytes == 0 ? 1 : (bytes + kAlignment - 1) / kAlignment;
+    return {static_cast<int>(units) - 1, units * kAlignment};
+  }
+  const int power = std::bit_width(bytes - 1) - 1;  // 2^power < bytes <= 2^(power+1)
+  const std::size_t base = std::size_t{1} << power, step = base / 4;
+  const std::size_t steps = (bytes - base + step - 1) / step;
+  return {4 * power + static_cast<int>(steps), base + steps * step};
+}
+
+struct Pool {
+  std::mutex mutex;
+  std::vector<void*> free[kClasses];
+  char* slab = nullptr;
+  std::size_t slab_left = 0;
+  std::atomic<std::size_t> reserved{0};
+  std::atomic<std::size_t> used{0};
+};
+
+Pool& pool() {
+  static Pool* const instance = new Pool;  // outlives every static tensor
+  return *instance;
+}
+
+void* map_huge(std::size_t bytes) {
+  void* memory = std::aligned_alloc(kHuge, (bytes + kHuge - 1) / kHuge * kHuge);
+  if (!memory) fail(ExitCode::kInternal, "allocate: out of memory: {} bytes more are needed", bytes);
+  madvise(memory, bytes, MADV_HUGEPAGE);
+  return memory;
+}
+
+/// Under the pool's lock.
+void* take_fresh(Pool& p, std::size_t bytes) {
+  if (bytes >= kHuge / 2) {
+    void* memory = map_huge(bytes);
+    p.reserved += bytes;
+    return memory;
+  }
+  if (p.slab_left < bytes) {
+    p.slab = static_cast<char*>(map_huge(kHuge));
+    p.slab_left = kHuge;
+    p.reserved += kHuge;
+  }
+  void* memory = p.slab;
+  p.slab += bytes;
+  p.slab_left -= bytes;
+  return memory;
+}
+
+// Trivially destroyed, so it can still be asked after the cache of this thread is gone: tensors with
+// static storage die later than that.
+thread_local bool cache_is_gone = false;
+
+struct ThreadCache {
+  std::vector<void*> free[kClasses];
+  ~ThreadCache() {
+    cache_is_gone = true;
+    Pool& p = pool();
+    std::lock_guard lock(p.mutex);
+    for (int c = 0; c < kClasses; ++c)
+      p.free[c].insert(p.free[c].end(), free[c].begin(), free[c].end());
+  }
+};
+
+ThreadCache& thread_cache() {
+  thread_local ThreadCache cache;
+  return cache;
+}
+
+void* cpu_allocate(std::size_t bytes) {
+  const SizeClass c = size_class(bytes);
+  Pool& p = pool();
+  p.used.fetch_add(c.bytes, std::memory_order_relaxed);
+  if (c.bytes <= kThreadCacheBytes && !cache_is_gone) {
+    auto& own = thread_cache().free[c.index];
+    if (!own.empty()) {
+      void* memory = own.back();
+      own.pop_back();
+      return memory;
+    }
+  }
+  std::lock_guard lock(p.mutex);
+  auto& shared = p.free[c.index];
+  if (shared.empty()) return take_fresh(p, c.bytes);
+  void* memory = shared.back();
+  shared.pop_back();
+  return memory;
+}
+
+void cpu_deallocate(void* memory, std::size_t bytes) noexcept {
+  const SizeClass c = size_class(bytes);
+  Pool& p = pool();
+  p.used.fetch_sub(c.bytes, std::memory_order_relaxed);
+  if (c.bytes <= kThreadCacheBytes && !cache_is_gone) {
+    auto& own = thread_cache().free[c.index];
+    if (own.size() < kThreadCacheBlocks) {
+      own.push_back(memory);
+      return;
+    }
+  }
+  std::lock_guard lock(p.mutex);
+  p.free[c.index].push_back(memory);
+}
+
+}  // namespace
+
+void* allocate(Device device, std::size_t bytes) {
+  if (!device.is_cpu()) return cuda_allocate(bytes);
+  if (!kPassThrough) return cpu_allocate(bytes);
+  void* memory = std::aligned_alloc(kAlignment, (bytes / kAlignment + 1) * kAlignment);
+  if (!memory) fail(ExitCode::kInternal, "allocate: out of memory: {} bytes more are needed", bytes);
+  return memory;
+}
+
+void deallocate(Device device, void* memory, std::size_t bytes) noexcept {
+  if (!memory) return;
+  if (!device.is_cpu()) return cuda_deallocate(memory, bytes);
+  if (!kPassThrough) return cpu_deallocate(memory, bytes);
+  std::free(memory);
+}
+
+AllocatorStatistics allocator_statistics(Device) { return {pool().reserved, pool().used}; }
+
+}  // namespace trireme

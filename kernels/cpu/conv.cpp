@@ -1,0 +1,164 @@
+// 2-D convolution: oneDNN in float32; plain loops in float64, where checks need precision, not speed.
+#include <dnnl.hpp>
+
+#include <unordered_map>
+
+#include "kernels/cpu/dnnl_cache.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/parallel.h"
+
+namespace trireme::cpu {
+
+namespace {
+
+struct Conv {
+  std::int64_t n, c, h, w, o, oh, ow, groups;
+  Window window;
+};
+
+Conv geometry(const View& x, const View& y, const Window& window, std::int64_t groups) {
+  return {x.shape[0], x.shape[1], x.shape[2], x.shape[3], y.shape[1], y.shape[2], y.shape[3], groups, window};
+}
+
+enum class Pass { kForward, kInput, kWeight };
+
+/// A made primitive with the weight layout that oneDNN chose for it.
+struct Prepared {
+  dnnl::primitive primitive;
+  dnnl::memory::desc x, w, y, bias, scratchpad;
+};
+
+dnnl::memory::dims weight_dims(const Conv& c) {
+  const Window& k = c.window;
+  if (c.groups == 1) return {c.o, c.c, k.kernel_h, k.kernel_w};
+  return {c.groups, c.o / c.groups, c.c / c.groups, k.kernel_h, k.kernel_w};
+}
+
+dnnl::memory::desc plain_weight(const Conv& c) {
+  using tag = dnnl::memory::format_tag;
+  return {weight_dims(c), dnnl::memory::data_type::f32, c.groups == 1 ? tag::oihw : tag::goihw};
+}
+
+Prepared prepare(Pass pass, const Conv& c, bool has_bias) {
+  using dnnl::memory;
+  using tag = memory::format_tag;
+  const auto f32 = memory::data_type::f32;
+  const memory::desc x({c.n, c.c, c.h, c.w}, f32, tag::nhwc), y({c.n, c.o, c.oh, c.ow}, f32, tag::nhwc);
+  const memory::desc w(weight_dims(c), f32, tag::any), bias({c.o}, f32, tag::x);
+  const memory::dims stride{c.window.stride_h, c.window.stride_w}, pad{c.window.padding_h, c.window.padding_w};
+  const auto algorithm = dnnl::algorithm::convolution_direct;
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  const auto& engine = dnnl_engine();
+  using Forward = dnnl::convolution_forward;
+  const auto training = dnnl::prop_kind::forward_training;
+  const Forward::desc forward = has_bias ? Forward::desc(training, algorithm, x, w, bias, y, stride, pad, pad)
+                                         : Forward::desc(training, algorithm, x, w, y, stride, pad, pad);
+  const Forward::primitive_desc hint(forward, attr, engine);
+  if (pass == Pass::kForward) return {Forward(hint), x, hint.weights_desc(), y, bias, hint.scratchpad_desc()};
+  if (pass == Pass::kInput) {
+    using Backward = dnnl::convolution_backward_data;
+    const Backward::primitive_desc pd(Backward::desc(algorithm, x, w, y, stride, pad, pad), attr, engine, hint);
+    return {Backward(pd), x, pd.weights_desc(), y, bias, pd.scratchpad_desc()};
+  }
+  using Backward = dnnl::convolution_backward_weights;
+  const Backward::primitive_desc pd(Backward::desc(algorithm, x, w, y, stride, pad, pad), attr, engine, hint);
+  return {Backward(pd), x, pd.diff_weights_desc(), y, bias, pd.scratchpad_desc()};
+}
+
+/// Prepared primitives are kept per thread for the life of the thread: shapes repeat every step.
+const Prepared& prepared(Pass pass, const Conv& c, bool has_bias) {
+  thread_local std::unordered_map<ShapeKey, Prepared, ShapeKeyHash> cache;
+  const Window& k = c.window;
+  const ShapeKey key{{static_cast<std::int64_t>(pass), has_bias, threads(), c.n, c.c, c.h, c.w, c.o, c.oh, c.ow,
+                      c.groups, k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, k.padding_h, k.padding_w}};
+  const auto found = cache.find(key);
+  if (found != cache.end()) return found->second;
+  return cache.emplace(key, prepare(pass, c, has_bias)).first->second;
+}
+
+dnnl::memory on(const dnnl::memory::desc& desc, void* data) { return {desc, dnnl_engine(), data}; }
+
+void run_forward(const Conv& c, const View& y, const View& x, const View& w, const View* bias) {
+  const Prepared& p = prepared(Pass::kForward, c, bias != nullptr);
+  const Scratch packed(p.w.get_size()), scratch(p.scratchpad.get_size());
+  dnnl_reorder(on(plain_weight(c), w.data), on(p.w, packed.data()));
+  std::unordered_map<int, dnnl::memory> args{{DNNL_ARG_SRC, on(p.x, x.data)},
+                                             {DNNL_ARG_WEIGHTS, on(p.w, packed.data())},
+                                             {DNNL_ARG_DST, on(p.y, y.data)},
+                                             {DNNL_ARG_SCRATCHPAD, on(p.scratchpad, scratch.data())}};
+  if (bias) args.emplace(DNNL_ARG_BIAS, on(p.bias, bias->data));
+  p.primitive.execute(dnnl_stream(), args);
+}
+
+void run_backward_input(const Conv& c, const View& dx, const View& dy, const View& w) {
+  const Prepared& p = prepared(Pass::kInput, c, false);
+  const Scratch packed(p.w.get_size()), scratch(p.scratchpad.get_size());
+  dnnl_reorder(on(plain_weight(c), w.data), on(p.w, packed.data()));
+  p.primitive.execute(dnnl_stream(), {{DNNL_ARG_DIFF_DST, on(p.y, dy.data)},
+                                      {DNNL_ARG_WEIGHTS, on(p.w, packed.data())},
+                                      {DNNL_ARG_DIFF_SRC, on(p.x, dx.data)},
+                                      {DNNL_ARG_SCRATCHPAD, on(p.scratchpad, scratch.data())}});
+}
+
+void run_backward_weight(const Conv& c, const View& dw, const View& x, const View& dy) {
+  const Prepared& p = prepared(Pass::kWeight, c, false);
+  const Scratch packed(p.w.get_size()), scratch(p.scratchpad.get_size());
+  p.primitive.execute(dnnl_stream(), {{DNNL_ARG_SRC, on(p.x, x.data)},
+                                      {DNNL_ARG_DIFF_DST, on(p.y, dy.data)},
+                                      {DNNL_ARG_DIFF_WEIGHTS, on(p.w, packed.data())},
+                                      {DNNL_ARG_SCRATCHPAD, on(p.scratchpad, scratch.data())}});
+  dnnl_reorder(on(p.w, packed.data()), on(plain_weight(c), dw.data));
+}
+
+/// Calls fn(y offset, x offset, w offset) for every product that the convolution sums.
+template <class Fn>
+void for_each_product(const Conv& c, const Fn& fn) {
+  const Window& k = c.window;
+  const std::int64_t cg = c.c / c.groups, og = c.o / c.groups;
+  for (std::int64_t n = 0; n < c.n; ++n)
+    for (std::int64_t oy = 0; oy < c.oh; ++oy)
+      for (std::int64_t ox = 0; ox < c.ow; ++ox)
+        for (std::int64_t ky = 0; ky < k.kernel_h; ++ky)
+          for (std::int64_t kx = 0; kx < k.kernel_w; ++kx) {
+            const std::int64_t iy = oy * k.stride_h - k.padding_h + ky, ix = ox * k.stride_w - k.padding_w + kx;
+            if (iy < 0 || iy >= c.h || ix < 0 || ix >= c.w) continue;
+            for (std::int64_t o = 0; o < c.o; ++o)
+              for (std::int64_t i = 0; i < cg; ++i)
+                fn(((n * c.oh + oy) * c.ow + ox) * c.o + o, ((n * c.h + iy) * c.w + ix) * c.c + o / og * cg + i,
+                   ((o * cg + i) * k.kernel_h + ky) * k.kernel_w + kx);
+          }
+}
+
+}  // namespace
+
+void conv2d_forward(const View& y, const View& x, const View& w, const View* bias, const Window& window,
+                    std::int64_t groups) {
+  const Conv c = geometry(x, y, window, groups);
+  if (y.dtype == DType::kFloat32) return run_forward(c, y, x, w, bias);
+  double* out = y.as<double>();
+  for (std::int64_t i = 0, count = y.numel(); i < count; ++i) out[i] = bias ? bias->as<double>()[i % c.o] : 0;
+  for_each_product(c, [&, in = x.as<double>(), weight = w.as<double>()](auto yo, auto xo, auto wo) {
+    out[yo] += in[xo] * weight[wo];
+  });
+}
+
+void conv2d_backward_input(const View& dx, const View& dy, const View& w, const Window& window, std::int64_t groups) {
+  const Conv c = geometry(dx, dy, window, groups);
+  if (dx.dtype == DType::kFloat32) return run_backward_input(c, dx, dy, w);
+  fill(dx, 0);
+  for_each_product(c, [out = dx.as<double>(), in = dy.as<double>(), weight = w.as<double>()](auto yo, auto xo, auto wo) {
+    out[xo] += in[yo] * weight[wo];
+  });
+}
+
+void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const Window& window, std::int64_t groups) {
+  const Conv c = geometry(x, dy, window, groups);
+  if (dw.dtype == DType::kFloat32) return run_backward_weight(c, dw, x, dy);
+  fill(dw, 0);
+  for_each_product(c, [out = dw.as<double>(), in = x.as<double>(), grad = dy.as<double>()](auto yo, auto xo, auto wo) {
+    out[wo] += in[xo] * grad[yo];
+  });
+}
+
+}  // namespace trireme::cpu

@@ -1,0 +1,37 @@
+#include "kernels/cpu/kernels.h"
+
+namespace trireme {
+
+const KernelTable& cpu_kernels() {
+  static constexpr KernelTable table{
+      .device = "cpu",
+      .fill = cpu::fill,
+      .copy = cpu::copy,
+      .unary = cpu::unary,
+      .binary = cpu::binary,
+      .compare = cpu::compare,
+      .reduce = cpu::reduce,
+      .argmax = cpu::argmax,
+      .matmul = cpu::matmul,
+      .conv2d_forward = cpu::conv2d_forward,
+      .conv2d_backward_input = cpu::conv2d_backward_input,
+      .conv2d_backward_weight = cpu::conv2d_backward_weight,
+      .pool_forward = cpu::pool_forward,
+      .pool_backward = cpu::pool_backward,
+      .batch_norm_statistics = cpu::batch_norm_statistics,
+      .batch_norm_apply = cpu::batch_norm_apply,
+      .batch_norm_backward = cpu::batch_norm_backward,
+      .log_softmax = cpu::log_softmax,
+      .nll_forward = cpu::nll_forward,
+      .cross_entropy_backward = cpu::cross_entropy_backward,
+      .dropout = cpu::dropout,
+      .uniform = cpu::uniform,
+      .normal = cpu::normal,
+      .sgd = cpu::sgd,
+      .adamw = cpu::adamw,
+      .sum_of_squares = cpu::sum_of_squares,
+  };
+  return table;
+}
+
+}  // namespace trireme

@@ -1,0 +1,13 @@
+// Stands in for the CUDA kernels in a build without CUDA.
+#include "kernels/table.h"
+
+namespace trireme {
+
+const KernelTable& cuda_kernels() {
+  fail(ExitCode::kUsage, "device cuda: this build has no CUDA kernels; use --device cpu");
+}
+
+void* cuda_allocate(std::size_t) { cuda_kernels(); return nullptr; }
+void cuda_deallocate(void*, std::size_t) noexcept {}
+
+}  // namespace trireme

@@ -1,0 +1,37 @@
+// Where memory lives and kernels run.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace trireme {
+
+enum class DeviceType : std::uint8_t { kCpu, kCuda };
+
+struct Device {
+  DeviceType type = DeviceType::kCpu;
+  std::int8_t index = 0;
+  bool operator==(const Device&) const = default;
+  bool is_cpu() const { return type == DeviceType::kCpu; }
+};
+
+inline constexpr Device kCpu{};
+
+/// "cpu", "cuda:0".
+inline std::string name_of(Device device) {
+  return device.is_cpu() ? "cpu" : "cuda:" + std::to_string(device.index);
+}
+
+/// Memory of a device from its caching allocator: uninitialized, aligned to 64 bytes or more.
+/// Thread-safe. Throws Error(kInternal) when there is none left. allocate(0) gives a valid pointer.
+void* allocate(Device device, std::size_t bytes);
+/// Gives back what allocate returned; `bytes` must be the same.
+void deallocate(Device device, void* memory, std::size_t bytes) noexcept;
+
+struct AllocatorStatistics {
+  std::size_t reserved_bytes = 0;  ///< taken from the operating system
+  std::size_t used_bytes = 0;      ///< handed out now (rounded to size classes)
+};
+AllocatorStatistics allocator_statistics(Device device);
+
+}  // namespace trireme

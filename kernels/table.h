@@ -1,0 +1,114 @@
+// What a device can do: a table of plain functions, one entry per kernel.
+//
+// Kernels know no ownership and no autograd. Shapes are checked by the caller (core/ops); a kernel
+// trusts its arguments. Results do not depend on the number of threads unless an entry says so.
+// x (N,C,H,W) views named "channels-last" have strides (H*W*C, 1, W*C, C).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kernels/device.h"
+#include "kernels/elementwise.h"
+#include "kernels/rng.h"
+#include "kernels/view.h"
+
+namespace trireme {
+
+enum class ReduceOp { kSum, kMax };
+enum class PoolOp { kMax, kAverage };
+
+/// Window of a 2-D convolution or pooling; padding is the same on both sides.
+struct Window {
+  std::int64_t kernel_h = 1, kernel_w = 1;
+  std::int64_t stride_h = 1, stride_w = 1;
+  std::int64_t padding_h = 0, padding_w = 0;
+  bool operator==(const Window&) const = default;
+};
+
+struct SgdOptions {
+  double lr = 0.01, momentum = 0, weight_decay = 0, dampening = 0;
+  bool nesterov = false;
+  bool first_step = false;  ///< the momentum buffer is set, not updated
+};
+
+struct AdamWOptions {
+  double lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;
+  std::int64_t step = 1;  ///< counts from 1
+};
+
+struct KernelTable {
+  const char* device;
+
+  void (*fill)(const View& out, double value);
+  /// Converts dtypes; `in` may be broadcast by zero strides.
+  void (*copy)(const View& out, const View& in);
+  /// Same shape and dtype. `a` is the op's scalar.
+  void (*unary)(UnaryOp op, const View& out, const View& in, double a);
+  /// Same shape (broadcast by zero strides) and dtype.
+  void (*binary)(BinaryOp op, const View& out, const View& a, const View& b);
+  /// `out` is bool; a and b share a dtype.
+  void (*compare)(CompareOp op, const View& out, const View& a, const View& b);
+  /// `out` has as many dimensions as `in`, of size 1 where reduced. float32 sums are gathered in float64.
+  void (*reduce)(ReduceOp op, const View& out, const View& in);
+  /// Index of the first largest element of each row: in (R,C) row-major -> out (R) int64.
+  void (*argmax)(const View& out, const View& in);
+
+  /// out (B,M,N) = a (B,M,K) @ b (B,K,N) + beta * out; each matrix row- or column-major. Bits may depend on threads.
+  void (*matmul)(const View& out, const View& a, const View& b, double beta);
+
+  // Convolution, channels-last x (N,C,H,W), w (O,C/groups,kh,kw) row-major, y (N,O,H',W') channels-last.
+  // Bits may depend on threads (backward of weights).
+  void (*conv2d_forward)(const View& y, const View& x, const View& w, const View* bias, const Window&, std::int64_t groups);
+  void (*conv2d_backward_input)(const View& dx, const View& dy, const View& w, const Window&, std::int64_t groups);
+  void (*conv2d_backward_weight)(const View& dw, const View& x, const View& dy, const Window&, std::int64_t groups);
+
+  // Pooling of channels-last x. `indices` (int64, shape of y, channels-last) are h*W+w of the maxima; null for average,
+  // which counts padding as zeros (PyTorch's default).
+  void (*pool_forward)(PoolOp op, const View& y, const View* indices, const View& x, const Window&);
+  void (*pool_backward)(PoolOp op, const View& dx, const View& dy, const View* indices, const Window&);
+
+  // Batch normalization over channels-last x (N,C,H,W), optionally + residual and ReLU, in one pass.
+  // mean, rstd, gamma, beta are (C). Training: statistics of this batch; biased variance.
+  void (*batch_norm_statistics)(const View& mean, const View& variance, const View& x);
+  void (*batch_norm_apply)(const View& y, const View& x, const View& mean, const View& rstd, const View& gamma,
+                           const View& beta, const View* residual, bool relu);
+  /// dy is first masked by y > 0 if `y` is given (ReLU); the masked gradient goes to `dresidual` if given.
+  void (*batch_norm_backward)(const View& dx, const View& dgamma, const View& dbeta, const View* dresidual,
+                              const View& dy, const View& x, const View* y, const View& mean, const View& rstd,
+                              const View& gamma);
+
+  /// Row-wise, x (R,C) row-major.
+  void (*log_softmax)(const View& y, const View& x);
+  /// losses (R): cross entropy of each row of log-probabilities (R,C) with labels (R) int64 in 0..C-1.
+  void (*nll_forward)(const View& losses, const View& log_probabilities, const View& labels, double smoothing);
+  /// dx (R,C) of cross entropy with respect to the logits; dlosses (R).
+  void (*cross_entropy_backward)(const View& dx, const View& dlosses, const View& log_probabilities,
+                                 const View& labels, double smoothing);
+
+  /// Row-major out = in * mask / (1-p); element e of sample s (dimension 0) is dropped by number
+  /// (key, first_sample + s, e).
+  void (*dropout)(const View& out, const View& in, double p, RandomKey key, std::int64_t first_sample);
+  /// Uniform in [low, high) / normal(mean, std): element e is number (key, e). Row-major.
+  void (*uniform)(const View& out, RandomKey key, double low, double high);
+  void (*normal)(const View& out, RandomKey key, double mean, double std);
+
+  // Optimizers, float32 or float64, all views dense and of one shape.
+  void (*sgd)(const View& parameter, const View& gradient, const View* momentum, const SgdOptions&);
+  void (*adamw)(const View& parameter, const View& gradient, const View& first, const View& second, const AdamWOptions&);
+  /// Sum of squares over fixed chunks, in float64. Dense.
+  double (*sum_of_squares)(const View& in);
+};
+
+/// The table of a device. Throws Error(kUsage) if this build or machine has no such device.
+const KernelTable& kernels_of(Device device);
+
+/// Threads that kernels called from this thread may use. At least 1.
+void set_threads(int threads);
+int threads();
+
+/// Throws Error(kUsage) if this CPU lacks the instruction set that the kernels were compiled for.
+void check_cpu();
+
+}  // namespace trireme

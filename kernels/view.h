@@ -1,0 +1,28 @@
+// What a kernel sees of a tensor: memory, element type, shape and strides. No ownership.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/dtype.h"
+
+namespace trireme {
+
+inline constexpr int kMaxDims = 8;
+
+struct View {
+  void* data = nullptr;
+  DType dtype = DType::kFloat32;
+  int dims = 0;
+  std::int64_t shape[kMaxDims] = {};
+  std::int64_t strides[kMaxDims] = {};  ///< in elements; 0 where broadcast
+
+  template <class T> T* as() const { return static_cast<T*>(data); }
+
+  std::int64_t numel() const {
+    std::int64_t n = 1;
+    for (int d = 0; d < dims; ++d) n *= shape[d];
+    return n;
+  }
+};
+
+}  // namespace trireme
