@@ -231,8 +231,8 @@ Manifest merge_manifests(std::vector<Manifest> parts) {
       TensorRecord& known = found->second;
       if (is_new) known.pieces.clear();
       if (known.dtype != tensor.dtype || known.shape != tensor.shape)
-        fail(ExitCode::kCheckpoint, "rank {} wrote tensor '{}' as {} {}, an earlier rank as {} {}", i, tensor.name,
-             name_of(tensor.dtype), text_of(tensor.shape), name_of(known.dtype), text_of(known.shape));
+        fail(ExitCode::kCheckpoint, "rank {} wrote tensor '{}' as {}, an earlier rank as {}", i, tensor.name,
+             text_of(tensor.dtype, tensor.shape), text_of(known.dtype, known.shape));
       for (Piece piece : tensor.pieces) {
         piece.file = static_cast<std::uint32_t>(i);
         known.pieces.push_back(piece);

@@ -171,8 +171,4 @@ std::vector<std::string> find_damage(const FileSystem& files, const fs::path& ch
   return damage;
 }
 
-std::string text_of(const TensorRecord& tensor) {
-  return fmt::format("{} {}", name_of(tensor.dtype), text_of(tensor.shape));
-}
-
 }  // namespace trireme

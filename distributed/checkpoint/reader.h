@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "distributed/checkpoint/file_system.h"
@@ -25,7 +26,8 @@ class CheckpointReader {
   /// Throws Error(kCheckpoint) naming file and reason. `files` must outlive the reader.
   CheckpointReader(const FileSystem& files, std::filesystem::path checkpoint);
 
-  const Manifest& manifest() const { return manifest_; }
+  const Manifest& manifest() const& { return manifest_; }
+  Manifest manifest() && { return std::move(manifest_); }
   /// Null when there is none of this name.
   const TensorRecord* find(const std::string& tensor) const;
   /// Throws Error(kCheckpoint) naming file and offset of the first damaged block among those read.
@@ -43,8 +45,5 @@ void find_damage_of_file(const FileSystem& files, const std::filesystem::path& p
 
 /// A line for each damage of a checkpoint. Empty: sound.
 std::vector<std::string> find_damage(const FileSystem& files, const std::filesystem::path& checkpoint);
-
-/// "float32 [2, 3]", for messages.
-std::string text_of(const TensorRecord& tensor);
 
 }  // namespace trireme

@@ -1,4 +1,4 @@
-#include "distributed/checkpoint/agreement.h"
+#include "distributed/checkpoint/agree.h"
 
 #include <cstdint>
 #include <exception>
