@@ -6,8 +6,16 @@
 
 namespace trireme::optim {
 
+Optimizer::Optimizer(ParameterList parameters) : parameters_(std::move(parameters)) {
+  if (parameters_.source) parameters_.source->attach(*this);
+}
+
+Optimizer::~Optimizer() {
+  if (parameters_.source) parameters_.source->detach(*this);
+}
+
 void Optimizer::step() {
-  if (parameters_.finish) parameters_.finish();
+  if (parameters_.source) parameters_.source->finish();
   for (std::size_t i = 0; i < parameters_.items.size(); ++i) {
     const Tensor& parameter = parameters_.items[i].tensor;
     const Tensor gradient = parameter.grad();
@@ -62,7 +70,7 @@ void AdamW::update(std::size_t index, const Tensor& parameter, const Tensor& gra
 }
 
 double clip_grad_norm(const ParameterList& parameters, double max_norm) {
-  if (parameters.finish) parameters.finish();
+  if (parameters.source) parameters.source->finish();
   double squares = 0;
   for (const NamedTensor& item : parameters.items)
     if (const Tensor gradient = item.tensor.grad(); gradient.defined())

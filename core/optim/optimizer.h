@@ -1,7 +1,6 @@
 // Optimizers, gradient clipping and learning-rate schedules.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,13 +10,28 @@
 
 namespace trireme {
 
-/// What an optimizer works on. Data parallel wrappers hand out lists whose gradients are still on their way.
+namespace optim {
+class Optimizer;
+}
+
+/// Where gradients come from when backward alone does not make them final (data parallel wrappers).
+class GradientSource {
+ public:
+  virtual ~GradientSource() = default;
+  /// Waits until all gradients of the step are final. Cheap when called again in the same step.
+  virtual void finish() = 0;
+  /// An optimizer works on this source's parameters from now on, or no more.
+  virtual void attach(optim::Optimizer& optimizer) = 0;
+  virtual void detach(optim::Optimizer& optimizer) = 0;
+};
+
+/// What an optimizer works on.
 struct ParameterList {
   ParameterList() = default;
-  ParameterList(std::vector<NamedTensor> tensors) : items(std::move(tensors)) {}
+  ParameterList(std::vector<NamedTensor> tensors, std::shared_ptr<GradientSource> from = nullptr)
+      : items(std::move(tensors)), source(std::move(from)) {}
   std::vector<NamedTensor> items;
-  /// Waits until all gradients are final; may be empty. Cheap when called again in the same step.
-  std::function<void()> finish;
+  std::shared_ptr<GradientSource> source;  ///< null: grads are final as they are
 };
 
 namespace optim {
@@ -26,7 +40,9 @@ namespace optim {
 /// State is float32 (or the parameter's dtype) and part of every checkpoint and digest.
 class Optimizer {
  public:
-  virtual ~Optimizer() = default;
+  virtual ~Optimizer();
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
   /// Waits for the gradients and applies one update.
   void step();
   void zero_grad();
@@ -37,7 +53,7 @@ class Optimizer {
   const ParameterList& parameters() const { return parameters_; }
 
  protected:
-  explicit Optimizer(ParameterList parameters) : parameters_(std::move(parameters)) {}
+  explicit Optimizer(ParameterList parameters);
   /// One tensor of zeros like each parameter.
   const std::vector<Tensor>& add_state(const std::string& kind);
   virtual void update(std::size_t index, const Tensor& parameter, const Tensor& gradient) = 0;
