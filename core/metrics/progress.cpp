@@ -135,10 +135,16 @@ void ProgressLine::finish_line(const Progress& progress, Clock::time_point now) 
   next_ = now + (terminal_ ? Clock::duration(kTerminalPeriod) : Clock::duration(kPlainPeriod));
 }
 
-void ProgressLine::message(std::string_view text) {
-  print(fmt::format("{}{}\n", open_ ? kClearLine : "", text));
+void ProgressLine::step_aside() {
+  if (!open_) return;
+  print(kClearLine);
   open_ = false;
-  next_ = terminal_ ? Clock::time_point() : next_;
+  next_ = Clock::time_point();
+}
+
+void ProgressLine::message(std::string_view text) {
+  step_aside();
+  print(fmt::format("{}\n", text));
 }
 
 void ProgressLine::print(std::string_view text) {

@@ -51,6 +51,8 @@ class ProgressLine {
   void update(const Progress& progress, Clock::time_point now = Clock::now());
   /// Shows `progress` at once, as a line that stays: an epoch or the run is over.
   void finish_line(const Progress& progress, Clock::time_point now = Clock::now());
+  /// Takes an unfinished line off the terminal, so that others can print; the next update brings it back.
+  void step_aside();
   /// Prints a line of its own; on a terminal the progress line moves below it.
   void message(std::string_view text);
 

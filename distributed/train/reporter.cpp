@@ -76,7 +76,7 @@ void Reporter::show(const StepReport& r) {
 
 void Reporter::say(const std::string& line) {
   // Standard output carries results only; the progress line, on standard error, steps aside.
-  if (progress_) progress_->message("");
+  if (progress_) progress_->step_aside();
   std::printf("%s\n", line.c_str());
   std::fflush(stdout);
 }
