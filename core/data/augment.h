@@ -1,0 +1,30 @@
+// Random changes to training images.
+#pragma once
+
+#include <cstdint>
+
+#include "core/data/dataset.h"
+#include "kernels/rng.h"
+
+namespace trireme {
+
+/// What to do to a training image; the default does nothing.
+struct Augmentation {
+  /// Pads with this many zeros (the mean pixel of normalized data) on every side, then crops at random
+  /// to the old size: shifts by up to `padding` pixels each way.
+  int padding = 0;
+  /// Mirrors left to right with probability one half.
+  bool flip = false;
+
+  bool active() const { return padding > 0 || flip; }
+};
+
+/// The key of all augmentation in one epoch.
+RandomKey augmentation_key(std::uint64_t seed, std::int64_t epoch);
+
+/// Writes the augmented `in` to `out`; both hold one (H,W,C) image and must not overlap.
+/// A pure function: draws depend on `key` and `sample`, the index in the data set, and on nothing else.
+void augment(const Augmentation& augmentation, RandomKey key, std::int64_t sample, const SampleShape& shape,
+             const float* in, float* out);
+
+}  // namespace trireme

@@ -1,0 +1,22 @@
+#include "core/data/dataset.h"
+
+#include <string_view>
+
+#include "core/data/cifar.h"
+#include "core/data/idx.h"
+#include "core/data/synthetic.h"
+#include "kernels/error.h"
+
+namespace trireme {
+
+std::unique_ptr<Dataset> open_dataset(const std::string& spec, Split split) {
+  const std::size_t colon = spec.find(':');
+  const std::string_view kind = std::string_view(spec).substr(0, colon);
+  const std::string argument = colon == std::string::npos ? "" : spec.substr(colon + 1);
+  if (kind == "idx" && !argument.empty()) return IdxDataset::open(argument, split);
+  if (kind == "cifar" && !argument.empty()) return CifarDataset::open(argument, split);
+  if (kind == "synthetic") return SyntheticDataset::open(argument, split);
+  fail(ExitCode::kUsage, "--data: '{}' is not one of idx:DIR, cifar:DIR, synthetic[:C,H,W,classes,count]", spec);
+}
+
+}  // namespace trireme

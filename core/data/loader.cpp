@@ -1,0 +1,152 @@
+#include "core/data/loader.h"
+
+#include <utility>
+
+#include "kernels/error.h"
+
+namespace trireme {
+namespace {
+
+/// Thrown inside a worker to leave a batch that nobody will ask for.
+struct Stopped {};
+
+}  // namespace
+
+Loader::Loader(std::shared_ptr<const Dataset> dataset, Sampler sampler, LoaderOptions options,
+               NextRequest next_request)
+    : dataset_(std::move(dataset)),
+      sampler_(sampler),
+      options_(options),
+      next_request_(std::move(next_request)) {
+  TRIREME_CHECK(dataset_ != nullptr && next_request_ != nullptr, "loader: needs a data set and a request function");
+  TRIREME_CHECK(sampler_.size() == dataset_->size(), "loader: the sampler is for {} samples, the data set has {}",
+                sampler_.size(), dataset_->size());
+  TRIREME_CHECK(options_.workers >= 0 && options_.prefetch >= 1,
+                "loader: workers {} must be at least 0 and prefetch {} at least 1", options_.workers,
+                options_.prefetch);
+  slots_.resize(static_cast<std::size_t>(options_.prefetch));
+  for (int i = 0; i < options_.workers; ++i) workers_.emplace_back([this](const std::stop_token& stop) { work(stop); });
+}
+
+Loader::~Loader() {
+  // All at once: the threads' own destructors would stop them one after another.
+  for (std::jthread& worker : workers_) worker.request_stop();
+}
+
+std::optional<Batch> Loader::next() {
+  struct Stopwatch {
+    Loader& loader;
+    const std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+    ~Stopwatch() { loader.wait_time_ += std::chrono::steady_clock::now() - start; }
+  } stopwatch{*this};
+  return take();
+}
+
+std::optional<Batch> Loader::take() {
+  std::unique_lock lock(mutex_);
+  if (workers_.empty()) prepare_in_caller();
+  else wait_until_ready(lock);
+  if (all_taken()) return std::nullopt;
+  Slot& slot = slot_of(taken_);
+  if (slot.error) std::rethrow_exception(slot.error);  // and stay there
+  Batch batch = std::move(slot.batch);
+  slot = Slot{};
+  ++taken_;
+  room_.notify_one();
+  return batch;
+}
+
+void Loader::wait_until_ready(std::unique_lock<std::mutex>& lock) {
+  const auto done = [this] { return all_taken() || (taken_ < issued_ && slot_of(taken_).ready); };
+  if (!ready_.wait_for(lock, options_.patience, done))
+    fail(ExitCode::kData, "loader: batch {} was not ready after {} ms with {} workers; the data's storage is stuck or "
+         "slow, or --patience too short", taken_, options_.patience.count(), options_.workers);
+}
+
+void Loader::prepare_in_caller() {
+  if (ended_) return;
+  if (const auto request = ask()) {
+    Slot& slot = slot_of(issued_ - 1);
+    prepare(*request, std::stop_token{}, slot, caller_scratch_);
+    if (slot.error) ended_ = true;
+  }
+}
+
+void Loader::work(const std::stop_token& stop) {
+  std::vector<float> scratch;
+  std::unique_lock lock(mutex_);
+  const auto may_ask = [this] { return ended_ || issued_ - taken_ < static_cast<std::int64_t>(slots_.size()); };
+  while (room_.wait(lock, stop, may_ask) && !ended_ && !stop.stop_requested()) {
+    const std::optional<Request> request = ask();
+    if (!request) break;
+    Slot& slot = slot_of(issued_ - 1);
+    lock.unlock();
+    try {
+      prepare(*request, stop, slot, scratch);
+    } catch (const Stopped&) {
+      return;
+    }
+    lock.lock();
+    slot.ready = true;
+    if (slot.error) ended_ = true;
+    ready_.notify_one();
+  }
+  room_.notify_all();
+  ready_.notify_one();
+}
+
+/// Asks for the next request; an error takes the place of its batch.
+std::optional<Request> Loader::ask() {
+  std::optional<Request> request;
+  try {
+    request = next_request_();
+  } catch (...) {
+    Slot& slot = slot_of(issued_++);
+    slot.error = std::current_exception();
+    slot.ready = true;
+  }
+  if (request) ++issued_;
+  else ended_ = true;
+  return request;
+}
+
+void Loader::prepare(const Request& request, const std::stop_token& stop, Slot& slot,
+                     std::vector<float>& scratch) const {
+  try {
+    slot.batch = make_batch(request, stop, scratch);
+  } catch (const Stopped&) {
+    throw;
+  } catch (...) {
+    slot.error = std::current_exception();
+  }
+}
+
+Batch Loader::make_batch(const Request& request, const std::stop_token& stop, std::vector<float>& scratch) const {
+  TRIREME_CHECK(request.count >= 0, "loader: count {} must not be negative", request.count);
+  const SampleShape shape = dataset_->sample_shape();
+  const std::int64_t elements = shape.elements();
+  const RandomKey key = augmentation_key(options_.seed, request.epoch);
+  Batch batch;
+  batch.x = Tensor::empty_channels_last({request.count, shape.channels, shape.height, shape.width});
+  batch.y = Tensor::empty({request.count}, DType::kInt64);
+  batch.epoch = request.epoch;
+  batch.first_position = request.first;
+  batch.indices.reserve(static_cast<std::size_t>(request.count));
+  if (options_.augmentation.active()) scratch.resize(static_cast<std::size_t>(elements));
+  float* x = batch.x.data<float>();
+  std::int64_t* y = batch.y.data<std::int64_t>();
+  for (std::int64_t i = 0; i < request.count; ++i, x += elements) {
+    if (stop.stop_requested()) throw Stopped{};
+    const std::int64_t index = sampler_.index(request.epoch, request.first + i);
+    batch.indices.push_back(index);
+    if (options_.augmentation.active()) {
+      dataset_->get(index, scratch.data(), y + i);
+      augment(options_.augmentation, key, index, shape, scratch.data(), x);
+    } else {
+      dataset_->get(index, x, y + i);
+    }
+  }
+  return batch;
+}
+
+}  // namespace trireme

@@ -1,0 +1,113 @@
+// The loader: turns requests for samples into batches, ahead of time and in order.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <thread>
+#include <vector>
+
+#include "core/data/augment.h"
+#include "core/data/dataset.h"
+#include "core/data/sampler.h"
+#include "core/tensor/tensor.h"
+
+namespace trireme {
+
+/// Positions [first, first + count) of `epoch`; count may be 0.
+struct Request {
+  std::int64_t epoch = 0;
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+};
+
+struct Batch {
+  Tensor x;                           ///< (N,C,H,W) float32, channels last
+  Tensor y;                           ///< (N) int64
+  std::int64_t epoch = 0;
+  std::int64_t first_position = 0;    ///< of the request
+  std::vector<std::int64_t> indices;  ///< N indices in the data set, in the order of positions
+};
+
+struct LoaderOptions {
+  /// Threads that prepare batches; 0 prepares each one in the caller.
+  int workers = 0;
+  /// How many batches may be in preparation or waiting at once: bounds the memory. At least 1.
+  int prefetch = 4;
+  Augmentation augmentation;
+  /// Of the augmentation.
+  std::uint64_t seed = 0;
+  /// The longest wait for one batch.
+  std::chrono::milliseconds patience = std::chrono::seconds(300);
+};
+
+/// Prepares batches in the order of requests. The bits of a batch depend on the data set, the sampler, the
+/// augmentation, the seed and the request, never on the number of workers or on timing.
+///
+/// Thread-safety: one thread calls next() and wait_time(). The destructor may run at any time between
+/// calls; it returns as soon as each worker has finished the sample that it is reading. What the request
+/// function refers to must live until then.
+class Loader {
+ public:
+  /// Says what comes next, or nullopt at the end (and is then not asked again). Called in order and one
+  /// call at a time, under the loader's lock and, if there are workers, from their threads: it must not call
+  /// the loader and should be quick.
+  using NextRequest = std::function<std::optional<Request>()>;
+
+  Loader(std::shared_ptr<const Dataset> dataset, Sampler sampler, LoaderOptions options, NextRequest next_request);
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+
+  /// The batch of the next request; nullopt after the last. An error of the data set or of the request
+  /// function comes out here, in the place of the batch that it spoiled, and again at every later call.
+  /// Fails with kData if a batch takes longer than the patience.
+  std::optional<Batch> next();
+
+  /// Time that callers of next() have spent inside it: what training had to wait for data.
+  std::chrono::nanoseconds wait_time() const { return wait_time_; }
+
+ private:
+  /// A place in the ring: request number t is prepared in slot t % prefetch.
+  struct Slot {
+    bool ready = false;
+    Batch batch;
+    std::exception_ptr error;
+  };
+
+  std::optional<Batch> take();
+  void wait_until_ready(std::unique_lock<std::mutex>& lock);
+  void prepare_in_caller();
+  void work(const std::stop_token& stop);
+  std::optional<Request> ask();
+  void prepare(const Request& request, const std::stop_token& stop, Slot& slot, std::vector<float>& scratch) const;
+  Batch make_batch(const Request& request, const std::stop_token& stop, std::vector<float>& scratch) const;
+  bool all_taken() const { return ended_ && taken_ == issued_; }
+  Slot& slot_of(std::int64_t number) { return slots_[static_cast<std::size_t>(number) % slots_.size()]; }
+
+  const std::shared_ptr<const Dataset> dataset_;
+  const Sampler sampler_;
+  const LoaderOptions options_;
+  const NextRequest next_request_;
+  std::chrono::nanoseconds wait_time_{0};
+  std::vector<float> caller_scratch_;
+
+  std::mutex mutex_;
+  std::condition_variable_any room_;  ///< a slot is free, or the requests ended
+  std::condition_variable ready_;     ///< a slot is ready, or the requests ended
+  // Guarded by mutex_, except that a slot being prepared belongs to its worker.
+  std::vector<Slot> slots_;
+  std::int64_t issued_ = 0;  ///< requests asked for
+  std::int64_t taken_ = 0;   ///< batches given to the caller
+  bool ended_ = false;
+
+  std::vector<std::jthread> workers_;  ///< last, so that they are gone before what they use
+};
+
+}  // namespace trireme
