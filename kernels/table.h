@@ -28,9 +28,8 @@ struct Window {
 };
 
 struct SgdOptions {
-  double lr = 0.01, momentum = 0, weight_decay = 0, dampening = 0;
+  double lr = 0.01, momentum = 0, weight_decay = 0;
   bool nesterov = false;
-  bool first_step = false;  ///< the momentum buffer is set, not updated
 };
 
 struct AdamWOptions {

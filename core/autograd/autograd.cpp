@@ -105,18 +105,22 @@ Tensor Backward::get(const Saved& saved) const {
   return with_history;
 }
 
+void Backward::once_only() const {
+  TRIREME_CHECK(!grad_enabled(), "{}: second derivatives are not supported; call backward without create_graph", node_.op);
+}
+
 NoGrad::NoGrad() : before_(std::exchange(grad_mode, false)) {}
 NoGrad::~NoGrad() { grad_mode = before_; }
 EnableGrad::EnableGrad() : before_(std::exchange(grad_mode, true)) {}
 EnableGrad::~EnableGrad() { grad_mode = before_; }
 bool grad_enabled() { return grad_mode; }
 
-bool recording(std::initializer_list<const Tensor*> inputs) {
+bool recording(std::span<const Tensor* const> inputs) {
   if (!grad_mode) return false;
   return std::any_of(inputs.begin(), inputs.end(), [](const Tensor* t) { return t->defined() && t->requires_grad(); });
 }
 
-void detail::attach(const Tensor& out, std::initializer_list<const Tensor*> inputs, Ref<Node> node) {
+void detail::attach(const Tensor& out, std::span<const Tensor* const> inputs, Ref<Node> node) {
   node->inputs.reserve(inputs.size());
   for (const Tensor* input : inputs) node->inputs.push_back({input->defined() ? node_of(*input) : nullptr});
   AutogradMeta& meta = meta_of(out);

@@ -8,6 +8,7 @@
 #include <functional>
 #include <optional>
 #include <initializer_list>
+#include <span>
 #include <vector>
 
 #include "core/tensor/tensor.h"
@@ -48,6 +49,8 @@ class Backward {
   void set(int i, Tensor gradient);
   /// The tensor that was saved; throws if it was changed in place since.
   Tensor get(const Saved& saved) const;
+  /// For ops whose backward is no composition of ops: throws if the backward pass itself is being recorded.
+  void once_only() const;
 
  private:
   friend class Engine;
@@ -109,7 +112,8 @@ class EnableGrad {
 bool grad_enabled();
 
 /// True if an op over these inputs has to be recorded.
-bool recording(std::initializer_list<const Tensor*> inputs);
+bool recording(std::span<const Tensor* const> inputs);
+inline bool recording(std::initializer_list<const Tensor*> inputs) { return recording(std::span(inputs.begin(), inputs.size())); }
 
 namespace detail {
 
@@ -127,17 +131,22 @@ class ClosureNode final : public Node {
   std::optional<Fn> fn_;
 };
 
-void attach(const Tensor& out, std::initializer_list<const Tensor*> inputs, Ref<Node> node);
+void attach(const Tensor& out, std::span<const Tensor* const> inputs, Ref<Node> node);
 
 }  // namespace detail
 
 /// Makes `out` the recorded result of `op` over `inputs`, if recording(inputs). `op` must be a string literal.
 /// fn(Backward&) computes the inputs' gradients from ops, so that it can itself be differentiated.
 template <class Fn>
-Tensor record(const char* op, Tensor out, std::initializer_list<const Tensor*> inputs, Fn&& fn) {
+Tensor record(const char* op, Tensor out, std::span<const Tensor* const> inputs, Fn&& fn) {
   if (recording(inputs))
     detail::attach(out, inputs, Ref<Node>(new detail::ClosureNode<std::decay_t<Fn>>(op, std::forward<Fn>(fn))));
   return out;
+}
+
+template <class Fn>
+Tensor record(const char* op, Tensor out, std::initializer_list<const Tensor*> inputs, Fn&& fn) {
+  return record(op, std::move(out), std::span(inputs.begin(), inputs.size()), std::forward<Fn>(fn));
 }
 
 /// Guards an in-place op over `target` with other inputs: throws if it would lose a gradient (a leaf that wants one,

@@ -101,6 +101,12 @@ Tensor Tensor::clone_contiguous() const {
   return out;
 }
 
+Tensor Tensor::clone() const {
+  Tensor out = empty_like(*this);
+  copy_into(out, *this);
+  return out;
+}
+
 Tensor Tensor::alias(const Shape& new_shape, const Shape& new_strides, std::int64_t new_offset) const {
   auto impl = make_ref<TensorImpl>();
   impl->storage = impl_->storage;

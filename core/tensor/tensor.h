@@ -102,6 +102,8 @@ class Tensor {
   bool is_dense() const;
   /// Same elements in new row-major memory, or this tensor if it is row-major already. Not recorded by autograd.
   Tensor clone_contiguous() const;
+  /// Same elements in new memory of the same order. Not recorded by autograd.
+  Tensor clone() const;
   /// A view of the same memory; no bounds check. Not recorded by autograd.
   Tensor alias(const Shape& shape, const Shape& strides, std::int64_t offset) const;
   /// A new handle on the same memory that autograd does not know.

@@ -34,7 +34,7 @@ class Descriptor {
 
 // Opening must not wait: O_NONBLOCK keeps a pipe put in the place of a file from blocking us for ever.
 int open_existing(const char* what, const fs::path& path, int flags) {
-  const int number = ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | flags);
+  const int number = ::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | flags);
   if (number < 0) throw FileError(what, path, errno);
   return number;
 }
@@ -130,7 +130,7 @@ FileStatus RealFileSystem::status(const fs::path& path) const {
 }
 
 void RealFileSystem::read(const fs::path& path, std::uint64_t offset, std::span<std::byte> bytes) const {
-  const Descriptor file(open_existing("open", path, 0));
+  const Descriptor file(open_existing("open", path, O_NOFOLLOW));
   struct stat found;
   if (::fstat(file, &found) != 0) throw FileError("look at", path, errno);
   if (!S_ISREG(found.st_mode)) throw FileError("read", path, S_ISDIR(found.st_mode) ? EISDIR : EINVAL);

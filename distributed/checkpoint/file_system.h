@@ -42,8 +42,8 @@ class OutputFile {
   virtual void close() = 0;
 };
 
-/// Every operation throws FileError when it fails and follows no symbolic link in the last part of a path.
-/// Thread-safe.
+/// Every operation throws FileError when it fails. No symbolic link is followed in the last part of a path, but by
+/// list and sync_dir. Thread-safe.
 class FileSystem {
  public:
   virtual ~FileSystem() = default;

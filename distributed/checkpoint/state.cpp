@@ -18,4 +18,8 @@ std::int64_t bytes_of(DType dtype, const std::vector<std::int64_t>& shape) {
 
 std::string text_of(const std::vector<std::int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
+std::string text_of(DType dtype, const std::vector<std::int64_t>& shape) {
+  return fmt::format("{} {}", name_of(dtype), text_of(shape));
+}
+
 }  // namespace trireme

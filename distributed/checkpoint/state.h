@@ -39,7 +39,8 @@ struct JobState {
 /// Bytes of a tensor of this shape; -1 when a dimension is negative or the product does not fit 63 bits.
 std::int64_t bytes_of(DType dtype, const std::vector<std::int64_t>& shape);
 
-/// "[2, 3]", for messages.
+/// "[2, 3]" and "float32 [2, 3]", for messages.
 std::string text_of(const std::vector<std::int64_t>& shape);
+std::string text_of(DType dtype, const std::vector<std::int64_t>& shape);
 
 }  // namespace trireme

@@ -2,7 +2,6 @@
 // The bytes are specified in FORMAT.md beside this file.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -10,34 +9,10 @@
 #include <vector>
 
 #include "distributed/checkpoint/file_system.h"
+#include "distributed/checkpoint/state.h"
 #include "distributed/comm/communicator.h"
-#include "kernels/dtype.h"
 
 namespace trireme {
-
-/// A named tensor in memory: contiguous, row-major, `bytes` long. Not owned.
-struct TensorSlot {
-  std::string name;
-  DType dtype = DType::kFloat32;
-  std::vector<std::int64_t> shape;
-  std::byte* data = nullptr;
-  std::size_t bytes = 0;
-};
-
-/// What a checkpoint says besides its tensors. Everything a job needs to go on with the same bits.
-struct JobState {
-  std::string run_id;
-  std::int64_t step = 0;          ///< finished steps; the next one is this
-  std::int64_t shards = 0;        ///< V, fixed for the life of the job
-  std::uint64_t seed = 0;
-  std::int64_t global_batch = 0;
-  std::int64_t threads = 0;       ///< threads per shard: part of the job's identity
-  std::int64_t dataset_size = 0;  ///< samples in the training set
-  std::string model;              ///< free text, compared on resume
-  std::string optimizer;          ///< free text, compared on resume
-  std::string build;              ///< build and library versions, compared on resume
-  std::string job;                ///< the whole job as text (job.proto), for the reader
-};
 
 /// A committed checkpoint that was found.
 struct Checkpoint {
@@ -45,25 +20,34 @@ struct Checkpoint {
   std::int64_t step = 0;
 };
 
+/// Reading is thread-safe; one save at a time. No method follows a symbolic link inside the directory.
 class CheckpointStore {
  public:
   CheckpointStore(std::shared_ptr<FileSystem> files, std::filesystem::path directory);
 
-  /// Throws Error(kUsage) unless files can be created here (read-only, full disk, not a directory).
+  /// Makes the directory if need be and writes a file there. Throws Error(kUsage) if it cannot (read-only, full
+  /// disk, not a directory).
   void check_writable();
   /// Committed checkpoints, oldest first. Uncommitted or foreign entries are not listed.
   std::vector<Checkpoint> list() const;
 
   /// Writes one checkpoint; collective: every rank calls it with the same tensors, each writes its 1/W slice.
-  /// Returns after the commit on every rank. Throws Error(kCheckpoint) on every rank when any rank failed;
-  /// earlier checkpoints are untouched then. Removes older ones beyond `keep` (>= 2), but only after the
-  /// new one has been read back.
+  ///
+  /// Returns after the commit on every rank; all bytes have been read back by then. Throws on every rank when any rank
+  /// failed: Error(kNonFinite) naming tensor and element if a value is infinite or NaN, else Error(kCheckpoint);
+  /// earlier checkpoints are untouched then. A step that is there with the same state and bytes is left as it is; one
+  /// with other content, or damaged, is replaced in one operation. Then older ones beyond `keep` (>= 2, this one
+  /// counted) are removed; newer ones stay.
   void save(Communicator& comm, const JobState& job, const std::vector<TensorSlot>& tensors, int keep);
 
   /// Reads only the manifest. Throws Error(kCheckpoint) naming file and reason.
   JobState read_state(const std::filesystem::path& checkpoint) const;
-  /// Fills `tensors` (names, dtypes and shapes must match; the error names the first that does not).
+  /// Fills `tensors`, at any world size (each rank reads all of it). Names, dtypes and shapes must be those of the
+  /// checkpoint; the error names the first that is not. Throws Error(kCheckpoint) naming file and offset of damage;
+  /// tensors may be partly filled then.
   JobState load(const std::filesystem::path& checkpoint, const std::vector<TensorSlot>& tensors) const;
+  /// As load, for some of the checkpoint's tensors.
+  void load_some(const std::filesystem::path& checkpoint, const std::vector<TensorSlot>& tensors) const;
   /// Checks every byte against its checksums. Returns one line per damage: file, offset, what. Empty: sound.
   std::vector<std::string> verify(const std::filesystem::path& checkpoint) const;
   /// Names, dtypes and shapes, in name order (data is null).

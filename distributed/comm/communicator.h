@@ -13,15 +13,25 @@
 
 namespace trireme {
 
-/// A place in a communicator's queue. Cheap to copy. A default-made Event is done.
+/// A place in a communicator's queue. Cheap to copy. A default-made Event is done. Any thread may ask.
 class Event {
  public:
-  struct State;
+  /// What a backend keeps behind an event: a flag and a condition variable, or a mark on a device's stream.
+  struct State {
+    virtual ~State() = default;
+    virtual bool done() const = 0;
+    virtual void wait() const = 0;
+  };
+
   Event() = default;
   explicit Event(std::shared_ptr<State> state) : state_(std::move(state)) {}
-  bool done() const;
+  /// True once the work is over, well or badly, and its buffers are no longer touched.
+  bool done() const { return !state_ || state_->done(); }
   /// Blocks until the work before it is done; throws what that work threw (again at each call).
-  void wait() const;
+  /// It ends by itself, because every wait for a peer has a deadline.
+  void wait() const {
+    if (state_) state_->wait();
+  }
 
  private:
   std::shared_ptr<State> state_;
@@ -31,14 +41,16 @@ class Event {
 ///
 /// Every call is enqueued on the communicator's own stream (one thread on CPUs) and returns at once;
 /// calls run in call order, and all ranks must make the same calls in the same order. Buffers must
-/// stay alive and untouched until the returned Event is done. `label` names the data in error
-/// messages ("bucket 4 (layer1.0.conv1.weight ...)") and in traces.
+/// stay alive and untouched until the returned Event is done, also when an exception unwinds their
+/// owner: abort(), then wait. `label` names the data in error messages ("bucket 4
+/// (layer1.0.conv1.weight ...)") and in traces, and must be the same on all ranks.
 ///
-/// Before data moves the ranks agree on sequence number, operation, dtype and sizes; a mismatch is
-/// an Error(kPeer) on every rank that sees it. A wait for a peer longer than the patience given at
-/// construction is an Error(kPeer) too. After the first error every later call fails with the same error.
+/// Before data moves the ranks agree on sequence number, operation, root, sizes and label; a mismatch
+/// is an Error(kPeer) on every rank. A wait for a peer longer than the patience given at construction is
+/// an Error(kPeer) too. After the first error, be it a peer's, every later call fails with the same error.
 ///
-/// One thread at a time may call; which one is the caller's business.
+/// One thread at a time may call; which one is the caller's business. abort() may come from any thread.
+/// Destruction waits until the queue is empty.
 class Communicator {
  public:
   virtual ~Communicator() = default;

@@ -40,11 +40,20 @@ struct TreeNode {
 /// last shard count as complete there (the rest is padding). At most 2 * log2(shards) of them.
 std::vector<TreeNode> maximal_subtrees(int shards, ShardRange range);
 
-/// out[i] = left[i] + right[i], rounded once. `out` may be `left` or `right`.
+/// The floats of a `count`-float vector that `rank` sums: contiguous, a multiple of 16 bytes except for
+/// the last piece that is not empty.
+struct Slice {
+  std::size_t first = 0;
+  std::size_t count = 0;
+};
+Slice slice_of_rank(std::size_t count, int world_size, int rank);
+
+/// out[i] = left[i] + right[i], rounded once. Each operand is `out` itself or does not overlap it.
 void add_in_order(float* out, const float* left, const float* right, std::size_t count);
 
 /// Sums one slice in tree order. partials[k] is the sum over nodes[k]; nodes cover all shards once, in
 /// shard order. `out` gets the result times `scale` (one rounding more, at the root only; exact for 1).
+/// `out` may be one of the partials. Needs no memory but log2(shards) blocks that stay in the cache.
 void sum_tree(int shards, std::span<const TreeNode> nodes, std::span<const float* const> partials,
               std::size_t count, float scale, float* out);
 
@@ -52,7 +61,8 @@ void sum_tree(int shards, std::span<const TreeNode> nodes, std::span<const float
 ///
 /// `partials[k]` holds this rank's sum over the k-th of its maximal subtrees. After the returned event,
 /// `out` (count floats) holds scale * sum on every rank, the same bits for every world size. `out` may be
-/// partials[0]. Everything is enqueued on `comm`; buffers must outlive the event.
+/// one of the partials. Everything is enqueued on `comm`; buffers must outlive the event. All ranks must give
+/// the same shards, count and scale.
 /// Bytes sent by a rank: about 2 * count * 4 * (W-1)/W when each rank owns one subtree.
 Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const float*> partials,
                          std::size_t count, float scale, float* out, const std::string& label);

@@ -12,7 +12,6 @@ void sgd(const View& parameter, const View& gradient, const View* momentum, cons
   visit_floating(parameter.dtype, "sgd", [&](auto type) {
     using T = decltype(type);
     const T lr = static_cast<T>(o.lr), mu = static_cast<T>(o.momentum), decay = static_cast<T>(o.weight_decay);
-    const T keep = static_cast<T>(o.first_step ? 1 : 1 - o.dampening), old = o.first_step ? T(0) : mu;
     T* p = parameter.as<T>();
     const T* g = gradient.as<T>();
     T* v = momentum ? momentum->as<T>() : nullptr;
@@ -20,7 +19,7 @@ void sgd(const View& parameter, const View& gradient, const View* momentum, cons
       for (std::int64_t i = begin; i < end; ++i) {
         T d = g[i] + decay * p[i];
         if (v) {
-          v[i] = old * v[i] + keep * d;
+          v[i] = mu * v[i] + d;
           d = o.nesterov ? d + mu * v[i] : v[i];
         }
         p[i] -= lr * d;

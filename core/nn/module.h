@@ -1,0 +1,112 @@
+// Modules: ordinary structs that own parameters, buffers and other modules as members.
+//
+// A module says what it owns in visit(), one line a member; that is all there is to registration, so any
+// member can be replaced by assigning to it.
+//
+//   struct Net : nn::Module {
+//     nn::Linear hidden{784, 128}, out{128, 10};
+//     Tensor forward(const Tensor& x) override { return out(relu(hidden(flatten(x, 1)))); }
+//     void visit(nn::Visitor& v) override { v.module("hidden", hidden); v.module("out", out); }
+//   };
+#pragma once
+
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "core/tensor/tensor.h"
+#include "kernels/rng.h"
+
+namespace trireme {
+
+/// A tensor with the path that its modules give it: "layer1.0.conv1.weight".
+struct NamedTensor {
+  std::string name;
+  Tensor tensor;
+};
+
+namespace nn {
+
+class Module;
+
+/// Is shown the members of a module. Names must not contain dots.
+class Visitor {
+ public:
+  virtual ~Visitor() = default;
+  virtual void parameter(const std::string& name, Tensor& tensor) = 0;
+  /// State that is saved but gets no gradient (running statistics).
+  virtual void buffer(const std::string& name, Tensor& tensor) = 0;
+  virtual void module(const std::string& name, Module& module) = 0;
+};
+
+class Module {
+ public:
+  virtual ~Module() = default;
+  /// Modules with other inputs define a forward of their own and leave this one alone.
+  virtual Tensor forward(const Tensor& x);
+  Tensor operator()(const Tensor& x) { return forward(x); }
+  /// Shows every member to `visitor`, in a fixed order.
+  virtual void visit(Visitor& visitor);
+
+  /// All parameters below this module, in visiting order. A tensor used twice is listed once, under its first name.
+  std::vector<NamedTensor> parameters();
+  std::vector<NamedTensor> buffers();
+  /// Switches this module and all below to training (dropout, batch statistics) or evaluation.
+  void train(bool on = true);
+  void eval() { train(false); }
+  bool training() const { return training_; }
+  /// Called with the full path of each module once the root is known; "" for the root itself.
+  virtual void set_path(const std::string& path);
+
+ private:
+  bool training_ = true;
+};
+
+/// Runs its modules one after another. Copies share parameters.
+class Sequential : public Module {
+ public:
+  template <class... Modules>
+    requires(std::is_base_of_v<Module, std::decay_t<Modules>> && ...)
+  explicit Sequential(Modules&&... modules) {
+    (modules_.push_back(std::make_shared<std::decay_t<Modules>>(std::forward<Modules>(modules))), ...);
+  }
+  void push_back(std::shared_ptr<Module> module) { modules_.push_back(std::move(module)); }
+  std::size_t size() const { return modules_.size(); }
+  std::shared_ptr<Module>& operator[](std::size_t i) { return modules_.at(i); }
+  using Module::operator();
+  Tensor forward(const Tensor& x) override;
+  void visit(Visitor& visitor) override;
+
+ private:
+  std::vector<std::shared_ptr<Module>> modules_;
+};
+
+/// Names all modules below `root`; random layers take their keys from their names. Data parallel wrappers call it.
+void name_modules(Module& root);
+
+/// Starts the sequence of initial values on this thread: equal seeds and construction orders give equal models.
+void manual_seed(std::uint64_t seed);
+/// The key of the next tensor to initialize.
+RandomKey next_initial_key();
+
+/// What random layers mix into their keys, per thread. The training loop sets it for every shard.
+struct RandomContext {
+  std::uint64_t seed = 0;
+  std::uint64_t step = 0;
+  std::int64_t first_sample = 0;  ///< place of the batch's first sample in the global batch
+};
+RandomContext& random_context();
+
+/// Takes the statistics that a shard measured, to average them over all shards.
+class StatisticsSink {
+ public:
+  virtual ~StatisticsSink() = default;
+  /// At the end of the step: running = (1 - momentum) * running + momentum * (mean of all observed values).
+  virtual void observe(const Tensor& running, const Tensor& value, double momentum) = 0;
+};
+/// Of this thread; null: running statistics are updated at once.
+StatisticsSink*& statistics_sink();
+
+}  // namespace nn
+}  // namespace trireme

@@ -1,0 +1,263 @@
+#include "core/autograd/autograd.h"
+#include "core/ops/check.h"
+#include "core/ops/ops.h"
+
+namespace trireme {
+
+namespace {
+
+Tensor unary_kernel(UnaryOp op, const Tensor& x, double a = 0) {
+  TRIREME_CHECK(x.defined(), "unary: the argument is an undefined tensor");
+  Tensor out = Tensor::empty_like(x);
+  kernels(x).unary(op, out.view(), x.view(), a);
+  return out;
+}
+
+View broadcast_view(const Tensor& t, const Shape& shape) {
+  View v = t.view();
+  if (t.shape() == shape) return v;
+  const int shift = shape.size() - t.dim();
+  View wide = v;
+  wide.dims = shape.size();
+  for (int d = 0; d < shape.size(); ++d) {
+    wide.shape[d] = shape[d];
+    wide.strides[d] = d < shift || t.shape()[d - shift] != shape[d] ? 0 : v.strides[d - shift];
+  }
+  return wide;
+}
+
+/// Memory order of the result: that of the first input that has the result's shape.
+Tensor result_like(const Tensor& a, const Tensor& b, const Shape& shape, DType dtype) {
+  for (const Tensor* t : {&a, &b})
+    if (t->shape() == shape && t->dtype() == dtype) return Tensor::empty_like(*t);
+  return Tensor::empty(shape, dtype, a.device());
+}
+
+Tensor binary_kernel(const char* name, BinaryOp op, const Tensor& a, const Tensor& b) {
+  check_same_kind(name, {&a, &b});
+  const Shape shape = broadcast_shapes(a.shape(), b.shape(), name);
+  Tensor out = result_like(a, b, shape, a.dtype());
+  kernels(a).binary(op, out.view(), broadcast_view(a, shape), broadcast_view(b, shape));
+  return out;
+}
+
+Tensor compare_kernel(const char* name, CompareOp op, const Tensor& a, const Tensor& b) {
+  check_same_kind(name, {&a, &b});
+  const Shape shape = broadcast_shapes(a.shape(), b.shape(), name);
+  Tensor out = Tensor::empty(shape, DType::kBool, a.device());
+  kernels(a).compare(op, out.view(), broadcast_view(a, shape), broadcast_view(b, shape));
+  return out;
+}
+
+/// d(relu)/dx applied to g, itself differentiable in g.
+Tensor relu_backward(const Tensor& g, const Tensor& y) {
+  return record("relu_backward", binary_kernel("relu_backward", BinaryOp::relu_backward, g, y), {&g},
+                [y = Saved(y)](Backward& b) { b.set(0, relu_backward(b.grad, b.get(y))); });
+}
+
+/// 1 where a wins, 1/2 where equal, 0 elsewhere; no gradient.
+Tensor share(const Tensor& wins, const Tensor& ties, DType dtype) {
+  return to(wins, dtype) + to(ties, dtype) * 0.5;
+}
+
+}  // namespace
+
+Tensor add(const Tensor& a, const Tensor& b) {
+  return record("add", binary_kernel("add", BinaryOp::add, a, b), {&a, &b}, [sa = a.shape(), sb = b.shape()](Backward& g) {
+    if (g.needs(0)) g.set(0, sum_to(g.grad, sa));
+    if (g.needs(1)) g.set(1, sum_to(g.grad, sb));
+  });
+}
+
+Tensor sub(const Tensor& a, const Tensor& b) {
+  return record("sub", binary_kernel("sub", BinaryOp::sub, a, b), {&a, &b}, [sa = a.shape(), sb = b.shape()](Backward& g) {
+    if (g.needs(0)) g.set(0, sum_to(g.grad, sa));
+    if (g.needs(1)) g.set(1, sum_to(neg(g.grad), sb));
+  });
+}
+
+Tensor mul(const Tensor& a, const Tensor& b) {
+  return record("mul", binary_kernel("mul", BinaryOp::mul, a, b), {&a, &b}, [a = Saved(a), b = Saved(b)](Backward& g) {
+    const Tensor x = g.get(a), y = g.get(b);
+    if (g.needs(0)) g.set(0, sum_to(mul(g.grad, y), x.shape()));
+    if (g.needs(1)) g.set(1, sum_to(mul(g.grad, x), y.shape()));
+  });
+}
+
+Tensor div(const Tensor& a, const Tensor& b) {
+  return record("div", binary_kernel("div", BinaryOp::div, a, b), {&a, &b}, [a = Saved(a), b = Saved(b)](Backward& g) {
+    const Tensor x = g.get(a), y = g.get(b), scaled = div(g.grad, y);
+    if (g.needs(0)) g.set(0, sum_to(scaled, x.shape()));
+    if (g.needs(1)) g.set(1, sum_to(neg(mul(scaled, div(x, y))), y.shape()));
+  });
+}
+
+Tensor add(const Tensor& x, double value) {
+  return record("add", unary_kernel(UnaryOp::add_scalar, x, value), {&x}, [](Backward& g) { g.set(0, g.grad); });
+}
+
+Tensor mul(const Tensor& x, double value) {
+  return record("mul", unary_kernel(UnaryOp::mul_scalar, x, value), {&x},
+                [value](Backward& g) { g.set(0, mul(g.grad, value)); });
+}
+
+Tensor maximum(const Tensor& a, const Tensor& b) {
+  return record("maximum", binary_kernel("maximum", BinaryOp::maximum, a, b), {&a, &b},
+                [a = Saved(a), b = Saved(b)](Backward& g) {
+                  const Tensor x = g.get(a), y = g.get(b), ties = eq(x, y);
+                  if (g.needs(0)) g.set(0, sum_to(mul(g.grad, share(gt(x, y), ties, x.dtype())), x.shape()));
+                  if (g.needs(1)) g.set(1, sum_to(mul(g.grad, share(gt(y, x), ties, x.dtype())), y.shape()));
+                });
+}
+
+Tensor minimum(const Tensor& a, const Tensor& b) {
+  return record("minimum", binary_kernel("minimum", BinaryOp::minimum, a, b), {&a, &b},
+                [a = Saved(a), b = Saved(b)](Backward& g) {
+                  const Tensor x = g.get(a), y = g.get(b), ties = eq(x, y);
+                  if (g.needs(0)) g.set(0, sum_to(mul(g.grad, share(lt(x, y), ties, x.dtype())), x.shape()));
+                  if (g.needs(1)) g.set(1, sum_to(mul(g.grad, share(lt(y, x), ties, x.dtype())), y.shape()));
+                });
+}
+
+Tensor neg(const Tensor& x) {
+  return record("neg", unary_kernel(UnaryOp::neg, x), {&x}, [](Backward& g) { g.set(0, neg(g.grad)); });
+}
+
+Tensor abs(const Tensor& x) {
+  return record("abs", unary_kernel(UnaryOp::abs, x), {&x},
+                [x = Saved(x)](Backward& g) { g.set(0, mul(g.grad, sign(g.get(x)))); });
+}
+
+Tensor sign(const Tensor& x) { return unary_kernel(UnaryOp::sign, x); }
+
+Tensor exp(const Tensor& x) {
+  const Tensor y = unary_kernel(UnaryOp::exp, x);
+  return record("exp", y, {&x}, [y = Saved::output(y)](Backward& g) { g.set(0, mul(g.grad, g.get(y))); });
+}
+
+Tensor log(const Tensor& x) {
+  return record("log", unary_kernel(UnaryOp::log, x), {&x},
+                [x = Saved(x)](Backward& g) { g.set(0, div(g.grad, g.get(x))); });
+}
+
+Tensor sqrt(const Tensor& x) {
+  const Tensor y = unary_kernel(UnaryOp::sqrt, x);
+  return record("sqrt", y, {&x}, [y = Saved::output(y)](Backward& g) { g.set(0, div(mul(g.grad, 0.5), g.get(y))); });
+}
+
+Tensor tanh(const Tensor& x) {
+  const Tensor y = unary_kernel(UnaryOp::tanh, x);
+  return record("tanh", y, {&x}, [y = Saved::output(y)](Backward& g) {
+    const Tensor t = g.get(y);
+    g.set(0, mul(g.grad, add(neg(mul(t, t)), 1)));
+  });
+}
+
+Tensor sigmoid(const Tensor& x) {
+  const Tensor y = unary_kernel(UnaryOp::sigmoid, x);
+  return record("sigmoid", y, {&x}, [y = Saved::output(y)](Backward& g) {
+    const Tensor s = g.get(y);
+    g.set(0, mul(g.grad, mul(s, add(neg(s), 1))));
+  });
+}
+
+Tensor relu(const Tensor& x) {
+  const Tensor y = unary_kernel(UnaryOp::relu, x);
+  return record("relu", y, {&x}, [y = Saved::output(y)](Backward& g) { g.set(0, relu_backward(g.grad, g.get(y))); });
+}
+
+Tensor pow(const Tensor& x, double exponent) {
+  return record("pow", unary_kernel(UnaryOp::pow_scalar, x, exponent), {&x}, [x = Saved(x), exponent](Backward& g) {
+    g.set(0, exponent == 0 ? mul(g.grad, 0.0) : mul(g.grad, mul(pow(g.get(x), exponent - 1), exponent)));
+  });
+}
+
+Tensor eq(const Tensor& a, const Tensor& b) { return compare_kernel("eq", CompareOp::eq, a, b); }
+Tensor ne(const Tensor& a, const Tensor& b) { return compare_kernel("ne", CompareOp::ne, a, b); }
+Tensor lt(const Tensor& a, const Tensor& b) { return compare_kernel("lt", CompareOp::lt, a, b); }
+Tensor le(const Tensor& a, const Tensor& b) { return compare_kernel("le", CompareOp::le, a, b); }
+Tensor gt(const Tensor& a, const Tensor& b) { return compare_kernel("gt", CompareOp::gt, a, b); }
+Tensor ge(const Tensor& a, const Tensor& b) { return compare_kernel("ge", CompareOp::ge, a, b); }
+
+namespace {
+
+/// The shape rule of every in-place op with a second tensor.
+void check_fits(const char* op, const Tensor& t, const Tensor& other) {
+  check_same_kind(op, {&t, &other});
+  TRIREME_CHECK(broadcast_shapes(t.shape(), other.shape(), op) == t.shape(),
+                "{}: shape {} does not broadcast to {}, the shape of what is changed", op, other.shape().to_string(),
+                t.shape().to_string());
+}
+
+const Tensor& binary_in_place(const char* name, BinaryOp op, const Tensor& t, const Tensor& other) {
+  check_fits(name, t, other);
+  kernels(t).binary(op, t.view(), t.view(), broadcast_view(other, t.shape()));
+  t.bump_version(name);
+  return t;
+}
+
+}  // namespace
+
+const Tensor& add_(const Tensor& t, const Tensor& other) {
+  check_in_place("add_", t, {&other});
+  binary_in_place("add_", BinaryOp::add, t, other);
+  const Tensor before = t;  // its history becomes an input of the new one
+  record("add_", t, {&before, &other}, [shape = other.shape()](Backward& g) {
+    g.set(0, g.grad);
+    if (g.needs(1)) g.set(1, sum_to(g.grad, shape));
+  });
+  return t;
+}
+
+const Tensor& mul_(const Tensor& t, const Tensor& other) {
+  check_in_place("mul_", t, {&other});
+  const bool wanted = recording({&t, &other});
+  const Tensor old = wanted && other.requires_grad() ? t.detach().clone() : Tensor();
+  binary_in_place("mul_", BinaryOp::mul, t, other);
+  const Tensor before = t;
+  if (wanted)
+    record("mul_", t, {&before, &other}, [old = old.defined() ? Saved(old) : Saved(), other = Saved(other)](Backward& g) {
+      const Tensor y = g.get(other);
+      if (g.needs(0)) g.set(0, mul(g.grad, y));
+      if (g.needs(1)) g.set(1, sum_to(mul(g.grad, g.get(old)), y.shape()));
+    });
+  return t;
+}
+
+const Tensor& mul_(const Tensor& t, double value) {
+  check_in_place("mul_", t, {});
+  kernels(t).unary(UnaryOp::mul_scalar, t.view(), t.view(), value);
+  t.bump_version("mul_");
+  const Tensor before = t;
+  record("mul_", t, {&before}, [value](Backward& g) { g.set(0, mul(g.grad, value)); });
+  return t;
+}
+
+const Tensor& fill_(const Tensor& t, double value) {
+  check_in_place("fill_", t, {});
+  kernels(t).fill(t.view(), value);
+  t.bump_version("fill_");
+  const Tensor before = t;
+  record("fill_", t, {&before}, [](Backward&) {});  // nothing flows to what was overwritten
+  return t;
+}
+
+const Tensor& copy_(const Tensor& t, const Tensor& other) {
+  check_in_place("copy_", t, {&other});
+  copy_into(t, other);
+  t.bump_version("copy_");
+  const Tensor before = t;
+  record("copy_", t, {&before, &other}, [shape = other.shape(), dtype = other.dtype()](Backward& g) {
+    if (g.needs(1)) g.set(1, to(sum_to(g.grad, shape), dtype));
+  });
+  return t;
+}
+
+Tensor to(const Tensor& t, DType dtype) {
+  if (t.dtype() == dtype) return t;
+  const Tensor out = to_dtype(t, dtype);
+  if (!is_floating(dtype)) return out;
+  return record("to", out, {&t}, [dtype = t.dtype()](Backward& g) { g.set(0, to(g.grad, dtype)); });
+}
+
+}  // namespace trireme

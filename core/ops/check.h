@@ -1,0 +1,35 @@
+// Argument checks that several op families share.
+#pragma once
+
+#include <initializer_list>
+
+#include "core/tensor/tensor.h"
+#include "kernels/table.h"
+
+namespace trireme {
+
+/// All defined, of one dtype and one device; throws naming `op` and what differs.
+inline void check_same_kind(const char* op, std::initializer_list<const Tensor*> tensors) {
+  const Tensor* first = nullptr;
+  for (const Tensor* t : tensors) {
+    TRIREME_CHECK(t->defined(), "{}: an argument is an undefined tensor", op);
+    if (!first) first = t;
+    TRIREME_CHECK(t->dtype() == first->dtype(), "{}: dtypes {} and {} differ; convert one with to()", op,
+                  name_of(first->dtype()), name_of(t->dtype()));
+    TRIREME_CHECK(t->device() == first->device(), "{}: devices {} and {} differ", op, name_of(first->device()),
+                  name_of(t->device()));
+  }
+}
+
+inline void check_floating(const char* op, const Tensor& t) {
+  TRIREME_CHECK(t.defined(), "{}: an argument is an undefined tensor", op);
+  TRIREME_CHECK(is_floating(t.dtype()), "{}: needs float32 or float64, got {}", op, name_of(t.dtype()));
+}
+
+inline void check_dims(const char* op, const char* what, const Tensor& t, int dims) {
+  TRIREME_CHECK(t.dim() == dims, "{}: {} needs {} dimensions, got shape {}", op, what, dims, t.shape().to_string());
+}
+
+inline const KernelTable& kernels(const Tensor& t) { return kernels_of(t.device()); }
+
+}  // namespace trireme

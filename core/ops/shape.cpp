@@ -1,0 +1,208 @@
+#include "core/autograd/autograd.h"
+#include "core/ops/check.h"
+#include "core/ops/ops.h"
+
+namespace trireme {
+
+namespace {
+
+/// Strides of x seen as `shape` without moving elements; false if there are none.
+bool view_strides(const Tensor& x, const Shape& shape, Shape& strides) {
+  if (x.is_contiguous()) {
+    strides = contiguous_strides(shape);
+    return true;
+  }
+  strides = shape;
+  int d = shape.size() - 1;
+  // Walk runs of dimensions of x that lie dense behind each other, and lay dimensions of `shape` into each run.
+  for (int last = x.dim() - 1; last >= 0;) {
+    int first = last;
+    std::int64_t run = x.shape()[last];
+    while (first > 0 && (x.shape()[first] == 1 || x.strides()[first - 1] == x.strides()[first] * x.shape()[first]))
+      run *= x.shape()[--first];
+    std::int64_t step = x.strides()[last], filled = 1;
+    for (; d >= 0 && (filled < run || shape[d] == 1); --d) {
+      strides[d] = step;
+      step *= shape[d];
+      filled *= shape[d];
+    }
+    if (filled != run) return false;
+    last = first - 1;
+  }
+  for (; d >= 0; --d) {
+    if (shape[d] != 1) return false;
+    strides[d] = 1;
+  }
+  return true;
+}
+
+}  // namespace
+
+Tensor reshape(const Tensor& x, Shape shape) {
+  TRIREME_CHECK(x.defined(), "reshape: the argument is an undefined tensor");
+  int unknown = -1;
+  std::int64_t known = 1;
+  for (int d = 0; d < shape.size(); ++d) {
+    if (shape[d] == -1) {
+      TRIREME_CHECK(unknown < 0, "reshape: shape {} leaves more than one size open", shape.to_string());
+      unknown = d;
+    } else {
+      TRIREME_CHECK(shape[d] >= 0, "reshape: shape {} has a negative size", shape.to_string());
+      known *= shape[d];
+    }
+  }
+  if (unknown >= 0) {
+    TRIREME_CHECK(known > 0 && x.numel() % known == 0, "reshape: {} elements of shape {} do not fill shape {}", x.numel(),
+                  x.shape().to_string(), shape.to_string());
+    shape[unknown] = x.numel() / known;
+  }
+  TRIREME_CHECK(shape.numel() == x.numel(), "reshape: shape {} has {} elements, shape {} has {}", x.shape().to_string(),
+                x.numel(), shape.to_string(), shape.numel());
+  if (shape == x.shape()) return x;
+  Shape strides;
+  const Tensor out = view_strides(x, shape, strides) ? x.alias(shape, strides, x.offset())
+                                                     : [&] {
+                                                         const Tensor dense = x.clone_contiguous();
+                                                         return dense.alias(shape, contiguous_strides(shape), 0);
+                                                       }();
+  return record("reshape", out, {&x}, [before = x.shape()](Backward& g) { g.set(0, reshape(g.grad, before)); });
+}
+
+Tensor flatten(const Tensor& x, int first, int last) {
+  first = wrap_dim(first, x.dim(), "flatten");
+  last = wrap_dim(last, x.dim(), "flatten");
+  TRIREME_CHECK(first <= last, "flatten: dimension {} comes after {}", first, last);
+  Shape shape;
+  for (int d = 0; d < first; ++d) shape.push_back(x.shape()[d]);
+  std::int64_t merged = 1;
+  for (int d = first; d <= last && d < x.dim(); ++d) merged *= x.shape()[d];
+  shape.push_back(merged);
+  for (int d = last + 1; d < x.dim(); ++d) shape.push_back(x.shape()[d]);
+  return reshape(x, shape);
+}
+
+Tensor permute(const Tensor& x, const std::vector<int>& order) {
+  TRIREME_CHECK(static_cast<int>(order.size()) == x.dim(), "permute: {} numbers for shape {}", order.size(),
+                x.shape().to_string());
+  Shape shape, strides;
+  std::vector<int> back(order.size(), -1);
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    const int d = wrap_dim(order[i], x.dim(), "permute");
+    TRIREME_CHECK(back[static_cast<std::size_t>(d)] < 0, "permute: dimension {} is named twice", d);
+    back[static_cast<std::size_t>(d)] = static_cast<int>(i);
+    shape.push_back(x.shape()[d]);
+    strides.push_back(x.strides()[d]);
+  }
+  return record("permute", x.alias(shape, strides, x.offset()), {&x},
+                [back](Backward& g) { g.set(0, permute(g.grad, back)); });
+}
+
+Tensor transpose(const Tensor& x, int a, int b) {
+  a = wrap_dim(a, x.dim(), "transpose");
+  b = wrap_dim(b, x.dim(), "transpose");
+  std::vector<int> order;
+  for (int d = 0; d < x.dim(); ++d) order.push_back(d == a ? b : d == b ? a : d);
+  return permute(x, order);
+}
+
+Tensor expand(const Tensor& x, const Shape& shape) {
+  if (x.shape() == shape) return x;
+  TRIREME_CHECK(broadcast_shapes(x.shape(), shape, "expand") == shape, "expand: shape {} does not expand to {}",
+                x.shape().to_string(), shape.to_string());
+  Shape strides = shape;
+  const int shift = shape.size() - x.dim();
+  for (int d = 0; d < shape.size(); ++d)
+    strides[d] = d < shift || x.shape()[d - shift] != shape[d] ? 0 : x.strides()[d - shift];
+  return record("expand", x.alias(shape, strides, x.offset()), {&x},
+                [before = x.shape()](Backward& g) { g.set(0, sum_to(g.grad, before)); });
+}
+
+namespace {
+
+/// Zeros with g at [first, first + g's size) of dimension dim: the gradient of narrow.
+Tensor embed_at(const Tensor& g, const Shape& shape, int dim, std::int64_t first) {
+  const Tensor out = Tensor::zeros(shape, g.dtype(), g.device());
+  copy_into(out.alias(g.shape(), out.strides(), first * out.strides()[dim]), g);
+  return record("narrow_backward", out, {&g}, [dim, first, count = g.size(dim)](Backward& b) {
+    b.set(0, narrow(b.grad, dim, first, count));
+  });
+}
+
+}  // namespace
+
+Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count) {
+  TRIREME_CHECK(x.defined() && x.dim() > 0, "narrow: needs at least one dimension");
+  dim = wrap_dim(dim, x.dim(), "narrow");
+  TRIREME_CHECK(first >= 0 && count >= 0 && first + count <= x.size(dim), "narrow: {} elements from {} of dimension {} of shape {}",
+                count, first, dim, x.shape().to_string());
+  Shape shape = x.shape();
+  shape[dim] = count;
+  return record("narrow", x.alias(shape, x.strides(), x.offset() + first * x.strides()[dim]), {&x},
+                [before = x.shape(), dim, first](Backward& g) { g.set(0, embed_at(g.grad, before, dim, first)); });
+}
+
+Tensor squeeze(const Tensor& x, int dim) {
+  dim = wrap_dim(dim, x.dim(), "squeeze");
+  if (x.dim() == 0 || x.shape()[dim] != 1) return x;
+  Shape shape = x.shape();
+  shape.erase(dim);
+  return reshape(x, shape);
+}
+
+Tensor unsqueeze(const Tensor& x, int dim) {
+  dim = wrap_dim(dim, x.dim() + 1, "unsqueeze");
+  Shape shape = x.shape();
+  shape.insert(dim, 1);
+  return reshape(x, shape);
+}
+
+Tensor cat(const std::vector<Tensor>& parts, int dim) {
+  TRIREME_CHECK(!parts.empty(), "cat: no tensors");
+  dim = wrap_dim(dim, parts[0].dim(), "cat");
+  Shape shape = parts[0].shape();
+  TRIREME_CHECK(shape.size() > 0, "cat: tensors need at least one dimension");
+  shape[dim] = 0;
+  for (const Tensor& part : parts) {
+    check_same_kind("cat", {&parts[0], &part});
+    Shape rest = part.shape();
+    const bool same_dims = rest.size() == shape.size();
+    if (same_dims) {
+      rest[dim] = shape[dim];
+      shape[dim] += part.size(dim);
+      rest[dim] = shape[dim];
+    }
+    TRIREME_CHECK(same_dims && rest == shape, "cat: shapes {} and {} differ outside dimension {}",
+                  parts[0].shape().to_string(), part.shape().to_string(), dim);
+  }
+  const Tensor out = Tensor::empty(shape, parts[0].dtype(), parts[0].device());
+  Tensor joined = out;
+  std::int64_t at = 0;
+  for (const Tensor& part : parts) {
+    copy_into(out.alias(part.shape(), out.strides(), at * out.strides()[dim]), part);
+    at += part.size(dim);
+  }
+  std::vector<const Tensor*> inputs;
+  for (const Tensor& part : parts) inputs.push_back(&part);
+  std::vector<std::int64_t> sizes;
+  for (const Tensor& part : parts) sizes.push_back(part.size(dim));
+  return record("cat", joined, std::span<const Tensor* const>(inputs), [dim, sizes](Backward& g) {
+    std::int64_t first = 0;
+    for (std::size_t i = 0; i < sizes.size(); first += sizes[i++])
+      if (g.needs(static_cast<int>(i))) g.set(static_cast<int>(i), narrow(g.grad, dim, first, sizes[i]));
+  });
+}
+
+Tensor contiguous(const Tensor& x) {
+  if (x.is_contiguous()) return x;
+  return record("contiguous", x.clone_contiguous(), {&x}, [](Backward& g) { g.set(0, g.grad); });
+}
+
+Tensor channels_last(const Tensor& x) {
+  check_dims("channels_last", "x (N,C,H,W)", x, 4);
+  if (x.is_channels_last()) return x;
+  const Tensor out = Tensor::empty_channels_last(x.shape(), x.dtype(), x.device());
+  copy_into(out, x);
+  return record("channels_last", out, {&x}, [](Backward& g) { g.set(0, g.grad); });
+}
+
+}  // namespace trireme

@@ -1,0 +1,123 @@
+// Optimizers, gradient clipping and learning-rate schedules.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/nn/module.h"
+#include "kernels/table.h"
+
+namespace trireme {
+
+namespace optim {
+class Optimizer;
+}
+
+/// Where gradients come from when backward alone does not make them final (data parallel wrappers).
+class GradientSource {
+ public:
+  virtual ~GradientSource() = default;
+  /// Waits until all gradients of the step are final. Cheap when called again in the same step.
+  virtual void finish() = 0;
+  /// An optimizer works on this source's parameters from now on, or no more.
+  virtual void attach(optim::Optimizer& optimizer) = 0;
+  virtual void detach(optim::Optimizer& optimizer) = 0;
+};
+
+/// What an optimizer works on.
+struct ParameterList {
+  ParameterList() = default;
+  ParameterList(std::vector<NamedTensor> tensors, std::shared_ptr<GradientSource> from = nullptr)
+      : items(std::move(tensors)), source(std::move(from)) {}
+  std::vector<NamedTensor> items;
+  std::shared_ptr<GradientSource> source;  ///< null: grads are final as they are
+};
+
+namespace optim {
+
+/// Updates parameters from their grads. A parameter without a gradient is left untouched, state included.
+/// State is float32 (or the parameter's dtype) and part of every checkpoint and digest.
+class Optimizer {
+ public:
+  virtual ~Optimizer();
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+  /// Waits for the gradients and applies one update.
+  void step();
+  void zero_grad();
+  virtual void set_lr(double lr) = 0;
+  virtual double lr() const = 0;
+  /// All state, named "<kind>.<parameter>".
+  std::vector<NamedTensor> state() const;
+  const ParameterList& parameters() const { return parameters_; }
+
+ protected:
+  explicit Optimizer(ParameterList parameters);
+  /// One tensor of zeros like each parameter.
+  const std::vector<Tensor>& add_state(const std::string& kind);
+  virtual void update(std::size_t index, const Tensor& parameter, const Tensor& gradient) = 0;
+  std::vector<NamedTensor> extra_state_;  ///< state that is not per element
+
+ private:
+  struct StateKind {
+    std::string kind;
+    std::vector<Tensor> tensors;
+  };
+  ParameterList parameters_;
+  std::vector<std::unique_ptr<StateKind>> states_;
+};
+
+/// Stochastic gradient descent with momentum, as in PyTorch.
+class SGD : public Optimizer {
+ public:
+  SGD(ParameterList parameters, SgdOptions options);
+  void set_lr(double lr) override { options_.lr = lr; }
+  double lr() const override { return options_.lr; }
+
+ protected:
+  void update(std::size_t index, const Tensor& parameter, const Tensor& gradient) override;
+
+ private:
+  SgdOptions options_;
+  const std::vector<Tensor>* momentum_ = nullptr;
+};
+
+/// Adam with decoupled weight decay: I. Loshchilov, F. Hutter, 2019. options.step is ignored: steps are counted per
+/// parameter.
+class AdamW : public Optimizer {
+ public:
+  AdamW(ParameterList parameters, AdamWOptions options);
+  void set_lr(double lr) override { options_.lr = lr; }
+  double lr() const override { return options_.lr; }
+
+ protected:
+  void update(std::size_t index, const Tensor& parameter, const Tensor& gradient) override;
+
+ private:
+  AdamWOptions options_;
+  const std::vector<Tensor>* first_;
+  const std::vector<Tensor>* second_;
+  Tensor steps_;  ///< int64, one per parameter
+};
+
+/// Waits for the gradients, then scales them all by max_norm / norm if their joint 2-norm is larger. Sums of squares are
+/// taken over fixed chunks in parameter order. Returns the norm before; NaN or infinite norms scale nothing.
+/// max_norm 0 only measures.
+double clip_grad_norm(const ParameterList& parameters, double max_norm);
+
+struct Schedule {
+  enum class Kind { kConstant, kCosine, kOneCycle, kStep };
+  Kind kind = Kind::kConstant;
+  double peak = 0.1;             ///< the highest learning rate
+  std::int64_t warmup = 0;       ///< steps of linear rise from 0 (all kinds but one-cycle)
+  std::int64_t total = 0;        ///< steps of the whole run
+};
+
+/// The learning rate of step 0, 1, ...: a pure function, so that resume needs no state. Cosine falls to 0 (Loshchilov,
+/// Hutter, SGDR, 2017); one-cycle rises over 30 % of the run from peak/25, then falls to peak/25e4 (Smith, Topin, 2018);
+/// step divides by 10 at one half and three quarters of the run.
+double learning_rate(const Schedule& schedule, std::int64_t step);
+
+}  // namespace optim
+}  // namespace trireme

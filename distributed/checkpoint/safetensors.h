@@ -1,0 +1,58 @@
+// Safetensors files: what other tools read and write. FORMAT.md has the bytes.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "distributed/checkpoint/file_system.h"
+#include "distributed/checkpoint/state.h"
+
+namespace trireme {
+
+/// A tensor inside a safetensors file.
+struct SafetensorsEntry {
+  std::string name;
+  DType dtype = DType::kFloat32;
+  std::vector<std::int64_t> shape;
+  std::uint64_t offset = 0;  ///< of its first byte, from the start of the file
+  std::uint64_t bytes = 0;
+};
+
+using SafetensorsMetadata = std::map<std::string, std::string>;
+
+/// Where everything in a file lies.
+struct SafetensorsLayout {
+  std::vector<SafetensorsEntry> entries;  ///< in file order
+  SafetensorsMetadata metadata;
+  std::uint64_t file_size = 0;
+};
+
+/// Lays out a file of these tensors (data is not looked at). `header` gets the bytes before the data.
+/// Throws Error(kUsage) for a name that is empty, given twice, not UTF-8 or "__metadata__".
+SafetensorsLayout lay_out_safetensors(const std::vector<TensorSlot>& tensors, const SafetensorsMetadata& metadata,
+                                      std::string& header);
+
+/// Reads and checks the header. Throws Error(kCheckpoint) naming the file and what is wrong.
+SafetensorsLayout read_safetensors_layout(const FileSystem& files, const std::filesystem::path& path);
+
+/// Tensors that own their memory, in name order.
+struct OwnedTensors {
+  std::vector<TensorSlot> tensors;  ///< data points into `memory`
+  std::unique_ptr<std::byte[]> memory;
+  SafetensorsMetadata metadata;
+};
+
+/// Reads one plain file. Throws Error(kCheckpoint) naming file and reason.
+OwnedTensors read_safetensors(const std::filesystem::path& path);
+/// Writes one plain file, replacing an old one only once the new one is complete on disk.
+void write_safetensors(const std::filesystem::path& path, const std::vector<TensorSlot>& tensors,
+                       const SafetensorsMetadata& metadata = {});
+
+/// Memory for tensors of these names, dtypes and shapes, in the given order; every element 0.
+OwnedTensors allocate_like(const std::vector<TensorSlot>& tensors);
+
+}  // namespace trireme

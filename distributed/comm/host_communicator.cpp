@@ -1,0 +1,214 @@
+#include "distributed/comm/host_communicator.h"
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <utility>
+
+namespace trireme {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+// Above this size a broadcast is a scatter and a gather, so that the root sends the data once or twice
+// rather than once to each peer.
+constexpr std::size_t kDirectBroadcast = 64 << 10;
+
+bool any_left(std::span<const ConstBytes> sends, std::span<const Bytes> recvs) {
+  const auto has_bytes = [](const auto& span) { return !span.empty(); };
+  return std::ranges::any_of(sends, has_bytes) || std::ranges::any_of(recvs, has_bytes);
+}
+
+void copy(Bytes to, ConstBytes from) {
+  if (!from.empty() && to.data() != from.data()) std::memmove(to.data(), from.data(), from.size());
+}
+
+// One rank needs no messages, so there is nothing to implement.
+class AloneTransport final : public Transport {
+ public:
+  AloneTransport() : Transport(0, 1, "alone") {}
+  void exchange(std::span<const ConstBytes>, std::span<const Bytes>, Deadline) override {}
+  void all_reduce(std::span<float>, Deadline) override {}
+  void announce(const std::string&) noexcept override {}
+  void interrupt() noexcept override {}
+};
+
+// Peers need to hear of a failure that began here; one that they reported they know already.
+void announce_own_failure(Transport& transport, const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const SecondaryError& e) {
+    if (e.origin() == transport.rank()) transport.announce(e.what());
+  } catch (const std::exception& e) {
+    transport.announce(e.what());
+  } catch (...) {
+    transport.announce("an exception of unknown type");
+  }
+}
+
+}  // namespace
+
+HostCommunicator::HostCommunicator(std::unique_ptr<Transport> transport, std::chrono::milliseconds patience)
+    : transport_(std::move(transport)),
+      patience_(patience),
+      outgoing_(transport_->size()),
+      incoming_(transport_->size()),
+      queue_([this](const std::exception_ptr& error) { announce_own_failure(*transport_, error); }) {}
+
+Event HostCommunicator::all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
+                                   std::string label) {
+  const auto ranks = static_cast<std::size_t>(size());
+  TRIREME_CHECK(sends.size() == ranks && recvs.size() == ranks,
+                "all_to_all of \"{}\": needs one buffer per rank ({}), got {} to send and {} to receive", label, ranks,
+                sends.size(), recvs.size());
+  TRIREME_CHECK(sends[rank()].size() == recvs[rank()].size(),
+                "all_to_all of \"{}\": rank {} sends itself {} bytes but receives {}", label, rank(),
+                sends[rank()].size(), recvs[rank()].size());
+  return push(Collective::kAllToAll, std::move(label),
+              [this, from = std::vector(sends.begin(), sends.end()),
+               to = std::vector(recvs.begin(), recvs.end())](Call call) mutable {
+                copy(to[rank()], from[rank()]);
+                from[rank()] = {};
+                to[rank()] = {};
+                exchange_agreed(call, from, to);
+              });
+}
+
+Event HostCommunicator::all_gather(std::span<const Bytes> slices, std::string label) {
+  TRIREME_CHECK(slices.size() == static_cast<std::size_t>(size()),
+                "all_gather of \"{}\": needs one slice per rank ({}), got {}", label, size(), slices.size());
+  return push(Collective::kAllGather, std::move(label),
+              [this, to = std::vector(slices.begin(), slices.end())](Call call) mutable {
+                std::vector<ConstBytes> from(to.size(), to[rank()]);
+                from[rank()] = {};
+                to[rank()] = {};
+                exchange_agreed(call, from, to);
+              });
+}
+
+Event HostCommunicator::all_reduce_fastest(std::span<float> data, std::string label) {
+  return push(Collective::kAllReduceFastest, std::move(label), [this, data](Call call) {
+    call.total_bytes = data.size_bytes();
+    const std::vector<ConstBytes> no_sends(size());
+    const std::vector<Bytes> no_recvs(size());
+    exchange_agreed(call, no_sends, no_recvs);
+    if (size() > 1 && !data.empty()) transport_->all_reduce(data, deadline());
+  });
+}
+
+Event HostCommunicator::broadcast(Bytes data, int root, std::string label) {
+  TRIREME_CHECK(root >= 0 && root < size(), "broadcast of \"{}\": root {} is not a rank of 0..{}", label, root,
+                size() - 1);
+  return push(Collective::kBroadcast, std::move(label), [this, data, root](Call call) {
+    call.total_bytes = data.size();
+    call.root = root;
+    broadcast_now(call, data);
+  });
+}
+
+Event HostCommunicator::barrier(std::string label) {
+  return push(Collective::kBarrier, std::move(label), [this](Call call) {
+    const std::vector<ConstBytes> no_sends(size());
+    const std::vector<Bytes> no_recvs(size());
+    exchange_agreed(call, no_sends, no_recvs);
+  });
+}
+
+Event HostCommunicator::run(std::function<void()> fn, std::string label) {
+  return queue_.push("run", std::move(label), [fn = std::move(fn)](const std::string&) { fn(); });
+}
+
+void HostCommunicator::abort(const std::string& reason) {
+  const SecondaryError error(rank(), fmt::format("rank {}: aborted: {}", rank(), reason));
+  if (queue_.fail(std::make_exception_ptr(error))) transport_->interrupt();
+}
+
+Event HostCommunicator::push(Collective op, std::string label, std::function<void(Call)> work) {
+  return queue_.push(name_of(op), std::move(label), [this, op, work = std::move(work)](const std::string& name) {
+    const auto where = [&] {
+      return fmt::format("rank {}: {} of \"{}\" (call {}, patience {:.1f} s)", rank(), name_of(op), name, sequence_,
+                         std::chrono::duration<double>(patience_).count());
+    };
+    try {
+      work(Call{.op = op, .label = name});
+    } catch (const SecondaryError& e) {
+      throw SecondaryError(e.origin(), fmt::format("{}: {}", where(), e.what()));
+    } catch (const Error& e) {
+      fail(e.code(), "{}: {}", where(), e.what());
+    }
+    ++sequence_;
+  });
+}
+
+void HostCommunicator::exchange_agreed(const Call& call, std::span<const ConstBytes> sends,
+                                       std::span<const Bytes> recvs) {
+  if (size() == 1) return;
+  swap_frames(call, sends, recvs);
+  std::vector<ConstBytes> big_sends(sends.begin(), sends.end());
+  std::vector<Bytes> big_recvs(recvs.begin(), recvs.end());
+  for (int peer = 0; peer < size(); ++peer) {
+    if (sends[peer].size() <= Frame::kRoom) big_sends[peer] = {};
+    if (recvs[peer].size() <= Frame::kRoom) {
+      copy(recvs[peer], ConstBytes(incoming_[peer].payload).first(recvs[peer].size()));
+      big_recvs[peer] = {};
+    }
+  }
+  if (any_left(big_sends, big_recvs)) transport_->exchange(big_sends, big_recvs, deadline());
+}
+
+void HostCommunicator::swap_frames(const Call& call, std::span<const ConstBytes> sends,
+                                   std::span<const Bytes> recvs) {
+  std::vector<ConstBytes> frame_sends(size());
+  std::vector<Bytes> frame_recvs(size());
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer == rank()) continue;
+    Frame& frame = outgoing_[peer];
+    frame.header = {.sequence = sequence_,
+                    .op = call.op,
+                    .root = call.root,
+                    .total_bytes = call.total_bytes,
+                    .sends_bytes = sends[peer].size(),
+                    .expects_bytes = recvs[peer].size()};
+    frame.header.set_label(call.label);
+    if (sends[peer].size() <= Frame::kRoom) copy(frame.payload, sends[peer]);
+    frame_sends[peer] = std::as_bytes(std::span(&frame, 1));
+    frame_recvs[peer] = std::as_writable_bytes(std::span(&incoming_[peer], 1));
+  }
+  transport_->exchange(frame_sends, frame_recvs, deadline());
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer != rank()) check_agreement(rank(), outgoing_[peer].header, peer, incoming_[peer].header);
+  }
+}
+
+void HostCommunicator::broadcast_now(const Call& call, Bytes data) {
+  const bool direct = data.size() <= kDirectBroadcast;
+  const std::size_t share = (data.size() + size() - 1) / size();
+  const auto slice = [&](int owner) {
+    if (direct) return data;
+    const std::size_t first = std::min(data.size(), owner * share);
+    return data.subspan(first, std::min(share, data.size() - first));
+  };
+  std::vector<ConstBytes> sends(size());
+  std::vector<Bytes> recvs(size());
+  if (rank() == call.root) {
+    for (int peer = 0; peer < size(); ++peer) sends[peer] = slice(peer);
+    sends[rank()] = {};
+  } else {
+    recvs[call.root] = slice(rank());
+  }
+  exchange_agreed(call, sends, recvs);
+  if (direct || size() == 1) return;
+
+  for (int peer = 0; peer < size(); ++peer) {
+    sends[peer] = peer == rank() || peer == call.root ? Bytes() : slice(rank());
+    recvs[peer] = peer == rank() || rank() == call.root ? Bytes() : slice(peer);
+  }
+  transport_->exchange(sends, recvs, deadline());
+}
+
+std::unique_ptr<HostCommunicator> make_alone_communicator() {
+  return std::make_unique<HostCommunicator>(std::make_unique<AloneTransport>(), 1h);
+}
+
+}  // namespace trireme

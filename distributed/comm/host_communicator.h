@@ -1,0 +1,66 @@
+// The collectives on CPUs: one thread per communicator, over a Transport.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "distributed/comm/agreement.h"
+#include "distributed/comm/communicator.h"
+#include "distributed/comm/transport.h"
+#include "distributed/comm/work_queue.h"
+
+namespace trireme {
+
+/// A Communicator whose stream is a thread. That thread alone touches the transport, so collectives never
+/// need the caller's thread to make progress.
+class HostCommunicator final : public Communicator {
+ public:
+  /// `patience` bounds each wait for peers.
+  HostCommunicator(std::unique_ptr<Transport> transport, std::chrono::milliseconds patience);
+
+  int rank() const override { return transport_->rank(); }
+  int size() const override { return transport_->size(); }
+  std::string_view backend() const override { return transport_->backend(); }
+  Event all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs, std::string label) override;
+  Event all_gather(std::span<const Bytes> slices, std::string label) override;
+  Event all_reduce_fastest(std::span<float> data, std::string label) override;
+  Event broadcast(Bytes data, int root, std::string label) override;
+  Event barrier(std::string label) override;
+  Event run(std::function<void()> fn, std::string label) override;
+  void abort(const std::string& reason) override;
+
+  /// Traces the calls made from now on.
+  void set_trace(JobTrace trace) { queue_.set_trace(std::move(trace)); }
+
+ private:
+  struct Call {
+    Collective op;
+    const std::string& label;
+    std::uint64_t total_bytes = 0;
+    int root = -1;
+  };
+  Event push(Collective op, std::string label, std::function<void(Call)> work);
+  void exchange_agreed(const Call& call, std::span<const ConstBytes> sends, std::span<const Bytes> recvs);
+  void swap_frames(const Call& call, std::span<const ConstBytes> sends, std::span<const Bytes> recvs);
+  void broadcast_now(const Call& call, Bytes data);
+  Deadline deadline() const { return std::chrono::steady_clock::now() + patience_; }
+
+  std::unique_ptr<Transport> transport_;
+  std::chrono::milliseconds patience_;
+  // Touched by the queue's thread only.
+  std::uint64_t sequence_ = 0;
+  std::vector<Frame> outgoing_;
+  std::vector<Frame> incoming_;
+  // Last: its destructor runs what is left, which needs all of the above.
+  WorkQueue queue_;
+};
+
+/// A world of one rank. Collectives are at most a copy, still in queue order. backend() is "alone".
+std::unique_ptr<HostCommunicator> make_alone_communicator();
+
+}  // namespace trireme

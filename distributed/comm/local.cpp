@@ -1,0 +1,219 @@
+#include "distributed/comm/local.h"
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include <fmt/ranges.h>
+
+#include "distributed/comm/host_communicator.h"
+
+namespace trireme {
+
+namespace {
+
+// A message on its way: the sender's own buffer, which the receiver copies from.
+struct Mailbox {
+  enum State { kEmpty, kPosted, kBeingCopied };
+  State state = kEmpty;
+  ConstBytes message;
+};
+
+struct LocalWorld {
+  explicit LocalWorld(int ranks) : size(ranks), changed(ranks), interrupted(ranks), boxes(ranks * ranks) {}
+
+  Mailbox& box(int from, int to) { return boxes[from * size + to]; }
+
+  const int size;
+  std::mutex mutex;                              // guards all below
+  std::vector<std::condition_variable> changed;  // changed[r]: something that rank r may wait for
+  std::vector<char> interrupted;
+  std::vector<Mailbox> boxes;
+  int failed_rank = -1;
+  std::string reason;
+};
+
+class LocalTransport final : public Transport {
+ public:
+  LocalTransport(std::shared_ptr<LocalWorld> world, int rank)
+      : Transport(rank, world->size, "local"), world_(std::move(world)) {}
+
+  void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs, Deadline deadline) override {
+    std::unique_lock lock(world_->mutex);
+    post(sends);
+    try {
+      receive(lock, recvs, deadline);
+      await(lock, deadline, [this](int peer) { return world_->box(rank(), peer).state != Mailbox::kEmpty; });
+    } catch (...) {
+      withdraw(lock);
+      throw;
+    }
+  }
+
+  void all_reduce(std::span<float> data, Deadline deadline) override {
+    std::vector<float> inputs(data.size() * size());
+    const auto input = [&](int peer) { return std::span(inputs).subspan(peer * data.size(), data.size()); };
+    std::vector<ConstBytes> sends(size(), std::as_bytes(data));
+    std::vector<Bytes> recvs(size());
+    for (int peer = 0; peer < size(); ++peer) recvs[peer] = std::as_writable_bytes(input(peer));
+    sends[rank()] = {};
+    recvs[rank()] = {};
+    exchange(sends, recvs, deadline);
+    std::ranges::copy(data, input(rank()).begin());
+    std::ranges::copy(input(0), data.begin());
+    for (int peer = 1; peer < size(); ++peer) {
+      std::ranges::transform(data, input(peer), data.begin(), std::plus<>());
+    }
+  }
+
+  void announce(const std::string& reason) noexcept override {
+    std::lock_guard lock(world_->mutex);
+    if (world_->failed_rank < 0) {
+      world_->failed_rank = rank();
+      world_->reason = reason;
+    }
+    for (auto& changed : world_->changed) changed.notify_all();
+  }
+
+  void interrupt() noexcept override {
+    std::lock_guard lock(world_->mutex);
+    world_->interrupted[rank()] = true;
+    world_->changed[rank()].notify_all();
+  }
+
+ private:
+  void post(std::span<const ConstBytes> sends) {
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer == rank() || sends[peer].empty()) continue;
+      world_->box(rank(), peer) = {Mailbox::kPosted, sends[peer]};
+      world_->changed[peer].notify_all();
+    }
+  }
+
+  void receive(std::unique_lock<std::mutex>& lock, std::span<const Bytes> recvs, Deadline deadline) {
+    std::vector<int> missing;
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer != rank() && !recvs[peer].empty()) missing.push_back(peer);
+    }
+    const auto posted = [this](int peer) { return world_->box(peer, rank()).state == Mailbox::kPosted; };
+    while (!missing.empty()) {
+      const auto ready = std::ranges::find_if(missing, posted);
+      if (ready == missing.end()) {
+        wait(lock, deadline, missing);
+      } else {
+        take(lock, *ready, recvs[*ready]);
+        missing.erase(ready);
+      }
+    }
+  }
+
+  // Copies without the lock, so that ranks copy side by side.
+  void take(std::unique_lock<std::mutex>& lock, int peer, Bytes to) {
+    Mailbox& box = world_->box(peer, rank());
+    TRIREME_CHECK(box.message.size() == to.size(), "rank {} sends {} bytes, rank {} has room for {}", peer,
+                  box.message.size(), rank(), to.size());
+    box.state = Mailbox::kBeingCopied;
+    lock.unlock();
+    std::memcpy(to.data(), box.message.data(), to.size());
+    lock.lock();
+    box.state = Mailbox::kEmpty;
+    world_->changed[peer].notify_all();
+  }
+
+  // Waits until `missing` holds for no peer.
+  template <class Missing>
+  void await(std::unique_lock<std::mutex>& lock, Deadline deadline, Missing missing) {
+    for (;;) {
+      std::vector<int> peers;
+      for (int peer = 0; peer < size(); ++peer) {
+        if (missing(peer)) peers.push_back(peer);
+      }
+      if (peers.empty()) return;
+      wait(lock, deadline, peers);
+    }
+  }
+
+  // Waits for one change; throws if there is no hope.
+  void wait(std::unique_lock<std::mutex>& lock, Deadline deadline, const std::vector<int>& peers) {
+    if (world_->interrupted[rank()]) fail(ExitCode::kPeer, "interrupted");
+    if (world_->failed_rank >= 0 && world_->failed_rank != rank()) {
+      throw SecondaryError(world_->failed_rank,
+                           fmt::format("rank {} reports: {}", world_->failed_rank, world_->reason));
+    }
+    if (std::chrono::steady_clock::now() >= deadline) {
+      fail(ExitCode::kPeer, "no answer from rank {}: it has failed, is stuck, or needs more --patience",
+           fmt::join(peers, ", "));
+    }
+    world_->changed[rank()].wait_until(lock, deadline);
+  }
+
+  // Takes back what nobody has begun to copy. A copy that has begun is short and needs no deadline.
+  void withdraw(std::unique_lock<std::mutex>& lock) {
+    for (int peer = 0; peer < size(); ++peer) {
+      Mailbox& box = world_->box(rank(), peer);
+      world_->changed[rank()].wait(lock, [&] { return box.state != Mailbox::kBeingCopied; });
+      box.state = Mailbox::kEmpty;
+    }
+  }
+
+  std::shared_ptr<LocalWorld> world_;
+};
+
+// The first error, where a cause goes before a consequence.
+class FirstError {
+ public:
+  void record(const std::exception_ptr& error, bool secondary) {
+    std::lock_guard lock(mutex_);
+    std::exception_ptr& slot = secondary ? secondary_ : primary_;
+    if (!slot) slot = error;
+  }
+
+  void rethrow() const {
+    if (primary_) std::rethrow_exception(primary_);
+    if (secondary_) std::rethrow_exception(secondary_);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::exception_ptr primary_;
+  std::exception_ptr secondary_;
+};
+
+void run_rank(Communicator& comm, const std::function<void(Communicator&)>& body, FirstError& errors) {
+  try {
+    body(comm);
+  } catch (const SecondaryError& e) {
+    errors.record(std::current_exception(), true);
+    comm.abort(e.what());
+  } catch (const std::exception& e) {
+    errors.record(std::current_exception(), false);
+    comm.abort(e.what());
+  } catch (...) {
+    errors.record(std::current_exception(), false);
+    comm.abort("an exception of unknown type");
+  }
+}
+
+}  // namespace
+
+void run_local_ranks(int ranks, std::chrono::milliseconds patience, const std::function<void(Communicator&)>& body) {
+  if (ranks < 1) fail(ExitCode::kUsage, "local ranks: needs at least 1, got {}", ranks);
+  const auto world = std::make_shared<LocalWorld>(ranks);
+  std::vector<std::unique_ptr<HostCommunicator>> comms;
+  for (int rank = 0; rank < ranks; ++rank) {
+    comms.push_back(std::make_unique<HostCommunicator>(std::make_unique<LocalTransport>(world, rank), patience));
+  }
+  FirstError errors;
+  {
+    std::vector<std::jthread> threads;
+    for (auto& comm : comms) threads.emplace_back([&] { run_rank(*comm, body, errors); });
+  }
+  comms.clear();
+  errors.rethrow();
+}
+
+}  // namespace trireme

@@ -1,0 +1,16 @@
+// Ranks as threads of one process: for tests, sanitizers, debuggers and the launcher's local backend.
+#pragma once
+
+#include <chrono>
+#include <functional>
+
+#include "distributed/comm/communicator.h"
+
+namespace trireme {
+
+/// Runs `body` on `ranks` threads at once, each with its own communicator, and returns when all are over.
+/// When one throws, its communicator is aborted, so the others fail in the collective they are in or in
+/// their next one. Rethrows the first error that is not a consequence of another rank's.
+void run_local_ranks(int ranks, std::chrono::milliseconds patience, const std::function<void(Communicator&)>& body);
+
+}  // namespace trireme

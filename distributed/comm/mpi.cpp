@@ -1,0 +1,317 @@
+// The only file that knows MPI.
+#include "distributed/comm/mpi.h"
+
+// The C++ bindings that old headers still bring along need a library of their own.
+#define OMPI_SKIP_MPICXX 1
+#define MPICH_SKIP_MPICXX 1
+
+#include <fmt/ranges.h>
+#include <mpi.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace trireme {
+
+namespace {
+
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t kLargestMessage = std::size_t{1} << 30;  // MPI counts are ints
+constexpr std::size_t kReasonBytes = 1024;
+constexpr int kDataTag = 1;
+constexpr int kFailureTag = 2;
+
+void check(int rc, const char* call) {
+  if (rc == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = "";
+  int length = 0;
+  MPI_Error_string(rc, text, &length);
+  fail(ExitCode::kPeer, "{}: {}", call, text);
+}
+
+// Ends the process unless destroyed in time: some MPI calls never return once a peer is gone.
+class ExitTimer {
+ public:
+  ExitTimer(std::chrono::milliseconds limit, ExitCode code, const char* doing)
+      : thread_([this, limit, code, doing] {
+          std::unique_lock lock(mutex_);
+          if (changed_.wait_for(lock, limit, [this] { return over_; })) return;
+          std::fprintf(stderr, "%s did not end within %.1f s: a peer is gone; ending this process\n", doing,
+                       std::chrono::duration<double>(limit).count());
+          _exit(static_cast<int>(code));
+        }) {}
+
+  ~ExitTimer() {
+    {
+      std::lock_guard lock(mutex_);
+      over_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool over_ = false;
+  std::thread thread_;
+};
+
+// Between two polls: spins for the latency of small messages, then yields, then naps, because the ranks of
+// a host and their compute threads may share few cores.
+class Backoff {
+ public:
+  // True once waiting has become slow enough for checks that cost more than a poll.
+  bool pause() {
+    ++polls_;
+    if (polls_ <= kSpins) return false;
+    if (polls_ <= kSpins + kYields) {
+      sched_yield();
+      return polls_ % 16 == 0;
+    }
+    // The default slack would turn a nap of 20 us into one of 70.
+    if (nap_ == kFirstNap) prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
+    std::this_thread::sleep_for(nap_);
+    nap_ = std::min(nap_ * 5 / 4, kLongestNap);
+    return true;
+  }
+
+ private:
+  static constexpr int kSpins = 50;
+  static constexpr int kYields = 1000;
+  static constexpr std::chrono::nanoseconds kFirstNap = 20us;
+  static constexpr std::chrono::nanoseconds kLongestNap = 100us;
+  int polls_ = 0;
+  std::chrono::nanoseconds nap_ = kFirstNap;
+};
+
+// The requests of one exchange, and whom each is for.
+struct Requests {
+  void clear() {
+    handles.clear();
+    peers.clear();
+  }
+
+  MPI_Request* add(int peer) {
+    peers.push_back(peer);
+    return &handles.emplace_back(MPI_REQUEST_NULL);
+  }
+
+  // The peers of requests that are not complete.
+  std::vector<int> unfinished() {
+    std::vector<int> missing;
+    for (std::size_t i = 0; i < handles.size(); ++i) {
+      int done = 0;
+      MPI_Test(&handles[i], &done, MPI_STATUS_IGNORE);
+      if (!done && std::ranges::find(missing, peers[i]) == missing.end()) missing.push_back(peers[i]);
+    }
+    return missing;
+  }
+
+  // Takes back what can be taken back. A transfer that has begun cannot; it is left to itself.
+  void cancel() {
+    for (MPI_Request& handle : handles) {
+      if (handle != MPI_REQUEST_NULL) MPI_Cancel(&handle);
+    }
+    const auto limit = Clock::now() + 50ms;
+    while (!unfinished().empty() && Clock::now() < limit) std::this_thread::sleep_for(1ms);
+    clear();
+  }
+
+  std::vector<MPI_Request> handles;
+  std::vector<int> peers;
+};
+
+class MpiTransport final : public Transport {
+ public:
+  // Takes over `comm`.
+  MpiTransport(MPI_Comm comm, int rank, int size) : Transport(rank, size, "mpi"), comm_(comm) {}
+
+  ~MpiTransport() override {
+    if (healthy_) MPI_Comm_free(&comm_);
+  }
+
+  void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs, Deadline deadline) override {
+    requests_.clear();
+    try {
+      for (int peer = 0; peer < size(); ++peer) {
+        if (peer != rank()) start_receive(peer, recvs[peer]);
+      }
+      // Each rank begins with its right neighbour, so that not all send to rank 0 first.
+      for (int step = 1; step < size(); ++step) start_send((rank() + step) % size(), sends[(rank() + step) % size()]);
+      wait(deadline);
+    } catch (...) {
+      healthy_ = false;
+      requests_.cancel();
+      throw;
+    }
+  }
+
+  // Out of place: Open MPI's non-blocking in-place algorithm is far slower.
+  void all_reduce(std::span<float> data, Deadline deadline) override {
+    constexpr std::size_t kMost = kLargestMessage / sizeof(float);
+    auto sum = std::make_unique_for_overwrite<float[]>(std::min(data.size(), kMost));
+    for (; !data.empty(); data = data.subspan(std::min(data.size(), kMost))) {
+      const std::size_t count = std::min(data.size(), kMost);
+      requests_.clear();
+      try {
+        check(MPI_Iallreduce(data.data(), sum.get(), static_cast<int>(count), MPI_FLOAT, MPI_SUM, comm_,
+                             requests_.add(-1)),
+              "MPI_Iallreduce");
+        wait(deadline);
+      } catch (...) {
+        healthy_ = false;
+        sum.release();  // a collective cannot be cancelled: MPI may write there as long as the process lives
+        throw;
+      }
+      std::memcpy(data.data(), sum.get(), count * sizeof(float));
+    }
+  }
+
+  void announce(const std::string& reason) noexcept override {
+    healthy_ = false;
+    // Static: a peer that never receives it leaves the send pending for ever.
+    static std::array<char, kReasonBytes> text;
+    std::snprintf(text.data(), text.size(), "%s", reason.c_str());
+    requests_.clear();
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer != rank()) {
+        MPI_Isend(text.data(), kReasonBytes, MPI_CHAR, peer, kFailureTag, comm_, requests_.add(peer));
+      }
+    }
+    const auto limit = Clock::now() + 100ms;
+    while (!requests_.unfinished().empty() && Clock::now() < limit) std::this_thread::sleep_for(1ms);
+    requests_.clear();
+  }
+
+  void interrupt() noexcept override { interrupted_ = true; }
+
+ private:
+  void start_receive(int peer, Bytes to) {
+    for (; !to.empty(); to = to.subspan(std::min(to.size(), kLargestMessage))) {
+      const auto bytes = static_cast<int>(std::min(to.size(), kLargestMessage));
+      check(MPI_Irecv(to.data(), bytes, MPI_BYTE, peer, kDataTag, comm_, requests_.add(peer)), "MPI_Irecv");
+    }
+  }
+
+  void start_send(int peer, ConstBytes from) {
+    for (; !from.empty(); from = from.subspan(std::min(from.size(), kLargestMessage))) {
+      const auto bytes = static_cast<int>(std::min(from.size(), kLargestMessage));
+      check(MPI_Isend(from.data(), bytes, MPI_BYTE, peer, kDataTag, comm_, requests_.add(peer)), "MPI_Isend");
+    }
+  }
+
+  void wait(Deadline deadline) {
+    auto& handles = requests_.handles;
+    for (Backoff backoff;;) {
+      int done = 0;
+      check(MPI_Testall(static_cast<int>(handles.size()), handles.data(), &done, MPI_STATUSES_IGNORE), "MPI_Testall");
+      if (done) return;
+      if (interrupted_) fail(ExitCode::kPeer, "interrupted");
+      if (!backoff.pause()) continue;
+      throw_if_peer_failed();
+      if (Clock::now() >= deadline) fail_no_answer();
+    }
+  }
+
+  void throw_if_peer_failed() {
+    int found = 0;
+    MPI_Status status;
+    check(MPI_Iprobe(MPI_ANY_SOURCE, kFailureTag, comm_, &found, &status), "MPI_Iprobe");
+    if (!found) return;
+    std::array<char, kReasonBytes> text;
+    const int peer = status.MPI_SOURCE;
+    check(MPI_Recv(text.data(), kReasonBytes, MPI_CHAR, peer, kFailureTag, comm_, MPI_STATUS_IGNORE), "MPI_Recv");
+    throw SecondaryError(peer, fmt::format("rank {} reports: {}", peer, text.data()));
+  }
+
+  [[noreturn]] void fail_no_answer() {
+    std::vector<int> missing = requests_.unfinished();
+    const bool collective = std::ranges::find(missing, -1) != missing.end();
+    fail(ExitCode::kPeer, "no answer from rank {}: it has failed, is stuck, or needs more --patience",
+         collective ? "(unknown)" : fmt::format("{}", fmt::join(missing, ", ")));
+  }
+
+  MPI_Comm comm_;
+  Requests requests_;
+  bool healthy_ = true;  // false: requests may be pending for ever, so the communicator cannot be freed
+  std::atomic<bool> interrupted_ = false;
+};
+
+}  // namespace
+
+MpiSession::MpiSession(std::chrono::milliseconds patience)
+    : patience_(patience), exceptions_(std::uncaught_exceptions()) {
+  int provided = MPI_THREAD_SINGLE;
+  check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
+  if (provided < MPI_THREAD_MULTIPLE) {
+    fail(ExitCode::kUsage, "this MPI gives thread level {} but {} (MPI_THREAD_MULTIPLE) is needed: use a build with it",
+         provided, MPI_THREAD_MULTIPLE);
+  }
+  check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  check(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
+  check(MPI_Comm_size(MPI_COMM_WORLD, &size_), "MPI_Comm_size");
+  const ExitTimer timer(patience, ExitCode::kPeer, "MPI start-up");
+  MPI_Comm host = MPI_COMM_NULL;
+  check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &host), "MPI_Comm_split_type");
+  MPI_Comm_rank(host, &local_rank_);
+  MPI_Comm_size(host, &local_size_);
+  MPI_Comm_free(&host);
+}
+
+MpiSession::~MpiSession() {
+  if (std::uncaught_exceptions() > exceptions_) return;
+  const ExitTimer timer(patience_, ExitCode::kPeer, "MPI_Finalize");
+  MPI_Finalize();
+}
+
+void MpiSession::abort_if_running(ExitCode code) {
+  int started = 0;
+  int finished = 0;
+  MPI_Initialized(&started);
+  MPI_Finalized(&finished);
+  if (!started || finished) return;
+  const ExitTimer timer(3s, code, "MPI_Abort");
+  MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  _exit(static_cast<int>(code));
+}
+
+std::unique_ptr<HostCommunicator> make_mpi_communicator(std::chrono::milliseconds patience) {
+  int started = 0;
+  MPI_Initialized(&started);
+  TRIREME_CHECK(started, "make_mpi_communicator needs an MpiSession");
+  MPI_Comm comm = MPI_COMM_NULL;
+  MPI_Request request = MPI_REQUEST_NULL;
+  check(MPI_Comm_idup(MPI_COMM_WORLD, &comm, &request), "MPI_Comm_idup");
+  const Deadline deadline = Clock::now() + patience;
+  for (int done = 0; !done;) {
+    check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+    if (!done && Clock::now() >= deadline) {
+      fail(ExitCode::kPeer, "a peer did not come to make a communicator within {:.1f} s",
+           std::chrono::duration<double>(patience).count());
+    }
+    if (!done) std::this_thread::sleep_for(100us);
+  }
+  check(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  int rank = 0;
+  int size = 1;
+  MPI_Comm_rank(comm, &rank);
+  MPI_Comm_size(comm, &size);
+  return std::make_unique<HostCommunicator>(std::make_unique<MpiTransport>(comm, rank, size), patience);
+}
+
+}  // namespace trireme

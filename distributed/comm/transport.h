@@ -1,0 +1,67 @@
+// What HostCommunicator needs from the outside world: point-to-point messages with a deadline.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "kernels/error.h"
+
+namespace trireme {
+
+using Bytes = std::span<std::byte>;
+using ConstBytes = std::span<const std::byte>;
+using Deadline = std::chrono::steady_clock::time_point;
+
+/// A failure that began elsewhere: a consequence, never the cause. It is also what abort() leaves behind.
+class SecondaryError : public Error {
+ public:
+  SecondaryError(int origin, const std::string& what) : Error(ExitCode::kPeer, what), origin_(origin) {}
+  /// The rank on which the failure began.
+  int origin() const { return origin_; }
+
+ private:
+  int origin_;
+};
+
+/// Moves bytes between ranks 0..size()-1. Used by one thread, save for interrupt().
+///
+/// A new backend for hosts is a class like this one and a function that makes a HostCommunicator of it.
+class Transport {
+ public:
+  /// `backend` must be a literal.
+  Transport(int rank, int size, std::string_view backend) : rank_(rank), size_(size), backend_(backend) {}
+  virtual ~Transport() = default;
+  Transport(const Transport&) = delete;
+  Transport& operator=(const Transport&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  std::string_view backend() const { return backend_; }
+
+  /// Sends sends[r] to rank r and receives recvs[r] from it, for all r but the own rank, and returns when
+  /// all of it is done. An empty span moves nothing. Sizes were agreed by the caller: recvs[r] here is as
+  /// long as what rank r sends. Throws Error(kPeer) naming the ranks it still waits for at `deadline`,
+  /// SecondaryError when a peer has announced a failure. Buffers are not touched after a throw, except
+  /// where a peer is already in the middle of reading or writing them and cannot be called back.
+  virtual void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs, Deadline deadline) = 0;
+
+  /// Sums `data` over ranks in place, in the order the library likes best. Throws as exchange() does.
+  virtual void all_reduce(std::span<float> data, Deadline deadline) = 0;
+
+  /// Tells the peers why this rank has failed, as well as it can within a moment. They throw
+  /// SecondaryError from the exchange they are in, or from their next one.
+  virtual void announce(const std::string& reason) noexcept = 0;
+
+  /// Makes the exchange in progress and all later ones throw soon. May be called by any thread.
+  virtual void interrupt() noexcept = 0;
+
+ private:
+  int rank_;
+  int size_;
+  std::string_view backend_;
+};
+
+}  // namespace trireme

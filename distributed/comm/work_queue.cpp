@@ -1,0 +1,129 @@
+#include "distributed/comm/work_queue.h"
+
+#include <chrono>
+#include <utility>
+
+namespace trireme {
+
+namespace {
+
+std::int64_t now_ns() {
+  using namespace std::chrono;
+  return duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+struct WorkQueue::Completion final : Event::State {
+  bool done() const override {
+    std::lock_guard lock(mutex);
+    return finished;
+  }
+
+  void wait() const override {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [this] { return finished; });
+    if (error) std::rethrow_exception(error);
+  }
+
+  void finish(std::exception_ptr result) {
+    {
+      std::lock_guard lock(mutex);
+      error = std::move(result);
+      finished = true;
+    }
+    changed.notify_all();
+  }
+
+  mutable std::mutex mutex;
+  mutable std::condition_variable changed;
+  bool finished = false;
+  std::exception_ptr error;
+};
+
+WorkQueue::WorkQueue(std::function<void(const std::exception_ptr&)> on_failure)
+    : on_failure_(std::move(on_failure)), thread_([this] { loop(); }) {}
+
+WorkQueue::~WorkQueue() {
+  {
+    std::lock_guard lock(mutex_);
+    closing_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+Event WorkQueue::push(std::string_view op, std::string label, Work work) {
+  auto completion = std::make_shared<Completion>();
+  {
+    std::lock_guard lock(mutex_);
+    jobs_.push_back({op, std::move(label), std::move(work), trace_, completion});
+  }
+  changed_.notify_all();
+  return Event(std::move(completion));
+}
+
+bool WorkQueue::fail(std::exception_ptr error) {
+  {
+    std::lock_guard lock(mutex_);
+    if (error_) return false;
+    error_ = std::move(error);
+  }
+  changed_.notify_all();
+  return true;
+}
+
+void WorkQueue::set_trace(JobTrace trace) {
+  std::lock_guard lock(mutex_);
+  trace_ = trace ? std::make_shared<const JobTrace>(std::move(trace)) : nullptr;
+}
+
+void WorkQueue::loop() {
+  for (;;) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !jobs_.empty() || closing_ || (error_ && !reported_); });
+    if (error_ && !reported_) {
+      lock.unlock();
+      report_failure();
+      continue;
+    }
+    if (jobs_.empty()) return;
+    Job job = std::move(jobs_.front());
+    jobs_.pop_front();
+    lock.unlock();
+    run(std::move(job));
+  }
+}
+
+void WorkQueue::run(Job job) {
+  std::exception_ptr result;
+  {
+    std::lock_guard lock(mutex_);
+    result = error_;
+  }
+  if (!result) {
+    const std::int64_t start = now_ns();
+    try {
+      job.work(job.label);
+    } catch (...) {
+      fail(std::current_exception());
+      result = report_failure();
+    }
+    if (job.trace) (*job.trace)(job.label, job.op, start, now_ns());
+  }
+  job.work = nullptr;
+  job.completion->finish(std::move(result));
+}
+
+std::exception_ptr WorkQueue::report_failure() {
+  std::exception_ptr error;
+  {
+    std::lock_guard lock(mutex_);
+    error = error_;
+    if (std::exchange(reported_, true)) return error;
+  }
+  on_failure_(error);
+  return error;
+}
+
+}  // namespace trireme

@@ -1,0 +1,43 @@
+// Who am I: how this process was started, and which rank of how many it is.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace trireme {
+
+/// Who started the ranks.
+enum class Source {
+  kAlone,    ///< nobody: one rank
+  kOpenMpi,  ///< mpirun, also inside a Slurm job
+  kSlurm,    ///< srun with PMIx or PMI
+  kThreads,  ///< `trireme launch --backend local`: this process runs all ranks as threads
+};
+
+std::string_view name_of(Source source);
+
+struct World {
+  int rank = 0;  ///< for kThreads: 0, each thread learns its own from its communicator
+  int size = 1;
+  int local_rank = 0;  ///< among the ranks of this host
+  int local_size = 1;
+  std::string host{};
+  Source source = Source::kAlone;
+};
+
+/// An environment variable's value, or nothing if it is not set.
+using GetEnv = std::function<std::optional<std::string>(const std::string& name)>;
+GetEnv process_environment();
+
+/// Reads the launcher's variables. Throws Error(kUsage) naming the variable if one holds garbage, if two
+/// launchers contradict each other, or if srun started several tasks without an MPI plugin (each would
+/// take itself for the only one).
+World detect_world(const GetEnv& env);
+
+/// `world` with the numbers that MPI gave, which are right in every set-up where MPI starts at all.
+/// Throws Error(kUsage) if rank or size contradict the launcher's variables.
+World confirmed_by_mpi(World world, int rank, int size, int local_rank, int local_size);
+
+}  // namespace trireme

@@ -1,0 +1,340 @@
+#include "distributed/train/options.h"
+
+#include <google/protobuf/io/tokenizer.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+#include <google/protobuf/text_format.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <numeric>
+#include <optional>
+#include <sstream>
+#include <vector>
+
+namespace trireme {
+namespace {
+
+namespace pb = google::protobuf;
+using Type = pb::FieldDescriptor::CppType;
+
+std::string flag_name(const std::string& field) {
+  std::string name = "--" + field;
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
+
+const FlagSpec& spec_of(const pb::FieldDescriptor& field) {
+  return field.options().GetExtension(FlagSpec::flag);
+}
+
+std::string join(const pb::RepeatedPtrField<std::string>& words, std::string_view separator) {
+  return fmt::format("{}", fmt::join(words, separator));
+}
+
+std::vector<const pb::FieldDescriptor*> job_fields() {
+  const pb::Descriptor& job = *JobOptions::descriptor();
+  std::vector<const pb::FieldDescriptor*> fields;
+  for (int i = 0; i < job.field_count(); ++i) fields.push_back(job.field(i));
+  return fields;
+}
+
+/// Changes that turn one word into the other (insert, remove, replace a letter).
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), 0);
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i);
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, replaced}));
+    }
+  }
+  return row.back();
+}
+
+/// Throws Error(kUsage): no such flag, and the one that was probably meant.
+[[noreturn]] void fail_unknown(const std::string& argument) {
+  if (argument.size() < 2 || argument[0] != '-') {
+    fail(ExitCode::kUsage, "unexpected argument '{}': flags start with --; --help lists them all", argument);
+  }
+  const std::string given = argument.substr(0, argument.find('='));
+  std::vector<std::string> known = {"--config", "--print-config", "--help"};
+  for (const auto* field : job_fields()) known.push_back(flag_name(field->name()));
+  const auto distance = [&](const std::string& name) { return edit_distance(given, name); };
+  const std::string& nearest = *std::min_element(
+      known.begin(), known.end(), [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
+  if (distance(nearest) <= std::min<std::size_t>(3, given.size() / 3)) {
+    fail(ExitCode::kUsage, "unknown flag {}: did you mean {}?", given, nearest);
+  }
+  fail(ExitCode::kUsage, "unknown flag {}: --help lists them all", given);
+}
+
+template <class Number>
+Number to_number(const std::string& where, const std::string& text, std::string_view kind) {
+  Number number{};
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, number);
+  if (error == std::errc::result_out_of_range) {
+    fail(ExitCode::kUsage, "{} {}: is too large or too small to hold", where, text);
+  }
+  if (error != std::errc() || stop != end) fail(ExitCode::kUsage, "{} '{}': must be {}", where, text, kind);
+  return number;
+}
+
+bool to_bool(const std::string& where, const std::string& text) {
+  if (text.empty() || text == "on" || text == "true") return true;  // empty: the bare flag
+  if (text == "off" || text == "false") return false;
+  fail(ExitCode::kUsage, "{} '{}': must be on or off", where, text);
+}
+
+/// Sets one field from the text of its flag.
+void set_field(JobOptions& job, const pb::FieldDescriptor* field, const std::string& text) {
+  const pb::Reflection& set = *job.GetReflection();
+  const std::string where = flag_name(field->name());
+  switch (field->cpp_type()) {
+    case Type::CPPTYPE_BOOL: return set.SetBool(&job, field, to_bool(where, text));
+    case Type::CPPTYPE_DOUBLE: return set.SetDouble(&job, field, to_number<double>(where, text, "a number"));
+    case Type::CPPTYPE_INT64:
+      return set.SetInt64(&job, field, to_number<std::int64_t>(where, text, "a whole number"));
+    case Type::CPPTYPE_UINT64:
+      return set.SetUInt64(&job, field,
+                           to_number<std::uint64_t>(where, text, "a whole number, not negative"));
+    case Type::CPPTYPE_STRING: return set.SetString(&job, field, text);
+    default: fail(ExitCode::kInternal, "job.proto: {} has a type that no flag can have", field->name());
+  }
+}
+
+/// The value as a user would type it.
+std::string value_text(const JobOptions& job, const pb::FieldDescriptor* field) {
+  const pb::Reflection& get = *job.GetReflection();
+  switch (field->cpp_type()) {
+    case Type::CPPTYPE_BOOL: return get.GetBool(job, field) ? "on" : "off";
+    case Type::CPPTYPE_DOUBLE: return fmt::format("{}", get.GetDouble(job, field));
+    case Type::CPPTYPE_INT64: return fmt::format("{}", get.GetInt64(job, field));
+    case Type::CPPTYPE_UINT64: return fmt::format("{}", get.GetUInt64(job, field));
+    default: return get.GetString(job, field);
+  }
+}
+
+/// Throws Error(kUsage) unless the field's value keeps to what job.proto allows. `where` names its source.
+void check_field(const JobOptions& job, const pb::FieldDescriptor* field, const std::string& where) {
+  const pb::Reflection& get = *job.GetReflection();
+  const FlagSpec& spec = spec_of(*field);
+  if (field->cpp_type() == Type::CPPTYPE_STRING) {
+    const std::string value = get.GetString(job, field);
+    const auto& allowed = spec.one_of();
+    if (!allowed.empty() && std::find(allowed.begin(), allowed.end(), value) == allowed.end()) {
+      fail(ExitCode::kUsage, "{} '{}': must be {}", where, value, join(allowed, ", "));
+    }
+    return;
+  }
+  double value = 0;
+  if (field->cpp_type() == Type::CPPTYPE_INT64) value = static_cast<double>(get.GetInt64(job, field));
+  if (field->cpp_type() == Type::CPPTYPE_DOUBLE) value = get.GetDouble(job, field);
+  const std::string text = value_text(job, field);
+  if (!std::isfinite(value)) fail(ExitCode::kUsage, "{} {}: must be finite", where, text);
+  if (spec.has_min() && value < spec.min()) {
+    fail(ExitCode::kUsage, "{} {}: must be at least {}", where, text, spec.min());
+  }
+  if (spec.has_max() && value > spec.max()) {
+    fail(ExitCode::kUsage, "{} {}: must be at most {}", where, text, spec.max());
+  }
+}
+
+/// Adds what a stronger place says. --steps and --epochs are one choice.
+void overlay(JobOptions& job, const JobOptions& stronger, const std::string& where) {
+  if (stronger.has_steps() && stronger.has_epochs()) {
+    fail(ExitCode::kUsage, "{} gives steps {} and epochs {}: give one of them", where, stronger.steps(),
+         stronger.epochs());
+  }
+  if (stronger.has_steps()) job.clear_epochs();
+  if (stronger.has_epochs()) job.clear_steps();
+  job.MergeFrom(stronger);
+}
+
+/// Remembers the first thing wrong in a text.
+class FirstError : public pb::io::ErrorCollector {
+ public:
+  void AddError(int line, pb::io::ColumnNumber, const std::string& message) override {
+    if (!message_) line_ = line, message_ = message;
+  }
+  void AddWarning(int, pb::io::ColumnNumber, const std::string&) override {}
+  int line() const { return line_ + 1; }  // protobuf counts from 0
+  const std::string& message() const { return *message_; }
+
+ private:
+  int line_ = 0;
+  std::optional<std::string> message_;
+};
+
+JobOptions read_config(const std::string& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  if (!file || std::filesystem::is_directory(path) || !(text << file.rdbuf()) || file.bad()) {
+    // An empty file fails the copy too; it is a job without a wish.
+    std::error_code ignored;
+    if (std::filesystem::is_regular_file(path, ignored) && file && !file.bad()) return {};
+    fail(ExitCode::kUsage, "--config {}: cannot read this file", path);
+  }
+  JobOptions job;
+  FirstError error;
+  pb::TextFormat::ParseInfoTree lines;
+  pb::TextFormat::Parser parser;
+  parser.RecordErrorsTo(&error);
+  parser.WriteLocationsTo(&lines);
+  if (!parser.ParseFromString(text.str(), &job)) {
+    fail(ExitCode::kUsage, "{}:{}: {}", path, error.line(), error.message());
+  }
+  for (const auto* field : job_fields()) {
+    if (!job.GetReflection()->HasField(job, field)) continue;
+    check_field(job, field,
+                fmt::format("{}:{}: {}", path, lines.GetLocation(field, -1).line + 1, field->name()));
+  }
+  return job;
+}
+
+/// Sets every field that has a default and no value.
+void fill_defaults(JobOptions& job) {
+  JobOptions all;
+  const pb::Reflection& set = *all.GetReflection();
+  for (const auto* field : job_fields()) {
+    if (!field->has_default_value()) continue;
+    switch (field->cpp_type()) {
+      case Type::CPPTYPE_BOOL: set.SetBool(&all, field, field->default_value_bool()); break;
+      case Type::CPPTYPE_DOUBLE: set.SetDouble(&all, field, field->default_value_double()); break;
+      case Type::CPPTYPE_INT64: set.SetInt64(&all, field, field->default_value_int64()); break;
+      case Type::CPPTYPE_UINT64: set.SetUInt64(&all, field, field->default_value_uint64()); break;
+      default: set.SetString(&all, field, field->default_value_string()); break;
+    }
+  }
+  overlay(all, job, "the program");
+  job = std::move(all);
+}
+
+/// One flag on the command line, and the text that was given for it.
+struct Flag {
+  const pb::FieldDescriptor* field = nullptr;
+  std::string text;
+  CLI::Option* option = nullptr;
+};
+
+void add_flags(CLI::App& app, std::deque<Flag>& flags, const JobOptions& defaults) {
+  std::string group = "Job";
+  for (const auto* field : job_fields()) {
+    const FlagSpec& spec = spec_of(*field);
+    if (spec.has_group()) group = spec.group();
+    const bool is_switch = field->cpp_type() == Type::CPPTYPE_BOOL;
+    const std::string allowed = is_switch ? "on|off" : join(spec.one_of(), "|");
+    const std::string preset =
+        defaults.GetReflection()->HasField(defaults, field) ? value_text(defaults, field) : "";
+    const std::string doc = preset.empty() ? spec.doc() : fmt::format("{} (default {})", spec.doc(), preset);
+    Flag& flag = flags.emplace_back();
+    flag.field = field;
+    flag.option = app.add_option(flag_name(field->name()), flag.text, doc)
+                      ->type_name(allowed.empty() ? spec.value() : allowed)
+                      ->group(group)
+                      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    if (is_switch) flag.option->expected(0, 1);
+  }
+}
+
+/// Runs CLI11; its exceptions become ours.
+void parse_command_line(CLI::App& app, int argc, const char* const* argv) {
+  try {
+    app.parse(argc, const_cast<char**>(argv));
+  } catch (const CLI::CallForHelp&) {
+    throw Error(ExitCode::kDone, app.help());
+  } catch (const CLI::ArgumentMismatch& error) {
+    const std::string message = error.what();  // "--steps: 1 required N missing"
+    fail(ExitCode::kUsage, "{} needs a value", message.substr(0, message.find(':')));
+  } catch (const CLI::ParseError& error) {
+    std::string message = error.what();
+    std::replace(message.begin(), message.end(), '\n', ' ');
+    fail(ExitCode::kUsage, "{}", message);
+  }
+  // CLI11 takes a following flag for the value that was forgotten.
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& value : option->results()) {
+      if (value.starts_with("--")) {
+        fail(ExitCode::kUsage, "{} needs a value, but {} follows", option->get_name(), value);
+      }
+    }
+  }
+  const std::vector<std::string> unknown = app.remaining();
+  if (!unknown.empty()) fail_unknown(unknown.front());
+}
+
+}  // namespace
+
+JobOptions parse_options(int argc, const char* const* argv, const JobOptions& defaults,
+                         std::string_view about) {
+  JobOptions job = defaults;
+  fill_defaults(job);
+  CLI::App app{std::string(about)};
+  app.set_help_flag("--help", "Show this text and end");
+  app.allow_extras();
+  app.get_formatter()->column_width(42);
+  std::string config;
+  bool print_config = false;
+  app.add_option("--config", config, "Read the job from this text file; flags win over it")
+      ->type_name("FILE")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  app.add_flag("--print-config", print_config, "Print the whole job as --config reads it, and end");
+  std::deque<Flag> flags;
+  add_flags(app, flags, job);
+  parse_command_line(app, argc, argv);
+
+  if (!config.empty()) overlay(job, read_config(config), config);
+  JobOptions given;
+  for (const Flag& flag : flags) {
+    if (flag.option->count() == 0) continue;
+    set_field(given, flag.field, flag.text);
+    check_field(given, flag.field, flag_name(flag.field->name()));
+  }
+  overlay(job, given, "the command line");
+  if (print_config) throw Error(ExitCode::kDone, to_text(job));
+  return job;
+}
+
+std::string to_text(const JobOptions& job) {
+  std::string text;
+  pb::TextFormat::PrintToString(job, &text);
+  return text;
+}
+
+void validate(const JobOptions& job, int world_size) {
+  if (job.replay_ranks() > 0 && world_size > 1) {
+    fail(ExitCode::kUsage, "--replay-ranks {} needs one process, but {} ranks were started",
+         job.replay_ranks(), world_size);
+  }
+  const std::int64_t ranks = std::max<std::int64_t>(world_size, job.replay_ranks());
+  const std::int64_t shards = job.shards() > 0 ? job.shards() : ranks;
+  if (ranks > shards) {
+    fail(ExitCode::kUsage,
+         "{} ranks for {} shards: start with at most {} ranks, or a new job with --shards {}", ranks, shards,
+         shards, ranks);
+  }
+  const std::int64_t batch = job.global_batch();
+  if (batch % shards != 0) {
+    const std::int64_t below = batch / shards * shards;
+    const std::string nearest =
+        below == 0 ? fmt::format("{}", shards) : fmt::format("{} or {}", below, below + shards);
+    fail(ExitCode::kUsage, "--global-batch {} does not cut into {} equal shards: use --global-batch {}",
+         batch, shards, nearest);
+  }
+  if (job.device() == "cuda") {
+    fail(ExitCode::kUsage, "--device cuda: this build has no CUDA; use --device cpu");
+  }
+  if (job.backend() == "nccl") {
+    fail(ExitCode::kUsage, "--backend nccl: this build has no NCCL; use --backend auto or mpi");
+  }
+}
+
+}  // namespace trireme

@@ -1,0 +1,35 @@
+// The job as flags and as a file: see job.proto, where every flag is described.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "distributed/train/job.pb.h"
+#include "kernels/error.h"
+
+namespace trireme {
+
+/// Reads a program's command line.
+///
+/// What the user gives wins over `defaults` (the program's own), which win over job.proto's; a flag
+/// wins over `--config FILE`, and the last of a repeated flag over the ones before it. --steps and
+/// --epochs are one choice: naming one in a stronger place drops the other from a weaker one.
+/// Fields with a default are all set in the result. `about` opens the help text.
+///
+/// Throws Error(kUsage) with one line that names the flag, or the file and line, and the value.
+/// Throws Error(kDone) for --help and --print-config: its what() is the text that belongs on standard
+/// output, and the program ends with 0.
+///
+/// Touches no global state: safe from any thread.
+JobOptions parse_options(int argc, const char* const* argv, const JobOptions& defaults = {},
+                         std::string_view about = {});
+
+/// The whole job as a text that --config reads back to the same job.
+std::string to_text(const JobOptions& job);
+
+/// Checks what only the number of ranks and this build can tell: enough shards for the ranks, a global
+/// batch that cuts into equal shards, device and backend at hand. `shards` 0 counts as `world_size`.
+/// Throws Error(kUsage) saying which flag to change, and to what.
+void validate(const JobOptions& job, int world_size);
+
+}  // namespace trireme

@@ -1,0 +1,240 @@
+// The command line and the job file: what is taken, what wins, and the one line that every mistake gets.
+#include "distributed/train/options.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+namespace trireme {
+namespace {
+
+using Words = std::vector<std::string>;
+
+JobOptions parse(const Words& words, const JobOptions& defaults = {}) {
+  std::vector<const char*> argv = {"program"};
+  for (const auto& word : words) argv.push_back(word.c_str());
+  return parse_options(static_cast<int>(argv.size()), argv.data(), defaults);
+}
+
+/// The message of the Error that `fn` throws, which must be one line with this code.
+template <class Fn>
+std::string error_of(ExitCode code, Fn&& fn) {
+  try {
+    fn();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "no error";
+  return "";
+}
+
+std::string usage_error(const Words& words) {
+  const std::string message = error_of(ExitCode::kUsage, [&] { parse(words); });
+  EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  return message;
+}
+
+std::string validate_error(const Words& words, int world_size) {
+  return error_of(ExitCode::kUsage, [&] { validate(parse(words), world_size); });
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+/// A job file that lives as long as the test.
+class ConfigFile {
+ public:
+  explicit ConfigFile(const std::string& text)
+      : path_(std::filesystem::temp_directory_path() / ("job." + std::to_string(getpid()) + ".textproto")) {
+    std::ofstream(path_) << text;
+  }
+  ~ConfigFile() { std::filesystem::remove(path_); }
+  std::string path() const { return path_.string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+TEST(Options, TakesEveryKindOfValue) {
+  const JobOptions job = parse({"--steps", "50", "--lr=1e-3", "--model", "mlp", "--overlap", "off", "--quiet",
+                                "--seed", "18446744073709551615", "--optimizer", "adamw", "--out", ""});
+  EXPECT_EQ(job.steps(), 50);
+  EXPECT_DOUBLE_EQ(job.lr(), 1e-3);
+  EXPECT_EQ(job.model(), "mlp");
+  EXPECT_FALSE(job.overlap());
+  EXPECT_TRUE(job.quiet());
+  EXPECT_EQ(job.seed(), 18446744073709551615u);
+  EXPECT_EQ(job.optimizer(), "adamw");
+  EXPECT_EQ(job.out(), "");
+}
+
+TEST(Options, SwitchesTakeOnOffOrNothing) {
+  EXPECT_TRUE(parse({"--overlap", "on"}).overlap());
+  EXPECT_TRUE(parse({"--augment", "--steps", "3"}).augment());
+  EXPECT_FALSE(parse({"--augment=off"}).augment());
+  EXPECT_FALSE(parse({}).quiet());
+}
+
+TEST(Options, DefaultsAreInTheResult) {
+  JobOptions defaults;
+  defaults.set_lr(0.25);
+  const JobOptions job = parse({}, defaults);
+  EXPECT_TRUE(job.has_lr() && job.has_bucket_mb() && job.has_optimizer());
+  EXPECT_DOUBLE_EQ(job.lr(), 0.25);
+  EXPECT_EQ(job.global_batch(), 128);
+  EXPECT_FALSE(job.has_steps() || job.has_epochs());
+}
+
+TEST(Options, FlagWinsOverFileOverProgram) {
+  const ConfigFile file("lr: 0.5 global_batch: 64 overlap: false\n");
+  JobOptions defaults;
+  defaults.set_lr(0.25);
+  defaults.set_momentum(0.5);
+  const JobOptions job = parse({"--global-batch", "32", "--config", file.path()}, defaults);
+  EXPECT_EQ(job.global_batch(), 32);
+  EXPECT_DOUBLE_EQ(job.lr(), 0.5);
+  EXPECT_DOUBLE_EQ(job.momentum(), 0.5);
+  EXPECT_FALSE(job.overlap());
+}
+
+TEST(Options, LastOfARepeatedFlagWins) { EXPECT_EQ(parse({"--steps", "3", "--steps", "4"}).steps(), 4); }
+
+TEST(Options, StepsAndEpochsAreOneChoice) {
+  JobOptions defaults;
+  defaults.set_epochs(9);
+  EXPECT_EQ(parse({}, defaults).epochs(), 9);
+  const JobOptions job = parse({"--steps", "3"}, defaults);
+  EXPECT_EQ(job.steps(), 3);
+  EXPECT_FALSE(job.has_epochs());
+  const ConfigFile file("steps: 7");
+  EXPECT_FALSE(parse({"--epochs", "2", "--config", file.path()}).has_steps());
+  EXPECT_TRUE(contains(usage_error({"--steps", "3", "--epochs", "2"}), "give one of them"));
+  const ConfigFile both("steps: 7 epochs: 8");
+  EXPECT_TRUE(contains(usage_error({"--config", both.path()}), both.path()));
+}
+
+TEST(Options, PrintedConfigReadsBack) {
+  const Words words = {"--steps", "5", "--lr", "0.1234567890123", "--data", "idx:/a \"b\"", "--augment"};
+  Words printing = words;
+  printing.push_back("--print-config");
+  const std::string text = error_of(ExitCode::kDone, [&] { parse(printing); });
+  EXPECT_TRUE(contains(text, "bucket_mb: 25")) << text;
+  const ConfigFile file(text);
+  JobOptions other;
+  other.set_epochs(4);
+  other.set_lr(9);
+  EXPECT_EQ(to_text(parse({"--config", file.path()}, other)), to_text(parse(words)));
+}
+
+TEST(Options, HelpNamesEveryFlagOnceWithDocAndDefault) {
+  JobOptions defaults;
+  defaults.set_lr(0.625);
+  const std::string text = error_of(ExitCode::kDone, [&] { parse({"--help"}, defaults); });
+  const auto& job = *JobOptions::descriptor();
+  for (int i = 0; i < job.field_count(); ++i) {
+    std::string flag = "  --" + job.field(i)->name() + " ";
+    std::replace(flag.begin(), flag.end(), '_', '-');
+    const std::size_t at = text.find(flag);
+    ASSERT_NE(at, std::string::npos) << flag;
+    EXPECT_EQ(text.find(flag, at + 1), std::string::npos) << flag;
+    const std::string& doc = job.field(i)->options().GetExtension(FlagSpec::flag).doc();
+    EXPECT_FALSE(doc.empty()) << flag;
+    EXPECT_TRUE(contains(text, doc)) << flag;
+  }
+  EXPECT_TRUE(contains(text, "(default 0.625)"));
+  EXPECT_TRUE(contains(text, "sgd|adamw"));
+}
+
+TEST(OptionsErrors, UnknownFlagSuggestsTheNearest) {
+  EXPECT_EQ(usage_error({"--globel-batch", "3"}),
+            "unknown flag --globel-batch: did you mean --global-batch?");
+  EXPECT_TRUE(contains(usage_error({"--global_batch=3"}), "--global-batch"));
+  EXPECT_TRUE(contains(usage_error({"--confg", "x"}), "--config"));
+  EXPECT_EQ(usage_error({"--comm-hook", "fp16"}), "unknown flag --comm-hook: --help lists them all");
+  EXPECT_TRUE(contains(usage_error({"-q"}), "unknown flag -q"));
+  EXPECT_TRUE(contains(usage_error({"--steps", "3", "extra"}), "unexpected argument 'extra'"));
+  EXPECT_TRUE(contains(usage_error({"--quiet", "yes"}), "on or off"));
+}
+
+TEST(OptionsErrors, NumbersAreNumbersInRange) {
+  EXPECT_EQ(usage_error({"--steps", "0"}), "--steps 0: must be at least 1");
+  EXPECT_EQ(usage_error({"--steps", "-3"}), "--steps -3: must be at least 1");
+  EXPECT_EQ(usage_error({"--global-batch=-1"}), "--global-batch -1: must be at least 1");
+  EXPECT_EQ(usage_error({"--keep-checkpoints", "1"}), "--keep-checkpoints 1: must be at least 2");
+  EXPECT_EQ(usage_error({"--label-smoothing", "1.5"}), "--label-smoothing 1.5: must be at most 1");
+  EXPECT_EQ(usage_error({"--steps", "12abc"}), "--steps '12abc': must be a whole number");
+  EXPECT_EQ(usage_error({"--steps", "1.5"}), "--steps '1.5': must be a whole number");
+  EXPECT_EQ(usage_error({"--lr", "0.1x"}), "--lr '0.1x': must be a number");
+  EXPECT_TRUE(contains(usage_error({"--lr", "nan"}), "must be finite"));
+  EXPECT_TRUE(contains(usage_error({"--lr", "inf"}), "must be finite"));
+  EXPECT_TRUE(contains(usage_error({"--seed", "-1"}), "not negative"));
+  EXPECT_TRUE(contains(usage_error({"--steps", "99999999999999999999"}), "too large"));
+  EXPECT_TRUE(contains(usage_error({"--steps", "-9223372036854775808"}), "--steps -9223372036854775808: "));
+  EXPECT_TRUE(contains(usage_error({"--steps", ""}), "--steps"));
+  EXPECT_TRUE(contains(usage_error({"--steps="}), "--steps"));
+}
+
+TEST(OptionsErrors, EnumsListWhatIsAllowed) {
+  EXPECT_EQ(usage_error({"--optimizer", "adam"}), "--optimizer 'adam': must be sgd, adamw");
+  EXPECT_TRUE(contains(usage_error({"--dtype", "float16"}), "float32"));
+}
+
+TEST(OptionsErrors, MissingValueNamesTheFlag) {
+  EXPECT_EQ(usage_error({"--steps"}), "--steps needs a value");
+  EXPECT_EQ(usage_error({"--config"}), "--config needs a value");
+  EXPECT_EQ(usage_error({"--lr", "--steps", "3"}), "--lr needs a value, but --steps follows");
+  EXPECT_EQ(usage_error({"--out", "--quiet"}), "--out needs a value, but --quiet follows");
+}
+
+TEST(OptionsErrors, ConfigFileNamesFileAndLine) {
+  EXPECT_TRUE(contains(usage_error({"--config", "/nowhere/job.textproto"}), "/nowhere/job.textproto"));
+  EXPECT_TRUE(contains(usage_error({"--config", "/"}), "cannot read"));
+  const ConfigFile unknown("steps: 3\nstepz: 4\n");
+  EXPECT_TRUE(contains(usage_error({"--config", unknown.path()}), unknown.path() + ":2: "));
+}
+
+TEST(OptionsErrors, ConfigFileKeepsToTheSameBounds) {
+  const ConfigFile range("steps: 3\n\nglobal_batch: 0\n");
+  EXPECT_EQ(usage_error({"--config", range.path()}), range.path() + ":3: global_batch 0: must be at least 1");
+  const ConfigFile word("optimizer: 'sdg'");
+  EXPECT_TRUE(contains(usage_error({"--config", word.path()}), ":1: optimizer 'sdg': must be sgd, adamw"));
+}
+
+TEST(OptionsErrors, EmptyConfigFileIsAJobWithoutAWish) {
+  const ConfigFile empty("");
+  EXPECT_EQ(to_text(parse({"--config", empty.path()})), to_text(parse({})));
+}
+
+TEST(OptionsValidate, BatchMustCutIntoEqualShards) {
+  EXPECT_EQ(validate_error({"--global-batch", "7", "--shards", "4"}, 2),
+            "--global-batch 7 does not cut into 4 equal shards: use --global-batch 4 or 8");
+  EXPECT_TRUE(contains(validate_error({"--global-batch", "3", "--shards", "8"}, 2), "use --global-batch 8"));
+  EXPECT_TRUE(
+      contains(validate_error({"--global-batch", "8"}, 3), "3 equal shards"));  // shards follow the ranks
+  EXPECT_NO_THROW(validate(parse({"--global-batch", "8", "--shards", "8"}), 5));
+}
+
+TEST(OptionsValidate, EveryRankNeedsAShard) {
+  const std::string message = validate_error({"--shards", "4", "--global-batch", "8"}, 6);
+  EXPECT_TRUE(contains(message, "--shards 6")) << message;
+  EXPECT_NO_THROW(validate(parse({"--shards", "4", "--global-batch", "8"}), 4));
+}
+
+TEST(OptionsValidate, ReplayIsOneProcess) {
+  EXPECT_TRUE(contains(validate_error({"--replay-ranks", "4"}, 2), "one process"));
+  EXPECT_TRUE(contains(validate_error({"--replay-ranks", "4", "--shards", "2"}, 1), "--shards 4"));
+  EXPECT_TRUE(contains(validate_error({"--replay-ranks", "3"}, 1), "3 equal shards"));
+  EXPECT_NO_THROW(validate(parse({"--replay-ranks", "4"}), 1));
+}
+
+TEST(OptionsValidate, DeviceAndBackendMustBeAtHand) {
+  EXPECT_TRUE(contains(validate_error({"--device", "cuda"}, 1), "--device cpu"));
+  EXPECT_TRUE(contains(validate_error({"--backend", "nccl"}, 1), "--backend auto"));
+}
+
+}  // namespace
+}  // namespace trireme
