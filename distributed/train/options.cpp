@@ -30,7 +30,9 @@ std::string flag_name(const std::string& field) {
   return name;
 }
 
-const FlagSpec& spec_of(const pb::FieldDescriptor& field) { return field.options().GetExtension(FlagSpec::flag); }
+const FlagSpec& spec_of(const pb::FieldDescriptor& field) {
+  return field.options().GetExtension(FlagSpec::flag);
+}
 
 std::string join(const pb::RepeatedPtrField<std::string>& words, std::string_view separator) {
   return fmt::format("{}", fmt::join(words, separator));
@@ -102,7 +104,8 @@ void set_field(JobOptions& job, const pb::FieldDescriptor* field, const std::str
     case Type::CPPTYPE_INT64:
       return set.SetInt64(&job, field, to_number<std::int64_t>(where, text, "a whole number"));
     case Type::CPPTYPE_UINT64:
-      return set.SetUInt64(&job, field, to_number<std::uint64_t>(where, text, "a whole number, not negative"));
+      return set.SetUInt64(&job, field,
+                           to_number<std::uint64_t>(where, text, "a whole number, not negative"));
     case Type::CPPTYPE_STRING: return set.SetString(&job, field, text);
     default: fail(ExitCode::kInternal, "job.proto: {} has a type that no flag can have", field->name());
   }
@@ -191,7 +194,8 @@ JobOptions read_config(const std::string& path) {
   }
   for (const auto* field : job_fields()) {
     if (!job.GetReflection()->HasField(job, field)) continue;
-    check_field(job, field, fmt::format("{}:{}: {}", path, lines.GetLocation(field, -1).line + 1, field->name()));
+    check_field(job, field,
+                fmt::format("{}:{}: {}", path, lines.GetLocation(field, -1).line + 1, field->name()));
   }
   return job;
 }
@@ -228,7 +232,8 @@ void add_flags(CLI::App& app, std::deque<Flag>& flags, const JobOptions& default
     if (spec.has_group()) group = spec.group();
     const bool is_switch = field->cpp_type() == Type::CPPTYPE_BOOL;
     const std::string allowed = is_switch ? "on|off" : join(spec.one_of(), "|");
-    const std::string preset = defaults.GetReflection()->HasField(defaults, field) ? value_text(defaults, field) : "";
+    const std::string preset =
+        defaults.GetReflection()->HasField(defaults, field) ? value_text(defaults, field) : "";
     const std::string doc = preset.empty() ? spec.doc() : fmt::format("{} (default {})", spec.doc(), preset);
     Flag& flag = flags.emplace_back();
     flag.field = field;
@@ -268,7 +273,8 @@ void parse_command_line(CLI::App& app, int argc, const char* const* argv) {
 
 }  // namespace
 
-JobOptions parse_options(int argc, const char* const* argv, const JobOptions& defaults, std::string_view about) {
+JobOptions parse_options(int argc, const char* const* argv, const JobOptions& defaults,
+                         std::string_view about) {
   JobOptions job = defaults;
   fill_defaults(job);
   CLI::App app{std::string(about)};
@@ -305,22 +311,23 @@ std::string to_text(const JobOptions& job) {
 
 void validate(const JobOptions& job, int world_size) {
   if (job.replay_ranks() > 0 && world_size > 1) {
-    fail(ExitCode::kUsage, "--replay-ranks {} needs one process, but {} ranks were started", job.replay_ranks(),
-         world_size);
+    fail(ExitCode::kUsage, "--replay-ranks {} needs one process, but {} ranks were started",
+         job.replay_ranks(), world_size);
   }
   const std::int64_t ranks = std::max<std::int64_t>(world_size, job.replay_ranks());
   const std::int64_t shards = job.shards() > 0 ? job.shards() : ranks;
   if (ranks > shards) {
-    fail(ExitCode::kUsage, "{} ranks for {} shards: start with at most {} ranks, or a new job with --shards {}",
-         ranks, shards, shards, ranks);
+    fail(ExitCode::kUsage,
+         "{} ranks for {} shards: start with at most {} ranks, or a new job with --shards {}", ranks, shards,
+         shards, ranks);
   }
   const std::int64_t batch = job.global_batch();
   if (batch % shards != 0) {
     const std::int64_t below = batch / shards * shards;
     const std::string nearest =
         below == 0 ? fmt::format("{}", shards) : fmt::format("{} or {}", below, below + shards);
-    fail(ExitCode::kUsage, "--global-batch {} does not cut into {} equal shards: use --global-batch {}", batch,
-         shards, nearest);
+    fail(ExitCode::kUsage, "--global-batch {} does not cut into {} equal shards: use --global-batch {}",
+         batch, shards, nearest);
   }
   if (job.device() == "cuda") {
     fail(ExitCode::kUsage, "--device cuda: this build has no CUDA; use --device cpu");

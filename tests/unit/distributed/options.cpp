@@ -41,7 +41,9 @@ std::string validate_error(const Words& words, int world_size) {
   return error_of(ExitCode::kUsage, [&] { validate(parse(words), world_size); });
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 /// A job file that lives as long as the test.
 class ConfigFile {
@@ -148,7 +150,8 @@ TEST(Options, HelpNamesEveryFlagOnceWithDocAndDefault) {
 }
 
 TEST(OptionsErrors, UnknownFlagSuggestsTheNearest) {
-  EXPECT_EQ(usage_error({"--globel-batch", "3"}), "unknown flag --globel-batch: did you mean --global-batch?");
+  EXPECT_EQ(usage_error({"--globel-batch", "3"}),
+            "unknown flag --globel-batch: did you mean --global-batch?");
   EXPECT_TRUE(contains(usage_error({"--global_batch=3"}), "--global-batch"));
   EXPECT_TRUE(contains(usage_error({"--confg", "x"}), "--config"));
   EXPECT_EQ(usage_error({"--comm-hook", "fp16"}), "unknown flag --comm-hook: --help lists them all");
@@ -210,7 +213,8 @@ TEST(OptionsValidate, BatchMustCutIntoEqualShards) {
   EXPECT_EQ(validate_error({"--global-batch", "7", "--shards", "4"}, 2),
             "--global-batch 7 does not cut into 4 equal shards: use --global-batch 4 or 8");
   EXPECT_TRUE(contains(validate_error({"--global-batch", "3", "--shards", "8"}, 2), "use --global-batch 8"));
-  EXPECT_TRUE(contains(validate_error({"--global-batch", "8"}, 3), "3 equal shards"));  // shards follow the ranks
+  EXPECT_TRUE(
+      contains(validate_error({"--global-batch", "8"}, 3), "3 equal shards"));  // shards follow the ranks
   EXPECT_NO_THROW(validate(parse({"--global-batch", "8", "--shards", "8"}), 5));
 }
 
