@@ -4,7 +4,7 @@ add_library(trireme_settings INTERFACE)
 target_compile_features(trireme_settings INTERFACE cxx_std_20)
 target_include_directories(trireme_settings INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_options(trireme_settings INTERFACE
-  -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-unused-parameter
+  -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-unused-parameter -Wno-missing-field-initializers -Wno-restrict
   # A product and a sum must round twice everywhere, or bits would depend on where the compiler
   # fuses them. No -ffast-math, for the same reason.
   -ffp-contract=off)

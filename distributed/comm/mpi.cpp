@@ -1,6 +1,10 @@
 // The only file that knows MPI.
 #include "distributed/comm/mpi.h"
 
+// The C++ bindings that old headers still bring along need a library of their own.
+#define OMPI_SKIP_MPICXX 1
+#define MPICH_SKIP_MPICXX 1
+
 #include <fmt/ranges.h>
 #include <mpi.h>
 #include <sched.h>
@@ -79,6 +83,8 @@ class Backoff {
       sched_yield();
       return polls_ % 16 == 0;
     }
+    // The default slack would turn a nap of 20 us into one of 70.
+    if (nap_ == kFirstNap) prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
     std::this_thread::sleep_for(nap_);
     nap_ = std::min(nap_ * 5 / 4, kLongestNap);
     return true;
@@ -87,9 +93,10 @@ class Backoff {
  private:
   static constexpr int kSpins = 50;
   static constexpr int kYields = 1000;
+  static constexpr std::chrono::nanoseconds kFirstNap = 20us;
   static constexpr std::chrono::nanoseconds kLongestNap = 100us;
   int polls_ = 0;
-  std::chrono::nanoseconds nap_ = 20us;
+  std::chrono::nanoseconds nap_ = kFirstNap;
 };
 
 // The requests of one exchange, and whom each is for.
@@ -132,10 +139,7 @@ struct Requests {
 class MpiTransport final : public Transport {
  public:
   // Takes over `comm`.
-  MpiTransport(MPI_Comm comm, int rank, int size) : Transport(rank, size, "mpi"), comm_(comm) {
-    // The default slack would turn a nap of 20 us into one of 70.
-    prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
-  }
+  MpiTransport(MPI_Comm comm, int rank, int size) : Transport(rank, size, "mpi"), comm_(comm) {}
 
   ~MpiTransport() override {
     if (healthy_) MPI_Comm_free(&comm_);

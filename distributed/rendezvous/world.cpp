@@ -2,11 +2,11 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdlib>
-#include <utility>
-#include <vector>
+#include <system_error>
 
 #include "kernels/error.h"
 

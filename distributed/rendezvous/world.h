@@ -23,7 +23,7 @@ struct World {
   int size = 1;
   int local_rank = 0;  ///< among the ranks of this host
   int local_size = 1;
-  std::string host;
+  std::string host{};
   Source source = Source::kAlone;
 };
 

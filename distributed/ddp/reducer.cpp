@@ -1,0 +1,174 @@
+#include "distributed/ddp/reducer.h"
+
+#include <algorithm>
+#include <numeric>
+
+
+namespace trireme {
+
+namespace {
+
+constexpr std::size_t kFirstBucketBytes = 1 << 20;  // communication should start soon after backward does
+
+std::string label_of(std::size_t index, const BucketPlan& plan, const std::vector<NamedTensor>& parameters) {
+  return fmt::format("bucket {} ({}{})", index, parameters[plan.tensors[0]].name, plan.tensors.size() > 1 ? " ..." : "");
+}
+
+}  // namespace
+
+Reducer::Reducer(Communicator& comm, int shards, std::vector<NamedTensor> parameters, ReducerOptions options)
+    : comm_(comm),
+      shards_(shards),
+      range_(shards_of_rank(shards, comm.size(), comm.rank())),
+      options_(options),
+      parameters_(std::move(parameters)) {
+  for (const NamedTensor& p : parameters_)
+    TRIREME_CHECK(p.tensor.dtype() == DType::kFloat32 && p.tensor.is_contiguous(),
+                  "data parallel: parameter {} must be a row-major float32 tensor, is {}", p.name, name_of(p.tensor.dtype()));
+  // The first guess: last layers first. The true order is known after the first step.
+  std::vector<std::size_t> order(parameters_.size());
+  std::iota(order.rbegin(), order.rend(), 0);
+  make_buckets(order);
+}
+
+void Reducer::make_buckets(const std::vector<std::size_t>& order) {
+  std::vector<std::size_t> elements;
+  for (const NamedTensor& p : parameters_) elements.push_back(static_cast<std::size_t>(p.tensor.numel()));
+  buckets_.clear();
+  places_.assign(parameters_.size(), {});
+  for (BucketPlan& plan : plan_buckets(elements, order, options_.bucket_bytes, kFirstBucketBytes)) {
+    const std::size_t index = buckets_.size(), tensors = plan.tensors.size();
+    for (std::size_t slot = 0; slot < tensors; ++slot) places_[plan.tensors[slot]] = {index, slot};
+    // Behind the gradients rides one number per tensor: in how many shards it had a gradient.
+    auto sum = std::make_unique<ShardSum>(comm_, shards_, plan.elements + tensors, options_.reduction,
+                                          label_of(index, plan, parameters_));
+    buckets_.push_back({std::move(plan), std::move(sum), std::vector<bool>(tensors), 0, false});
+  }
+}
+
+void Reducer::begin_shard() {
+  for (Bucket& bucket : buckets_) {
+    std::fill(bucket.ready.begin(), bucket.ready.end(), false);
+    bucket.ready_count = 0;
+    bucket.pushed = false;
+  }
+  for (const NamedTensor& p : parameters_) p.tensor.set_grad({});
+}
+
+void Reducer::add(std::size_t index, Tensor gradient) {
+  if (options_.shuffle_ready == 0) return take(index, gradient);
+  held_.push_back({index, std::move(gradient)});
+  release_shuffled(false);
+}
+
+void Reducer::release_shuffled(bool all) {
+  const RandomKey key = random_key(options_.shuffle_ready, static_cast<std::uint64_t>(comm_.rank()), 0);
+  while (!held_.empty()) {
+    const auto draw = philox(key, 0, draws_++);
+    if (!all && draw[0] % 4 != 0) return;
+    const std::size_t pick = draw[1] % held_.size();
+    const Held held = std::move(held_[pick]);
+    held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(pick));
+    take(held.index, held.gradient);
+  }
+}
+
+void Reducer::take(std::size_t index, const Tensor& gradient) {
+  const Place place = places_[index];
+  Bucket& bucket = buckets_[place.bucket];
+  if (bucket.pushed)
+    fail(ExitCode::kUsage,
+         "data parallel: {} got another gradient in a shard after its bucket was complete; call backward once per shard, "
+         "on the sum of the losses, or use --overlap off",
+         parameters_[index].name);
+  float* slot = bucket.sum->leaf() + bucket.plan.offsets[place.slot];
+  const Tensor dense = gradient.clone_contiguous();
+  const auto count = static_cast<std::size_t>(dense.numel());
+  if (bucket.ready[place.slot]) {
+    add_in_order(slot, slot, dense.data<float>(), count);
+    return;
+  }
+  std::copy_n(dense.data<float>(), count, slot);
+  bucket.ready[place.slot] = true;
+  ++bucket.ready_count;
+  if (!planned_from_order_ && range_.first == 0 && shards_done_ == 0) ready_order_.push_back(index);
+  if (options_.overlap && bucket.ready_count == bucket.ready.size()) {
+    complete(bucket);
+    launch_ready();
+  }
+}
+
+void Reducer::complete(Bucket& bucket) {
+  float* leaf = bucket.sum->leaf();
+  const BucketPlan& plan = bucket.plan;
+  for (std::size_t slot = 0; slot < plan.tensors.size(); ++slot) {
+    const auto used = static_cast<std::size_t>(parameters_[plan.tensors[slot]].tensor.numel());
+    const std::size_t end = slot + 1 < plan.offsets.size() ? plan.offsets[slot + 1] : plan.elements;
+    const std::size_t from = plan.offsets[slot] + (bucket.ready[slot] ? used : 0);
+    std::fill(leaf + from, leaf + end, 0.0f);  // no gradient, and the padding behind each tensor
+    leaf[plan.elements + slot] = bucket.ready[slot] ? 1.0f : 0.0f;
+  }
+  bucket.sum->push();
+  bucket.pushed = true;
+}
+
+void Reducer::launch_ready() {
+  if (shards_done_ + 1 < range_.size()) return;
+  while (launched_ < buckets_.size() && buckets_[launched_].pushed)
+    buckets_[launched_++].sum->launch(1.0f / static_cast<float>(shards_));
+}
+
+void Reducer::end_shard() {
+  release_shuffled(true);
+  for (Bucket& bucket : buckets_)
+    if (!bucket.pushed) complete(bucket);
+  if (options_.overlap) launch_ready();
+  ++shards_done_;
+}
+
+void Reducer::finish() {
+  TRIREME_CHECK(shards_done_ == range_.size(), "data parallel: step finished after {} of {} shards", shards_done_, range_.size());
+  for (; launched_ < buckets_.size(); ++launched_) buckets_[launched_].sum->launch(1.0f / static_cast<float>(shards_));
+  const auto begin = std::chrono::steady_clock::now();
+  for (Bucket& bucket : buckets_) {
+    const std::size_t bad = bucket.sum->finish();
+    const BucketPlan& plan = bucket.plan;
+    if (bad < bucket.sum->count()) {
+      const auto after = std::upper_bound(plan.offsets.begin(), plan.offsets.end(), bad);
+      const auto slot = static_cast<std::size_t>(after - plan.offsets.begin()) - 1;
+      fail(ExitCode::kNonFinite, "the gradient of {} is not finite (element {} is {})", parameters_[plan.tensors[slot]].name,
+           bad - plan.offsets[slot], bucket.sum->result().data<float>()[bad]);
+    }
+    const Tensor& sum = bucket.sum->result();
+    for (std::size_t slot = 0; slot < plan.tensors.size(); ++slot) {
+      const Tensor& p = parameters_[plan.tensors[slot]].tensor;
+      const bool used = sum.data<float>()[plan.elements + slot] > 0;
+      p.set_grad(used ? sum.alias(p.shape(), p.strides(), static_cast<std::int64_t>(plan.offsets[slot])) : Tensor());
+    }
+  }
+  exposed_ += std::chrono::steady_clock::now() - begin;
+  shards_done_ = 0;
+  launched_ = 0;
+  if (!planned_from_order_) adopt_ready_order();
+}
+
+void Reducer::adopt_ready_order() {
+  planned_from_order_ = true;
+  // The rank of shard 0 tells; parameters that had no gradient come last.
+  std::vector<std::uint32_t> order(parameters_.size());
+  if (range_.first == 0) {
+    std::vector<bool> seen(parameters_.size());
+    std::size_t at = 0;
+    for (std::size_t index : ready_order_) {
+      order[at++] = static_cast<std::uint32_t>(index);
+      seen[index] = true;
+    }
+    for (std::size_t index = 0; index < seen.size(); ++index)
+      if (!seen[index]) order[at++] = static_cast<std::uint32_t>(index);
+  }
+  comm_.broadcast(std::as_writable_bytes(std::span(order)), 0, "bucket order").wait();
+  // Grads are views of the old buckets' memory, which their storage keeps alive.
+  make_buckets({order.begin(), order.end()});
+}
+
+}  // namespace trireme

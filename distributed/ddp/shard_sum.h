@@ -1,0 +1,65 @@
+// One vector of floats summed over all shards of all ranks, in the canonical tree.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "core/tensor/tensor.h"
+#include "distributed/comm/communicator.h"
+#include "distributed/comm/ordered_reduce.h"
+
+namespace trireme {
+
+enum class Reduction {
+  kInvariant,  ///< the canonical tree: same bits at any world size
+  kFastest,    ///< the library's own all-reduce: bits not promised
+};
+
+/// A rank fills one leaf per local shard, in shard order; partial sums are merged as soon as two subtrees
+/// stand side by side (a binary counter), so at most log2(shards) + 1 of them are alive per subtree. Then the
+/// ranks' partials are summed by ordered_all_reduce. Memory is kept from step to step. One thread calls.
+class ShardSum {
+ public:
+  ShardSum(Communicator& comm, int shards, std::size_t count, Reduction reduction, std::string label);
+
+  std::size_t count() const { return count_; }
+  const std::string& label() const { return label_; }
+  /// Memory for the vector of the next local shard; contents are undefined.
+  float* leaf();
+  /// The leaf is filled. Call once per local shard.
+  void push();
+  /// All local shards are pushed. Enqueues the sum over ranks, times `scale`, and a search for the first element
+  /// that is not finite. All ranks must launch their sums in the same order.
+  void launch(float scale);
+  bool launched() const { return launched_; }
+  /// Blocks until the sum is there (or throws what made it fail), and makes ready for the next step.
+  /// Returns the index of the first element that is not finite, or count().
+  std::size_t finish();
+  /// The sum of the last finished step: a tensor (count), overwritten by the next launch.
+  const Tensor& result() const { return result_; }
+
+ private:
+  struct Partial {
+    TreeNode node;
+    Tensor sum;
+  };
+  void merge_top();
+
+  Communicator& comm_;
+  const int shards_;
+  const ShardRange range_;
+  const std::size_t count_;
+  const Reduction reduction_;
+  const std::string label_;
+  std::vector<Partial> stack_;
+  std::vector<Tensor> spare_;
+  Tensor leaf_;
+  int pushed_ = 0;
+  bool launched_ = false;
+  Event done_;
+  Tensor result_;
+  std::size_t first_bad_ = 0;  // written on the communicator's thread before done_
+};
+
+}  // namespace trireme

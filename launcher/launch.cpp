@@ -1,0 +1,152 @@
+// `trireme launch`: starts a program on N ranks, supervises it, restarts it on what is left.
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "kernels/error.h"
+#include "launcher/commands.h"
+#include "launcher/process.h"
+#include "launcher/start_plan.h"
+#include "launcher/supervisor.h"
+
+namespace trireme {
+namespace {
+
+constexpr int kMostRanks = 16384;
+constexpr const char* kUsage = "trireme launch -n N [OPTIONS] -- PROGRAM [ARGS]";
+
+/// False when the user asked for help and got it. Throws Error(kUsage).
+bool read_options(int argc, char** argv, LaunchOptions* options) {
+  const int separator = static_cast<int>(std::find(argv, argv + argc, std::string("--")) - argv);
+  CLI::App app("Start a program on N ranks, supervise it, restart it on what is left.", "trireme launch");
+  app.footer(fmt::format("usage: {}", kUsage));
+  app.add_option("-n,--ranks", options->ranks, "number of ranks (in a Slurm allocation: all of its tasks)")
+      ->check(CLI::Range(1, kMostRanks));
+  app.add_option("--hosts", options->hosts, "hosts to use, as a,b,c; reached by ssh")->delimiter(',');
+  app.add_option("--backend", options->backend, "mpi: processes; local: threads of one process")
+      ->check(CLI::IsMember({"mpi", "local"}))->capture_default_str();
+  app.add_option("--min", options->min_ranks, "never restart on fewer ranks")
+      ->check(CLI::Range(1, kMostRanks))->capture_default_str();
+  app.add_option("--restarts", options->restarts, "how often to restart after a lost rank")
+      ->check(CLI::Range(0, 1000000))->capture_default_str();
+  app.add_option("--patience", options->patience, "seconds for ranks to start, and to end after a signal")
+      ->check(CLI::Range(0.1, 86400.0))->capture_default_str();
+  const bool help = std::any_of(argv, argv + separator, [](std::string_view word) { return word == "--help" || word == "-h"; });
+  if (separator == argc && !help) fail(ExitCode::kUsage, "launch: '--' is missing: {}", kUsage);
+  try {
+    app.parse(separator, argv);
+  } catch (const CLI::CallForHelp&) {
+    std::fputs(app.help().c_str(), stdout);
+    return false;
+  } catch (const CLI::ParseError& error) {
+    fail(ExitCode::kUsage, "launch: {}", error.what());
+  }
+  options->program.assign(argv + separator + 1, argv + argc);
+  if (options->program.empty()) fail(ExitCode::kUsage, "launch: the program is missing after '--': {}", kUsage);
+  if (options->backend == "local" && !options->hosts.empty()) {
+    fail(ExitCode::kUsage, "launch: --hosts needs --backend mpi: threads cannot be on several hosts");
+  }
+  return true;
+}
+
+Surroundings look_around() {
+  Surroundings here;
+  cpu_set_t cores;
+  if (sched_getaffinity(0, sizeof cores, &cores) == 0) here.cores = CPU_COUNT(&cores);
+  for (char** entry = environ; *entry; ++entry) {
+    const std::string text = *entry;
+    const size_t equals = text.find('=');
+    if (equals != std::string::npos) here.variables[text.substr(0, equals)] = text.substr(equals + 1);
+  }
+  try {
+    find_program("srun");
+    here.has_srun = true;
+  } catch (const Error&) {
+    here.has_srun = false;
+  }
+  return here;
+}
+
+/// From here on signals arrive through a file descriptor, and orphans of our children come to us.
+int take_charge() {
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;  // one connection per rank
+    setrlimit(RLIMIT_NOFILE, &files);
+  }
+  sigset_t watched;
+  sigemptyset(&watched);
+  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) {
+    struct sigaction now;
+    sigaction(number, nullptr, &now);
+    if (now.sa_handler != SIG_IGN) sigaddset(&watched, number);  // nohup means it
+  }
+  sigaddset(&watched, SIGCHLD);
+  sigprocmask(SIG_BLOCK, &watched, nullptr);
+  return signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+bool same_host(const std::string& a, const std::string& b) { return a.substr(0, a.find('.')) == b.substr(0, b.find('.')); }
+
+/// Takes hosts that went away off the list. False when none is left.
+bool drop_hosts(const std::vector<std::string>& lost, std::vector<std::string>* hosts) {
+  if (hosts->empty()) return true;
+  for (const std::string& gone : lost) {
+    std::erase_if(*hosts, [&](const std::string& host) { return same_host(host, gone); });
+  }
+  return !hosts->empty();
+}
+
+std::string ranks_text(int ranks) { return fmt::format("{} rank{}", ranks, ranks == 1 ? "" : "s"); }
+
+/// Runs the job to its final verdict, restarts included.
+Verdict run_job(LaunchOptions options, const Surroundings& here, int signals) {
+  const std::vector<std::string> guard = {own_path(), "rank-guard"};
+  const auto patience = std::chrono::milliseconds(std::llround(options.patience * 1e3));
+  int ranks = ranks_to_start(options, here);
+  for (int restart = 0;; ++restart) {
+    StartPlan plan = plan_start(options, here, ranks, guard);
+    plan.env["TRIREME_RESTART"] = std::to_string(restart);
+    Supervisor supervisor(plan, patience, signals);
+    Verdict verdict = supervisor.run();
+    if (!verdict.restartable || supervisor.stop_requested() || restart == options.restarts) return verdict;
+    // Threads die together: all of them can come back.
+    const int left = options.backend == "local" ? ranks : ranks - verdict.dead;
+    const std::string what = verdict.line.empty() ? "a rank lost a peer" : verdict.line;
+    if (left < options.min_ranks || left < 1 || !drop_hosts(supervisor.lost_hosts(), &options.hosts)) {
+      verdict.line = fmt::format("{}; {} left, too few to restart (--min {})", what, ranks_text(left), options.min_ranks);
+      return verdict;
+    }
+    ranks = left;
+    fmt::print(stderr, "trireme: {}; restarting on {} (restart {} of {})\n", what, ranks_text(ranks), restart + 1,
+               options.restarts);
+  }
+}
+
+}  // namespace
+
+int launch_main(int argc, char** argv) {
+  LaunchOptions options;
+  if (!read_options(argc, argv, &options)) return 0;
+  const Surroundings here = look_around();
+  // On other hosts the program may lie elsewhere; its guard will tell.
+  if (options.hosts.empty()) find_program(options.program[0]);
+  const int signals = take_charge();
+  const Verdict verdict = run_job(options, here, signals);
+  close(signals);
+  if (!verdict.line.empty()) fmt::print(stderr, "trireme: {}\n", verdict.line);
+  return verdict.exit_code;
+}
+
+}  // namespace trireme

@@ -1,0 +1,125 @@
+#include "launcher/start_plan.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "kernels/error.h"
+#include "launcher/control.h"
+
+namespace trireme {
+namespace {
+
+std::string value_of(const Surroundings& here, const std::string& name) {
+  const auto found = here.variables.find(name);
+  return found == here.variables.end() ? "" : found->second;
+}
+
+long number_or(const std::string& text, long otherwise) {
+  long number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size() ? number : otherwise;
+}
+
+/// "a:2,b:1": consecutive ranks share a host, as evenly as the numbers allow.
+std::string slots(const std::vector<std::string>& hosts, int ranks) {
+  std::string text;
+  const int count = static_cast<int>(hosts.size());
+  for (int i = 0; i < count; ++i) {
+    const int share = ranks / count + (i < ranks % count);
+    if (share > 0) text += fmt::format("{}{}:{}", text.empty() ? "" : ",", hosts[static_cast<size_t>(i)], share);
+  }
+  return text;
+}
+
+/// Variables that every rank needs, under mpirun and srun alike.
+Environment mpi_environment(const Surroundings& here, bool crowded, bool other_hosts) {
+  Environment env = {
+      {"OMPI_ALLOW_RUN_AS_ROOT", "1"},
+      {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
+      {"OMPI_MCA_opal_signal", ""},  // a crash is told in one line, without a stack trace
+  };
+  if (crowded) env.emplace("OMPI_MCA_mpi_yield_when_idle", "1");
+  if (other_hosts) {
+    env.merge(Environment{
+        {"OMPI_MCA_oob_tcp_keepalive_time", "2"},
+        {"OMPI_MCA_oob_tcp_keepalive_intvl", "1"},
+        {"OMPI_MCA_oob_tcp_keepalive_probes", "3"},
+        {"OMPI_MCA_btl_tcp_flags", "1"},  // both directions of a link at once
+    });
+  }
+  // What the user has set wins.
+  for (auto& [name, value] : env) {
+    if (here.variables.contains(name)) value = here.variables.at(name);
+  }
+  return env;
+}
+
+std::vector<std::string> mpirun_command(const LaunchOptions& options, const Surroundings& here, int ranks, bool crowded,
+                                        const Environment& env) {
+  // Ranks compute with several threads, so binding one to a core would starve it. A guard that
+  // leaves without MPI_Finalize is no event: the launcher knows why, mpirun need not care.
+  std::vector<std::string> command = {"mpirun", "-np", std::to_string(ranks), "--bind-to", "none",
+                                      "--mca", "orte_allowed_exit_without_sync", "1",
+                                      "--mca", "orte_base_help_aggregate", "0"};
+  if (crowded) command.push_back("--oversubscribe");
+  if (options.hosts.empty()) return command;
+  for (const char* word : {"--host", "", "--map-by", "slot"}) command.emplace_back(word);
+  command[command.size() - 3] = slots(options.hosts, ranks);
+  std::vector<std::string> exported = {kControlVariable};
+  for (const auto& [name, value] : env) exported.push_back(name);
+  for (const auto& [name, value] : here.variables) {
+    if (name.starts_with("TRIREME_") || name.starts_with("OMP_") || name.starts_with("NCCL_")) exported.push_back(name);
+  }
+  for (const std::string& name : exported) {
+    // mpirun passes its own OMPI_MCA_ variables on by itself and refuses to hear of them twice.
+    if (name.starts_with("OMPI_")) continue;
+    command.insert(command.end(), {"-x", name});
+  }
+  return command;
+}
+
+}  // namespace
+
+bool can_use_slurm(const Surroundings& here) {
+  if (!here.has_srun || value_of(here, "SLURM_JOB_ID").empty()) return false;
+  // The batch script and an interactive shell count as steps of their own, with the highest numbers.
+  constexpr long kFirstSpecialStep = 0xfffffff0;
+  return number_or(value_of(here, "SLURM_STEP_ID"), kFirstSpecialStep) >= kFirstSpecialStep;
+}
+
+int ranks_to_start(const LaunchOptions& options, const Surroundings& here) {
+  if (options.ranks > 0) return options.ranks;
+  if (options.backend == "mpi" && options.hosts.empty() && can_use_slurm(here)) {
+    const long nodes = number_or(value_of(here, "SLURM_JOB_NUM_NODES"), 1);
+    return static_cast<int>(number_or(value_of(here, "SLURM_NTASKS"), nodes));
+  }
+  fail(ExitCode::kUsage, "the number of ranks is missing: give -n N");
+}
+
+StartPlan plan_start(const LaunchOptions& options, const Surroundings& here, int ranks,
+                     const std::vector<std::string>& guard) {
+  StartPlan plan;
+  plan.processes = ranks;
+  if (options.backend == "local") {
+    plan.processes = 1;
+    plan.env["TRIREME_LOCAL_RANKS"] = std::to_string(ranks);
+  } else if (options.hosts.empty() && can_use_slurm(here)) {
+    plan.outside = true;
+    const long per_node = number_or(value_of(here, "SLURM_CPUS_ON_NODE"), here.cores);
+    const long nodes = std::max(1L, number_or(value_of(here, "SLURM_JOB_NUM_NODES"), 1));
+    plan.env = mpi_environment(here, ranks > per_node * nodes, true);
+    plan.command = {"srun", "--mpi=pmix", "-n", std::to_string(ranks), "--kill-on-bad-exit=1", "--input=none"};
+    if (ranks > per_node * nodes) plan.command.push_back("--overcommit");
+  } else {
+    plan.outside = !options.hosts.empty();
+    const int hosts = std::max(1, static_cast<int>(options.hosts.size()));
+    const bool crowded = ranks > here.cores * hosts;
+    plan.env = mpi_environment(here, crowded, plan.outside);
+    plan.command = mpirun_command(options, here, ranks, crowded, plan.env);
+  }
+  plan.command.insert(plan.command.end(), guard.begin(), guard.end());
+  plan.command.insert(plan.command.end(), options.program.begin(), options.program.end());
+  return plan;
+}
+
+}  // namespace trireme

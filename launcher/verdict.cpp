@@ -1,0 +1,66 @@
+#include "launcher/verdict.h"
+
+#include <string.h>
+
+#include <algorithm>
+
+#include "kernels/error.h"
+
+namespace trireme {
+namespace {
+
+constexpr int kPeer = static_cast<int>(ExitCode::kPeer);
+constexpr int kStopped = static_cast<int>(ExitCode::kStopped);
+
+bool vanished(const RankEnd& end) { return !end.asked && end.how != RankEnd::How::kExited; }
+
+bool exited_with(const RankEnd& end, int code) { return end.how == RankEnd::How::kExited && end.value == code; }
+
+/// An end that explains itself: not success, not a stop, not "my peer failed", and not our own doing.
+bool is_cause(const RankEnd& end) { return !end.asked && is_failure(end) && !exited_with(end, kPeer); }
+
+Verdict judge_cause(const RankEnd& cause, std::span<const RankEnd> ends) {
+  Verdict verdict;
+  if (cause.how == RankEnd::How::kExited) {
+    verdict.exit_code = cause.value;
+    return verdict;
+  }
+  verdict.exit_code = kPeer;
+  verdict.restartable = true;
+  verdict.dead = static_cast<int>(std::count_if(ends.begin(), ends.end(), vanished));
+  verdict.line = cause.how == RankEnd::How::kLost
+                     ? fmt::format("rank {} was lost: its host {} or its guard went away", cause.rank, cause.host)
+                     : fmt::format("rank {} was killed by {}", cause.rank, signal_text(cause.value));
+  return verdict;
+}
+
+}  // namespace
+
+bool is_failure(const RankEnd& end) {
+  return end.how != RankEnd::How::kExited || (end.value != 0 && end.value != kStopped);
+}
+
+Verdict judge(std::span<const RankEnd> ends) {
+  const auto cause = std::find_if(ends.begin(), ends.end(), is_cause);
+  if (cause != ends.end()) return judge_cause(*cause, ends);
+  const auto any = [&](auto&& what) { return std::find_if(ends.begin(), ends.end(), what); };
+  if (any([](const RankEnd& end) { return !end.asked && exited_with(end, kPeer); }) != ends.end()) {
+    return {.exit_code = kPeer, .line = "", .restartable = true, .dead = 0};
+  }
+  // Only ends that were asked for are left: a program's way to answer a signal, or the signal's own.
+  auto failure = any([](const RankEnd& end) { return is_failure(end) && !exited_with(end, kPeer); });
+  if (failure == ends.end()) failure = any(is_failure);
+  if (failure != ends.end()) {
+    const bool exited = failure->how == RankEnd::How::kExited;
+    return {.exit_code = exited ? failure->value : 128 + failure->value, .line = "", .restartable = false, .dead = 0};
+  }
+  const auto stopped = any([](const RankEnd& end) { return exited_with(end, kStopped); });
+  return {.exit_code = stopped != ends.end() ? kStopped : 0, .line = "", .restartable = false, .dead = 0};
+}
+
+std::string signal_text(int number) {
+  const char* name = sigabbrev_np(number);
+  return name ? fmt::format("signal {} (SIG{})", number, name) : fmt::format("signal {}", number);
+}
+
+}  // namespace trireme

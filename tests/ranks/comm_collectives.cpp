@@ -1,0 +1,190 @@
+// Every collective, every size of world and of data.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "distributed/comm/local.h"
+#include "distributed/comm/mpi.h"
+#include "tests/support/rank_test.h"
+
+namespace trireme {
+namespace {
+
+using namespace test;
+using Buffer = std::vector<std::byte>;
+
+// Zero, one, odd, around what fits into a header's message, and several megabytes.
+constexpr std::array<std::size_t, 8> kSizes = {0, 1, 7, 375, 376, 513, 70'001, 2'500'003};
+
+Buffer pattern(std::size_t bytes, int from, int to) {
+  Buffer buffer(bytes);
+  for (std::size_t i = 0; i < bytes; ++i) buffer[i] = static_cast<std::byte>(i * 7 + i / 251 + from * 31 + to * 101);
+  return buffer;
+}
+
+TEST(AllToAll, EachGetsWhatEachSent) {
+  for_each_communicator({1, 2, 3, 4, 5, 8}, [](Communicator& comm) {
+    for (const std::size_t size : kSizes) {
+      // Sizes differ from pair to pair, some are zero.
+      const auto bytes = [&](int from, int to) { return (from + 2 * to) % 4 == 1 ? 0 : size + from; };
+      std::vector<Buffer> out, in;
+      std::vector<std::span<const std::byte>> sends;
+      std::vector<std::span<std::byte>> recvs;
+      for (int peer = 0; peer < comm.size(); ++peer) {
+        out.push_back(pattern(bytes(comm.rank(), peer), comm.rank(), peer));
+        in.emplace_back(bytes(peer, comm.rank()));
+      }
+      for (int peer = 0; peer < comm.size(); ++peer) sends.emplace_back(out[peer]), recvs.emplace_back(in[peer]);
+      comm.all_to_all(sends, recvs, "data").wait();
+      for (int peer = 0; peer < comm.size(); ++peer) {
+        ASSERT_EQ(in[peer], pattern(bytes(peer, comm.rank()), peer, comm.rank())) << size << " from " << peer;
+      }
+    }
+  });
+}
+
+TEST(AllGather, FillsAllSlices) {
+  for_each_communicator({1, 2, 3, 4, 8}, [](Communicator& comm) {
+    for (const std::size_t size : kSizes) {
+      std::vector<Buffer> slices;
+      std::vector<std::span<std::byte>> spans;
+      // Slices differ in size; that of rank 1 is empty.
+      const auto bytes = [&](int rank) { return rank == 1 ? 0 : size / (rank + 1); };
+      for (int rank = 0; rank < comm.size(); ++rank) {
+        slices.push_back(rank == comm.rank() ? pattern(bytes(rank), rank, 0) : Buffer(bytes(rank)));
+      }
+      for (Buffer& slice : slices) spans.emplace_back(slice);
+      comm.all_gather(spans, "slices").wait();
+      for (int rank = 0; rank < comm.size(); ++rank) ASSERT_EQ(slices[rank], pattern(bytes(rank), rank, 0)) << size;
+    }
+  });
+}
+
+TEST(Broadcast, FromEveryRoot) {
+  for_each_communicator({1, 2, 3, 4, 8}, [](Communicator& comm) {
+    for (const std::size_t size : kSizes) {
+      for (int root = 0; root < comm.size(); ++root) {
+        Buffer data = comm.rank() == root ? pattern(size, root, 9) : Buffer(size);
+        comm.broadcast(data, root, "parameters").wait();
+        ASSERT_EQ(data, pattern(size, root, 9)) << size << " from " << root;
+      }
+    }
+  });
+}
+
+TEST(AllReduceFastest, SumsExactlyWhatIsExact) {
+  for_each_communicator({1, 2, 3, 4, 8}, [](Communicator& comm) {
+    for (const std::size_t count : kSizes) {
+      std::vector<float> data(count);
+      for (std::size_t i = 0; i < count; ++i) data[i] = static_cast<float>(i % 1000 + comm.rank());
+      comm.all_reduce_fastest(data, "gradients").wait();
+      const int n = comm.size();
+      for (std::size_t i = 0; i < count; ++i) {
+        ASSERT_EQ(data[i], static_cast<float>(n * (i % 1000) + n * (n - 1) / 2)) << i << " of " << count;
+      }
+    }
+  });
+}
+
+TEST(Barrier, NobodyLeavesBeforeAllCame) {
+  if (over_mpi()) GTEST_SKIP() << "counts in shared memory";
+  std::atomic<int> came = 0;
+  for (int size = 1; size <= 8; ++size) {
+    came = 0;
+    run_local_ranks(size, std::chrono::seconds(30), [&](Communicator& comm) {
+      for (int round = 1; round <= 20; ++round) {
+        ++came;
+        comm.barrier("all here").wait();
+        EXPECT_GE(came, round * size);
+        comm.barrier("all seen").wait();
+      }
+    });
+  }
+}
+
+TEST(Queue, CallsRunInOrderWithoutWaitingBetween) {
+  for_each_communicator({1, 2, 3, 4, 8}, [](Communicator& comm) {
+    // Each round adds one on rank 0 and hands the number on, all enqueued at once.
+    std::uint64_t number = 100 * comm.rank();
+    const std::span<std::byte> bytes = std::as_writable_bytes(std::span(&number, 1));
+    Event last;
+    for (int round = 0; round < 200; ++round) {
+      const int root = round % comm.size();
+      comm.run([&number, mine = root == comm.rank()] { number += mine ? 1 : 1000; }, "add");
+      last = comm.broadcast(bytes, root, "number");
+    }
+    last.wait();
+    EXPECT_EQ(number, 200u);
+  });
+}
+
+TEST(Queue, WhatRunsDoesNotBlockTheCaller) {
+  for_each_communicator({1, 2}, [](Communicator& comm) {
+    std::atomic<bool> go = false;
+    const Event event = comm.run([&] { go.wait(false); }, "wait for the caller");
+    const Event barrier = comm.barrier("after");
+    EXPECT_FALSE(event.done());
+    EXPECT_FALSE(barrier.done());
+    go = true;
+    go.notify_all();
+    barrier.wait();
+    EXPECT_TRUE(event.done());
+  });
+}
+
+TEST(Arguments, WrongOnesAreRefusedAtTheCall) {
+  for_each_communicator({1, 2, 3}, [](Communicator& comm) {
+    const std::vector<std::span<std::byte>> few(comm.size() - 1);
+    EXPECT_NE(error_of([&] { comm.all_gather(few, "x"); }).find("one slice per rank"), std::string::npos);
+    EXPECT_NE(error_of([&] { comm.broadcast({}, comm.size(), "x"); }).find("not a rank"), std::string::npos);
+    EXPECT_NE(error_of([&] { comm.broadcast({}, -1, "x"); }).find("not a rank"), std::string::npos);
+    comm.barrier("nothing was enqueued").wait();
+  });
+}
+
+TEST(Local, TheCauseComesOutNotItsConsequences) {
+  if (over_mpi()) GTEST_SKIP() << "about threads";
+  for (int round = 0; round < 20; ++round) {
+    const std::string error = error_of([&] {
+      run_local_ranks(4, std::chrono::seconds(30), [&](Communicator& comm) {
+        comm.barrier("start").wait();
+        if (comm.rank() == round % 4) fail(ExitCode::kData, "sample 17 is torn");
+        comm.barrier("never").wait();
+      });
+    });
+    ASSERT_EQ(error, "sample 17 is torn");
+  }
+  EXPECT_THROW(run_local_ranks(0, std::chrono::seconds(1), [](Communicator&) {}), Error);
+}
+
+TEST(Mpi, TwoCommunicatorsAtOnce) {
+  if (!over_mpi()) GTEST_SKIP() << "needs mpirun";
+  const auto a = make_mpi_communicator(std::chrono::seconds(30));
+  const auto b = make_mpi_communicator(std::chrono::seconds(30));
+  std::vector<float> x(300'000, 1.0f), y(300'001, 2.0f);
+  for (int round = 0; round < 10; ++round) {
+    // Ranks enqueue in different orders across communicators, which is allowed.
+    Communicator& first = a->rank() % 2 == 0 ? *a : *b;
+    Communicator& second = a->rank() % 2 == 0 ? *b : *a;
+    const auto reduce = [&](Communicator& comm) {
+      return &comm == a.get() ? comm.all_reduce_fastest(x, "x") : comm.all_reduce_fastest(y, "y");
+    };
+    const Event one = reduce(first);
+    const Event two = reduce(second);
+    one.wait();
+    two.wait();
+    for (float& v : x) v /= static_cast<float>(a->size());
+    for (float& v : y) v /= static_cast<float>(a->size());
+  }
+  EXPECT_EQ(x, std::vector<float>(300'000, 1.0f));
+  EXPECT_EQ(y, std::vector<float>(300'001, 2.0f));
+}
+
+}  // namespace
+}  // namespace trireme
+
+int main(int argc, char** argv) { return trireme::test::rank_test_main(argc, argv); }

@@ -1,0 +1,99 @@
+// The promise: the same bits at every world size.
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "distributed/comm/ordered_reduce.h"
+#include "tests/support/rank_test.h"
+#include "tests/support/shard_sums.h"
+
+namespace trireme {
+namespace {
+
+using namespace test;
+
+// This rank's part of the sum, from the reference's own node sums.
+std::vector<Floats> partials_of(const PaddedTree& tree, int shards, const Communicator& comm) {
+  std::vector<Floats> partials;
+  for (const TreeNode node : maximal_subtrees(shards, shards_of_rank(shards, comm.size(), comm.rank()))) {
+    partials.push_back(tree.levels[node.level][node.index]);
+  }
+  return partials;
+}
+
+std::vector<const float*> pointers(const std::vector<Floats>& partials) {
+  std::vector<const float*> result;
+  for (const Floats& partial : partials) result.push_back(partial.data());
+  return result;
+}
+
+TEST(OrderedAllReduce, SameBitsForAllShardsAndRanks) {
+  constexpr float kScale = 1.0f / 3;
+  for_each_communicator({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17}, [](Communicator& comm) {
+    for (int shards = comm.size(); shards <= 17; ++shards) {
+      for (const std::size_t count : {0u, 1u, 3u, 65u, 1027u}) {
+        const PaddedTree tree(shards, count);
+        const auto partials = partials_of(tree, shards, comm);
+        Floats out(count, 42.0f);
+        ordered_all_reduce(comm, shards, pointers(partials), count, kScale, out.data(), "bucket").wait();
+        ASSERT_TRUE(same_bits(out, tree.root(kScale))) << count << " floats, " << shards << " shards";
+        for (std::size_t k = 0; k < partials.size(); ++k) {
+          ASSERT_TRUE(same_bits(partials[k], partials_of(tree, shards, comm)[k])) << "inputs were changed";
+        }
+      }
+    }
+  });
+}
+
+TEST(OrderedAllReduce, LargeAndInPlace) {
+  constexpr std::size_t kCount = 1'000'003;
+  const PaddedTree tree(5, kCount);
+  for_each_communicator({1, 2, 3, 4}, [&](Communicator& comm) {
+    const std::size_t own = partials_of(tree, 5, comm).size();
+    for (std::size_t into = 0; into < own; ++into) {
+      auto partials = partials_of(tree, 5, comm);
+      const auto inputs = pointers(partials);
+      ordered_all_reduce(comm, 5, inputs, kCount, 1.0f, partials[into].data(), "bucket").wait();
+      ASSERT_TRUE(same_bits(partials[into], tree.root()));
+      if (comm.size() > 1) break;  // ranks hold different numbers of partials, but must make as many calls
+    }
+  });
+}
+
+TEST(OrderedAllReduce, ManyInFlight) {
+  constexpr int kBuckets = 20;
+  for_each_communicator({1, 2, 3, 4, 8}, [](Communicator& comm) {
+    const int shards = 11;
+    std::vector<PaddedTree> trees;
+    std::vector<std::vector<Floats>> partials;
+    std::vector<Floats> outs;
+    for (int k = 0; k < kBuckets; ++k) {
+      const std::size_t count = 100 * k + k;
+      trees.emplace_back(shards, count);
+      partials.push_back(partials_of(trees.back(), shards, comm));
+      outs.emplace_back(count);
+    }
+    Event last;
+    for (int k = 0; k < kBuckets; ++k) {
+      last = ordered_all_reduce(comm, shards, pointers(partials[k]), outs[k].size(), 0.1f, outs[k].data(),
+                                "bucket " + std::to_string(k));
+    }
+    last.wait();
+    for (int k = 0; k < kBuckets; ++k) EXPECT_TRUE(same_bits(outs[k], trees[k].root(0.1f))) << k;
+  });
+}
+
+TEST(OrderedAllReduce, RefusesAWrongNumberOfPartials) {
+  for_each_communicator({1, 2, 3}, [](Communicator& comm) {
+    float out = 0;
+    EXPECT_NE(error_of([&] { ordered_all_reduce(comm, 4, {}, 1, 1, &out, "x"); }).find("partials for 4 shards"),
+              std::string::npos);
+    const std::string error = error_of([&] { ordered_all_reduce(comm, comm.size() - 1, {&out}, 1, 1, &out, "x"); });
+    EXPECT_NE(error.find("--shards"), std::string::npos) << error;
+  });
+}
+
+}  // namespace
+}  // namespace trireme
+
+int main(int argc, char** argv) { return trireme::test::rank_test_main(argc, argv); }

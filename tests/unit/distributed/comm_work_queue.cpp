@@ -1,0 +1,148 @@
+#include "distributed/comm/work_queue.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <future>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "tests/support/watchdog.h"
+
+namespace trireme {
+namespace {
+
+using namespace std::chrono_literals;
+
+std::string message_of(const Event& event) {
+  try {
+    event.wait();
+  } catch (const std::exception& e) {
+    return e.what();
+  }
+  return "";
+}
+
+std::exception_ptr error(const char* text) { return std::make_exception_ptr(std::runtime_error(text)); }
+
+class WorkQueueTest : public testing::Test {
+ protected:
+  Event push(std::function<void()> fn, std::string label = "x") {
+    return queue_.push("test", std::move(label), [fn = std::move(fn)](const std::string&) { fn(); });
+  }
+
+  test::Watchdog watchdog_{"a queue test", 60s};
+  std::atomic<int> failures_ = 0;
+  WorkQueue queue_{[this](const std::exception_ptr&) { ++failures_; }};
+};
+
+TEST_F(WorkQueueTest, ADefaultEventIsDone) {
+  const Event event;
+  EXPECT_TRUE(event.done());
+  event.wait();
+}
+
+TEST_F(WorkQueueTest, RunsInOrderOnItsOwnThread) {
+  std::vector<int> order;
+  std::thread::id thread;
+  Event last;
+  for (int i = 0; i < 100; ++i) {
+    last = push([&, i] {
+      order.push_back(i);
+      thread = std::this_thread::get_id();
+    });
+  }
+  last.wait();
+  ASSERT_EQ(order.size(), 100u);
+  EXPECT_TRUE(std::ranges::is_sorted(order));
+  EXPECT_NE(thread, std::this_thread::get_id());
+}
+
+TEST_F(WorkQueueTest, PushReturnsAtOnceAndDoneTellsTheTruth) {
+  std::promise<void> gate;
+  const Event event = push([&] { gate.get_future().wait(); });
+  EXPECT_FALSE(event.done());
+  gate.set_value();
+  event.wait();
+  EXPECT_TRUE(event.done());
+}
+
+TEST_F(WorkQueueTest, TheFirstErrorSticksAndIsThrownAgain) {
+  int ran = 0;
+  const Event before = push([&] { ++ran; });
+  const Event bad = push([] { throw std::runtime_error("first"); });
+  const Event after = push([] { throw std::runtime_error("second"); });
+  EXPECT_EQ(message_of(before), "");
+  EXPECT_EQ(message_of(bad), "first");
+  EXPECT_EQ(message_of(bad), "first");
+  EXPECT_EQ(message_of(after), "first");
+  EXPECT_EQ(message_of(push([&] { ++ran; })), "first");
+  EXPECT_EQ(ran, 1);
+  EXPECT_EQ(failures_, 1);
+}
+
+TEST_F(WorkQueueTest, FailStopsWhatHasNotRunYet) {
+  std::promise<void> started, gate;
+  const Event running = push([&] {
+    started.set_value();
+    gate.get_future().wait();
+  });
+  const Event waiting = push([] { ADD_FAILURE() << "ran"; });
+  started.get_future().wait();
+  EXPECT_TRUE(queue_.fail(error("stop")));
+  EXPECT_FALSE(queue_.fail(error("too late")));
+  EXPECT_FALSE(waiting.done());
+  gate.set_value();
+  EXPECT_EQ(message_of(running), "");
+  EXPECT_EQ(message_of(waiting), "stop");
+}
+
+TEST_F(WorkQueueTest, AnIdleQueueReportsAFailureToo) {
+  queue_.fail(error("stop"));
+  while (failures_ == 0) std::this_thread::sleep_for(1ms);
+  EXPECT_EQ(message_of(push([] {})), "stop");
+  EXPECT_EQ(failures_, 1);
+}
+
+TEST_F(WorkQueueTest, WorkIsDestroyedBeforeItsEventIsDone) {
+  auto data = std::make_shared<int>(1);
+  const std::weak_ptr<int> watch = data;
+  const Event event = push([data = std::move(data)] {});
+  event.wait();
+  EXPECT_TRUE(watch.expired());
+}
+
+TEST_F(WorkQueueTest, TracesLabelOpAndTimes) {
+  struct Entry {
+    std::string label, op;
+    std::int64_t start, end;
+  };
+  std::vector<Entry> trace;
+  push([] {}, "not traced").wait();
+  queue_.set_trace([&](const std::string& label, std::string_view op, std::int64_t start, std::int64_t end) {
+    trace.push_back({label, std::string(op), start, end});
+  });
+  push([] { std::this_thread::sleep_for(2ms); }, "a");
+  push([] {}, "b").wait();
+  ASSERT_EQ(trace.size(), 2u);
+  EXPECT_EQ(trace[0].label, "a");
+  EXPECT_EQ(trace[0].op, "test");
+  EXPECT_GE(trace[0].end - trace[0].start, 2'000'000);
+  EXPECT_EQ(trace[1].label, "b");
+  EXPECT_LE(trace[0].end, trace[1].start);
+}
+
+TEST(WorkQueueDestructor, RunsWhatIsLeft) {
+  const test::Watchdog watchdog("a queue's destructor", 60s);
+  int ran = 0;
+  {
+    WorkQueue queue([](const std::exception_ptr&) {});
+    for (int i = 0; i < 10; ++i) queue.push("test", "x", [&](const std::string&) { ++ran; });
+  }
+  EXPECT_EQ(ran, 10);
+}
+
+}  // namespace
+}  // namespace trireme
