@@ -72,7 +72,7 @@ class Build:
         return result
 
     def link(self, test, first):
-        listed = self.run(["ninja", "-t", "commands", "-s", test])
+        listed = self.run(["ninja", "-t", "commands", "-s", f"tests/{test}"])
         steps = [step for step in listed.stdout.split(" && ") if f" -o tests/{test} " in step]
         if not steps:
             sys.exit(f"the build has no test {test}")
