@@ -1,0 +1,38 @@
+// DistributedDataParallel: wraps a model so that its gradients are means over the global batch.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "distributed/ddp/replica.h"
+
+namespace trireme {
+
+/// As PyTorch's class of that name. The model must outlive it and keep its parameters. Construction is collective, and so
+/// is every step of the job: all ranks wrap the same models in the same order.
+///
+/// Gradients are summed per shard, so the result has the same bits at any number of ranks (see DESIGN section 3).
+class DistributedDataParallel {
+ public:
+  /// `name` tells several models of one job apart in checkpoints.
+  DistributedDataParallel(nn::Module& model, DataParallelContext& context, std::string name = "model")
+      : model_(model), context_(context), replica_(std::make_shared<Replica>(model, context, std::move(name))) {
+    replica_->hook_parameters();
+    context_.replicas_.push_back(replica_);
+  }
+  ~DistributedDataParallel() { std::erase(context_.replicas_, replica_); }
+  DistributedDataParallel(const DistributedDataParallel&) = delete;
+  DistributedDataParallel& operator=(const DistributedDataParallel&) = delete;
+
+  Tensor operator()(const Tensor& x) { return model_.forward(x); }
+  nn::Module& module() { return model_; }
+  /// For an optimizer: its step() waits until the gradients are reduced.
+  ParameterList parameters() { return {replica_->parameters(), replica_}; }
+
+ private:
+  nn::Module& model_;
+  DataParallelContext& context_;
+  std::shared_ptr<Replica> replica_;
+};
+
+}  // namespace trireme
