@@ -43,8 +43,38 @@ MUTANTS = [
      "to[i] = root[i] * scale;", "to[i] = root[i] * scale + 0.0f;", TREE_TESTS),
     ("scaling before the sum", TREE,
      "out[i] = left[i] + right[i];", "out[i] = (left[i] * (1.0f / 3) + right[i] * (1.0f / 3)) * 3;", TREE_TESTS),
-    ("sum in double, rounded once", TREE,
-     "out[i] = left[i] + right[i];", "out[i] = float(double(left[i]) + double(right[i]) * (1 + 1e-9));", TREE_TESTS),
+    ("left fold inside a rank", SHARDS,
+     "  for (;;) {\n    Partial& top = stack_.back();\n",
+     "  if (stack_.size() > 1) {\n"
+     "    add_in_order(stack_[0].sum.data<float>(), stack_[0].sum.data<float>(), stack_[1].sum.data<float>(), count_);\n"
+     "    stack_.pop_back();\n"
+     "  }\n"
+     "  if (pushed_ < range_.size()) return;\n"
+     "  const auto nodes = maximal_subtrees(shards_, range_);\n"
+     "  stack_[0].node = nodes[0];\n"
+     "  for (std::size_t k = 1; k < nodes.size(); ++k) {\n"
+     "    stack_.push_back({nodes[k], Tensor::full({static_cast<std::int64_t>(count_)}, -0.0)});\n"
+     "  }\n"
+     "  return;\n"
+     "  for (;;) {\n    Partial& top = stack_.back();\n", REDUCER_TESTS),
+    ("every rank scales its own part", SHARDS,
+     "    for (const Partial& partial : stack_) partials.push_back(partial.sum.data<float>());\n",
+     "    for (const Partial& partial : stack_) {\n"
+     "      for (std::size_t i = 0; i < count_; ++i) partial.sum.data<float>()[i] *= scale;\n"
+     "      partials.push_back(partial.sum.data<float>());\n"
+     "    }\n"
+     "    scale = 1;\n", REDUCER_TESTS),
+    ("mean of the ranks' means", SHARDS,
+     "ordered_all_reduce(comm_, shards_, std::move(partials), count_, scale,",
+     "ordered_all_reduce(comm_, shards_, std::move(partials), count_, 1.0f / float(range_.size() * comm_.size()),",
+     REDUCER_TESTS),
+    ("what a shard left behind is summed again", REDUCER,
+     "std::fill(leaf + from, leaf + end, 0.0f);", "(void)end;", REDUCER_TESTS),
+    ("unused here is taken for unused everywhere", REDUCER,
+     "const bool used = sum.data<float>()[plan.elements + slot] > 0;",
+     "const bool used = bucket.ready[slot] && sum.data<float>()[plan.elements + slot] > 0;", REDUCER_TESTS),
+    ("unused is taken for a gradient of zeros", REDUCER,
+     "const bool used = sum.data<float>()[plan.elements + slot] > 0;", "const bool used = true;", REDUCER_TESTS),
 ]
 
 
