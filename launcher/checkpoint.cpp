@@ -24,7 +24,7 @@ constexpr int kDifferent = 1;  // the exit code of `diff`, as of the tool of tha
 
 struct NumberField {
   const char* name;
-  std::int64_t JobState::* member;
+  std::int64_t JobState::*member;
 };
 constexpr NumberField kNumbers[] = {{"step", &JobState::step},
                                     {"shards", &JobState::shards},
@@ -33,7 +33,7 @@ constexpr NumberField kNumbers[] = {{"step", &JobState::step},
                                     {"dataset_size", &JobState::dataset_size}};
 struct TextField {
   const char* name;
-  std::string JobState::* member;
+  std::string JobState::*member;
 };
 constexpr TextField kTexts[] = {{"run_id", &JobState::run_id},
                                 {"model", &JobState::model},
@@ -45,7 +45,8 @@ constexpr const char* kPrefix = "trireme.";  // of our entries in a plain file's
 
 SafetensorsMetadata metadata_of(const JobState& job) {
   SafetensorsMetadata metadata = {{"format", "pt"}};
-  for (const auto& field : kNumbers) metadata[kPrefix + std::string(field.name)] = std::to_string(job.*field.member);
+  for (const auto& field : kNumbers)
+    metadata[kPrefix + std::string(field.name)] = std::to_string(job.*field.member);
   for (const auto& field : kTexts) metadata[kPrefix + std::string(field.name)] = job.*field.member;
   metadata[kPrefix + std::string(kSeed)] = std::to_string(job.seed);
   return metadata;
@@ -98,13 +99,15 @@ std::uint64_t bytes_in(const std::vector<TensorSlot>& tensors) {
 }
 
 int list(const std::string& directory) {
+  const std::vector<fs::path> found = checkpoints_at(directory);
   fmt::print("{:>10}  {:>14}  {:>7}  {:<16}  {}\n", "step", "bytes", "tensors", "run", "path");
-  for (const fs::path& path : checkpoints_at(directory)) {
+  for (const fs::path& path : found) {
     const CheckpointStore store = store_at(path.parent_path());
     try {
       const JobState job = store.read_state(path);
       const auto tensors = store.tensors(path);
-      fmt::print("{:>10}  {:>14}  {:>7}  {:<16}  {}\n", job.step, bytes_in(tensors), tensors.size(), job.run_id, path.string());
+      fmt::print("{:>10}  {:>14}  {:>7}  {:<16}  {}\n", job.step, bytes_in(tensors), tensors.size(),
+                 job.run_id, path.string());
     } catch (const Error& error) {
       fmt::print("{:>10}  {}\n", "damaged", error.what());
     }
@@ -118,7 +121,8 @@ int verify(const std::string& directory) {
     const CheckpointStore store = store_at(path.parent_path());
     const auto damage = store.verify(path);
     for (const std::string& line : damage) fmt::print(stderr, "trireme: {}\n", line);
-    if (damage.empty()) fmt::print("{}: sound, {} bytes of tensors\n", path.string(), bytes_in(store.tensors(path)));
+    if (damage.empty())
+      fmt::print("{}: sound, {} bytes of tensors\n", path.string(), bytes_in(store.tensors(path)));
     sound &= damage.empty();
   }
   return static_cast<int>(sound ? ExitCode::kDone : ExitCode::kCheckpoint);
@@ -134,7 +138,8 @@ int inspect(const std::string& directory) {
   for (const auto& field : kTexts) fmt::print("{}: {}\n", field.name, job.*field.member);
   const auto tensors = store.tensors(path);
   fmt::print("tensors: {}, {} bytes\n", tensors.size(), bytes_in(tensors));
-  for (const auto& tensor : tensors) fmt::print("  {} {}\n", tensor.name, text_of(tensor.dtype, tensor.shape));
+  for (const auto& tensor : tensors)
+    fmt::print("  {} {}\n", tensor.name, text_of(tensor.dtype, tensor.shape));
   return 0;
 }
 
@@ -152,9 +157,12 @@ OwnedTensors tensors_at(const std::string& text) {
 std::string element_text(const TensorSlot& tensor, std::size_t index) {
   return visit_dtype(tensor.dtype, [&]<class T>(T value) {
     std::memcpy(&value, tensor.data + index * sizeof value, sizeof value);
-    if constexpr (std::is_same_v<T, float>) return fmt::format("{} ({:#010x})", value, std::bit_cast<std::uint32_t>(value));
-    else if constexpr (std::is_same_v<T, double>) return fmt::format("{} ({:#018x})", value, std::bit_cast<std::uint64_t>(value));
-    else return fmt::format("{}", value);
+    if constexpr (std::is_same_v<T, float>)
+      return fmt::format("{} ({:#010x})", value, std::bit_cast<std::uint32_t>(value));
+    else if constexpr (std::is_same_v<T, double>)
+      return fmt::format("{} ({:#018x})", value, std::bit_cast<std::uint64_t>(value));
+    else
+      return fmt::format("{}", value);
   });
 }
 
@@ -180,9 +188,10 @@ std::optional<std::string> difference(const TensorSlot& a, const TensorSlot& b) 
       first = i;
       ++different;
     }
-  return fmt::format("tensor '{}' {}: element {} {} is {} in the first, {} in the second; {} of {} elements differ", a.name,
-                     text_of(a.dtype, a.shape), first, text_of(coordinates(a.shape, static_cast<std::int64_t>(first))),
-                     element_text(a, first), element_text(b, first), different, count);
+  return fmt::format(
+      "tensor '{}' {}: element {} {} is {} in the first, {} in the second; {} of {} elements differ", a.name,
+      text_of(a.dtype, a.shape), first, text_of(coordinates(a.shape, static_cast<std::int64_t>(first))),
+      element_text(a, first), element_text(b, first), different, count);
 }
 
 int diff(const std::string& first, const std::string& second) {
@@ -205,7 +214,11 @@ int diff(const std::string& first, const std::string& second) {
 
 int export_to(const std::string& directory, const std::string& file) {
   const OwnedTensors owned = tensors_at(directory);
-  write_safetensors(file, owned.tensors, owned.metadata);
+  try {
+    write_safetensors(file, owned.tensors, owned.metadata);
+  } catch (const FileError& error) {
+    fail(ExitCode::kUsage, "{}: choose another file to export to", error.what());
+  }
   fmt::print("{}: {} tensors, {} bytes\n", file, owned.tensors.size(), bytes_in(owned.tensors));
   return 0;
 }
@@ -223,35 +236,42 @@ int import_from(const std::string& directory, const std::string& file, std::opti
   run_local_ranks(1, std::chrono::hours(1), [&](Communicator& comm) {
     store.save(comm, job, owned.tensors, std::numeric_limits<int>::max());
   });
-  fmt::print("{}: {} tensors, {} bytes\n", store.list().back().path.string(), owned.tensors.size(), bytes_in(owned.tensors));
+  fmt::print("step {} in '{}': {} tensors, {} bytes\n", job.step, directory, owned.tensors.size(),
+             bytes_in(owned.tensors));
   return 0;
 }
 
 }  // namespace
 
 int checkpoint_main(int argc, char** argv) {
-  CLI::App app("Look at checkpoints, check them, and turn them into plain safetensors files and back.", "trireme checkpoint");
+  CLI::App app("Look at checkpoints, check them, and turn them into plain safetensors files and back.",
+               "trireme checkpoint");
   app.require_subcommand(1);
   std::string directory, second;
   std::optional<std::int64_t> step;
   int result = 0;
   const auto add = [&](const char* name, const char* what, const std::function<int()>& run) {
     CLI::App* command = app.add_subcommand(name, what);
-    command->add_option("dir", directory, "a store (its newest step counts) or one step-NNNNNNNN in it")->required();
+    command->add_option("dir", directory, "a store (its newest step counts) or one step-NNNNNNNN in it")
+        ->required();
     command->callback([&result, run] { result = run(); });
     return command;
   };
   add("list", "print the committed checkpoints", [&] { return list(directory); });
   add("verify", "check every byte; exit 4 if any is damaged", [&] { return verify(directory); });
   add("inspect", "print the state of the job and the tensors", [&] { return inspect(directory); });
-  add("diff", "name the first differing tensor and element; exit 1 if there is one", [&] { return diff(directory, second); })
-      ->add_option("other", second, "the other checkpoint, or a plain file")->required();
+  add("diff", "name the first differing tensor and element; exit 1 if there is one",
+      [&] { return diff(directory, second); })
+      ->add_option("other", second, "the other checkpoint, or a plain file")
+      ->required();
   add("export", "write one plain safetensors file", [&] { return export_to(directory, second); })
-      ->add_option("file", second, "the file to write")->required();
+      ->add_option("file", second, "the file to write")
+      ->required();
   CLI::App* import = add("import", "make a checkpoint of one plain safetensors file",
                          [&] { return import_from(directory, second, step); });
   import->add_option("file", second, "the file to read")->required();
-  import->add_option("--step", step, "finished steps (default: what the file says, else 0)")->check(CLI::NonNegativeNumber);
+  import->add_option("--step", step, "finished steps (default: what the file says, else 0)")
+      ->check(CLI::NonNegativeNumber);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
