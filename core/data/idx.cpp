@@ -55,7 +55,7 @@ std::vector<std::uint8_t> read_values(ByteSource& source, Wide expected) {
   std::vector<std::uint8_t> values;
   while (values.size() < expected) {
     const std::size_t done = values.size();
-    const Wide next = std::max<Wide>(std::size_t{1} << 20, Wide{2} * done);
+    const Wide next = std::max<Wide>(std::size_t{1} << 16, Wide{2} * done);
     const std::size_t target = static_cast<std::size_t>(std::min(next, expected));
     values.reserve(target);  // exactly, so that a finished array wastes nothing
     values.resize(target);

@@ -95,19 +95,22 @@ void Loader::work(const std::stop_token& stop) {
   ready_.notify_one();
 }
 
-/// Asks for the next request; an error takes the place of its batch.
+/// Asks for the next request; an error takes the place of its batch and ends the requests.
 std::optional<Request> Loader::ask() {
-  std::optional<Request> request;
+  // Two returns rather than one result that the call assigns to: GCC 12 at -O1 and above loses the initial
+  // nullopt of such a result when the call throws.
   try {
-    request = next_request_();
+    std::optional<Request> request = next_request_();
+    if (request) ++issued_;
+    else ended_ = true;
+    return request;
   } catch (...) {
     Slot& slot = slot_of(issued_++);
     slot.error = std::current_exception();
     slot.ready = true;
+    ended_ = true;
+    return std::nullopt;
   }
-  if (request) ++issued_;
-  else ended_ = true;
-  return request;
 }
 
 void Loader::prepare(const Request& request, const std::stop_token& stop, Slot& slot,

@@ -20,14 +20,15 @@ Manifest read_manifest(const FileSystem& files, const fs::path& checkpoint) {
   const fs::path path = checkpoint / kManifestName;
   const FileStatus status = files.status(path);
   if (status.kind == FileKind::kMissing)
-    fail(ExitCode::kCheckpoint, "'{}' is not a checkpoint: it has no {}", checkpoint.string(), kManifestName);
+    fail(ExitCode::kCheckpoint, "'{}' does not exist: not a checkpoint", path.string());
   if (status.kind != FileKind::kFile) fail(ExitCode::kCheckpoint, "'{}' is not a regular file", path.string());
   if (status.size > kMaxManifest)
     fail(ExitCode::kCheckpoint, "'{}' has {} bytes, a manifest at most {}", path.string(), status.size, kMaxManifest);
   std::string bytes(status.size, '\0');
   files.read(path, 0, std::as_writable_bytes(std::span(bytes)));
-  Manifest manifest = decode_manifest(bytes, "'" + path.string() + "'");
-  check_complete(manifest, "'" + path.string() + "'");
+  const std::string where = fmt::format("'{}'", path.string());
+  Manifest manifest = decode_manifest(bytes, where);
+  check_complete(manifest, where);
   return manifest;
 }
 
