@@ -41,7 +41,7 @@ std::atomic<int>& stop_signal() {
 }
 
 Job::Job(int argc, char** argv, const JobOptions& defaults)
-    : runtime_(JobRuntime::from_main(parse_options(argc, argv, defaults))), options_(runtime_->options()) {
+    : runtime_(JobRuntime::from_main(argc, argv, defaults)), options_(runtime_->options()) {
   comm_ = &runtime_->comm();
   start();
 }
@@ -53,7 +53,6 @@ Job::Job(const JobOptions& options, Communicator& comm) : options_(options) {
 
 Job::~Job() {
   if (auto* host = dynamic_cast<HostCommunicator*>(comm_)) host->set_trace({});
-  nn::statistics_sink() = nullptr;
   try {
     timing_->trace.close();
   } catch (const Error& error) {
@@ -163,6 +162,8 @@ void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
   loader_ = std::make_unique<Loader>(std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset),
                                      Sampler(options_.seed(), dataset_size_, true), loader, next_request);
 }
+
+Job::Steps::~Steps() { job_.loader_.reset(); }
 
 bool Job::begin_step() {
   if (step_ >= total_steps_) {
