@@ -11,7 +11,7 @@
 #include <string>
 #include <thread>
 
-#include "core/metrics/output_file.h"
+#include "core/metrics/file_writer.h"
 #include "kernels/error.h"
 
 namespace trireme {
@@ -110,7 +110,7 @@ void run_gnuplot(std::string_view script, const std::filesystem::path& picture,
                  std::chrono::milliseconds deadline) {
   const MemoryFile input(script);
   const MemoryFile errors;
-  OutputFile output(fmt::format("{}.{}.tmp", picture.string(), getpid()), OutputFile::Mode::kDraft);
+  FileWriter output(fmt::format("{}.{}.tmp", picture.string(), getpid()), FileWriter::Mode::kDraft);
   int status = 0;
   const pid_t child = spawn(picture, input.descriptor(), output.descriptor(), errors.descriptor());
   if (!wait_for(child, deadline, status)) {

@@ -128,10 +128,10 @@ void read_metrics(const std::filesystem::path& path, const std::function<void(co
 }
 
 JsonlWriter::JsonlWriter(std::filesystem::path path)
-    : file_(std::move(path), OutputFile::Mode::kTruncate), last_step_(kNoStep) {}
+    : file_(std::move(path), FileWriter::Mode::kTruncate), last_step_(kNoStep) {}
 
 JsonlWriter::JsonlWriter(std::filesystem::path path, std::int64_t resume_step)
-    : file_(std::move(path), OutputFile::Mode::kAppend), last_step_(resume_step) {
+    : file_(std::move(path), FileWriter::Mode::kAppend), last_step_(resume_step) {
   if (!std::filesystem::is_regular_file(file_.path())) return;
   const Scan kept = scan_metrics(file_.path(), [&](const Record& r) { return *r.step() <= resume_step; });
   if (std::filesystem::file_size(file_.path()) > static_cast<std::uintmax_t>(kept.end)) {

@@ -12,7 +12,7 @@
 #include <variant>
 #include <vector>
 
-#include "core/metrics/output_file.h"
+#include "core/metrics/file_writer.h"
 
 namespace trireme {
 
@@ -74,7 +74,7 @@ class JsonlWriter {
   const std::filesystem::path& path() const { return file_.path(); }
 
  private:
-  OutputFile file_;
+  FileWriter file_;
   std::int64_t last_step_;
 };
 

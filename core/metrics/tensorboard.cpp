@@ -107,7 +107,7 @@ std::string group_tag(std::string_view key) {
 
 TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& directory,
                                      std::optional<std::int64_t> resume_step)
-    : file_(events_path(directory), OutputFile::Mode::kNew) {
+    : file_(events_path(directory), FileWriter::Mode::kNew) {
   append_event(make_event(now(), 0).text(event::kFileVersion, "brain.Event:2").bytes());
   if (resume_step) {
     // TensorBoard drops what it has at this step and later when it reads such a start.

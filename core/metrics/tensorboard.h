@@ -10,7 +10,7 @@
 #include <string_view>
 
 #include "core/metrics/jsonl.h"
-#include "core/metrics/output_file.h"
+#include "core/metrics/file_writer.h"
 
 namespace trireme {
 
@@ -50,7 +50,7 @@ class TensorBoardWriter {
  private:
   void append_event(std::string_view event);
 
-  OutputFile file_;
+  FileWriter file_;
   std::string pending_;  ///< framed records that the file does not have yet
   std::chrono::steady_clock::time_point last_flush_;
 };

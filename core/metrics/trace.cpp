@@ -6,7 +6,7 @@
 #include <fstream>
 #include <limits>
 
-#include "core/metrics/output_file.h"
+#include "core/metrics/file_writer.h"
 #include "core/metrics/text.h"
 #include "kernels/error.h"
 
@@ -144,7 +144,7 @@ void Trace::close() {
     dropped += shard.dropped;
   }
   std::lock_guard tracks_lock(tracks_mutex_);
-  OutputFile file(path_.string() + ".tmp", OutputFile::Mode::kDraft);
+  FileWriter file(path_.string() + ".tmp", FileWriter::Mode::kDraft);
   std::string text = header(dropped);
   for (Shard& shard : shards_) {
     std::lock_guard lock(shard.mutex);

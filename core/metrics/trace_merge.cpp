@@ -1,7 +1,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "core/metrics/output_file.h"
+#include "core/metrics/file_writer.h"
 #include "core/metrics/trace.h"
 #include "kernels/error.h"
 
@@ -73,7 +73,7 @@ std::int64_t shift_ns(const Clock& clock, const Clock& reference) {
 void merge_traces(std::span<const std::filesystem::path> files, const std::filesystem::path& merged) {
   TRIREME_CHECK(!files.empty(), "no trace files to merge into {}", merged.string());
   const Clock reference = RankFile(files.front()).clock();
-  OutputFile out(merged.string() + ".tmp", OutputFile::Mode::kDraft);
+  FileWriter out(merged.string() + ".tmp", FileWriter::Mode::kDraft);
   std::string text = R"({"displayTimeUnit":"ms","traceEvents":[)";
   const char* separator = "\n";
   for (const std::filesystem::path& path : files) {

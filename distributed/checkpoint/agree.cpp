@@ -26,7 +26,8 @@ std::vector<std::string> gather(Communicator& comm, const std::string& mine, con
 
 }  // namespace
 
-std::vector<std::string> agree(Communicator& comm, const std::string& label, const std::function<std::string()>& work) {
+std::vector<std::string> agree(Communicator& comm, const std::string& label,
+                               const std::function<std::string()>& work) {
   // One byte of exit code, then the result or the error's text.
   std::string mine(1, static_cast<char>(ExitCode::kDone));
   try {

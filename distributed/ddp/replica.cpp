@@ -55,7 +55,10 @@ void Replica::hook_parameters() {
   }
 }
 
-void Replica::begin_step() { finished_ = false; }
+void Replica::begin_step(std::int64_t step) {
+  step_ = step;
+  finished_ = false;
+}
 
 void Replica::begin_shard(float weight) {
   weight_ = weight;
@@ -85,7 +88,9 @@ void Replica::finish() {
   if (finished_) return;
   finished_ = true;
   statistics_.launch(1);
-  reducer_.finish();
+  if (const std::string bad = reducer_.finish(); !bad.empty())
+    throw AgreedError(ExitCode::kNonFinite, fmt::format("step {}: {}; lower --lr, use --clip-norm, or look at the data of this step; "
+                                                        "parameters are those before the step", step_, bad));
   statistics_.finish();
   apply_statistics();
 }

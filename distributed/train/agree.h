@@ -9,13 +9,7 @@
 
 namespace trireme {
 
-/// An error that every rank throws alike; rank 0 alone says it.
-class AgreedError : public Error {
- public:
-  using Error::Error;
-};
-
-/// Runs `fn` on this rank; collective. If it failed on any rank, throws the error of the lowest such rank on all.
+/// Runs `fn` on this rank; collective. If it failed on any rank, throws that of the lowest such rank on all, as AgreedError.
 void agree(Communicator& comm, const std::function<void()>& fn);
 
 /// Rank 0's text for everyone; collective.

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "core/metrics/curves.h"
+#include "kernels/error.h"
 
 namespace trireme {
 

@@ -1,4 +1,4 @@
-#include "core/metrics/output_file.h"
+#include "core/metrics/file_writer.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -18,14 +18,14 @@ namespace {
   fail(ExitCode::kUsage, "cannot {} {}: {}", what, path.string(), std::strerror(error));
 }
 
-int mode_flags(OutputFile::Mode mode) {
+int mode_flags(FileWriter::Mode mode) {
   switch (mode) {
-    case OutputFile::Mode::kNew:
+    case FileWriter::Mode::kNew:
       return O_EXCL;
-    case OutputFile::Mode::kTruncate:
-    case OutputFile::Mode::kDraft:
+    case FileWriter::Mode::kTruncate:
+    case FileWriter::Mode::kDraft:
       return O_TRUNC;
-    case OutputFile::Mode::kAppend:
+    case FileWriter::Mode::kAppend:
       return 0;
   }
   return 0;
@@ -33,7 +33,7 @@ int mode_flags(OutputFile::Mode mode) {
 
 }  // namespace
 
-OutputFile::OutputFile(std::filesystem::path path, Mode mode)
+FileWriter::FileWriter(std::filesystem::path path, Mode mode)
     : path_(std::move(path)), draft_(mode == Mode::kDraft) {
   std::error_code error;
   if (path_.has_parent_path()) std::filesystem::create_directories(path_.parent_path(), error);
@@ -42,12 +42,12 @@ OutputFile::OutputFile(std::filesystem::path path, Mode mode)
   if (fd_ < 0) fail_errno(path_, "open", errno);
 }
 
-OutputFile::~OutputFile() {
+FileWriter::~FileWriter() {
   ::close(fd_);
   if (draft_) unlink(path_.c_str());
 }
 
-void OutputFile::write(std::string_view bytes) {
+void FileWriter::write(std::string_view bytes) {
   struct stat before {};
   const bool regular = fstat(fd_, &before) == 0 && S_ISREG(before.st_mode);
   while (!bytes.empty()) {
@@ -63,15 +63,15 @@ void OutputFile::write(std::string_view bytes) {
   }
 }
 
-void OutputFile::truncate(std::int64_t size) {
+void FileWriter::truncate(std::int64_t size) {
   if (ftruncate(fd_, size) != 0) fail_errno(path_, "truncate", errno);
 }
 
-void OutputFile::sync() {
+void FileWriter::sync() {
   if (fsync(fd_) != 0) fail_errno(path_, "flush", errno);
 }
 
-void OutputFile::rename(const std::filesystem::path& to) {
+void FileWriter::rename(const std::filesystem::path& to) {
   std::error_code error;
   std::filesystem::rename(path_, to, error);
   if (error)

@@ -9,7 +9,7 @@ namespace trireme {
 
 /// Owns one open file descriptor. One thread at a time. Failures are Error(kUsage) naming the path
 /// and the system's reason.
-class OutputFile {
+class FileWriter {
  public:
   enum class Mode {
     kNew,       ///< fails when the file is there
@@ -19,10 +19,10 @@ class OutputFile {
   };
 
   /// Makes missing parent folders first.
-  OutputFile(std::filesystem::path path, Mode mode);
-  ~OutputFile();
-  OutputFile(const OutputFile&) = delete;
-  OutputFile& operator=(const OutputFile&) = delete;
+  FileWriter(std::filesystem::path path, Mode mode);
+  ~FileWriter();
+  FileWriter(const FileWriter&) = delete;
+  FileWriter& operator=(const FileWriter&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
   int descriptor() const { return fd_; }
