@@ -88,7 +88,6 @@ void Loader::work(const std::stop_token& stop) {
     }
     lock.lock();
     slot.ready = true;
-    if (slot.error) ended_ = true;
     ready_.notify_one();
   }
   room_.notify_all();

@@ -85,7 +85,7 @@ TEST(OpenDataset, RefusesWhatItDoesNotUnderstand) {
                  [&] { open_dataset(spec, Split::kTrain); });
   for (const char* numbers : {"1", "1,2,3,4", "1,2,3,4,5,6", "1,2,3,4,", "0,2,3,4,5", "1,2,3,4,-5", "1,2,x,4,5",
                               "1,2,3,4,5 ", "1,2,3,4,99999999999999999999", "1048576,1048576,1048576,2,2",
-                              "1,8,8,100000000,5", "4294967296,4294967296,1,1,1"})
+                              "1,8,8,100000000,5", "4294967296,4294967296,1,1,1", "1,4294967296,4294967296,1,1"})
     expect_error(ExitCode::kUsage, {numbers, "C,H,W,classes,count"},
                  [&] { open_dataset(std::string("synthetic:") + numbers, Split::kTrain); });
   expect_error(ExitCode::kData, {"/no/such/place"}, [] { open_dataset("idx:/no/such/place", Split::kTrain); });

@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -155,6 +156,16 @@ TEST(IdxDataset, ConstantImagesStayFinite) {
   const Normalization normalization = measure(Bytes(12, 51), 1);
   EXPECT_DOUBLE_EQ(normalization.mean[0], 0.2);
   EXPECT_EQ(normalization.stddev[0], 1.0);
+}
+
+TEST(IdxDataset, MeasuresMorePixelsThan64BitsSquare) {
+  Bytes pixels(40 << 20);
+  std::fill(pixels.begin(), pixels.begin() + (20 << 20), std::uint8_t{255});
+  const Normalization normalization = measure(pixels, 2);
+  EXPECT_EQ(normalization.mean, (std::vector<double>{0.5, 0.5}));
+  const Normalization grey = measure(pixels, 1);
+  EXPECT_EQ(grey.mean[0], 0.5);
+  EXPECT_EQ(grey.stddev[0], 0.5);
 }
 
 TEST(IdxDataset, NamesWhatIsMissing) {
