@@ -4,7 +4,7 @@
 
 #include "core/ops/ops.h"
 #include "distributed/comm/host_communicator.h"
-#include "distributed/train/agree.h"
+#include "distributed/comm/agree.h"
 #include "distributed/train/digest.h"
 #include "distributed/train/run.h"
 
@@ -67,7 +67,7 @@ void Job::start() {
   checkpoints_ = std::make_unique<JobCheckpoints>(*comm_, options_, OutputPaths(options_).checkpoints);
   if (options_.shards() == 0)
     options_.set_shards(checkpoints_->resumed() ? checkpoints_->resumed()->shards : world_size());
-  agree(*comm_, [&] {
+  agree(*comm_, "options", [&] {
     validate(options_, world_size());
     timing_ = options_.trace().empty() ? std::make_shared<Timing>() : std::make_shared<Timing>(options_.trace(), rank());
   });
@@ -75,7 +75,7 @@ void Job::start() {
   reducer_options_ = reducer_options_of(options_);
   nn::manual_seed(options_.seed());
   step_sum_ = std::make_unique<ShardSum>(*comm_, shards_, kStepSumSize, reducer_options_.reduction, "loss");
-  agree(*comm_, [&] {
+  agree(*comm_, "outputs", [&] {
     if (!is_root()) return;
     const auto& resumed = checkpoints_->resumed();
     reporter_ = std::make_unique<Reporter>(options_, resumed ? std::optional(resumed->step) : std::nullopt);
@@ -137,7 +137,7 @@ void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
   total_steps_ = options_.has_steps() ? options_.steps() : per_epoch * (options_.has_epochs() ? options_.epochs() : 1);
   epochs_ = (total_steps_ + per_epoch - 1) / per_epoch;
   const JobState now = job_state();
-  agree(*comm_, [&] { checkpoints_->check_same_job(now); });
+  agree(*comm_, "same job", [&] { checkpoints_->check_same_job(now); });
   if (checkpoints_->resumed()) {
     checkpoints_->load(state());
     step_ = saved_step_ = checkpoints_->resumed()->step;
