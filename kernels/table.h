@@ -108,7 +108,7 @@ void set_threads(int threads);
 int threads();
 
 /// Versions of the libraries behind the CPU's kernels, and the kind of CPU they found.
-std::string kernel_libraries();
+const std::string& kernel_libraries();
 
 /// Throws Error(kUsage) if this CPU lacks the instruction set that the kernels were compiled for.
 void check_cpu();
