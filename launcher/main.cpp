@@ -22,6 +22,7 @@ struct Command {
 constexpr std::array kCommands = {
     Command{"launch", launch_main, "start a program on N ranks, supervise it, restart it on what is left"},
     Command{"doctor", doctor_main, "check whether this machine can train, and measure it"},
+    Command{"checkpoint", checkpoint_main, "list, verify, inspect, diff, export and import checkpoints"},
     Command{"rank-guard", rank_guard_main, ""},
     Command{"selftest-mpi", selftest_mpi_main, ""},
 };

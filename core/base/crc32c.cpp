@@ -40,7 +40,7 @@ std::uint64_t load_little_endian(const unsigned char* bytes) {
 
 #if defined(__x86_64__)
 __attribute__((target("sse4.2"))) std::uint32_t crc32c_by_instruction(const void* data, std::size_t size,
-                                                                       std::uint32_t seed) {
+                                                                      std::uint32_t seed) {
   const auto* bytes = static_cast<const unsigned char*>(data);
   std::uint64_t crc = ~seed;
   for (; size >= 8; size -= 8, bytes += 8) {

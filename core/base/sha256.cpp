@@ -20,7 +20,8 @@ Sha256::Sha256(Sha256&&) noexcept = default;
 Sha256& Sha256::operator=(Sha256&&) noexcept = default;
 
 void Sha256::update(const void* data, std::size_t size) {
-  TRIREME_CHECK(EVP_DigestUpdate(state_->context, data, size) == 1, "sha256: OpenSSL failed to hash {} bytes", size);
+  TRIREME_CHECK(EVP_DigestUpdate(state_->context, data, size) == 1, "sha256: OpenSSL failed to hash {} bytes",
+                size);
 }
 
 std::string Sha256::hex() const {

@@ -38,7 +38,8 @@ class FaultyFileSystem : public FileSystem {
   void remove(const std::filesystem::path& path) override;
   std::vector<std::string> list(const std::filesystem::path& path) const override;
   FileStatus status(const std::filesystem::path& path) const override;
-  void read(const std::filesystem::path& path, std::uint64_t offset, std::span<std::byte> bytes) const override;
+  void read(const std::filesystem::path& path, std::uint64_t offset,
+            std::span<std::byte> bytes) const override;
 
  private:
   class Writer;

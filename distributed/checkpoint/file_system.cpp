@@ -139,8 +139,8 @@ void RealFileSystem::read(const fs::path& path, std::uint64_t offset, std::span<
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) throw FileError("read", path, errno);
     if (count == 0)
-      fail(ExitCode::kCheckpoint, "cannot read '{}': it ends at byte {}, {} more were expected", path.string(), offset,
-           bytes.size());
+      fail(ExitCode::kCheckpoint, "cannot read '{}': it ends at byte {}, {} more were expected",
+           path.string(), offset, bytes.size());
     bytes = bytes.subspan(static_cast<std::size_t>(count));
     offset += static_cast<std::uint64_t>(count);
   }

@@ -42,8 +42,8 @@ class OutputFile {
   virtual void close() = 0;
 };
 
-/// Every operation throws FileError when it fails. No symbolic link is followed in the last part of a path, but by
-/// list and sync_dir. Thread-safe.
+/// Every operation throws FileError when it fails. No symbolic link is followed in the last part of a path,
+/// but by list and sync_dir. Thread-safe.
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
@@ -65,7 +65,8 @@ class FileSystem {
   /// kMissing where there is nothing.
   virtual FileStatus status(const std::filesystem::path& path) const = 0;
   /// Fills `bytes` from `offset` of a regular file; a file that ends earlier is an error.
-  virtual void read(const std::filesystem::path& path, std::uint64_t offset, std::span<std::byte> bytes) const = 0;
+  virtual void read(const std::filesystem::path& path, std::uint64_t offset,
+                    std::span<std::byte> bytes) const = 0;
 };
 
 /// The machine's file system (POSIX).
@@ -79,7 +80,8 @@ class RealFileSystem : public FileSystem {
   void remove(const std::filesystem::path& path) override;
   std::vector<std::string> list(const std::filesystem::path& path) const override;
   FileStatus status(const std::filesystem::path& path) const override;
-  void read(const std::filesystem::path& path, std::uint64_t offset, std::span<std::byte> bytes) const override;
+  void read(const std::filesystem::path& path, std::uint64_t offset,
+            std::span<std::byte> bytes) const override;
 };
 
 }  // namespace trireme

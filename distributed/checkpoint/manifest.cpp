@@ -78,8 +78,8 @@ void check_files(const Manifest& manifest, const std::string& where) {
       fail(ExitCode::kCheckpoint, "{}: '{}' cannot name a file, or names two", where, file.name);
     const std::uint64_t blocks = file.size / kBlockBytes + (file.size % kBlockBytes != 0);
     if (file.crcs.size() != blocks)
-      fail(ExitCode::kCheckpoint, "{}: file '{}' of {} bytes has {} block checksums, not {}", where, file.name,
-           file.size, file.crcs.size(), blocks);
+      fail(ExitCode::kCheckpoint, "{}: file '{}' of {} bytes has {} block checksums, not {}", where,
+           file.name, file.size, file.crcs.size(), blocks);
   }
 }
 
@@ -89,27 +89,29 @@ void check_tensor(const Manifest& manifest, const TensorRecord& tensor, const st
                   std::vector<Ranges>& used) {
   const std::int64_t bytes = bytes_of(tensor.dtype, tensor.shape);
   if (bytes < 0)
-    fail(ExitCode::kCheckpoint, "{}: tensor '{}' has the impossible shape {}", where, tensor.name, text_of(tensor.shape));
+    fail(ExitCode::kCheckpoint, "{}: tensor '{}' has the impossible shape {}", where, tensor.name,
+         text_of(tensor.shape));
   const std::uint64_t element = size_of(tensor.dtype), elements = static_cast<std::uint64_t>(bytes) / element;
   std::uint64_t covered = 0;
   for (const Piece& piece : tensor.pieces) {
     if (piece.begin != covered || piece.end < piece.begin || piece.end > elements)
-      fail(ExitCode::kCheckpoint, "{}: tensor '{}' of {} elements is covered up to {}, then comes the piece [{}, {})",
-           where, tensor.name, elements, covered, piece.begin, piece.end);
+      fail(ExitCode::kCheckpoint,
+           "{}: tensor '{}' of {} elements is covered up to {}, then comes the piece [{}, {})", where,
+           tensor.name, elements, covered, piece.begin, piece.end);
     covered = piece.end;
     if (piece.file >= manifest.files.size())
-      fail(ExitCode::kCheckpoint, "{}: tensor '{}' lies in file number {} of {}", where, tensor.name, piece.file,
-           manifest.files.size());
+      fail(ExitCode::kCheckpoint, "{}: tensor '{}' lies in file number {} of {}", where, tensor.name,
+           piece.file, manifest.files.size());
     const FileRecord& file = manifest.files[piece.file];
     const std::uint64_t size = (piece.end - piece.begin) * element;
     if (piece.offset > file.size || size > file.size - piece.offset)
-      fail(ExitCode::kCheckpoint, "{}: tensor '{}' needs {} bytes at {} of '{}', which has {}", where, tensor.name,
-           size, piece.offset, file.name, file.size);
+      fail(ExitCode::kCheckpoint, "{}: tensor '{}' needs {} bytes at {} of '{}', which has {}", where,
+           tensor.name, size, piece.offset, file.name, file.size);
     if (size > 0) used[piece.file].emplace_back(piece.offset, piece.offset + size, &tensor);
   }
   if (covered != elements || tensor.pieces.empty())
-    fail(ExitCode::kCheckpoint, "{}: tensor '{}' has {} elements, only {} are in a file", where, tensor.name, elements,
-         covered);
+    fail(ExitCode::kCheckpoint, "{}: tensor '{}' has {} elements, only {} are in a file", where, tensor.name,
+         elements, covered);
 }
 
 }  // namespace
@@ -145,7 +147,8 @@ std::string encode_manifest(const Manifest& manifest, std::uint32_t version) {
 
 Manifest decode_manifest(std::string_view bytes, const std::string& where) {
   if (bytes.size() < kSealBytes)
-    fail(ExitCode::kCheckpoint, "{}: only {} bytes long, the checksum alone needs {}", where, bytes.size(), kSealBytes);
+    fail(ExitCode::kCheckpoint, "{}: only {} bytes long, the checksum alone needs {}", where, bytes.size(),
+         kSealBytes);
   const std::string_view message = bytes.substr(0, bytes.size() - kSealBytes);
   if (bytes.substr(message.size()) != seal_of(message))
     fail(ExitCode::kCheckpoint, "{}: damaged: its {} bytes do not match their checksum", where, bytes.size());
@@ -153,13 +156,15 @@ Manifest decode_manifest(std::string_view bytes, const std::string& where) {
   if (message.size() > INT32_MAX || !in.ParseFromArray(message.data(), static_cast<int>(message.size())))
     fail(ExitCode::kCheckpoint, "{}: its {} bytes are not a manifest", where, bytes.size());
   if (in.format_version() != kManifestVersion)
-    fail(ExitCode::kCheckpoint, "{}: has format version {}, this program reads {}; use the version that wrote it", where,
+    fail(ExitCode::kCheckpoint,
+         "{}: has format version {}, this program reads {}; use the version that wrote it", where,
          in.format_version(), kManifestVersion);
   Manifest manifest;
   manifest.job = decode_job(in.job());
   for (const auto& tensor : in.tensors()) manifest.tensors.push_back(decode_tensor(tensor, where));
   for (const auto& file : in.files())
-    manifest.files.push_back({file.name(), file.size(), file.sha256(), {file.crc32c().begin(), file.crc32c().end()}});
+    manifest.files.push_back(
+        {file.name(), file.size(), file.sha256(), {file.crc32c().begin(), file.crc32c().end()}});
   return manifest;
 }
 
@@ -169,8 +174,8 @@ void check_complete(const Manifest& manifest, const std::string& where) {
   const TensorRecord* before = nullptr;
   for (const TensorRecord& tensor : manifest.tensors) {
     if (before && !(before->name < tensor.name))
-      fail(ExitCode::kCheckpoint, "{}: tensor '{}' comes after '{}': given twice, or not in name order", where,
-           tensor.name, before->name);
+      fail(ExitCode::kCheckpoint, "{}: tensor '{}' comes after '{}': given twice, or not in name order",
+           where, tensor.name, before->name);
     check_tensor(manifest, tensor, where, used);
     before = &tensor;
   }
@@ -216,7 +221,8 @@ std::vector<Cut> cut_tensors(const std::vector<TensorSlot>& tensors, int world_s
   return cuts;
 }
 
-std::string name_of_cut(const std::string& tensor, std::uint64_t begin, std::uint64_t end, std::uint64_t elements) {
+std::string name_of_cut(const std::string& tensor, std::uint64_t begin, std::uint64_t end,
+                        std::uint64_t elements) {
   return end - begin == elements ? tensor : fmt::format("{}#{}-{}", tensor, begin, end);
 }
 

@@ -50,9 +50,9 @@ std::string encode_manifest(const Manifest& manifest, std::uint32_t version = kM
 /// Checks the seal and the version and parses. Throws Error(kCheckpoint) that begins with `where`.
 Manifest decode_manifest(std::string_view bytes, const std::string& where);
 
-/// Proves that the manifest is complete: names in order and different, every element of every tensor covered exactly
-/// once, every range inside its file, no byte of a file in two ranges. Throws Error(kCheckpoint) naming the first
-/// that is not, after `where`.
+/// Proves that the manifest is complete: names in order and different, every element of every tensor covered
+/// exactly once, every range inside its file, no byte of a file in two ranges. Throws Error(kCheckpoint)
+/// naming the first that is not, after `where`.
 void check_complete(const Manifest& manifest, const std::string& where);
 
 /// Elements [begin, end) of tensor number `tensor`, to be written by rank `file`.
@@ -63,11 +63,13 @@ struct Cut {
   bool operator==(const Cut&) const = default;
 };
 
-/// Cuts the tensors, given in name order, into `world_size` runs of almost equal bytes. In order of tensor, then element.
+/// Cuts the tensors, given in name order, into `world_size` runs of almost equal bytes. In order of tensor,
+/// then element.
 std::vector<Cut> cut_tensors(const std::vector<TensorSlot>& tensors, int world_size);
 
 /// The name a cut has inside its file: the tensor's own if it is whole.
-std::string name_of_cut(const std::string& tensor, std::uint64_t begin, std::uint64_t end, std::uint64_t elements);
+std::string name_of_cut(const std::string& tensor, std::uint64_t begin, std::uint64_t end,
+                        std::uint64_t elements);
 
 /// Merges what each rank wrote (one file each, in rank order) into one manifest, tensors in name order.
 Manifest merge_manifests(std::vector<Manifest> parts);

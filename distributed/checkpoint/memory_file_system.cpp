@@ -83,7 +83,8 @@ void MemoryFileSystem::crash(Crash kind, std::uint64_t seed) {
       node->history = {node->history[kept]};
       for (const auto& [name, child] : node->names()) open.push_back(child);
     } else if (kind == Crash::kAny && random() % 2) {
-      std::fill(node->bytes.begin() + static_cast<std::ptrdiff_t>(node->synchronized), node->bytes.end(), std::byte{0});
+      std::fill(node->bytes.begin() + static_cast<std::ptrdiff_t>(node->synchronized), node->bytes.end(),
+                std::byte{0});
     } else {
       const std::size_t loose = node->bytes.size() - node->synchronized;
       node->bytes.resize(node->synchronized + (kind == Crash::kAny ? up_to(loose) : 0));
@@ -138,7 +139,8 @@ void MemoryFileSystem::rename(const fs::path& from, const fs::path& to) {
   if (target.taken()) {
     const auto old = target.directory->names().at(target.name);
     if (node->kind != old->kind) throw FileError("rename to", to, ENOTDIR);
-    if (old->kind == FileKind::kDirectory && !old->names().empty()) throw FileError("rename to", to, ENOTEMPTY);
+    if (old->kind == FileKind::kDirectory && !old->names().empty())
+      throw FileError("rename to", to, ENOTEMPTY);
   }
   auto& names = source.directory->change();
   names.erase(source.name);
@@ -190,10 +192,11 @@ void MemoryFileSystem::read(const fs::path& path, std::uint64_t offset, std::spa
   const std::lock_guard lock(mutex_);
   const auto node = find(path);
   if (!node) throw FileError("open", path, ENOENT);
-  if (node->kind != FileKind::kFile) throw FileError("read", path, node->kind == FileKind::kOther ? ELOOP : EISDIR);
+  if (node->kind != FileKind::kFile)
+    throw FileError("read", path, node->kind == FileKind::kOther ? ELOOP : EISDIR);
   if (offset > node->bytes.size() || bytes.size() > node->bytes.size() - offset)
-    fail(ExitCode::kCheckpoint, "cannot read '{}': it ends at byte {}, {} bytes at {} were expected", path.string(),
-         node->bytes.size(), bytes.size(), offset);
+    fail(ExitCode::kCheckpoint, "cannot read '{}': it ends at byte {}, {} bytes at {} were expected",
+         path.string(), node->bytes.size(), bytes.size(), offset);
   if (!bytes.empty()) std::memcpy(bytes.data(), node->bytes.data() + offset, bytes.size());
 }
 

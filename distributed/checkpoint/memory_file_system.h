@@ -12,8 +12,8 @@ namespace trireme {
 /// For tests. Paths are absolute; the root exists.
 ///
 /// Each directory remembers every state since it was last synchronized. A crash brings it back to any one of
-/// them, independently of other directories, and leaves a file with any part of its unsynchronized bytes, or zeros
-/// in their place: all that a journalling file system may do, and no more.
+/// them, independently of other directories, and leaves a file with any part of its unsynchronized bytes, or
+/// zeros in their place: all that a journalling file system may do, and no more.
 class MemoryFileSystem : public FileSystem {
  public:
   MemoryFileSystem();
@@ -41,7 +41,8 @@ class MemoryFileSystem : public FileSystem {
   void remove(const std::filesystem::path& path) override;
   std::vector<std::string> list(const std::filesystem::path& path) const override;
   FileStatus status(const std::filesystem::path& path) const override;
-  void read(const std::filesystem::path& path, std::uint64_t offset, std::span<std::byte> bytes) const override;
+  void read(const std::filesystem::path& path, std::uint64_t offset,
+            std::span<std::byte> bytes) const override;
 
  private:
   struct Node;

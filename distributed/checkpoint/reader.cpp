@@ -21,9 +21,11 @@ Manifest read_manifest(const FileSystem& files, const fs::path& checkpoint) {
   const FileStatus status = files.status(path);
   if (status.kind == FileKind::kMissing)
     fail(ExitCode::kCheckpoint, "'{}' does not exist: not a checkpoint", path.string());
-  if (status.kind != FileKind::kFile) fail(ExitCode::kCheckpoint, "'{}' is not a regular file", path.string());
+  if (status.kind != FileKind::kFile)
+    fail(ExitCode::kCheckpoint, "'{}' is not a regular file", path.string());
   if (status.size > kMaxManifest)
-    fail(ExitCode::kCheckpoint, "'{}' has {} bytes, a manifest at most {}", path.string(), status.size, kMaxManifest);
+    fail(ExitCode::kCheckpoint, "'{}' has {} bytes, a manifest at most {}", path.string(), status.size,
+         kMaxManifest);
   std::string bytes(status.size, '\0');
   files.read(path, 0, std::as_writable_bytes(std::span(bytes)));
   const std::string where = fmt::format("'{}'", path.string());
@@ -43,15 +45,15 @@ std::string damage_of_size(const FileSystem& files, const fs::path& path, const 
 }
 
 /// Reads one block and says what is wrong with it, or nothing.
-std::string read_block(const FileSystem& files, const fs::path& path, const FileRecord& record, std::uint64_t block,
-                       std::vector<std::byte>& bytes) {
+std::string read_block(const FileSystem& files, const fs::path& path, const FileRecord& record,
+                       std::uint64_t block, std::vector<std::byte>& bytes) {
   const std::uint64_t offset = block * kBlockBytes;
   bytes.resize(std::min(kBlockBytes, record.size - offset));
   files.read(path, offset, bytes);
   const std::uint32_t crc = crc32c(bytes.data(), bytes.size());
   if (crc == record.crcs[block]) return {};
-  return fmt::format("'{}': damaged between offset {} and {}: CRC-32C is {:08x}, the manifest says {:08x}", path.string(),
-                     offset, offset + bytes.size(), crc, record.crcs[block]);
+  return fmt::format("'{}': damaged between offset {} and {}: CRC-32C is {:08x}, the manifest says {:08x}",
+                     path.string(), offset, offset + bytes.size(), crc, record.crcs[block]);
 }
 
 struct Range {
@@ -59,7 +61,8 @@ struct Range {
   std::byte* data = nullptr;
 };
 
-void read_ranges(const FileSystem& files, const fs::path& path, const FileRecord& record, std::vector<Range>& ranges) {
+void read_ranges(const FileSystem& files, const fs::path& path, const FileRecord& record,
+                 std::vector<Range>& ranges) {
   const auto check = [](const std::string& damage) {
     if (!damage.empty()) fail(ExitCode::kCheckpoint, "{}; use an earlier checkpoint", damage);
   };
@@ -79,8 +82,8 @@ void read_ranges(const FileSystem& files, const fs::path& path, const FileRecord
 }
 
 /// Other tools read a file by its own header, so it has to say what the manifest says.
-void compare_header(const FileSystem& files, const fs::path& path, const Manifest& manifest, std::size_t index,
-                    std::vector<std::string>& damage) {
+void compare_header(const FileSystem& files, const fs::path& path, const Manifest& manifest,
+                    std::size_t index, std::vector<std::string>& damage) {
   using Entry = std::tuple<std::string, DType, std::vector<std::int64_t>, std::uint64_t, std::uint64_t>;
   std::vector<Entry> expected, found;
   for (const TensorRecord& tensor : manifest.tensors) {
@@ -90,8 +93,8 @@ void compare_header(const FileSystem& files, const fs::path& path, const Manifes
       if (piece.file != index) continue;
       const std::uint64_t count = piece.end - piece.begin;
       const auto shape = count == elements ? tensor.shape : std::vector{static_cast<std::int64_t>(count)};
-      expected.emplace_back(name_of_cut(tensor.name, piece.begin, piece.end, elements), tensor.dtype, shape, piece.offset,
-                            count * element);
+      expected.emplace_back(name_of_cut(tensor.name, piece.begin, piece.end, elements), tensor.dtype, shape,
+                            piece.offset, count * element);
     }
   }
   for (const auto& entry : read_safetensors_layout(files, path).entries)
@@ -111,8 +114,9 @@ CheckpointReader::CheckpointReader(const FileSystem& files, fs::path checkpoint)
     : files_(files), checkpoint_(std::move(checkpoint)), manifest_(read_manifest(files, checkpoint_)) {}
 
 const TensorRecord* CheckpointReader::find(const std::string& tensor) const {
-  const auto found = std::lower_bound(manifest_.tensors.begin(), manifest_.tensors.end(), tensor,
-                                      [](const TensorRecord& record, const std::string& name) { return record.name < name; });
+  const auto found = std::lower_bound(
+      manifest_.tensors.begin(), manifest_.tensors.end(), tensor,
+      [](const TensorRecord& record, const std::string& name) { return record.name < name; });
   return found != manifest_.tensors.end() && found->name == tensor ? &*found : nullptr;
 }
 
@@ -151,7 +155,8 @@ void find_damage_of_file(const FileSystem& files, const fs::path& path, const Fi
     if (hash) sha.update(bytes.data(), bytes.size());
   }
   if (hash && damage.size() == before && of_size.empty() && sha.hex() != record.sha256)
-    damage.push_back(fmt::format("'{}': SHA-256 is {}, the manifest says '{}'", path.string(), sha.hex(), record.sha256));
+    damage.push_back(
+        fmt::format("'{}': SHA-256 is {}, the manifest says '{}'", path.string(), sha.hex(), record.sha256));
 } catch (const Error& error) {
   damage.push_back(error.what());
 }

@@ -40,8 +40,8 @@ class CheckpointReader {
 };
 
 /// Appends a line for each damage of one file: size, blocks, and with `hash` the SHA-256.
-void find_damage_of_file(const FileSystem& files, const std::filesystem::path& path, const FileRecord& record, bool hash,
-                         std::vector<std::string>& damage);
+void find_damage_of_file(const FileSystem& files, const std::filesystem::path& path, const FileRecord& record,
+                         bool hash, std::vector<std::string>& damage);
 
 /// A line for each damage of a checkpoint. Empty: sound.
 std::vector<std::string> find_damage(const FileSystem& files, const std::filesystem::path& checkpoint);

@@ -82,7 +82,8 @@ std::vector<std::uint64_t> read_numbers(const fs::path& path, const std::string&
   return numbers;
 }
 
-SafetensorsEntry read_entry(const fs::path& path, const std::string& name, const Json& json, std::uint64_t data_begin) {
+SafetensorsEntry read_entry(const fs::path& path, const std::string& name, const Json& json,
+                            std::uint64_t data_begin) {
   SafetensorsEntry entry;
   entry.name = name;
   entry.dtype = read_dtype(path, name, json);
@@ -90,13 +91,15 @@ SafetensorsEntry read_entry(const fs::path& path, const std::string& name, const
     entry.shape.push_back(static_cast<std::int64_t>(dimension));
   const auto range = read_numbers(path, name, json, "data_offsets");
   if (range.size() != 2 || range[0] > range[1])
-    refuse(path, fmt::format("'{}' has data_offsets [{}], which is not a range", name, fmt::join(range, ", ")));
+    refuse(path,
+           fmt::format("'{}' has data_offsets [{}], which is not a range", name, fmt::join(range, ", ")));
   entry.offset = data_begin + range[0];
   entry.bytes = range[1] - range[0];
   const std::int64_t expected = bytes_of(entry.dtype, entry.shape);
   if (expected < 0 || entry.bytes != static_cast<std::uint64_t>(expected))
-    refuse(path, fmt::format("'{}' of shape {} takes {} bytes, but its range has {}", name, text_of(entry.shape),
-                             expected < 0 ? "more than 2^63" : std::to_string(expected), entry.bytes));
+    refuse(path,
+           fmt::format("'{}' of shape {} takes {} bytes, but its range has {}", name, text_of(entry.shape),
+                       expected < 0 ? "more than 2^63" : std::to_string(expected), entry.bytes));
   return entry;
 }
 
@@ -108,7 +111,8 @@ void check_ranges(const fs::path& path, SafetensorsLayout& layout, std::uint64_t
   std::uint64_t end = data_begin;
   for (const auto& entry : layout.entries) {
     if (entry.offset != end)
-      refuse(path, fmt::format("'{}' begins at byte {}, but the tensors before it end at {}", entry.name, entry.offset, end));
+      refuse(path, fmt::format("'{}' begins at byte {}, but the tensors before it end at {}", entry.name,
+                               entry.offset, end));
     end += entry.bytes;
   }
   if (end != layout.file_size)
@@ -121,8 +125,8 @@ bool only_zero_and_one(const std::byte* bytes, std::size_t count) {
 
 }  // namespace
 
-SafetensorsLayout lay_out_safetensors(const std::vector<TensorSlot>& tensors, const SafetensorsMetadata& metadata,
-                                      std::string& header) {
+SafetensorsLayout lay_out_safetensors(const std::vector<TensorSlot>& tensors,
+                                      const SafetensorsMetadata& metadata, std::string& header) {
   SafetensorsLayout layout;
   layout.metadata = metadata;
   Json json = Json::object();
@@ -161,15 +165,18 @@ SafetensorsLayout lay_out_safetensors(const std::vector<TensorSlot>& tensors, co
 SafetensorsLayout read_safetensors_layout(const FileSystem& files, const fs::path& path) {
   const FileStatus status = files.status(path);
   if (status.kind == FileKind::kMissing) fail(ExitCode::kCheckpoint, "'{}' does not exist", path.string());
-  if (status.kind != FileKind::kFile) fail(ExitCode::kCheckpoint, "'{}' is not a regular file", path.string());
+  if (status.kind != FileKind::kFile)
+    fail(ExitCode::kCheckpoint, "'{}' is not a regular file", path.string());
   if (status.size < kLengthBytes) refuse(path, fmt::format("it has only {} bytes", status.size));
   std::byte length_bytes[kLengthBytes];
   files.read(path, 0, length_bytes);
   std::uint64_t length = 0;
-  for (std::size_t i = kLengthBytes; i-- > 0;) length = (length << 8) | static_cast<std::uint64_t>(length_bytes[i]);
+  for (std::size_t i = kLengthBytes; i-- > 0;)
+    length = (length << 8) | static_cast<std::uint64_t>(length_bytes[i]);
   if (length > status.size - kLengthBytes || length > kMaxHeader)
-    refuse(path, fmt::format("its header claims {} bytes, the file has {} after the length, and {} are the limit", length,
-                             status.size - kLengthBytes, kMaxHeader));
+    refuse(path,
+           fmt::format("its header claims {} bytes, the file has {} after the length, and {} are the limit",
+                       length, status.size - kLengthBytes, kMaxHeader));
   std::string text(length, '\0');
   files.read(path, kLengthBytes, std::as_writable_bytes(std::span(text)));
 
@@ -184,7 +191,8 @@ SafetensorsLayout read_safetensors_layout(const FileSystem& files, const fs::pat
     }
     if (!value.is_object()) refuse(path, fmt::format("{} is not an object", kMetadata));
     for (const auto& [key, text_value] : value.items()) {
-      if (!text_value.is_string()) refuse(path, fmt::format("{} holds '{}', which is not text", kMetadata, key));
+      if (!text_value.is_string())
+        refuse(path, fmt::format("{} holds '{}', which is not text", kMetadata, key));
       layout.metadata[key] = text_value.get<std::string>();
     }
   }
@@ -212,7 +220,8 @@ OwnedTensors read_safetensors(const fs::path& path) {
   fs::path target = fs::canonical(path, none);
   if (none) target = path;
   SafetensorsLayout layout = read_safetensors_layout(files, target);
-  std::sort(layout.entries.begin(), layout.entries.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  std::sort(layout.entries.begin(), layout.entries.end(),
+            [](const auto& a, const auto& b) { return a.name < b.name; });
   std::vector<TensorSlot> slots;
   for (const auto& entry : layout.entries)
     slots.push_back({entry.name, entry.dtype, entry.shape, nullptr, static_cast<std::size_t>(entry.bytes)});
@@ -227,7 +236,8 @@ OwnedTensors read_safetensors(const fs::path& path) {
   return owned;
 }
 
-void write_safetensors(const fs::path& path, const std::vector<TensorSlot>& tensors, const SafetensorsMetadata& metadata) {
+void write_safetensors(const fs::path& path, const std::vector<TensorSlot>& tensors,
+                       const SafetensorsMetadata& metadata) {
   RealFileSystem files;
   std::string header;
   const SafetensorsLayout layout = lay_out_safetensors(tensors, metadata, header);

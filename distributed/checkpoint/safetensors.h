@@ -33,8 +33,8 @@ struct SafetensorsLayout {
 
 /// Lays out a file of these tensors (data is not looked at). `header` gets the bytes before the data.
 /// Throws Error(kUsage) for a name that is empty, given twice, not UTF-8 or "__metadata__".
-SafetensorsLayout lay_out_safetensors(const std::vector<TensorSlot>& tensors, const SafetensorsMetadata& metadata,
-                                      std::string& header);
+SafetensorsLayout lay_out_safetensors(const std::vector<TensorSlot>& tensors,
+                                      const SafetensorsMetadata& metadata, std::string& header);
 
 /// Reads and checks the header. Throws Error(kCheckpoint) naming the file and what is wrong.
 SafetensorsLayout read_safetensors_layout(const FileSystem& files, const std::filesystem::path& path);

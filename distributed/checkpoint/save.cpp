@@ -7,7 +7,7 @@
 
 #include "core/base/crc32c.h"
 #include "core/base/sha256.h"
-#include "distributed/checkpoint/agree.h"
+#include "distributed/comm/agree.h"
 #include "distributed/checkpoint/garbage.h"
 #include "distributed/checkpoint/random_name.h"
 #include "distributed/checkpoint/reader.h"
@@ -23,7 +23,9 @@ namespace {
 /// Writes a file in blocks and keeps their checksums.
 class BlockWriter {
  public:
-  explicit BlockWriter(std::unique_ptr<OutputFile> file) : file_(std::move(file)) { block_.reserve(kBlockBytes); }
+  explicit BlockWriter(std::unique_ptr<OutputFile> file) : file_(std::move(file)) {
+    block_.reserve(kBlockBytes);
+  }
 
   void append(std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
@@ -85,7 +87,8 @@ void check_finite(const TensorSlot& tensor, const Cut& cut) {
   const std::byte* data = tensor.data + cut.begin * size_of(tensor.dtype);
   std::uint64_t bad = count;
   if (tensor.dtype == DType::kFloat32) bad = first_non_finite<float>(data, count, std::uint32_t{0x7F800000});
-  if (tensor.dtype == DType::kFloat64) bad = first_non_finite<double>(data, count, std::uint64_t{0x7FF0000000000000});
+  if (tensor.dtype == DType::kFloat64)
+    bad = first_non_finite<double>(data, count, std::uint64_t{0x7FF0000000000000});
   if (bad == count) return;
   const double value = visit_floating(tensor.dtype, "check_finite", [&]<class T>(T element) {
     std::memcpy(&element, data + bad * sizeof(T), sizeof(T));
@@ -99,12 +102,14 @@ std::vector<TensorSlot> sorted_and_checked(std::vector<TensorSlot> tensors) {
   std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   const TensorSlot* before = nullptr;
   for (const TensorSlot& tensor : tensors) {
-    TRIREME_CHECK(!tensor.name.empty() && tensor.name.size() <= 1024 && tensor.name.find('#') == std::string::npos &&
-                      tensor.name != "__metadata__",
-                  "'{}' cannot name a saved tensor: 1 to 1024 bytes without '#', and not __metadata__", tensor.name);
+    TRIREME_CHECK(!tensor.name.empty() && tensor.name.size() <= 1024 &&
+                      tensor.name.find('#') == std::string::npos && tensor.name != "__metadata__",
+                  "'{}' cannot name a saved tensor: 1 to 1024 bytes without '#', and not __metadata__",
+                  tensor.name);
     TRIREME_CHECK(!before || before->name != tensor.name, "two tensors are named '{}'", tensor.name);
     TRIREME_CHECK(bytes_of(tensor.dtype, tensor.shape) == static_cast<std::int64_t>(tensor.bytes),
-                  "tensor '{}' {} is given with {} bytes", tensor.name, text_of(tensor.dtype, tensor.shape), tensor.bytes);
+                  "tensor '{}' {} is given with {} bytes", tensor.name, text_of(tensor.dtype, tensor.shape),
+                  tensor.bytes);
     TRIREME_CHECK(tensor.data || tensor.bytes == 0, "tensor '{}' is given without data", tensor.name);
     before = &tensor;
   }
@@ -137,7 +142,9 @@ class Attempt {
  private:
   bool is_first() const { return comm_.rank() == 0; }
   fs::path target() const { return directory_ / checkpoint_name(job_.step); }
-  std::string file_name(int rank) const { return fmt::format("shard-{:05}-of-{:05}.safetensors", rank, comm_.size()); }
+  std::string file_name(int rank) const {
+    return fmt::format("shard-{:05}-of-{:05}.safetensors", rank, comm_.size());
+  }
 
   void prepare();
   bool target_is_the_same();
@@ -165,8 +172,8 @@ class Attempt {
   Manifest manifest_;  // of all ranks
 };
 
-/// All that can be refused before anything is written. Only rank 0 looks at the target: the other hosts of a network
-/// file system would remember for a while that it is not there.
+/// All that can be refused before anything is written. Only rank 0 looks at the target: the other hosts of a
+/// network file system would remember for a while that it is not there.
 void Attempt::prepare() {
   const auto reports = agree(comm_, "checkpoint: prepare", [&] {
     TRIREME_CHECK(job_.step >= 0, "a checkpoint of step {} was asked for", job_.step);
@@ -176,7 +183,8 @@ void Attempt::prepare() {
     for (const Cut& cut : cuts_) check_finite(tensors_[cut.tensor], cut);
 
     Manifest given{job_, {}, {}};
-    for (const TensorSlot& tensor : tensors_) given.tensors.push_back({tensor.name, tensor.dtype, tensor.shape, {}});
+    for (const TensorSlot& tensor : tensors_)
+      given.tensors.push_back({tensor.name, tensor.dtype, tensor.shape, {}});
     const std::string bytes = encode_manifest(given);
     Sha256 digest;
     digest.update(bytes.data(), bytes.size());
@@ -192,7 +200,9 @@ void Attempt::prepare() {
   constexpr std::size_t kDigest = 64;
   for (std::size_t rank = 1; rank < reports.size(); ++rank)
     TRIREME_CHECK(reports[rank] == reports[0].substr(0, kDigest),
-                  "rank {} saves other tensors or another state than rank 0: names, dtypes, shapes and state must agree", rank);
+                  "rank {} saves other tensors or another state than rank 0: names, dtypes, shapes and state "
+                  "must agree",
+                  rank);
   target_exists_ = reports[0][kDigest] == '1';
   path_ = directory_ / reports[0].substr(kDigest + 1);
 }
@@ -223,7 +233,9 @@ bool Attempt::my_part_is_in(const CheckpointReader& reader) const {
       const std::uint64_t end = std::min(begin + at_once, cut.end);
       const WantedElements wanted{&there.tensors[cut.tensor], begin, end, bytes.data()};
       reader.read({&wanted, 1});
-      if (std::memcmp(bytes.data(), tensors_[cut.tensor].data + begin * element, (end - begin) * element) != 0) return false;
+      if (std::memcmp(bytes.data(), tensors_[cut.tensor].data + begin * element, (end - begin) * element) !=
+          0)
+        return false;
     }
   }
   return true;
@@ -241,7 +253,8 @@ Manifest Attempt::write_my_file() const {
   std::map<std::string, const Cut*> cut_of;
   for (const Cut& cut : cuts_) {
     TensorSlot slot = tensors_[cut.tensor];
-    const std::uint64_t element = size_of(slot.dtype), elements = slot.bytes / element, count = cut.end - cut.begin;
+    const std::uint64_t element = size_of(slot.dtype), elements = slot.bytes / element,
+                        count = cut.end - cut.begin;
     slot.name = name_of_cut(slot.name, cut.begin, cut.end, elements);
     if (count != elements) slot.shape = {static_cast<std::int64_t>(count)};
     slot.bytes = count * element;
@@ -258,7 +271,8 @@ Manifest Attempt::write_my_file() const {
     const Cut& cut = *cut_of.at(entry.name);
     const TensorSlot& tensor = tensors_[cut.tensor];
     writer.append({tensor.data + cut.begin * size_of(tensor.dtype), entry.bytes});
-    part.tensors.push_back({tensor.name, tensor.dtype, tensor.shape, {{0, cut.begin, cut.end, entry.offset}}});
+    part.tensors.push_back(
+        {tensor.name, tensor.dtype, tensor.shape, {{0, cut.begin, cut.end, entry.offset}}});
   }
   part.files.push_back(writer.finish(file_name(comm_.rank())));
   return part;
@@ -297,7 +311,8 @@ void Attempt::read_back() {
     std::vector<std::string> damage;
     const FileRecord& record = manifest_.files[static_cast<std::size_t>((comm_.rank() + 1) % comm_.size())];
     find_damage_of_file(files_, path_ / record.name, record, false, damage);
-    if (!damage.empty()) fail(ExitCode::kCheckpoint, "what was written reads back otherwise: {}", damage.front());
+    if (!damage.empty())
+      fail(ExitCode::kCheckpoint, "what was written reads back otherwise: {}", damage.front());
     if (is_first() && CheckpointReader(files_, path_).manifest() != manifest_)
       fail(ExitCode::kCheckpoint, "the manifest reads back otherwise than it was written");
     return "";
@@ -340,7 +355,8 @@ bool Attempt::put_in_place() {
   }
   if (find_damage(files_, target()).empty())
     fail(ExitCode::kCheckpoint,
-         "'{}' exists with other content and this file system cannot exchange two names; remove it or choose another "
+         "'{}' exists with other content and this file system cannot exchange two names; remove it or choose "
+         "another "
          "directory",
          target().string());
   files_.rename(target(), directory_ / garbage_name(job_.step, job_.run_id));
@@ -356,7 +372,8 @@ void Attempt::discard() try {
 } catch (const Error&) {
 }
 
-/// Removes checkpoints before `step` beyond the newest `count` of them. Never half of one under a committed name.
+/// Removes checkpoints before `step` beyond the newest `count` of them. Never half of one under a committed
+/// name.
 void remove_older(FileSystem& files, const fs::path& directory, const JobState& job, std::size_t count) {
   std::vector<Checkpoint> older = list_checkpoints(files, directory);
   std::erase_if(older, [&](const Checkpoint& found) { return found.step >= job.step; });
@@ -372,18 +389,21 @@ void remove_older(FileSystem& files, const fs::path& directory, const JobState& 
 
 }  // namespace
 
-void CheckpointStore::save(Communicator& comm, const JobState& job, const std::vector<TensorSlot>& tensors, int keep) {
+void CheckpointStore::save(Communicator& comm, const JobState& job, const std::vector<TensorSlot>& tensors,
+                           int keep) {
   TRIREME_CHECK(keep >= 2, "keep = {}: at least two checkpoints have to stay", keep);
   try {
     Attempt(*files_, directory_, comm, job, tensors).run();
   } catch (const Error& error) {
-    fail(error.code(), "checkpoint of step {} was not saved (earlier ones are as they were): {}", job.step, error.what());
+    fail(error.code(), "checkpoint of step {} was not saved (earlier ones are as they were): {}", job.step,
+         error.what());
   }
   agree(comm, "checkpoint: remove older ones", [&] {
     if (comm.rank() == 0) try {
         remove_older(*files_, directory_, job, static_cast<std::size_t>(keep) - 1);
       } catch (const Error& error) {
-        fail(error.code(), "checkpoint of step {} is saved, but an older one was not removed: {}", job.step, error.what());
+        fail(error.code(), "checkpoint of step {} is saved, but an older one was not removed: {}", job.step,
+             error.what());
       }
     return "";
   });

@@ -16,7 +16,9 @@ std::int64_t bytes_of(DType dtype, const std::vector<std::int64_t>& shape) {
   return too_large ? -1 : bytes;
 }
 
-std::string text_of(const std::vector<std::int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+std::string text_of(const std::vector<std::int64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
 
 std::string text_of(DType dtype, const std::vector<std::int64_t>& shape) {
   return fmt::format("{} {}", name_of(dtype), text_of(shape));

@@ -22,8 +22,8 @@ struct TensorSlot {
 /// What a checkpoint says besides its tensors. Everything a job needs to go on with the same bits.
 struct JobState {
   std::string run_id;
-  std::int64_t step = 0;          ///< finished steps; the next one is this
-  std::int64_t shards = 0;        ///< V, fixed for the life of the job
+  std::int64_t step = 0;    ///< finished steps; the next one is this
+  std::int64_t shards = 0;  ///< V, fixed for the life of the job
   std::uint64_t seed = 0;
   std::int64_t global_batch = 0;
   std::int64_t threads = 0;       ///< threads per shard: part of the job's identity

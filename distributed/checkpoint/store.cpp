@@ -12,14 +12,15 @@ namespace fs = std::filesystem;
 
 namespace {
 
-const TensorRecord& matching_record(const CheckpointReader& reader, const fs::path& checkpoint, const TensorSlot& slot) {
+const TensorRecord& matching_record(const CheckpointReader& reader, const fs::path& checkpoint,
+                                    const TensorSlot& slot) {
   const TensorRecord* record = reader.find(slot.name);
   if (!record)
-    fail(ExitCode::kCheckpoint, "'{}': has no tensor '{}', which the job needs as {}", checkpoint.string(), slot.name,
-         text_of(slot.dtype, slot.shape));
+    fail(ExitCode::kCheckpoint, "'{}': has no tensor '{}', which the job needs as {}", checkpoint.string(),
+         slot.name, text_of(slot.dtype, slot.shape));
   if (record->dtype != slot.dtype || record->shape != slot.shape)
-    fail(ExitCode::kCheckpoint, "'{}': tensor '{}' is {}, but the job needs {}", checkpoint.string(), slot.name,
-         text_of(record->dtype, record->shape), text_of(slot.dtype, slot.shape));
+    fail(ExitCode::kCheckpoint, "'{}': tensor '{}' is {}, but the job needs {}", checkpoint.string(),
+         slot.name, text_of(record->dtype, record->shape), text_of(slot.dtype, slot.shape));
   TRIREME_CHECK(slot.data || slot.bytes == 0, "load: no memory is given for tensor '{}'", slot.name);
   return *record;
 }
@@ -60,7 +61,8 @@ void CheckpointStore::check_writable() {
     }
     files_->remove(probe);
   } catch (const Error& error) {
-    fail(ExitCode::kUsage, "checkpoints cannot be written: {}; choose another --checkpoint-dir", error.what());
+    fail(ExitCode::kUsage, "checkpoints cannot be written: {}; choose another --checkpoint-dir",
+         error.what());
   }
 }
 
@@ -77,8 +79,8 @@ JobState CheckpointStore::load(const fs::path& checkpoint, const std::vector<Ten
   std::sort(names.begin(), names.end());
   for (const TensorRecord& record : reader.manifest().tensors)
     if (!std::binary_search(names.begin(), names.end(), record.name))
-      fail(ExitCode::kCheckpoint, "'{}': has tensor '{}' {}, of which the job knows nothing", checkpoint.string(),
-           record.name, text_of(record.dtype, record.shape));
+      fail(ExitCode::kCheckpoint, "'{}': has tensor '{}' {}, of which the job knows nothing",
+           checkpoint.string(), record.name, text_of(record.dtype, record.shape));
   read_into(reader, checkpoint, tensors);
   return reader.manifest().job;
 }

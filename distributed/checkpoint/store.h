@@ -25,26 +25,26 @@ class CheckpointStore {
  public:
   CheckpointStore(std::shared_ptr<FileSystem> files, std::filesystem::path directory);
 
-  /// Makes the directory if need be and writes a file there. Throws Error(kUsage) if it cannot (read-only, full
-  /// disk, not a directory).
+  /// Makes the directory if need be and writes a file there. Throws Error(kUsage) if it cannot (read-only,
+  /// full disk, not a directory).
   void check_writable();
   /// Committed checkpoints, oldest first. Uncommitted or foreign entries are not listed.
   std::vector<Checkpoint> list() const;
 
   /// Writes one checkpoint; collective: every rank calls it with the same tensors, each writes its 1/W slice.
   ///
-  /// Returns after the commit on every rank; all bytes have been read back by then. Throws on every rank when any rank
-  /// failed: Error(kNonFinite) naming tensor and element if a value is infinite or NaN, else Error(kCheckpoint);
-  /// earlier checkpoints are untouched then. A step that is there with the same state and bytes is left as it is; one
-  /// with other content, or damaged, is replaced in one operation. Then older ones beyond `keep` (>= 2, this one
-  /// counted) are removed; newer ones stay.
+  /// Returns after the commit on every rank; all bytes have been read back by then. Throws on every rank when
+  /// any rank failed: Error(kNonFinite) naming tensor and element if a value is infinite or NaN, else
+  /// Error(kCheckpoint); earlier checkpoints are untouched then. A step that is there with the same state and
+  /// bytes is left as it is; one with other content, or damaged, is replaced in one operation. Then older
+  /// ones beyond `keep` (>= 2, this one counted) are removed; newer ones stay.
   void save(Communicator& comm, const JobState& job, const std::vector<TensorSlot>& tensors, int keep);
 
   /// Reads only the manifest. Throws Error(kCheckpoint) naming file and reason.
   JobState read_state(const std::filesystem::path& checkpoint) const;
-  /// Fills `tensors`, at any world size (each rank reads all of it). Names, dtypes and shapes must be those of the
-  /// checkpoint; the error names the first that is not. Throws Error(kCheckpoint) naming file and offset of damage;
-  /// tensors may be partly filled then.
+  /// Fills `tensors`, at any world size (each rank reads all of it). Names, dtypes and shapes must be those
+  /// of the checkpoint; the error names the first that is not. Throws Error(kCheckpoint) naming file and
+  /// offset of damage; tensors may be partly filled then.
   JobState load(const std::filesystem::path& checkpoint, const std::vector<TensorSlot>& tensors) const;
   /// As load, for some of the checkpoint's tensors.
   void load_some(const std::filesystem::path& checkpoint, const std::vector<TensorSlot>& tensors) const;

@@ -42,6 +42,10 @@ Replica::Replica(nn::Module& model, DataParallelContext& context, std::string na
   last.wait();
 }
 
+Replica::~Replica() {
+  if (nn::statistics_sink() == this) nn::statistics_sink() = nullptr;
+}
+
 void Replica::hook_parameters() {
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     if (!parameters_[i].tensor.requires_grad()) continue;
@@ -88,10 +92,11 @@ void Replica::finish() {
   if (finished_) return;
   finished_ = true;
   statistics_.launch(1);
-  if (const std::string bad = reducer_.finish(); !bad.empty())
+  const std::string bad = reducer_.finish();
+  statistics_.finish();
+  if (!bad.empty())
     throw AgreedError(ExitCode::kNonFinite, fmt::format("step {}: {}; lower --lr, use --clip-norm, or look at the data of this step; "
                                                         "parameters are those before the step", step_, bad));
-  statistics_.finish();
   apply_statistics();
 }
 

@@ -39,6 +39,7 @@ class Replica final : public GradientSource, public nn::StatisticsSink, public s
  public:
   /// Collective: rank 0's values become everyone's.
   Replica(nn::Module& model, DataParallelContext& context, std::string name);
+  ~Replica() override;
   /// Hooks the parameters; separate from construction because hooks refer to the shared object.
   void hook_parameters();
 

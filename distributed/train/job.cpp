@@ -4,7 +4,7 @@
 
 #include "core/ops/ops.h"
 #include "distributed/comm/host_communicator.h"
-#include "distributed/train/agree.h"
+#include "distributed/comm/agree.h"
 #include "distributed/train/digest.h"
 #include "distributed/train/run.h"
 
@@ -41,7 +41,7 @@ std::atomic<int>& stop_signal() {
 }
 
 Job::Job(int argc, char** argv, const JobOptions& defaults)
-    : runtime_(JobRuntime::from_main(parse_options(argc, argv, defaults))), options_(runtime_->options()) {
+    : runtime_(JobRuntime::from_main(argc, argv, defaults)), options_(runtime_->options()) {
   comm_ = &runtime_->comm();
   start();
 }
@@ -53,7 +53,6 @@ Job::Job(const JobOptions& options, Communicator& comm) : options_(options) {
 
 Job::~Job() {
   if (auto* host = dynamic_cast<HostCommunicator*>(comm_)) host->set_trace({});
-  nn::statistics_sink() = nullptr;
   try {
     timing_->trace.close();
   } catch (const Error& error) {
@@ -68,7 +67,7 @@ void Job::start() {
   checkpoints_ = std::make_unique<JobCheckpoints>(*comm_, options_, OutputPaths(options_).checkpoints);
   if (options_.shards() == 0)
     options_.set_shards(checkpoints_->resumed() ? checkpoints_->resumed()->shards : world_size());
-  agree(*comm_, [&] {
+  agree(*comm_, "options", [&] {
     validate(options_, world_size());
     timing_ = options_.trace().empty() ? std::make_shared<Timing>() : std::make_shared<Timing>(options_.trace(), rank());
   });
@@ -76,7 +75,7 @@ void Job::start() {
   reducer_options_ = reducer_options_of(options_);
   nn::manual_seed(options_.seed());
   step_sum_ = std::make_unique<ShardSum>(*comm_, shards_, kStepSumSize, reducer_options_.reduction, "loss");
-  agree(*comm_, [&] {
+  agree(*comm_, "outputs", [&] {
     if (!is_root()) return;
     const auto& resumed = checkpoints_->resumed();
     reporter_ = std::make_unique<Reporter>(options_, resumed ? std::optional(resumed->step) : std::nullopt);
@@ -138,7 +137,7 @@ void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
   total_steps_ = options_.has_steps() ? options_.steps() : per_epoch * (options_.has_epochs() ? options_.epochs() : 1);
   epochs_ = (total_steps_ + per_epoch - 1) / per_epoch;
   const JobState now = job_state();
-  agree(*comm_, [&] { checkpoints_->check_same_job(now); });
+  agree(*comm_, "same job", [&] { checkpoints_->check_same_job(now); });
   if (checkpoints_->resumed()) {
     checkpoints_->load(state());
     step_ = saved_step_ = checkpoints_->resumed()->step;
@@ -163,6 +162,8 @@ void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
   loader_ = std::make_unique<Loader>(std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset),
                                      Sampler(options_.seed(), dataset_size_, true), loader, next_request);
 }
+
+Job::Steps::~Steps() { job_.loader_.reset(); }
 
 bool Job::begin_step() {
   if (step_ >= total_steps_) {

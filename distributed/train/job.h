@@ -144,6 +144,9 @@ class Job : public DataParallelContext {
   class Steps {
    public:
     explicit Steps(Job& job) : job_(job) {}
+    ~Steps();
+    Steps(const Steps&) = delete;
+    Steps& operator=(const Steps&) = delete;
     StepIterator begin() { return StepIterator(&job_); }
     std::default_sentinel_t end() { return {}; }
 
@@ -151,7 +154,7 @@ class Job : public DataParallelContext {
     Job& job_;
   };
   /// The steps that are left, once: after a resume those behind the checkpoint. Wrap models and make optimizers
-  /// before; the data set must outlive the job. At its end the last checkpoint is saved.
+  /// before; the data set must outlive the loop. At its end the last checkpoint is saved.
   Steps steps(const Dataset& dataset, Augmentation augmentation = {});
 
   std::int64_t total_steps() const { return total_steps_; }
@@ -198,7 +201,6 @@ class Job : public DataParallelContext {
   std::shared_ptr<Timing> timing_;
   std::unique_ptr<JobCheckpoints> checkpoints_;
   std::unique_ptr<Reporter> reporter_;
-  std::unique_ptr<Loader> loader_;
   std::unique_ptr<ShardSum> step_sum_;
   std::int64_t dataset_size_ = 0, total_steps_ = 0, epochs_ = 0, step_ = 0, saved_step_ = -1;
   bool training_ = false;
@@ -211,6 +213,7 @@ class Job : public DataParallelContext {
     std::int64_t step = 0;
     int shard = 0;
   } requests_;
+  std::unique_ptr<Loader> loader_;  // behind what its requests use
   float loss_ = 0, correct_ = 0, counted_ = 0, stop_ = 0;
   // Of the current step, in this rank.
   Clock::time_point step_began_, forward_began_, finish_ended_;

@@ -18,24 +18,35 @@ std::chrono::milliseconds patience_of(const JobOptions& o) {
   return std::chrono::milliseconds(static_cast<std::int64_t>(o.patience() * 1000));
 }
 
+/// --help and the like are no errors: their text is what was asked for.
+void say_once(const Error& e) {
+  if (e.code() == ExitCode::kDone) std::printf("%s", e.what());
+  else std::fprintf(stderr, "%s\n", e.what());
+}
+
 /// Says what went wrong: once for all ranks if all know it, else with the rank in front. Returns the exit code.
 int say_error(const std::exception_ptr& error, const World& world) {
   const std::string rank = world.size > 1 ? fmt::format("rank {}: ", world.rank) : "";
   try {
     std::rethrow_exception(error);
   } catch (const AgreedError& e) {
-    if (world.rank == 0) std::fprintf(stderr, "%s\n", e.what());
+    if (world.rank == 0) say_once(e);
     return static_cast<int>(e.code());
   } catch (const Error& e) {
-    if (e.code() == ExitCode::kDone) {
-      if (world.rank == 0) std::printf("%s", e.what());
-      return 0;
-    }
     std::fprintf(stderr, "%s%s\n", rank.c_str(), e.what());
     return static_cast<int>(e.code());
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%sunexpected error: %s\n", rank.c_str(), e.what());
     return static_cast<int>(ExitCode::kInternal);
+  }
+}
+
+/// Every rank has the same arguments, so an error in them is everyone's.
+JobOptions parse_for_all(int argc, char** argv, const JobOptions& defaults, const std::string& about) {
+  try {
+    return parse_options(argc, argv, defaults, about);
+  } catch (const Error& error) {
+    throw AgreedError(error.code(), error.what());
   }
 }
 
@@ -74,27 +85,20 @@ class ProcessRuntime final : public JobRuntime {
   std::unique_ptr<HostCommunicator> comm_;
 };
 
-void run_in_process(const JobOptions& options, World& world, const std::function<void(Job&)>& body) {
+/// Returns the exit code of what all ranks know alike; other errors pass.
+int run_in_process(const JobOptions& options, World& world, const std::function<void(Job&)>& body) {
   ProcessRuntime runtime(options, world);
   world = runtime.world();
-  std::exception_ptr agreed;
   try {
     Job job(options, runtime.comm());
     body(job);
+    return 0;
   } catch (const AgreedError&) {
-    agreed = std::current_exception();  // all ranks are here, so MPI can be finalized in peace
-  }
-  if (agreed) {
-    say_error(agreed, world);
-    try {
-      std::rethrow_exception(agreed);
-    } catch (const AgreedError& e) {
-      throw Error(e.code(), "");
-    }
+    return say_error(std::current_exception(), world);  // all ranks are here, so MPI can be finalized in peace
   }
 }
 
-void run_ranks(const JobOptions& options, World& world, const std::function<void(Job&)>& body) {
+int run_ranks(const JobOptions& options, World& world, const std::function<void(Job&)>& body) {
   if (world.source != Source::kThreads) return run_in_process(options, world, body);
   if (options.backend() != "auto" && options.backend() != "local")
     fail(ExitCode::kUsage, "--backend {} cannot serve ranks that are threads; use --backend local", options.backend());
@@ -102,6 +106,7 @@ void run_ranks(const JobOptions& options, World& world, const std::function<void
     Job job(options, comm);
     body(job);
   });
+  return 0;
 }
 
 World main_world;  // of the handler below
@@ -119,20 +124,10 @@ int run(int argc, char** argv, const Program& program, const std::function<void(
   World world;
   try {
     world = detect_world(process_environment());
-    JobOptions options;
-    try {
-      options = parse_options(argc, argv, program.defaults, program.about);
-    } catch (const Error& error) {
-      throw AgreedError(error.code(), error.what());  // every rank has the same arguments
-    }
+    const JobOptions options = parse_for_all(argc, argv, program.defaults, program.about);
     install_signal_handlers();
-    run_ranks(options, world, body);
-    return 0;
-  } catch (const AgreedError& error) {
-    if (error.code() == ExitCode::kDone) {
-      if (world.rank == 0) std::printf("%s", error.what());
-      return 0;
-    }
+    return run_ranks(options, world, body);
+  } catch (const AgreedError&) {
     return say_error(std::current_exception(), world);
   } catch (...) {
     const int code = say_error(std::current_exception(), world);
@@ -142,9 +137,10 @@ int run(int argc, char** argv, const Program& program, const std::function<void(
   }
 }
 
-std::unique_ptr<JobRuntime> JobRuntime::from_main(JobOptions options) {
+std::unique_ptr<JobRuntime> JobRuntime::from_main(int argc, char** argv, const JobOptions& defaults) {
   std::set_terminate(say_and_end);
   main_world = detect_world(process_environment());
+  JobOptions options = parse_for_all(argc, argv, defaults, "");
   if (main_world.source == Source::kThreads)
     fail(ExitCode::kUsage, "this program cannot run its ranks as threads; start it with `trireme launch --backend mpi`, or "
                            "let its main call trireme::run");

@@ -30,7 +30,7 @@ class JobRuntime {
   virtual Communicator& comm() = 0;
   virtual const JobOptions& options() const = 0;
   /// Also has std::terminate say an error that leaves main in one line, and end with its exit code.
-  static std::unique_ptr<JobRuntime> from_main(JobOptions options);
+  static std::unique_ptr<JobRuntime> from_main(int argc, char** argv, const JobOptions& defaults);
 };
 
 }  // namespace trireme

@@ -12,7 +12,8 @@ namespace trireme::test {
 
 namespace fs = std::filesystem;
 
-void TensorSet::add(const std::string& name, DType dtype, std::vector<std::int64_t> shape, std::uint64_t seed) {
+void TensorSet::add(const std::string& name, DType dtype, std::vector<std::int64_t> shape,
+                    std::uint64_t seed) {
   const auto bytes = static_cast<std::size_t>(bytes_of(dtype, shape));
   auto& data = memory.emplace_back(bytes);
   std::mt19937_64 random(seed);
@@ -51,8 +52,17 @@ TensorSet small_model(std::uint64_t seed) {
 }
 
 JobState job_at(std::int64_t step) {
-  return {.run_id = "run/1", .step = step, .shards = 8, .seed = 17, .global_batch = 64, .threads = 2,
-          .dataset_size = 60000, .model = "mlp", .optimizer = "sgd", .build = "test", .job = "steps: 9"};
+  return {.run_id = "run/1",
+          .step = step,
+          .shards = 8,
+          .seed = 17,
+          .global_batch = 64,
+          .threads = 2,
+          .dataset_size = 60000,
+          .model = "mlp",
+          .optimizer = "sgd",
+          .build = "test",
+          .job = "steps: 9"};
 }
 
 ExitCode code_thrown_by(const std::function<void()>& body, std::string* what) {

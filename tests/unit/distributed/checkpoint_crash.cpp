@@ -1,9 +1,9 @@
-// Saving while the machine crashes, disks fill and calls fail: after each of them a reader finds the old checkpoint
-// or the new one, whole, and the next save works.
+// Saving while the machine crashes, disks fill and calls fail: after each of them a reader finds the old
+// checkpoint or the new one, whole, and the next save works.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <chrono>
+#include <optional>
 #include <string>
 
 #include "distributed/checkpoint/faulty_file_system.h"
@@ -94,8 +94,8 @@ TEST(CheckpointCrash, AtEveryOperationLeavesTheOldOrTheNewOne) {
   bool seen_old = false, seen_new = false;
   for (long k = 0; k <= operations; ++k)
     for (const Ending& ending : endings()) {
-      const std::string context = fmt::format("crash at operation {}, kind {}, seed {}", k, static_cast<int>(ending.kind),
-                                              ending.seed);
+      const std::string context = fmt::format("crash at operation {}, kind {}, seed {}", k,
+                                              static_cast<int>(ending.kind), ending.seed);
       Scene scene;
       scene.files->fail_at(k, Fault::kCrash);
       const ExitCode code = code_thrown_by([&] { scene.save(3); });
@@ -125,8 +125,8 @@ TEST(CheckpointCrash, WhileReplacingAStepLeavesOneOfTheTwo) {
   }
   for (long k = 0; k <= operations; ++k)
     for (const Ending& ending : endings()) {
-      const std::string context = fmt::format("crash at operation {}, kind {}, seed {}", k, static_cast<int>(ending.kind),
-                                              ending.seed);
+      const std::string context = fmt::format("crash at operation {}, kind {}, seed {}", k,
+                                              static_cast<int>(ending.kind), ending.seed);
       Scene scene;
       scene.files->fail_at(k, Fault::kCrash);
       const ExitCode code = code_thrown_by([&] { scene.save(2, other); });
@@ -144,20 +144,24 @@ TEST(CheckpointCrash, WhileReplacingAStepLeavesOneOfTheTwo) {
     }
 }
 
-TEST(CheckpointFault, AtEveryOperationIsReportedAndHarmless) {
+TEST(CheckpointFault, AtEveryOperationIsReportedAndHarmlessEvenIfACrashFollows) {
   const test::Watchdog watchdog("fault sweep", std::chrono::seconds(200));
   const long operations = operations_of_a_save();
+  std::vector<std::optional<Ending>> all = {std::nullopt};
+  for (const Ending& ending : endings()) all.emplace_back(ending);
   for (const Fault fault : {Fault::kNoSpace, Fault::kIo, Fault::kIoAfter, Fault::kShortWrite})
     for (long k = 0; k < operations; ++k)
-      for (const bool crash : {false, true}) {
-        const std::string context = fmt::format("fault {} at operation {}, crash {}", static_cast<int>(fault), k, crash);
+      for (const auto& ending : all) {
+        const std::string context =
+            fmt::format("fault {} at operation {}, crash {} seed {}", static_cast<int>(fault), k,
+                        ending ? static_cast<int>(ending->kind) : -1, ending ? ending->seed : 0);
         Scene scene;
         scene.files->fail_at(k, fault);
         std::string what;
         const ExitCode code = code_thrown_by([&] { scene.save(3); }, &what);
         EXPECT_EQ(code, ExitCode::kCheckpoint) << context << what;
         EXPECT_EQ(what.find('\n'), std::string::npos) << what;
-        if (crash) scene.disk->crash(Crash::kForget);
+        if (ending) scene.disk->crash(ending->kind, ending->seed);
         const std::int64_t newest = newest_of_sound(scene.disk, context);
         EXPECT_TRUE(newest == 2 || newest == 3) << context << ": newest is " << newest;
         // Told that the new one is committed, one can rely on it.
@@ -220,9 +224,11 @@ TEST(CheckpointFault, OfOneRankIsTheErrorOfAll) {
           store.save(comm, job_at(1), old_model.slots, kKeep);
           const auto rank = static_cast<std::size_t>(comm.rank());
           if (comm.rank() == bad) files->fail_at(k, fault);
-          codes[rank] = code_thrown_by([&] { store.save(comm, job_at(2), new_model.slots, kKeep); }, &texts[rank]);
+          codes[rank] =
+              code_thrown_by([&] { store.save(comm, job_at(2), new_model.slots, kKeep); }, &texts[rank]);
         });
-        const std::string context = fmt::format("rank {} fault {} at {}: {}", bad, static_cast<int>(fault), k, texts[0]);
+        const std::string context =
+            fmt::format("rank {} fault {} at {}: {}", bad, static_cast<int>(fault), k, texts[0]);
         const bool silent = fault == Fault::kFlippedBit;
         for (const ExitCode code : codes) EXPECT_EQ(code, codes[0]) << context;
         for (const std::string& text : texts) EXPECT_EQ(text, texts[0]) << context;

@@ -1,11 +1,10 @@
-#include "distributed/checkpoint/manifest.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <random>
 
 #include "core/base/crc32c.h"
+#include "distributed/checkpoint/manifest.h"
 #include "tests/support/checkpoint.h"
 
 namespace trireme {
@@ -20,7 +19,8 @@ Manifest sample() {
   manifest.tensors = {{"a", DType::kFloat32, {2, 2}, {{0, 0, 4, 64}}},
                       {"b", DType::kFloat64, {3}, {{0, 0, 1, 80}, {1, 1, 3, 64}}},
                       {"empty", DType::kFloat32, {0, 5}, {{1, 0, 0, 80}}}};
-  manifest.files = {{"f0", 88, std::string(64, 'a'), {1}}, {"f1", kBlockBytes + 1, std::string(64, 'b'), {2, 3}}};
+  manifest.files = {{"f0", 88, std::string(64, 'a'), {1}},
+                    {"f1", kBlockBytes + 1, std::string(64, 'b'), {2, 3}}};
   return manifest;
 }
 
@@ -47,7 +47,8 @@ TEST(Manifest, EveryDamagedBitAndEveryTruncationIsRefused) {
     EXPECT_EQ(code_thrown_by([&] { decode_manifest(bytes, "here"); }), ExitCode::kCheckpoint) << bit;
   }
   for (std::size_t size = 0; size < sound.size(); ++size)
-    EXPECT_EQ(code_thrown_by([&] { decode_manifest(sound.substr(0, size), "here"); }), ExitCode::kCheckpoint) << size;
+    EXPECT_EQ(code_thrown_by([&] { decode_manifest(sound.substr(0, size), "here"); }), ExitCode::kCheckpoint)
+        << size;
 }
 
 TEST(Manifest, AnotherVersionIsRefusedByName) {
@@ -55,7 +56,8 @@ TEST(Manifest, AnotherVersionIsRefusedByName) {
     std::string what;
     EXPECT_EQ(code_thrown_by([&] { decode_manifest(encode_manifest(sample(), version), "here"); }, &what),
               ExitCode::kCheckpoint);
-    EXPECT_NE(what.find(fmt::format("format version {}, this program reads 1", version)), std::string::npos) << what;
+    EXPECT_NE(what.find(fmt::format("format version {}, this program reads 1", version)), std::string::npos)
+        << what;
   }
 }
 
@@ -67,14 +69,17 @@ TEST(Manifest, WhatIsNotCoveredOnceIsRefused) {
   expect([](Manifest& m) { m.tensors[0].pieces.clear(); }, "tensor 'a' has 4 elements, only 0");
   expect([](Manifest& m) { m.tensors[2].pieces.clear(); }, "'empty'");
   expect([](Manifest& m) { m.tensors[1].pieces.pop_back(); }, "tensor 'b' has 3 elements, only 1");
-  expect([](Manifest& m) { m.tensors[1].pieces[1].begin = 2; }, "covered up to 1, then comes the piece [2, 3)");
+  expect([](Manifest& m) { m.tensors[1].pieces[1].begin = 2; },
+         "covered up to 1, then comes the piece [2, 3)");
   expect([](Manifest& m) { m.tensors[1].pieces[1].begin = 0; }, "covered up to 1");
   expect([](Manifest& m) { m.tensors[1].pieces[1].end = 4; }, "the piece [1, 4)");
   expect([](Manifest& m) { m.tensors[1].pieces[1].end = 0; }, "the piece [1, 0)");
   expect([](Manifest& m) { m.tensors[0].pieces[0].end = UINT64_MAX; }, "the piece [0, 18446744073709551615)");
   expect([](Manifest& m) { m.tensors[0].pieces[0].file = 2; }, "file number 2 of 2");
-  expect([](Manifest& m) { m.tensors[0].pieces[0].offset = 66; }, "tensors 'a' and 'b' share bytes of 'f0' at 80");
-  expect([](Manifest& m) { m.tensors[1].pieces[0].offset = 81; }, "needs 8 bytes at 81 of 'f0', which has 88");
+  expect([](Manifest& m) { m.tensors[0].pieces[0].offset = 66; },
+         "tensors 'a' and 'b' share bytes of 'f0' at 80");
+  expect([](Manifest& m) { m.tensors[1].pieces[0].offset = 81; },
+         "needs 8 bytes at 81 of 'f0', which has 88");
   expect([](Manifest& m) { m.tensors[1].pieces[0].offset = UINT64_MAX - 3; }, "needs 8 bytes");
   expect([](Manifest& m) { m.tensors[0].shape = {-4}; }, "impossible shape [-4]");
   expect([](Manifest& m) { m.tensors[0].shape = {1L << 62, 2}; }, "impossible shape");
@@ -111,7 +116,10 @@ TEST(Manifest, ManyDamagedAndSealedAgain) {
 std::vector<TensorSlot> tensors_of(const std::vector<std::pair<DType, std::int64_t>>& list) {
   std::vector<TensorSlot> tensors;
   for (const auto& [dtype, count] : list)
-    tensors.push_back({fmt::format("t{:03}", tensors.size()), dtype, {count}, nullptr,
+    tensors.push_back({fmt::format("t{:03}", tensors.size()),
+                       dtype,
+                       {count},
+                       nullptr,
                        static_cast<std::size_t>(bytes_of(dtype, {count}))});
   return tensors;
 }
@@ -119,7 +127,8 @@ std::vector<TensorSlot> tensors_of(const std::vector<std::pair<DType, std::int64
 TEST(CutTensors, KnownCuts) {
   const auto tensors = tensors_of({{DType::kFloat32, 4}, {DType::kFloat64, 3}});  // 40 bytes
   EXPECT_EQ(cut_tensors(tensors, 1), (std::vector<Cut>{{0, 0, 0, 4}, {1, 0, 0, 3}}));
-  EXPECT_EQ(cut_tensors(tensors, 2), (std::vector<Cut>{{0, 0, 0, 4}, {1, 1, 0, 3}}));  // 20 falls into an element
+  EXPECT_EQ(cut_tensors(tensors, 2),
+            (std::vector<Cut>{{0, 0, 0, 4}, {1, 1, 0, 3}}));  // 20 falls into an element
   EXPECT_EQ(cut_tensors(tensors, 4),
             (std::vector<Cut>{{0, 0, 0, 2}, {0, 1, 2, 4}, {1, 2, 0, 1}, {1, 3, 1, 3}}));
   EXPECT_EQ(cut_tensors(tensors_of({{DType::kFloat32, 0}}), 3), (std::vector<Cut>{{0, 2, 0, 0}}));
@@ -138,7 +147,8 @@ TEST(CutTensors, CoverEverythingOnceAndEvenly) {
     }
     const auto tensors = tensors_of(list);
     const auto world = static_cast<int>(1 + random() % 9);
-    std::vector<std::uint64_t> bytes(static_cast<std::size_t>(world)), next(tensors.size()), cuts_of(tensors.size());
+    std::vector<std::uint64_t> bytes(static_cast<std::size_t>(world)), next(tensors.size()),
+        cuts_of(tensors.size());
     std::uint32_t last_file = 0;
     for (const Cut& cut : cut_tensors(tensors, world)) {
       ASSERT_LT(cut.file, static_cast<std::uint32_t>(world));

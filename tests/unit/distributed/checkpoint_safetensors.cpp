@@ -1,5 +1,3 @@
-#include "distributed/checkpoint/safetensors.h"
-
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -7,6 +5,7 @@
 #include <random>
 
 #include "distributed/checkpoint/memory_file_system.h"
+#include "distributed/checkpoint/safetensors.h"
 #include "tests/support/checkpoint.h"
 
 namespace trireme {
@@ -51,8 +50,8 @@ TEST(Safetensors, LaysOutAlignedInAFixedOrder) {
     names.push_back(entry.name);
     EXPECT_EQ(entry.offset % size_of(entry.dtype), 0u) << entry.name;
   }
-  EXPECT_EQ(names, (std::vector<std::string>{"adam.moment", "adam.steps", "layer.bias", "layer.weight", "nothing",
-                                             "bytes", "mask"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"adam.moment", "adam.steps", "layer.bias", "layer.weight",
+                                             "nothing", "bytes", "mask"}));
   EXPECT_EQ(error_of(header + std::string(layout.file_size - header.size(), 'x')), "");
 }
 
@@ -94,18 +93,30 @@ TEST(Safetensors, BadNamesCannotBeWritten) {
   for (const char* name : {"", "__metadata__", "layer.bias", "\xC3\x28"}) {
     TensorSet model = small_model(1);
     model.add(name, DType::kUInt8, {1}, 1);
-    EXPECT_EQ(code_thrown_by([&] { write_safetensors(temporary.path() / "f", model.slots); }), ExitCode::kUsage) << name;
+    EXPECT_EQ(code_thrown_by([&] { write_safetensors(temporary.path() / "f", model.slots); }),
+              ExitCode::kUsage)
+        << name;
     EXPECT_TRUE(fs::is_empty(temporary.path()));
   }
 }
 
-TEST(Safetensors, LyingHeadersAreRefused) {
-  const auto header_with = [](const std::string& shape, const std::string& range, const std::string& dtype = "\"F32\"") {
-    return fmt::format(R"({{"a":{{"dtype":{},"shape":{},"data_offsets":{}}}}})", dtype, shape, range);
-  };
-  EXPECT_EQ(error_of(file_of(header_with("[2]", "[0,8]"), 8)), "");
-  EXPECT_EQ(error_of(file_of("{}", 0)), "");
-  const std::pair<std::string, std::string> cases[] = {
+std::string header_with(const std::string& shape, const std::string& range,
+                        const std::string& dtype = "\"F32\"") {
+  return fmt::format(R"({{"a":{{"dtype":{},"shape":{},"data_offsets":{}}}}})", dtype, shape, range);
+}
+
+using Cases = std::vector<std::pair<std::string, std::string>>;
+
+/// Each file gives an error that contains the text beside it.
+void expect_refused(const Cases& cases) {
+  for (const auto& [bytes, expected] : cases) {
+    const std::string error = error_of(bytes);
+    EXPECT_NE(error.find(expected), std::string::npos) << expected << "\n" << error;
+  }
+}
+
+TEST(Safetensors, AFileThatIsNoneIsRefused) {
+  expect_refused({
       {"", "only 0 bytes"},
       {std::string(7, '\0'), "only 7 bytes"},
       {little_endian(0), "does not begin with"},
@@ -126,6 +137,13 @@ TEST(Safetensors, LyingHeadersAreRefused) {
       {file_of(R"({"a":{"dtype":"F32","shape":[1]}})", 4), "has no data_offsets"},
       {file_of(R"({"__metadata__":1})", 0), "not an object"},
       {file_of(R"({"__metadata__":{"a":1}})", 0), "not text"},
+  });
+}
+
+TEST(Safetensors, LyingEntriesAreRefused) {
+  EXPECT_EQ(error_of(file_of(header_with("[2]", "[0,8]"), 8)), "");
+  EXPECT_EQ(error_of(file_of("{}", 0)), "");
+  expect_refused({
       {file_of(header_with("[2]", "[0,8]", "\"BF16\""), 8), "dtype \"BF16\""},
       {file_of(header_with("[2]", "[0,8]", "7"), 8), "dtype 7"},
       {file_of(header_with("2", "[0,8]"), 8), "not a list"},
@@ -144,16 +162,16 @@ TEST(Safetensors, LyingHeadersAreRefused) {
       {file_of(header_with("[2]", "[0,8]"), 9), "end at byte"},
       {file_of(header_with("[2]", "[0,8]"), 7), "end at byte"},
       {file_of(header_with("[2]", "[1,9]"), 9), "begins at byte"},
-      {file_of(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[3,7]}})", 7),
+      {file_of(
+           R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[3,7]}})",
+           7),
        "begins at byte"},
-      {file_of(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})", 4),
+      {file_of(
+           R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})",
+           4),
        "given twice"},
       {file_of(R"({"a":{"dtype":"U8","shape":[4],"shape":[4],"data_offsets":[0,4]}})", 4), "given twice"},
-  };
-  for (const auto& [bytes, expected] : cases) {
-    const std::string error = error_of(bytes);
-    EXPECT_NE(error.find(expected), std::string::npos) << expected << "\n" << error;
-  }
+  });
 }
 
 TEST(Safetensors, ABoolIsZeroOrOne) {
@@ -179,7 +197,8 @@ TEST(Safetensors, ManyDamagedHeaders) {
   for (int round = 0; round < 20000; ++round) {
     std::string bytes = sound;
     for (std::uint64_t changes = 1 + random() % 3; changes > 0; --changes)
-      bytes[random() % header.size()] = static_cast<char>(random() % 4 ? "0123456789{}[]\",:-. "[random() % 20] : random());
+      bytes[random() % header.size()] =
+          static_cast<char>(random() % 4 ? "0123456789{}[]\",:-. "[random() % 20] : random());
     if (random() % 4 == 0) bytes.resize(random() % bytes.size());
     refused += !error_of(bytes).empty();
   }

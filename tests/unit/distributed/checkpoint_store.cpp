@@ -1,5 +1,3 @@
-#include "distributed/checkpoint/store.h"
-
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
@@ -13,6 +11,7 @@
 #include "distributed/checkpoint/manifest.h"
 #include "distributed/checkpoint/memory_file_system.h"
 #include "distributed/checkpoint/safetensors.h"
+#include "distributed/checkpoint/store.h"
 #include "distributed/comm/local.h"
 #include "tests/support/checkpoint.h"
 #include "tests/support/watchdog.h"
@@ -140,7 +139,8 @@ TEST(CheckpointStore, SomethingElseUnderTheNameIsRefused) {
   files->make_dir(kDirectory);
   files->make_link(kStep5);
   std::string what;
-  EXPECT_EQ(code_thrown_by([&] { save(files, kDirectory, 2, 5, small_model(1)); }, &what), ExitCode::kCheckpoint);
+  EXPECT_EQ(code_thrown_by([&] { save(files, kDirectory, 2, 5, small_model(1)); }, &what),
+            ExitCode::kCheckpoint);
   EXPECT_NE(what.find("not a directory"), std::string::npos) << what;
   EXPECT_EQ(files->status(kStep5).kind, FileKind::kOther);
 }
@@ -154,7 +154,8 @@ TEST(CheckpointStore, NonFiniteValuesAreNeverSaved) {
       if (slot.name == name) std::memcpy(slot.data + element * sizeof bad, &bad, sizeof bad);
     for (const int ranks : {1, 3}) {
       std::string what;
-      EXPECT_EQ(code_thrown_by([&] { save(files, kDirectory, ranks, 5, model); }, &what), ExitCode::kNonFinite);
+      EXPECT_EQ(code_thrown_by([&] { save(files, kDirectory, ranks, 5, model); }, &what),
+                ExitCode::kNonFinite);
       EXPECT_NE(what.find(fmt::format("'{}'", name)), std::string::npos) << what;
       EXPECT_NE(what.find(fmt::format("element {} is", element)), std::string::npos) << what;
       EXPECT_TRUE(CheckpointStore(files, kDirectory).list().empty());
@@ -223,11 +224,14 @@ TEST(CheckpointStore, LoadNamesTheFirstMismatch) {
   const auto contains = [](const std::string& text, const std::string& part) {
     EXPECT_NE(text.find(part), std::string::npos) << text << "\n" << part;
   };
-  contains(error_of([](TensorSet& set) { set.slots[0].shape = {7, 5}; }),
+  contains(error_of([](TensorSet& set) {
+             set.slots[0].shape = {7, 5};
+           }),
            "tensor 'layer.weight' is float32 [5, 7], but the job needs float32 [7, 5]");
   contains(error_of([](TensorSet& set) { set.slots[3].dtype = DType::kFloat64; }),
            "tensor 'adam.steps' is int64 [], but the job needs float64 []");
-  contains(error_of([](TensorSet& set) { set.slots.erase(set.slots.begin() + 4); }), "has tensor 'mask' bool [11]");
+  contains(error_of([](TensorSet& set) { set.slots.erase(set.slots.begin() + 4); }),
+           "has tensor 'mask' bool [11]");
   contains(error_of([](TensorSet& set) { set.add("z", DType::kBool, {2}, 1); }), "no tensor 'z'");
 }
 
@@ -245,7 +249,8 @@ TEST(CheckpointStore, EveryDamagedByteIsFoundNamedAndRefused) {
       const auto damage = store.verify(kStep5);
       ASSERT_EQ(damage.size(), 1u) << name << " " << at;
       EXPECT_NE(damage[0].find(name), std::string::npos) << damage[0];
-      ASSERT_EQ(code_thrown_by([&] { store.load(kStep5, loaded.slots); }), ExitCode::kCheckpoint) << name << " " << at;
+      ASSERT_EQ(code_thrown_by([&] { store.load(kStep5, loaded.slots); }), ExitCode::kCheckpoint)
+          << name << " " << at;
       files->damage(kStep5 / name, at, static_cast<int>(at % 8));
     }
   }
@@ -339,7 +344,8 @@ TEST(CheckpointStore, CheckWritableSaysInOneLineWhatIsWrong) {
   const auto expect_refused = [](const std::shared_ptr<FileSystem>& files, const fs::path& directory,
                                  const std::string& reason) {
     std::string what;
-    EXPECT_EQ(code_thrown_by([&] { CheckpointStore(files, directory).check_writable(); }, &what), ExitCode::kUsage);
+    EXPECT_EQ(code_thrown_by([&] { CheckpointStore(files, directory).check_writable(); }, &what),
+              ExitCode::kUsage);
     EXPECT_NE(what.find(reason), std::string::npos) << what;
     EXPECT_EQ(what.find('\n'), std::string::npos) << what;
   };

@@ -1,5 +1,6 @@
-#include "distributed/checkpoint/agree.h"
+#include "distributed/comm/agree.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <exception>
 
@@ -28,23 +29,28 @@ std::vector<std::string> gather(Communicator& comm, const std::string& mine, con
 
 std::vector<std::string> agree(Communicator& comm, const std::string& label, const std::function<std::string()>& work) {
   // One byte of exit code, then the result or the error's text.
-  std::string mine(1, static_cast<char>(ExitCode::kDone));
+  const auto outcome = [](ExitCode code, const std::string& text) { return static_cast<char>(code) + text; };
+  std::string mine;
   try {
-    mine += work();
+    mine = outcome(ExitCode::kDone, work());
   } catch (const Error& error) {
-    mine = static_cast<char>(error.code()) + std::string(error.what());
+    mine = outcome(error.code(), error.what());
   } catch (const std::exception& error) {
-    mine = static_cast<char>(ExitCode::kCheckpoint) + std::string(error.what());
+    mine = outcome(ExitCode::kInternal, error.what());
   }
   std::vector<std::string> all = gather(comm, mine, label);
-  for (std::size_t rank = 0; rank < all.size(); ++rank) {
-    const auto code = static_cast<ExitCode>(all[rank].front());
-    all[rank].erase(0, 1);
-    if (code == ExitCode::kDone) continue;
-    if (all.size() == 1) throw Error(code, all[rank]);
-    fail(code, "rank {}: {}", rank, all[rank]);
+  const auto failed = [](const std::string& text) { return static_cast<ExitCode>(text.front()) != ExitCode::kDone; };
+  if (const auto first = std::find_if(all.begin(), all.end(), failed); first != all.end()) {
+    const bool everywhere = std::all_of(all.begin(), all.end(), failed);
+    const std::string where = everywhere ? "" : fmt::format("rank {}: ", first - all.begin());
+    throw AgreedError(static_cast<ExitCode>(first->front()), where + first->substr(1));
   }
+  for (std::string& text : all) text.erase(0, 1);
   return all;
+}
+
+std::string broadcast_text(Communicator& comm, const std::string& text) {
+  return gather(comm, comm.rank() == 0 ? text : std::string(), "a text of rank 0")[0];
 }
 
 }  // namespace trireme

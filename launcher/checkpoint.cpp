@@ -1,0 +1,286 @@
+// `trireme checkpoint`: look at checkpoints, check them, and turn them into plain files and back.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <bit>
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <optional>
+
+#include "distributed/checkpoint/safetensors.h"
+#include "distributed/checkpoint/store.h"
+#include "distributed/comm/local.h"
+#include "launcher/commands.h"
+
+namespace trireme {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr int kDifferent = 1;  // the exit code of `diff`, as of the tool of that name
+
+struct NumberField {
+  const char* name;
+  std::int64_t JobState::*member;
+};
+constexpr NumberField kNumbers[] = {{"step", &JobState::step},
+                                    {"shards", &JobState::shards},
+                                    {"global_batch", &JobState::global_batch},
+                                    {"threads", &JobState::threads},
+                                    {"dataset_size", &JobState::dataset_size}};
+struct TextField {
+  const char* name;
+  std::string JobState::*member;
+};
+constexpr TextField kTexts[] = {{"run_id", &JobState::run_id},
+                                {"model", &JobState::model},
+                                {"optimizer", &JobState::optimizer},
+                                {"build", &JobState::build},
+                                {"job", &JobState::job}};
+constexpr const char* kSeed = "seed";
+constexpr const char* kPrefix = "trireme.";  // of our entries in a plain file's metadata
+
+SafetensorsMetadata metadata_of(const JobState& job) {
+  SafetensorsMetadata metadata = {{"format", "pt"}};
+  for (const auto& field : kNumbers)
+    metadata[kPrefix + std::string(field.name)] = std::to_string(job.*field.member);
+  for (const auto& field : kTexts) metadata[kPrefix + std::string(field.name)] = job.*field.member;
+  metadata[kPrefix + std::string(kSeed)] = std::to_string(job.seed);
+  return metadata;
+}
+
+template <class T>
+void read_number(const SafetensorsMetadata& metadata, const char* name, T& number) {
+  const auto found = metadata.find(kPrefix + std::string(name));
+  if (found == metadata.end()) return;
+  const std::string& text = found->second;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size())
+    fail(ExitCode::kCheckpoint, "its metadata says {}{} = '{}', which is not a number", kPrefix, name, text);
+}
+
+JobState job_of(const SafetensorsMetadata& metadata) {
+  JobState job;
+  for (const auto& field : kNumbers) read_number(metadata, field.name, job.*field.member);
+  read_number(metadata, kSeed, job.seed);
+  for (const auto& field : kTexts)
+    if (const auto found = metadata.find(kPrefix + std::string(field.name)); found != metadata.end())
+      job.*field.member = found->second;
+  return job;
+}
+
+CheckpointStore store_at(const fs::path& path) { return {std::make_shared<RealFileSystem>(), path}; }
+
+fs::path existing(const std::string& text) {
+  fs::path path = fs::path(text).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  if (!fs::exists(path)) fail(ExitCode::kUsage, "'{}' does not exist: give a checkpoint directory", text);
+  return path;
+}
+
+/// The checkpoints that a path names: itself, or those of a store.
+std::vector<fs::path> checkpoints_at(const std::string& text) {
+  const fs::path path = existing(text);
+  if (fs::exists(path / "manifest.pb")) return {path};
+  std::vector<fs::path> found;
+  for (const Checkpoint& checkpoint : store_at(path).list()) found.push_back(checkpoint.path);
+  if (found.empty() && path.filename().string().starts_with("step-")) return {path};  // lost its manifest
+  if (found.empty()) fail(ExitCode::kCheckpoint, "'{}' holds no committed checkpoint", text);
+  return found;
+}
+
+std::uint64_t bytes_in(const std::vector<TensorSlot>& tensors) {
+  std::uint64_t bytes = 0;
+  for (const auto& tensor : tensors) bytes += tensor.bytes;
+  return bytes;
+}
+
+int list(const std::string& directory) {
+  const std::vector<fs::path> found = checkpoints_at(directory);
+  fmt::print("{:>10}  {:>14}  {:>7}  {:<16}  {}\n", "step", "bytes", "tensors", "run", "path");
+  for (const fs::path& path : found) {
+    const CheckpointStore store = store_at(path.parent_path());
+    try {
+      const JobState job = store.read_state(path);
+      const auto tensors = store.tensors(path);
+      fmt::print("{:>10}  {:>14}  {:>7}  {:<16}  {}\n", job.step, bytes_in(tensors), tensors.size(),
+                 job.run_id, path.string());
+    } catch (const Error& error) {
+      fmt::print("{:>10}  {}\n", "damaged", error.what());
+    }
+  }
+  return 0;
+}
+
+int verify(const std::string& directory) {
+  bool sound = true;
+  for (const fs::path& path : checkpoints_at(directory)) {
+    const CheckpointStore store = store_at(path.parent_path());
+    const auto damage = store.verify(path);
+    for (const std::string& line : damage) fmt::print(stderr, "trireme: {}\n", line);
+    if (damage.empty())
+      fmt::print("{}: sound, {} bytes of tensors\n", path.string(), bytes_in(store.tensors(path)));
+    sound &= damage.empty();
+  }
+  return static_cast<int>(sound ? ExitCode::kDone : ExitCode::kCheckpoint);
+}
+
+int inspect(const std::string& directory) {
+  const fs::path path = checkpoints_at(directory).back();
+  const CheckpointStore store = store_at(path.parent_path());
+  const JobState job = store.read_state(path);
+  fmt::print("{}\n", path.string());
+  for (const auto& field : kNumbers) fmt::print("{}: {}\n", field.name, job.*field.member);
+  fmt::print("{}: {}\n", kSeed, job.seed);
+  for (const auto& field : kTexts) fmt::print("{}: {}\n", field.name, job.*field.member);
+  const auto tensors = store.tensors(path);
+  fmt::print("tensors: {}, {} bytes\n", tensors.size(), bytes_in(tensors));
+  for (const auto& tensor : tensors)
+    fmt::print("  {} {}\n", tensor.name, text_of(tensor.dtype, tensor.shape));
+  return 0;
+}
+
+/// Tensors in name order: of a plain file, a checkpoint, or the newest of a store.
+OwnedTensors tensors_at(const std::string& text) {
+  if (fs::is_regular_file(text)) return read_safetensors(text);
+  const fs::path path = checkpoints_at(text).back();
+  const CheckpointStore store = store_at(path.parent_path());
+  OwnedTensors owned = allocate_like(store.tensors(path));
+  owned.metadata = metadata_of(store.load(path, owned.tensors));
+  return owned;
+}
+
+/// The value and, for floating point, its bits: 0 and -0 differ, and so do two kinds of NaN.
+std::string element_text(const TensorSlot& tensor, std::size_t index) {
+  return visit_dtype(tensor.dtype, [&]<class T>(T value) {
+    std::memcpy(&value, tensor.data + index * sizeof value, sizeof value);
+    if constexpr (std::is_same_v<T, float>)
+      return fmt::format("{} ({:#010x})", value, std::bit_cast<std::uint32_t>(value));
+    else if constexpr (std::is_same_v<T, double>)
+      return fmt::format("{} ({:#018x})", value, std::bit_cast<std::uint64_t>(value));
+    else
+      return fmt::format("{}", value);
+  });
+}
+
+std::vector<std::int64_t> coordinates(std::vector<std::int64_t> shape, std::int64_t index) {
+  for (auto dimension = shape.rbegin(); dimension != shape.rend(); ++dimension) {
+    const std::int64_t size = *dimension;
+    *dimension = index % size;
+    index /= size;
+  }
+  return shape;
+}
+
+/// Says where two tensors of one name differ; nothing if they do not.
+std::optional<std::string> difference(const TensorSlot& a, const TensorSlot& b) {
+  if (a.dtype != b.dtype || a.shape != b.shape)
+    return fmt::format("tensor '{}' is {} in the first, {} in the second", a.name, text_of(a.dtype, a.shape),
+                       text_of(b.dtype, b.shape));
+  if (a.bytes == 0 || std::memcmp(a.data, b.data, a.bytes) == 0) return std::nullopt;
+  const std::size_t element = size_of(a.dtype), count = a.bytes / element;
+  std::size_t first = count, different = 0;
+  for (std::size_t i = count; i-- > 0;)
+    if (std::memcmp(a.data + i * element, b.data + i * element, element) != 0) {
+      first = i;
+      ++different;
+    }
+  return fmt::format(
+      "tensor '{}' {}: element {} {} is {} in the first, {} in the second; {} of {} elements differ", a.name,
+      text_of(a.dtype, a.shape), first, text_of(coordinates(a.shape, static_cast<std::int64_t>(first))),
+      element_text(a, first), element_text(b, first), different, count);
+}
+
+int diff(const std::string& first, const std::string& second) {
+  const OwnedTensors a = tensors_at(first), b = tensors_at(second);
+  for (std::size_t i = 0; i < a.tensors.size() || i < b.tensors.size(); ++i) {
+    std::optional<std::string> found;
+    if (i == b.tensors.size() || (i < a.tensors.size() && a.tensors[i].name < b.tensors[i].name))
+      found = fmt::format("tensor '{}' is only in the first", a.tensors[i].name);
+    else if (i == a.tensors.size() || b.tensors[i].name < a.tensors[i].name)
+      found = fmt::format("tensor '{}' is only in the second", b.tensors[i].name);
+    else
+      found = difference(a.tensors[i], b.tensors[i]);
+    if (!found) continue;
+    fmt::print("{}\n", *found);
+    return kDifferent;
+  }
+  fmt::print("the same: {} tensors, {} bytes\n", a.tensors.size(), bytes_in(a.tensors));
+  return 0;
+}
+
+int export_to(const std::string& directory, const std::string& file) {
+  const OwnedTensors owned = tensors_at(directory);
+  try {
+    write_safetensors(file, owned.tensors, owned.metadata);
+  } catch (const FileError& error) {
+    fail(ExitCode::kUsage, "{}: choose another file to export to", error.what());
+  }
+  fmt::print("{}: {} tensors, {} bytes\n", file, owned.tensors.size(), bytes_in(owned.tensors));
+  return 0;
+}
+
+int import_from(const std::string& directory, const std::string& file, std::optional<std::int64_t> step) {
+  if (!fs::exists(file)) fail(ExitCode::kUsage, "'{}' does not exist: give a safetensors file", file);
+  const OwnedTensors owned = read_safetensors(file);
+  JobState job = job_of(owned.metadata);
+  if (step) job.step = *step;
+  CheckpointStore store = store_at(directory);
+  store.check_writable();
+  for (const Checkpoint& found : store.list())
+    if (found.step == job.step)
+      fail(ExitCode::kUsage, "'{}' exists: choose another --step or another directory", found.path.string());
+  run_local_ranks(1, std::chrono::hours(1), [&](Communicator& comm) {
+    store.save(comm, job, owned.tensors, std::numeric_limits<int>::max());
+  });
+  fmt::print("step {} in '{}': {} tensors, {} bytes\n", job.step, directory, owned.tensors.size(),
+             bytes_in(owned.tensors));
+  return 0;
+}
+
+}  // namespace
+
+int checkpoint_main(int argc, char** argv) {
+  CLI::App app("Look at checkpoints, check them, and turn them into plain safetensors files and back.",
+               "trireme checkpoint");
+  app.require_subcommand(1);
+  std::string directory, second;
+  std::optional<std::int64_t> step;
+  int result = 0;
+  const auto add = [&](const char* name, const char* what, const std::function<int()>& run) {
+    CLI::App* command = app.add_subcommand(name, what);
+    command->add_option("dir", directory, "a store (its newest step counts) or one step-NNNNNNNN in it")
+        ->required();
+    command->callback([&result, run] { result = run(); });
+    return command;
+  };
+  add("list", "print the committed checkpoints", [&] { return list(directory); });
+  add("verify", "check every byte; exit 4 if any is damaged", [&] { return verify(directory); });
+  add("inspect", "print the state of the job and the tensors", [&] { return inspect(directory); });
+  add("diff", "name the first differing tensor and element; exit 1 if there is one",
+      [&] { return diff(directory, second); })
+      ->add_option("other", second, "the other checkpoint, or a plain file")
+      ->required();
+  add("export", "write one plain safetensors file", [&] { return export_to(directory, second); })
+      ->add_option("file", second, "the file to write")
+      ->required();
+  CLI::App* import = add("import", "make a checkpoint of one plain safetensors file",
+                         [&] { return import_from(directory, second, step); });
+  import->add_option("file", second, "the file to read")->required();
+  import->add_option("--step", step, "finished steps (default: what the file says, else 0)")
+      ->check(CLI::NonNegativeNumber);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    const auto chosen = app.get_subcommands();
+    fmt::print("{}", chosen.empty() ? app.help() : chosen.front()->help());
+  } catch (const CLI::ParseError& error) {
+    fail(ExitCode::kUsage, "checkpoint: {}: 'trireme checkpoint --help' tells more", error.what());
+  }
+  return result;
+}
+
+}  // namespace trireme
