@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "distributed/comm/local.h"
@@ -159,6 +160,20 @@ TEST(Local, TheCauseComesOutNotItsConsequences) {
     ASSERT_EQ(error, "sample 17 is torn");
   }
   EXPECT_THROW(run_local_ranks(0, std::chrono::seconds(1), [](Communicator&) {}), Error);
+}
+
+TEST(Local, TheCauseComesOutAlsoWhenItsConsequencesAreFaster) {
+  if (over_mpi()) GTEST_SKIP() << "about threads";
+  const std::string error = error_of([&] {
+    run_local_ranks(3, std::chrono::seconds(30), [&](Communicator& comm) {
+      if (comm.rank() != 1) comm.barrier("never").wait();
+      // The queue fails at once and tells the peers; its owner looks later.
+      const Event event = comm.run([] { fail(ExitCode::kData, "sample 17 is torn"); }, "load");
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      event.wait();
+    });
+  });
+  EXPECT_EQ(error, "sample 17 is torn");
 }
 
 TEST(Mpi, TwoCommunicatorsAtOnce) {

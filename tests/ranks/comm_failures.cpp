@@ -91,6 +91,15 @@ TEST(Mismatch, OneRankIsInAnotherOperation) {
       {"disagree", "rank 1 is in broadcast", "is in all_reduce_fastest"});
 }
 
+TEST(Mismatch, OnlyTheOperationDiffers) {
+  expect_failure_everywhere(
+      [](Communicator& comm) {
+        const std::vector<std::span<std::byte>> nothing(comm.size());
+        (comm.rank() == 1 ? comm.barrier("x") : comm.all_gather(nothing, "x")).wait();
+      },
+      {"disagree", "rank 1 is in barrier", "is in all_gather"});
+}
+
 TEST(Mismatch, OneRankReducesAnotherCount) {
   expect_failure_everywhere(
       [](Communicator& comm) {
