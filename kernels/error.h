@@ -33,6 +33,12 @@ class Error : public std::runtime_error {
   ExitCode code_;
 };
 
+/// An error that every rank throws alike at the same place; rank 0 alone says it.
+class AgreedError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Throws Error with a formatted message. The message is one line without a final full stop.
 template <class... Args>
 [[noreturn]] void fail(ExitCode code, fmt::format_string<Args...> format, Args&&... args) {

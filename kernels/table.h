@@ -7,7 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
+#include <string>
 
 #include "kernels/device.h"
 #include "kernels/elementwise.h"
@@ -106,6 +106,9 @@ const KernelTable& kernels_of(Device device);
 /// Threads that kernels called from this thread may use. At least 1.
 void set_threads(int threads);
 int threads();
+
+/// Versions of the libraries behind the CPU's kernels, and the kind of CPU they found.
+std::string kernel_libraries();
 
 /// Throws Error(kUsage) if this CPU lacks the instruction set that the kernels were compiled for.
 void check_cpu();

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "distributed/rendezvous/world.h"
 #include "kernels/error.h"
 #include "launcher/commands.h"
 #include "launcher/control.h"
@@ -22,14 +23,6 @@
 
 namespace trireme {
 namespace {
-
-std::string own_rank() {
-  if (std::getenv("TRIREME_LOCAL_RANKS")) return "0";
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID"}) {
-    if (const char* value = std::getenv(name)) return value;
-  }
-  return "0";
-}
 
 class RankGuard {
  public:
@@ -43,7 +36,7 @@ class RankGuard {
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     char host[256] = "?";
     gethostname(host, sizeof host - 1);
-    launcher_->send(fmt::format("hello {} {} {}", token_of(contact), own_rank(), host));
+    launcher_->send(fmt::format("hello {} {} {}", token_of(contact), detect_world(process_environment()).rank, host));
   }
 
   /// Returns when the launcher has said bye or is gone; nothing that was started is left then.

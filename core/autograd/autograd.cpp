@@ -17,18 +17,23 @@ std::uint64_t next_sequence() {
 }
 
 /// Releases nodes one by one instead of recursively, so that a graph of a million nodes needs no deep stack.
-void release_later(std::vector<Edge>& edges) {
-  thread_local std::vector<Edge> waiting;
-  thread_local bool draining = false;
-  for (Edge& edge : edges)
-    if (edge.node) waiting.push_back(std::move(edge));
-  if (draining) return;
-  draining = true;
-  while (!waiting.empty()) {
-    const Edge last = std::move(waiting.back());
-    waiting.pop_back();
+void release_later(std::span<Edge> edges) {
+  // A plain pointer, so that tensors with static storage may still come here after a thread's own variables are gone.
+  thread_local std::vector<Ref<Node>>* waiting = nullptr;
+  std::vector<Ref<Node>> mine;
+  const bool outermost = waiting == nullptr;
+  for (Edge& edge : edges) {
+    if (!edge.node) continue;
+    if (edge.node->use_count() > 1) edge.node = nullptr;  // others keep it: nothing will be destroyed
+    else (outermost ? mine : *waiting).push_back(std::move(edge.node));
   }
-  draining = false;
+  if (!outermost || mine.empty()) return;
+  waiting = &mine;
+  while (!mine.empty()) {
+    const Ref<Node> last = std::move(mine.back());
+    mine.pop_back();
+  }
+  waiting = nullptr;
 }
 
 AutogradMeta& meta_of(const Tensor& t) {
@@ -42,20 +47,31 @@ class LeafNode final : public Node {
   explicit LeafNode(Tensor leaf) : Node("leaf"), leaf_(std::move(leaf)) { is_leaf = true; }
   ~LeafNode() override { leaf_.impl()->autograd->leaf_node = nullptr; }
   void release_saved() override {}
+  const std::vector<std::function<Tensor(const Tensor&)>>& gradient_hooks() const override {
+    return leaf_.impl()->autograd->hooks;
+  }
   void apply(Backward& backward) override {
     AutogradMeta& meta = *leaf_.impl()->autograd;
-    Tensor gradient = backward.grad;
-    for (const auto& hook : meta.hooks)
-      if (Tensor replaced = hook(gradient); replaced.defined()) gradient = std::move(replaced);
+    const Tensor& gradient = backward.grad;
     TRIREME_CHECK(gradient.shape() == leaf_.shape() && gradient.dtype() == leaf_.dtype(),
                   "backward: a leaf of {} {} got a gradient of {} {}", name_of(leaf_.dtype()),
                   leaf_.shape().to_string(), name_of(gradient.dtype()), gradient.shape().to_string());
-    meta.grad = meta.grad.defined() ? sum_of_gradients(meta.grad, gradient)
-                                    : (grad_enabled() ? gradient : gradient.detach());
+    if (meta.grad.defined()) meta.grad = sum_of_gradients(meta.grad, gradient);
+    else meta.grad = grad_enabled() ? gradient : own(gradient);
     for (const auto& hook : meta.post_accumulate_hooks) hook(leaf_);
   }
 
  private:
+  /// The gradient in memory that nothing else shares, laid out as the leaf, so that it may be changed in place.
+  Tensor own(const Tensor& gradient) const {
+    const bool alone = gradient.impl()->use_count() == 1 && gradient.impl()->storage->use_count() == 1;
+    const bool alike = gradient.strides() == leaf_.strides() || (gradient.is_contiguous() && leaf_.is_contiguous());
+    if (alone && alike) return gradient.detach();
+    const Tensor copy = Tensor::empty_like(leaf_);
+    copy_into(copy, gradient);
+    return copy;
+  }
+
   Tensor leaf_;
 };
 
@@ -75,11 +91,10 @@ Node::~Node() { release_later(inputs); }
 
 TensorImpl::~TensorImpl() {
   if (!autograd) return;
-  std::vector<Edge> last(1);
-  last[0].node = std::move(autograd->node);
+  Edge last{std::move(autograd->node)};
   delete autograd;
   autograd = nullptr;
-  release_later(last);
+  release_later({&last, 1});
 }
 
 bool Backward::needs(int i) const { return static_cast<bool>(node_.inputs[static_cast<std::size_t>(i)].node); }

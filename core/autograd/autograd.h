@@ -71,6 +71,8 @@ class Node : public RefCounted {
   virtual void apply(Backward& backward) = 0;
   /// Frees what was saved.
   virtual void release_saved() = 0;
+  /// What sees and may replace the output's gradient first.
+  virtual const std::vector<std::function<Tensor(const Tensor&)>>& gradient_hooks() const { return hooks; }
 
   const char* const op;
   const std::uint64_t sequence;  ///< later operations have larger numbers

@@ -23,12 +23,25 @@ class Engine {
  public:
   Engine(Ref<Node> root, Tensor gradient, BackwardOptions options)
       : root_(std::move(root)), options_(options), visit_(next_visit()) {
+    running_.push_back(visit_);
     count_uses();
     root_->incoming_ = std::move(gradient);
   }
+  ~Engine() {
+    for (Displaced& d : displaced_) {
+      d.node->visit_ = d.visit;
+      d.node->pending_ = d.pending;
+      d.node->incoming_ = std::move(d.incoming);
+    }
+    running_.pop_back();
+  }
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
 
-  /// Keeps the gradient that reaches `node`; leaves then stay as they are. Keep the node alive.
+  /// Keeps the gradient that reaches `node`. Keep the node alive.
   void capture(Node* node) { captures_.emplace(node, Tensor()); }
+  /// Leaves stay as they are.
+  void gather_nothing() { gathers_ = false; }
   Tensor captured(Node* node) const { return captures_.at(node); }
 
   void run() {
@@ -71,6 +84,9 @@ class Engine {
   }
 
   void enter(Node& node) {
+    // A hook or closure of a pass that is under way may run another one over the same nodes.
+    if (running_.size() > 1 && std::find(running_.begin(), running_.end(), node.visit_) != running_.end())
+      displaced_.push_back({Ref<Node>(&node), node.visit_, node.pending_, std::move(node.incoming_)});
     node.visit_ = visit_;
     node.pending_ = 0;
     node.incoming_ = Tensor();
@@ -80,10 +96,10 @@ class Engine {
     Tensor gradient = std::move(node.incoming_);
     node.incoming_ = Tensor();
     if (gradient.defined())
-      for (const auto& hook : node.hooks)
+      for (const auto& hook : node.gradient_hooks())
         if (Tensor replaced = hook(gradient); replaced.defined()) gradient = std::move(replaced);
     if (const auto found = captures_.find(&node); found != captures_.end()) found->second = gradient;
-    if (node.is_leaf && !captures_.empty()) return;
+    if (node.is_leaf && !gathers_) return;
     // A node that no gradient reached passes none on, but its inputs must not wait for it.
     Backward backward(node, std::move(gradient));
     if (backward.grad.defined()) node.apply(backward);
@@ -103,12 +119,25 @@ class Engine {
     node.incoming_ = node.incoming_.defined() ? sum_of_gradients(node.incoming_, gradient) : std::move(gradient);
   }
 
+  /// The state that a node has in a pass that waits for this one.
+  struct Displaced {
+    Ref<Node> node;
+    std::uint64_t visit;
+    int pending;
+    Tensor incoming;
+  };
+  static thread_local std::vector<std::uint64_t> running_;  // passes under way on this thread, outermost first
+
   Ref<Node> root_;
   BackwardOptions options_;
+  bool gathers_ = true;  // into leaves
+  std::vector<Displaced> displaced_;
   std::uint64_t visit_;
   std::vector<Node*> ready_;
   std::unordered_map<Node*, Tensor> captures_;
 };
+
+thread_local std::vector<std::uint64_t> Engine::running_;
 
 namespace {
 
@@ -150,6 +179,7 @@ std::vector<Tensor> grad(const Tensor& root, const std::vector<Tensor>& inputs, 
   with_mode(options, [&] {
     std::vector<Ref<Node>> nodes;
     Engine engine(gradient_node(root), seed, options);
+    engine.gather_nothing();
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       TRIREME_CHECK(inputs[i].requires_grad(), "grad: input {} wants no gradient", i);
       nodes.push_back(gradient_node(inputs[i]));

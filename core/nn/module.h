@@ -67,7 +67,8 @@ class Module {
 class Sequential : public Module {
  public:
   template <class... Modules>
-    requires(std::is_base_of_v<Module, std::decay_t<Modules>> && ...)
+    requires((std::is_base_of_v<Module, std::decay_t<Modules>> && ...) &&
+             !(sizeof...(Modules) == 1 && (std::is_same_v<Sequential, std::decay_t<Modules>> && ...)))  // that is a copy
   explicit Sequential(Modules&&... modules) {
     (modules_.push_back(std::make_shared<std::decay_t<Modules>>(std::forward<Modules>(modules))), ...);
   }

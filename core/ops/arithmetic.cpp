@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -6,11 +8,28 @@ namespace trireme {
 
 namespace {
 
-Tensor unary_kernel(UnaryOp op, const Tensor& x, double a = 0) {
-  TRIREME_CHECK(x.defined(), "unary: the argument is an undefined tensor");
+Tensor unary_kernel(const char* name, UnaryOp op, const Tensor& x, double a = 0) {
+  check_number(name, x);
   Tensor out = Tensor::empty_like(x);
   kernels(x).unary(op, out.view(), x.view(), a);
   return out;
+}
+
+Tensor floating_kernel(const char* name, UnaryOp op, const Tensor& x, double a = 0) {
+  check_floating(name, x);
+  return unary_kernel(name, op, x, a);
+}
+
+/// The scalar takes x's dtype, so an integer tensor takes whole numbers only.
+void check_scalar(const char* name, const Tensor& x, double value) {
+  check_number(name, x);
+  TRIREME_CHECK(is_floating(x.dtype()) || value == std::trunc(value), "{}: {} is no {}; convert the tensor with to()", name,
+                value, name_of(x.dtype()));
+}
+
+Tensor scalar_kernel(const char* name, UnaryOp op, const Tensor& x, double value) {
+  check_scalar(name, x, value);
+  return unary_kernel(name, op, x, value);
 }
 
 View broadcast_view(const Tensor& t, const Shape& shape) {
@@ -35,6 +54,7 @@ Tensor result_like(const Tensor& a, const Tensor& b, const Shape& shape, DType d
 
 Tensor binary_kernel(const char* name, BinaryOp op, const Tensor& a, const Tensor& b) {
   check_same_kind(name, {&a, &b});
+  check_number(name, a);
   const Shape shape = broadcast_shapes(a.shape(), b.shape(), name);
   Tensor out = result_like(a, b, shape, a.dtype());
   kernels(a).binary(op, out.view(), broadcast_view(a, shape), broadcast_view(b, shape));
@@ -77,27 +97,28 @@ Tensor sub(const Tensor& a, const Tensor& b) {
 }
 
 Tensor mul(const Tensor& a, const Tensor& b) {
-  return record("mul", binary_kernel("mul", BinaryOp::mul, a, b), {&a, &b}, [a = Saved(a), b = Saved(b)](Backward& g) {
-    const Tensor x = g.get(a), y = g.get(b);
-    if (g.needs(0)) g.set(0, sum_to(mul(g.grad, y), x.shape()));
-    if (g.needs(1)) g.set(1, sum_to(mul(g.grad, x), y.shape()));
-  });
+  return record("mul", binary_kernel("mul", BinaryOp::mul, a, b), {&a, &b},
+                [a = Saved(a), b = Saved(b), sa = a.shape(), sb = b.shape()](Backward& g) {
+                  if (g.needs(0)) g.set(0, sum_to(mul(g.grad, g.get(b)), sa));
+                  if (g.needs(1)) g.set(1, sum_to(mul(g.grad, g.get(a)), sb));
+                });
 }
 
 Tensor div(const Tensor& a, const Tensor& b) {
-  return record("div", binary_kernel("div", BinaryOp::div, a, b), {&a, &b}, [a = Saved(a), b = Saved(b)](Backward& g) {
-    const Tensor x = g.get(a), y = g.get(b), scaled = div(g.grad, y);
-    if (g.needs(0)) g.set(0, sum_to(scaled, x.shape()));
-    if (g.needs(1)) g.set(1, sum_to(neg(mul(scaled, div(x, y))), y.shape()));
+  check_floating("div", a);
+  return record("div", binary_kernel("div", BinaryOp::div, a, b), {&a, &b}, [a = Saved(a), b = Saved(b), sa = a.shape()](Backward& g) {
+    const Tensor y = g.get(b), scaled = div(g.grad, y);
+    if (g.needs(0)) g.set(0, sum_to(scaled, sa));
+    if (g.needs(1)) g.set(1, sum_to(neg(mul(scaled, div(g.get(a), y))), y.shape()));
   });
 }
 
 Tensor add(const Tensor& x, double value) {
-  return record("add", unary_kernel(UnaryOp::add_scalar, x, value), {&x}, [](Backward& g) { g.set(0, g.grad); });
+  return record("add", scalar_kernel("add", UnaryOp::add_scalar, x, value), {&x}, [](Backward& g) { g.set(0, g.grad); });
 }
 
 Tensor mul(const Tensor& x, double value) {
-  return record("mul", unary_kernel(UnaryOp::mul_scalar, x, value), {&x},
+  return record("mul", scalar_kernel("mul", UnaryOp::mul_scalar, x, value), {&x},
                 [value](Backward& g) { g.set(0, mul(g.grad, value)); });
 }
 
@@ -120,33 +141,33 @@ Tensor minimum(const Tensor& a, const Tensor& b) {
 }
 
 Tensor neg(const Tensor& x) {
-  return record("neg", unary_kernel(UnaryOp::neg, x), {&x}, [](Backward& g) { g.set(0, neg(g.grad)); });
+  return record("neg", unary_kernel("neg", UnaryOp::neg, x), {&x}, [](Backward& g) { g.set(0, neg(g.grad)); });
 }
 
 Tensor abs(const Tensor& x) {
-  return record("abs", unary_kernel(UnaryOp::abs, x), {&x},
+  return record("abs", unary_kernel("abs", UnaryOp::abs, x), {&x},
                 [x = Saved(x)](Backward& g) { g.set(0, mul(g.grad, sign(g.get(x)))); });
 }
 
-Tensor sign(const Tensor& x) { return unary_kernel(UnaryOp::sign, x); }
+Tensor sign(const Tensor& x) { return unary_kernel("sign", UnaryOp::sign, x); }
 
 Tensor exp(const Tensor& x) {
-  const Tensor y = unary_kernel(UnaryOp::exp, x);
+  const Tensor y = floating_kernel("exp", UnaryOp::exp, x);
   return record("exp", y, {&x}, [y = Saved::output(y)](Backward& g) { g.set(0, mul(g.grad, g.get(y))); });
 }
 
 Tensor log(const Tensor& x) {
-  return record("log", unary_kernel(UnaryOp::log, x), {&x},
+  return record("log", floating_kernel("log", UnaryOp::log, x), {&x},
                 [x = Saved(x)](Backward& g) { g.set(0, div(g.grad, g.get(x))); });
 }
 
 Tensor sqrt(const Tensor& x) {
-  const Tensor y = unary_kernel(UnaryOp::sqrt, x);
+  const Tensor y = floating_kernel("sqrt", UnaryOp::sqrt, x);
   return record("sqrt", y, {&x}, [y = Saved::output(y)](Backward& g) { g.set(0, div(mul(g.grad, 0.5), g.get(y))); });
 }
 
 Tensor tanh(const Tensor& x) {
-  const Tensor y = unary_kernel(UnaryOp::tanh, x);
+  const Tensor y = floating_kernel("tanh", UnaryOp::tanh, x);
   return record("tanh", y, {&x}, [y = Saved::output(y)](Backward& g) {
     const Tensor t = g.get(y);
     g.set(0, mul(g.grad, add(neg(mul(t, t)), 1)));
@@ -154,7 +175,7 @@ Tensor tanh(const Tensor& x) {
 }
 
 Tensor sigmoid(const Tensor& x) {
-  const Tensor y = unary_kernel(UnaryOp::sigmoid, x);
+  const Tensor y = floating_kernel("sigmoid", UnaryOp::sigmoid, x);
   return record("sigmoid", y, {&x}, [y = Saved::output(y)](Backward& g) {
     const Tensor s = g.get(y);
     g.set(0, mul(g.grad, mul(s, add(neg(s), 1))));
@@ -162,12 +183,12 @@ Tensor sigmoid(const Tensor& x) {
 }
 
 Tensor relu(const Tensor& x) {
-  const Tensor y = unary_kernel(UnaryOp::relu, x);
+  const Tensor y = unary_kernel("relu", UnaryOp::relu, x);
   return record("relu", y, {&x}, [y = Saved::output(y)](Backward& g) { g.set(0, relu_backward(g.grad, g.get(y))); });
 }
 
 Tensor pow(const Tensor& x, double exponent) {
-  return record("pow", unary_kernel(UnaryOp::pow_scalar, x, exponent), {&x}, [x = Saved(x), exponent](Backward& g) {
+  return record("pow", floating_kernel("pow", UnaryOp::pow_scalar, x, exponent), {&x}, [x = Saved(x), exponent](Backward& g) {
     g.set(0, exponent == 0 ? mul(g.grad, 0.0) : mul(g.grad, mul(pow(g.get(x), exponent - 1), exponent)));
   });
 }
@@ -184,6 +205,7 @@ namespace {
 /// The shape rule of every in-place op with a second tensor.
 void check_fits(const char* op, const Tensor& t, const Tensor& other) {
   check_same_kind(op, {&t, &other});
+  check_number(op, t);
   TRIREME_CHECK(broadcast_shapes(t.shape(), other.shape(), op) == t.shape(),
                 "{}: shape {} does not broadcast to {}, the shape of what is changed", op, other.shape().to_string(),
                 t.shape().to_string());
@@ -199,6 +221,7 @@ const Tensor& binary_in_place(const char* name, BinaryOp op, const Tensor& t, co
 }  // namespace
 
 const Tensor& add_(const Tensor& t, const Tensor& other) {
+  check_same_kind("add_", {&t, &other});
   check_in_place("add_", t, {&other});
   binary_in_place("add_", BinaryOp::add, t, other);
   const Tensor before = t;  // its history becomes an input of the new one
@@ -210,21 +233,24 @@ const Tensor& add_(const Tensor& t, const Tensor& other) {
 }
 
 const Tensor& mul_(const Tensor& t, const Tensor& other) {
+  check_same_kind("mul_", {&t, &other});
   check_in_place("mul_", t, {&other});
   const bool wanted = recording({&t, &other});
+  // Backward needs what `other` was, which the write below would change.
+  if (wanted && other.impl()->storage == t.impl()->storage) return mul_(t, mul(other, 1));
   const Tensor old = wanted && other.requires_grad() ? t.detach().clone() : Tensor();
   binary_in_place("mul_", BinaryOp::mul, t, other);
   const Tensor before = t;
   if (wanted)
-    record("mul_", t, {&before, &other}, [old = old.defined() ? Saved(old) : Saved(), other = Saved(other)](Backward& g) {
-      const Tensor y = g.get(other);
-      if (g.needs(0)) g.set(0, mul(g.grad, y));
-      if (g.needs(1)) g.set(1, sum_to(mul(g.grad, g.get(old)), y.shape()));
+    record("mul_", t, {&before, &other}, [old = old.defined() ? Saved(old) : Saved(), other = Saved(other), shape = other.shape()](Backward& g) {
+      if (g.needs(0)) g.set(0, mul(g.grad, g.get(other)));
+      if (g.needs(1)) g.set(1, sum_to(mul(g.grad, g.get(old)), shape));
     });
   return t;
 }
 
 const Tensor& mul_(const Tensor& t, double value) {
+  check_scalar("mul_", t, value);
   check_in_place("mul_", t, {});
   kernels(t).unary(UnaryOp::mul_scalar, t.view(), t.view(), value);
   t.bump_version("mul_");
@@ -234,6 +260,7 @@ const Tensor& mul_(const Tensor& t, double value) {
 }
 
 const Tensor& fill_(const Tensor& t, double value) {
+  check_defined("fill_", t);
   check_in_place("fill_", t, {});
   kernels(t).fill(t.view(), value);
   t.bump_version("fill_");
@@ -243,6 +270,8 @@ const Tensor& fill_(const Tensor& t, double value) {
 }
 
 const Tensor& copy_(const Tensor& t, const Tensor& other) {
+  check_defined("copy_", t);
+  check_defined("copy_", other);
   check_in_place("copy_", t, {&other});
   copy_into(t, other);
   t.bump_version("copy_");
@@ -254,6 +283,7 @@ const Tensor& copy_(const Tensor& t, const Tensor& other) {
 }
 
 Tensor to(const Tensor& t, DType dtype) {
+  check_defined("to", t);
   if (t.dtype() == dtype) return t;
   const Tensor out = to_dtype(t, dtype);
   if (!is_floating(dtype)) return out;

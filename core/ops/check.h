@@ -8,11 +8,15 @@
 
 namespace trireme {
 
+inline void check_defined(const char* op, const Tensor& t) {
+  TRIREME_CHECK(t.defined(), "{}: an argument is an undefined tensor", op);
+}
+
 /// All defined, of one dtype and one device; throws naming `op` and what differs.
 inline void check_same_kind(const char* op, std::initializer_list<const Tensor*> tensors) {
   const Tensor* first = nullptr;
   for (const Tensor* t : tensors) {
-    TRIREME_CHECK(t->defined(), "{}: an argument is an undefined tensor", op);
+    check_defined(op, *t);
     if (!first) first = t;
     TRIREME_CHECK(t->dtype() == first->dtype(), "{}: dtypes {} and {} differ; convert one with to()", op,
                   name_of(first->dtype()), name_of(t->dtype()));
@@ -21,12 +25,19 @@ inline void check_same_kind(const char* op, std::initializer_list<const Tensor*>
   }
 }
 
+/// Arithmetic is defined on every dtype but bool.
+inline void check_number(const char* op, const Tensor& t) {
+  check_defined(op, t);
+  TRIREME_CHECK(t.dtype() != DType::kBool, "{}: is not defined for bool; convert it with to()", op);
+}
+
 inline void check_floating(const char* op, const Tensor& t) {
-  TRIREME_CHECK(t.defined(), "{}: an argument is an undefined tensor", op);
+  check_defined(op, t);
   TRIREME_CHECK(is_floating(t.dtype()), "{}: needs float32 or float64, got {}", op, name_of(t.dtype()));
 }
 
 inline void check_dims(const char* op, const char* what, const Tensor& t, int dims) {
+  check_defined(op, t);
   TRIREME_CHECK(t.dim() == dims, "{}: {} needs {} dimensions, got shape {}", op, what, dims, t.shape().to_string());
 }
 

@@ -56,27 +56,29 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOpt
   TRIREME_CHECK(o.groups > 0 && w.size(0) % o.groups == 0 && w.size(1) * o.groups == x.size(1),
                 "conv2d: x {} and w {} do not fit with groups {}; w needs C/groups = {} input channels",
                 x.shape().to_string(), w.shape().to_string(), o.groups, o.groups > 0 ? x.size(1) / o.groups : 0);
-  TRIREME_CHECK(!b.defined() || (b.dim() == 1 && b.size(0) == w.size(0) && b.dtype() == x.dtype()),
-                "conv2d: b {} does not fit w {}; needs ({})", b.defined() ? b.shape().to_string() : "", w.shape().to_string(),
-                w.size(0));
+  TRIREME_CHECK(w.size(1) > 0, "conv2d: x {} and w {} have no channels", x.shape().to_string(), w.shape().to_string());
+  if (b.defined()) check_same_kind("conv2d", {&x, &b});
+  TRIREME_CHECK(!b.defined() || (b.dim() == 1 && b.size(0) == w.size(0)), "conv2d: b {} does not fit w {}; needs ({})",
+                b.defined() ? b.shape().to_string() : "", w.shape().to_string(), w.size(0));
   const Window window{w.size(2), w.size(3), o.stride, o.stride, o.padding, o.padding};
   const Shape shape = windowed("conv2d", x, window, w.size(0));
   const Tensor in = channels_last_data(x), weight = w.clone_contiguous();
   const Tensor y = Tensor::empty_channels_last(shape, x.dtype(), x.device());
-  const View bias = b.defined() ? b.view() : View{};
+  const Tensor dense_bias = b.defined() ? b.clone_contiguous() : Tensor();
+  const View bias = b.defined() ? dense_bias.view() : View{};
   if (y.numel() > 0) kernels(x).conv2d_forward(y.view(), in.view(), weight.view(), b.defined() ? &bias : nullptr, window, o.groups);
-  return record("conv2d", y, {&x, &w, &b}, [in = Saved(in), w = Saved(w), window, groups = o.groups](Backward& g) {
+  return record("conv2d", y, {&x, &w, &b}, [in = Saved(in), w = Saved(w), size = x.shape(), window, groups = o.groups](Backward& g) {
     g.once_only();
-    const Tensor data = g.get(in), filter = g.get(w).clone_contiguous(), dy = channels_last_data(g.grad);
+    const Tensor dy = channels_last_data(g.grad);
     const bool empty = dy.numel() == 0;
     if (g.needs(0)) {
-      const Tensor dx = Tensor::empty_channels_last(data.shape(), data.dtype(), data.device());
+      const Tensor dx = Tensor::empty_channels_last(size, dy.dtype(), dy.device()), filter = g.get(w).clone_contiguous();
       if (empty) kernels(dx).fill(dx.view(), 0);
       else kernels(dx).conv2d_backward_input(dx.view(), dy.view(), filter.view(), window, groups);
       g.set(0, dx);
     }
     if (g.needs(1)) {
-      const Tensor dw = Tensor::empty(filter.shape(), filter.dtype(), filter.device());
+      const Tensor data = g.get(in), dw = Tensor::empty(g.get(w).shape(), dy.dtype(), dy.device());
       if (empty) kernels(dw).fill(dw.view(), 0);
       else kernels(dw).conv2d_backward_weight(dw.view(), data.view(), dy.view(), window, groups);
       g.set(1, dw);
@@ -89,6 +91,7 @@ Tensor max_pool2d(const Tensor& x, const PoolOptions& options) { return pool2d("
 Tensor avg_pool2d(const Tensor& x, const PoolOptions& options) { return pool2d("avg_pool2d", PoolOp::kAverage, x, options); }
 
 Tensor global_avg_pool2d(const Tensor& x) {
+  check_floating("global_avg_pool2d", x);
   check_dims("global_avg_pool2d", "x (N,C,H,W)", x, 4);
   return mean(x, {2, 3});
 }

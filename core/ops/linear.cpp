@@ -51,14 +51,18 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
 
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b) {
   check_same_kind("linear", {&x, &w});
+  check_floating("linear", x);
   check_dims("linear", "w (out, in)", w, 2);
   TRIREME_CHECK(x.dim() >= 1 && x.size(-1) == w.size(1), "linear: x {} does not fit w {}; x's last size must be {}",
                 x.shape().to_string(), w.shape().to_string(), w.size(1));
   Shape shape = x.shape();
   shape[shape.size() - 1] = w.size(0);
-  const Tensor rows = x.dim() == 2 ? x : reshape(x, {-1, x.size(-1)});
+  std::int64_t count = 1;
+  for (int d = 0; d + 1 < x.dim(); ++d) count *= x.shape()[d];
+  const Tensor rows = reshape(x, {count, x.size(-1)});
   Tensor y = matmul(rows, transpose(w, 0, 1));
   if (b.defined()) {
+    check_same_kind("linear", {&x, &b});
     TRIREME_CHECK(b.dim() == 1 && b.size(0) == w.size(0), "linear: b {} does not fit w {}; needs ({})",
                   b.shape().to_string(), w.shape().to_string(), w.size(0));
     y = add(y, b);

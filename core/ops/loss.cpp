@@ -33,7 +33,7 @@ void check_labels(const Tensor& logits, const Tensor& labels) {
 
 Tensor log_softmax(const Tensor& x) {
   check_floating("log_softmax", x);
-  TRIREME_CHECK(x.dim() >= 1, "log_softmax: needs at least one dimension");
+  TRIREME_CHECK(x.dim() >= 1, "log_softmax: needs at least one dimension, got shape {}", x.shape().to_string());
   const Tensor y = log_softmax_rows(x);
   return record("log_softmax", y, {&x}, [y = Saved::output(y)](Backward& g) {
     g.set(0, sub(g.grad, mul(exp(g.get(y)), sum(g.grad, {-1}, true))));
@@ -58,8 +58,10 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& labels, double label_sm
 }
 
 Tensor mse_loss(const Tensor& x, const Tensor& target) {
-  TRIREME_CHECK(x.defined() && target.defined() && x.shape() == target.shape(), "mse_loss: shapes {} and {} differ",
-                x.defined() ? x.shape().to_string() : "undefined", target.defined() ? target.shape().to_string() : "undefined");
+  check_same_kind("mse_loss", {&x, &target});
+  check_floating("mse_loss", x);
+  TRIREME_CHECK(x.shape() == target.shape(), "mse_loss: shapes {} and {} differ", x.shape().to_string(),
+                target.shape().to_string());
   const Tensor difference = sub(x, target);
   return mean(mul(difference, difference));
 }

@@ -45,6 +45,10 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
   TRIREME_CHECK(!residual.defined() || (residual.shape() == x.shape() && residual.dtype() == x.dtype()),
                 "batch_norm: residual {} must have x's shape {}", residual.defined() ? residual.shape().to_string() : "",
                 x.shape().to_string());
+  if (o.fixed) {
+    check_channel_vector("mean", o.fixed->mean, x);
+    check_channel_vector("variance", o.fixed->variance, x);
+  }
   const bool recorded = recording({&x, &gamma, &beta, &residual});
   if (o.fixed && recorded) return with_fixed(x, gamma, beta, residual, o);
 
@@ -66,7 +70,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
   kernels(x).batch_norm_apply(y.view(), in.view(), mean.view(), rstd.view(), gamma.view(), beta.view(),
                               skip.defined() ? &skip_view : nullptr, o.relu);
   return record("batch_norm", y, {&x, &gamma, &beta, &residual},
-                [in = Saved(in), gamma = Saved(gamma), y = o.relu ? Saved::output(y) : Saved(), mean, rstd, relu = o.relu](Backward& g) {
+                [in = Saved(in), gamma = Saved(gamma), y = o.relu ? Saved::output(y) : Saved(), mean = Saved(mean), rstd, relu = o.relu](Backward& g) {
                   g.once_only();
                   const Tensor data = g.get(in), scale = g.get(gamma), out = relu ? g.get(y) : Tensor();
                   const Tensor dy = channels_last(g.grad), dx = Tensor::empty_like(data);
@@ -75,7 +79,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
                   const Tensor dskip = g.needs(3) && relu ? Tensor::empty_like(data) : Tensor();
                   const View out_view = relu ? out.view() : View{}, skip_grad = dskip.defined() ? dskip.view() : View{};
                   kernels(dx).batch_norm_backward(dx.view(), dgamma.view(), dbeta.view(), dskip.defined() ? &skip_grad : nullptr,
-                                                  dy.view(), data.view(), relu ? &out_view : nullptr, mean.view(), rstd.view(),
+                                                  dy.view(), data.view(), relu ? &out_view : nullptr, g.get(mean).view(), rstd.view(),
                                                   scale.view());
                   g.set(0, dx);
                   g.set(1, dgamma);

@@ -8,7 +8,6 @@ namespace {
 
 /// Shape of the result with reduced dimensions kept at size 1.
 Shape kept_shape(const char* op, const Tensor& x, const std::vector<int>& dims) {
-  TRIREME_CHECK(x.defined(), "{}: the argument is an undefined tensor", op);
   if (dims.empty()) return Shape::filled(x.dim(), 1);
   Shape kept = x.shape();
   bool seen[kMaxDims] = {};
@@ -32,19 +31,20 @@ Shape dropped_shape(const Tensor& x, const std::vector<int>& dims) {
   return shape;
 }
 
-Tensor reduce_kernel(ReduceOp op, const Tensor& x, const Shape& kept) {
-  Tensor out = Tensor::empty(kept, x.dtype(), x.device());
-  kernels(x).reduce(op, out.view(), x.view());
+/// Reduces x to `kept`, handed out as `shape` (the same elements).
+Tensor reduce_kernel(ReduceOp op, const Tensor& x, const Shape& kept, const Shape& shape) {
+  Tensor out = Tensor::empty(shape, x.dtype(), x.device());
+  kernels(x).reduce(op, out.alias(kept, contiguous_strides(kept), 0).view(), x.view());
   return out;
 }
 
 }  // namespace
 
 Tensor sum(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  check_number("sum", x);
   const Shape kept = kept_shape("sum", x, dims);
-  const Tensor out = record("sum", reduce_kernel(ReduceOp::kSum, x, kept), {&x},
-                            [shape = x.shape()](Backward& g) { g.set(0, expand(g.grad, shape)); });
-  return keepdim ? out : reshape(out, dropped_shape(x, dims));
+  return record("sum", reduce_kernel(ReduceOp::kSum, x, kept, keepdim ? kept : dropped_shape(x, dims)), {&x},
+                [kept, shape = x.shape()](Backward& g) { g.set(0, expand(reshape(g.grad, kept), shape)); });
 }
 
 Tensor mean(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
@@ -55,17 +55,18 @@ Tensor mean(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
 }
 
 Tensor amax(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  check_number("amax", x);
   const Shape kept = kept_shape("amax", x, dims);
   for (int d = 0; d < x.dim(); ++d)
     TRIREME_CHECK(x.shape()[d] > 0 || kept[d] == 0, "amax: dimension {} of shape {} is empty and has no largest element", d,
                   x.shape().to_string());
-  const Tensor y = reduce_kernel(ReduceOp::kMax, x, kept);
-  const Tensor out = record("amax", y, {&x}, [x = Saved(x), y = Saved::output(y)](Backward& g) {
-    const Tensor in = g.get(x), hits = to(eq(in.detach(), g.get(y).detach()), in.dtype());
-    const Tensor ties = reduce_kernel(ReduceOp::kSum, hits, g.grad.shape());
-    g.set(0, mul(expand(div(g.grad, ties), in.shape()), hits));  // equal maxima share, as in PyTorch
+  const Tensor y = reduce_kernel(ReduceOp::kMax, x, kept, keepdim ? kept : dropped_shape(x, dims));
+  return record("amax", y, {&x}, [x = Saved(x), y = Saved::output(y), kept](Backward& g) {
+    const Tensor in = g.get(x), largest = reshape(g.get(y).detach(), kept);
+    const Tensor hits = to(eq(in.detach(), largest), in.dtype());
+    const Tensor share = div(reshape(g.grad, kept), reduce_kernel(ReduceOp::kSum, hits, kept, kept));
+    g.set(0, mul(expand(share, in.shape()), hits));  // equal maxima share, as in PyTorch
   });
-  return keepdim ? out : reshape(out, dropped_shape(x, dims));
 }
 
 Tensor argmax(const Tensor& x) {
@@ -82,7 +83,10 @@ Tensor argmax(const Tensor& x) {
 }
 
 Tensor sum_to(const Tensor& x, const Shape& shape) {
+  check_defined("sum_to", x);
   if (x.shape() == shape) return x;
+  TRIREME_CHECK(broadcast_shapes(x.shape(), shape, "sum_to") == x.shape(), "sum_to: shape {} is no broadcast of shape {}",
+                x.shape().to_string(), shape.to_string());
   const int shift = x.dim() - shape.size();
   std::vector<int> dims;
   for (int d = 0; d < x.dim(); ++d)

@@ -12,15 +12,20 @@ bool view_strides(const Tensor& x, const Shape& shape, Shape& strides) {
     strides = contiguous_strides(shape);
     return true;
   }
+  Shape sizes, steps;  // of x without dimensions of size 1, whose strides mean nothing
+  for (int i = 0; i < x.dim(); ++i) {
+    if (x.shape()[i] == 1) continue;
+    sizes.push_back(x.shape()[i]);
+    steps.push_back(x.strides()[i]);
+  }
   strides = shape;
   int d = shape.size() - 1;
   // Walk runs of dimensions of x that lie dense behind each other, and lay dimensions of `shape` into each run.
-  for (int last = x.dim() - 1; last >= 0;) {
+  for (int last = sizes.size() - 1; last >= 0;) {
     int first = last;
-    std::int64_t run = x.shape()[last];
-    while (first > 0 && (x.shape()[first] == 1 || x.strides()[first - 1] == x.strides()[first] * x.shape()[first]))
-      run *= x.shape()[--first];
-    std::int64_t step = x.strides()[last], filled = 1;
+    std::int64_t run = sizes[last];
+    while (first > 0 && steps[first - 1] == steps[first] * sizes[first]) run *= sizes[--first];
+    std::int64_t step = steps[last], filled = 1;
     for (; d >= 0 && (filled < run || shape[d] == 1); --d) {
       strides[d] = step;
       step *= shape[d];
@@ -39,7 +44,7 @@ bool view_strides(const Tensor& x, const Shape& shape, Shape& strides) {
 }  // namespace
 
 Tensor reshape(const Tensor& x, Shape shape) {
-  TRIREME_CHECK(x.defined(), "reshape: the argument is an undefined tensor");
+  check_defined("reshape", x);
   int unknown = -1;
   std::int64_t known = 1;
   for (int d = 0; d < shape.size(); ++d) {
@@ -69,6 +74,7 @@ Tensor reshape(const Tensor& x, Shape shape) {
 }
 
 Tensor flatten(const Tensor& x, int first, int last) {
+  check_defined("flatten", x);
   first = wrap_dim(first, x.dim(), "flatten");
   last = wrap_dim(last, x.dim(), "flatten");
   TRIREME_CHECK(first <= last, "flatten: dimension {} comes after {}", first, last);
@@ -82,6 +88,7 @@ Tensor flatten(const Tensor& x, int first, int last) {
 }
 
 Tensor permute(const Tensor& x, const std::vector<int>& order) {
+  check_defined("permute", x);
   TRIREME_CHECK(static_cast<int>(order.size()) == x.dim(), "permute: {} numbers for shape {}", order.size(),
                 x.shape().to_string());
   Shape shape, strides;
@@ -98,6 +105,7 @@ Tensor permute(const Tensor& x, const std::vector<int>& order) {
 }
 
 Tensor transpose(const Tensor& x, int a, int b) {
+  check_defined("transpose", x);
   a = wrap_dim(a, x.dim(), "transpose");
   b = wrap_dim(b, x.dim(), "transpose");
   std::vector<int> order;
@@ -106,6 +114,7 @@ Tensor transpose(const Tensor& x, int a, int b) {
 }
 
 Tensor expand(const Tensor& x, const Shape& shape) {
+  check_defined("expand", x);
   if (x.shape() == shape) return x;
   TRIREME_CHECK(broadcast_shapes(x.shape(), shape, "expand") == shape, "expand: shape {} does not expand to {}",
                 x.shape().to_string(), shape.to_string());
@@ -131,7 +140,8 @@ Tensor embed_at(const Tensor& g, const Shape& shape, int dim, std::int64_t first
 }  // namespace
 
 Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count) {
-  TRIREME_CHECK(x.defined() && x.dim() > 0, "narrow: needs at least one dimension");
+  check_defined("narrow", x);
+  TRIREME_CHECK(x.dim() > 0, "narrow: needs at least one dimension, got shape {}", x.shape().to_string());
   dim = wrap_dim(dim, x.dim(), "narrow");
   TRIREME_CHECK(first >= 0 && count >= 0 && first + count <= x.size(dim), "narrow: {} elements from {} of dimension {} of shape {}",
                 count, first, dim, x.shape().to_string());
@@ -142,6 +152,7 @@ Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count) 
 }
 
 Tensor squeeze(const Tensor& x, int dim) {
+  check_defined("squeeze", x);
   dim = wrap_dim(dim, x.dim(), "squeeze");
   if (x.dim() == 0 || x.shape()[dim] != 1) return x;
   Shape shape = x.shape();
@@ -150,6 +161,7 @@ Tensor squeeze(const Tensor& x, int dim) {
 }
 
 Tensor unsqueeze(const Tensor& x, int dim) {
+  check_defined("unsqueeze", x);
   dim = wrap_dim(dim, x.dim() + 1, "unsqueeze");
   Shape shape = x.shape();
   shape.insert(dim, 1);
@@ -158,6 +170,7 @@ Tensor unsqueeze(const Tensor& x, int dim) {
 
 Tensor cat(const std::vector<Tensor>& parts, int dim) {
   TRIREME_CHECK(!parts.empty(), "cat: no tensors");
+  check_defined("cat", parts[0]);
   dim = wrap_dim(dim, parts[0].dim(), "cat");
   Shape shape = parts[0].shape();
   TRIREME_CHECK(shape.size() > 0, "cat: tensors need at least one dimension");
@@ -193,6 +206,7 @@ Tensor cat(const std::vector<Tensor>& parts, int dim) {
 }
 
 Tensor contiguous(const Tensor& x) {
+  check_defined("contiguous", x);
   if (x.is_contiguous()) return x;
   return record("contiguous", x.clone_contiguous(), {&x}, [](Backward& g) { g.set(0, g.grad); });
 }

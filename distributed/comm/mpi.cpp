@@ -184,17 +184,18 @@ class MpiTransport final : public Transport {
 
   void announce(const std::string& reason) noexcept override {
     healthy_ = false;
-    // Static: a peer that never receives it leaves the send pending for ever.
-    static std::array<char, kReasonBytes> text;
-    std::snprintf(text.data(), text.size(), "%s", reason.c_str());
+    auto text = std::make_unique<std::array<char, kReasonBytes>>();
+    std::snprintf(text->data(), text->size(), "%s", reason.c_str());
     requests_.clear();
     for (int peer = 0; peer < size(); ++peer) {
       if (peer != rank()) {
-        MPI_Isend(text.data(), kReasonBytes, MPI_CHAR, peer, kFailureTag, comm_, requests_.add(peer));
+        MPI_Isend(text->data(), kReasonBytes, MPI_CHAR, peer, kFailureTag, comm_, requests_.add(peer));
       }
     }
     const auto limit = Clock::now() + 100ms;
     while (!requests_.unfinished().empty() && Clock::now() < limit) std::this_thread::sleep_for(1ms);
+    // A peer that is gone leaves its send pending for ever, and MPI may still read the text.
+    if (!requests_.unfinished().empty()) text.release();
     requests_.clear();
   }
 

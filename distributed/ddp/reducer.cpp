@@ -126,18 +126,19 @@ void Reducer::end_shard() {
   ++shards_done_;
 }
 
-void Reducer::finish() {
+std::string Reducer::finish() {
   TRIREME_CHECK(shards_done_ == range_.size(), "data parallel: step finished after {} of {} shards", shards_done_, range_.size());
   for (; launched_ < buckets_.size(); ++launched_) buckets_[launched_].sum->launch(1.0f / static_cast<float>(shards_));
   const auto begin = std::chrono::steady_clock::now();
+  std::string not_finite;
   for (Bucket& bucket : buckets_) {
     const std::size_t bad = bucket.sum->finish();
     const BucketPlan& plan = bucket.plan;
-    if (bad < bucket.sum->count()) {
+    if (bad < bucket.sum->count() && not_finite.empty()) {
       const auto after = std::upper_bound(plan.offsets.begin(), plan.offsets.end(), bad);
       const auto slot = static_cast<std::size_t>(after - plan.offsets.begin()) - 1;
-      fail(ExitCode::kNonFinite, "the gradient of {} is not finite (element {} is {})", parameters_[plan.tensors[slot]].name,
-           bad - plan.offsets[slot], bucket.sum->result().data<float>()[bad]);
+      not_finite = fmt::format("the gradient of {} is not finite (element {} is {})", parameters_[plan.tensors[slot]].name,
+                               bad - plan.offsets[slot], bucket.sum->result().data<float>()[bad]);
     }
     const Tensor& sum = bucket.sum->result();
     for (std::size_t slot = 0; slot < plan.tensors.size(); ++slot) {
@@ -150,6 +151,7 @@ void Reducer::finish() {
   shards_done_ = 0;
   launched_ = 0;
   if (!planned_from_order_) adopt_ready_order();
+  return not_finite;
 }
 
 void Reducer::adopt_ready_order() {

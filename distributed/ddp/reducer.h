@@ -36,8 +36,8 @@ class Reducer {
   void add(std::size_t index, Tensor gradient);
   void end_shard();
   /// Waits for all buckets and sets the grads (views of bucket memory, valid until the next step's finish).
-  /// Throws Error(kNonFinite) naming the first parameter whose summed gradient is not finite.
-  void finish();
+  /// Returns a text naming the first parameter whose summed gradient is not finite, the same on all ranks; else "".
+  std::string finish();
 
   std::size_t bucket_count() const { return buckets_.size(); }
   /// Time that finish() has waited for communication, in all.

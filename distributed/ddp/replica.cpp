@@ -42,6 +42,10 @@ Replica::Replica(nn::Module& model, DataParallelContext& context, std::string na
   last.wait();
 }
 
+Replica::~Replica() {
+  if (nn::statistics_sink() == this) nn::statistics_sink() = nullptr;
+}
+
 void Replica::hook_parameters() {
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     if (!parameters_[i].tensor.requires_grad()) continue;
@@ -55,7 +59,10 @@ void Replica::hook_parameters() {
   }
 }
 
-void Replica::begin_step() { finished_ = false; }
+void Replica::begin_step(std::int64_t step) {
+  step_ = step;
+  finished_ = false;
+}
 
 void Replica::begin_shard(float weight) {
   weight_ = weight;
@@ -85,8 +92,11 @@ void Replica::finish() {
   if (finished_) return;
   finished_ = true;
   statistics_.launch(1);
-  reducer_.finish();
+  const std::string bad = reducer_.finish();
   statistics_.finish();
+  if (!bad.empty())
+    throw AgreedError(ExitCode::kNonFinite, fmt::format("step {}: {}; lower --lr, use --clip-norm, or look at the data of this step; "
+                                                        "parameters are those before the step", step_, bad));
   apply_statistics();
 }
 

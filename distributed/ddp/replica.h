@@ -39,10 +39,12 @@ class Replica final : public GradientSource, public nn::StatisticsSink, public s
  public:
   /// Collective: rank 0's values become everyone's.
   Replica(nn::Module& model, DataParallelContext& context, std::string name);
+  ~Replica() override;
   /// Hooks the parameters; separate from construction because hooks refer to the shared object.
   void hook_parameters();
 
-  void begin_step();
+  /// `step` is for error messages.
+  void begin_step(std::int64_t step);
   /// `weight`: samples of the shard over the mean number of samples of all shards.
   void begin_shard(float weight);
   void end_shard();
@@ -71,6 +73,7 @@ class Replica final : public GradientSource, public nn::StatisticsSink, public s
   Reducer reducer_;
   ShardSum statistics_;  // values of all buffers, then for each the weight that was observed
   float weight_ = 1;
+  std::int64_t step_ = 0;
   bool finished_ = true;
 };
 

@@ -36,6 +36,15 @@ ShardSum::ShardSum(Communicator& comm, int shards, std::size_t count, Reduction 
       label_(std::move(label)),
       result_(Tensor::zeros({static_cast<std::int64_t>(count)})) {}
 
+ShardSum::~ShardSum() {
+  if (!launched_) return;
+  try {
+    done_.wait();  // the communicator's own deadline bounds this
+  } catch (const std::exception&) {
+    // Whoever waits for results has been told, or is unwinding for a reason of its own.
+  }
+}
+
 float* ShardSum::leaf() {
   if (!leaf_.defined()) {
     if (spare_.empty()) spare_.push_back(Tensor::empty({static_cast<std::int64_t>(count_)}));

@@ -23,6 +23,11 @@ class ShardSum {
  public:
   ShardSum(Communicator& comm, int shards, std::size_t count, Reduction reduction, std::string label);
 
+  /// Waits for a sum under way, whose memory goes with this object.
+  ~ShardSum();
+  ShardSum(const ShardSum&) = delete;
+  ShardSum& operator=(const ShardSum&) = delete;
+
   std::size_t count() const { return count_; }
   const std::string& label() const { return label_; }
   /// Memory for the vector of the next local shard; contents are undefined.

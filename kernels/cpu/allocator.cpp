@@ -75,7 +75,7 @@ void* map_huge(std::size_t bytes) {
 void* take_fresh(Pool& p, std::size_t bytes) {
   if (bytes >= kHuge / 2) {
     void* memory = map_huge(bytes);
-    p.reserved += bytes;
+    p.reserved += (bytes + kHuge - 1) / kHuge * kHuge;
     return memory;
   }
   if (p.slab_left < bytes) {

@@ -23,8 +23,8 @@ void log_softmax(const View& y, const View& x) {
         const T largest = width ? *std::max_element(in, in + width) : T(0);
         double sum = 0;
         for (std::int64_t k = 0; k < width; ++k) sum += std::exp(static_cast<double>(in[k]) - static_cast<double>(largest));
-        const T shift = static_cast<T>(static_cast<double>(largest) + std::log(sum));
-        for (std::int64_t k = 0; k < width; ++k) out[k] = in[k] - shift;
+        const double shift = static_cast<double>(largest) + std::log(sum);
+        for (std::int64_t k = 0; k < width; ++k) out[k] = static_cast<T>(static_cast<double>(in[k]) - shift);
       }
     });
   });

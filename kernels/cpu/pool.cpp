@@ -1,6 +1,4 @@
 // 2-D pooling over channels-last images. Channels are next to each other, so the inner loop is over them.
-#include <limits>
-
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/parallel.h"
 
@@ -44,14 +42,15 @@ void pool_forward(PoolOp op, const View& y, const View* indices, const View& x, 
     const std::int64_t image = p.oh * p.ow * p.c;
     for_pieces(p.n, 1, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t n = begin; n < end; ++n) {
-        std::fill(out + n * image, out + (n + 1) * image, is_max ? -std::numeric_limits<T>::infinity() : T(0));
+        std::fill(out + n * image, out + (n + 1) * image, T(0));
+        if (is_max) std::fill_n(indices->as<std::int64_t>() + n * image, image, std::int64_t{-1});  // nothing seen yet
         for_each_pair(p, n, [&](std::int64_t to, std::int64_t from, std::int64_t index) {
           T* o = out + to * p.c;
           const T* i = in + from * p.c;
           if (is_max) {
             std::int64_t* at = indices->as<std::int64_t>() + to * p.c;
             for (std::int64_t c = 0; c < p.c; ++c) {
-              const bool larger = i[c] > o[c] || i[c] != i[c];
+              const bool larger = at[c] < 0 || i[c] > o[c] || i[c] != i[c];
               o[c] = larger ? i[c] : o[c];
               at[c] = larger ? index : at[c];
             }

@@ -35,7 +35,9 @@ void uniform(const View& out, RandomKey key, double low, double high) {
     const std::int64_t count = out.numel();
     for (std::int64_t e = 0; e < count; ++e) {
       const auto bits = philox(key, 0, static_cast<std::uint64_t>(e));
-      out.as<T>()[e] = static_cast<T>(low + (high - low) * to_unit_double(bits[0], bits[1]));
+      const T value = static_cast<T>(low + (high - low) * to_unit_double(bits[0], bits[1]));
+      // Rounding may reach the end that is left out.
+      out.as<T>()[e] = value < static_cast<T>(high) ? value : std::nextafter(static_cast<T>(high), static_cast<T>(low));
     }
   });
 }

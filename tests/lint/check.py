@@ -62,7 +62,7 @@ GENERATED = {"distributed/train/job.pb.h": ["distributed", "launcher", "examples
 SYSTEM = re.compile(
     r"[a-z_0-9]+$|(sys|linux|netinet|net|arpa|asm|bits|trireme)/|.*intrin\.h$|sanitizer/|"
     r"(dirent|dlfcn|elf|errno|execinfo|fcntl|fenv|float|getopt|glob|grp|ifaddrs|limits|link|malloc|math|netdb|"
-    r"poll|pthread|pwd|sched|semaphore|setjmp|signal|spawn|stdint|stdio|stdlib|string|strings|syslog|termios|time|ucontext|unistd|"
+    r"poll|pthread|pty|pwd|sched|semaphore|setjmp|signal|spawn|stdint|stdio|stdlib|string|strings|syslog|termios|time|ucontext|unistd|"
     r"utime|wait|cxxabi|cpuid)\.h$")
 
 FORBIDDEN = re.compile(r"-ffast-math|-Ofast|-funsafe-math-optimizations|-fassociative-math|-freciprocal-math|"

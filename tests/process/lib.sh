@@ -1,7 +1,8 @@
-# For tests of whole processes: `. "$(dirname "$0")/lib.sh"`. Needs TRIREME (the program) in the environment.
+# For tests of whole processes: `. "$(dirname "$0")/lib.sh" "$@"` in a script that is given the source and build folders.
 # Everything that a test starts carries a marker in its environment, so that survivors are found.
 set -u
-: "${TRIREME:?the trireme program}"
+build=${2:?usage: $0 SOURCE BUILD}
+TRIREME=$build/bin/trireme
 unset OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM
 marker="TEST_MARKER=$$-$RANDOM$RANDOM"
 work=$(mktemp -d)
@@ -61,16 +62,25 @@ launch_in_background() {
   launcher=$!
 }
 
-# wait_for COUNT WORD: until that many lines of the output are WORD.
+# wait_for COUNT WORD: until that many lines of the output are WORD. The test ends if they do not come.
 wait_for() {
   local end=$((SECONDS + 20))
   until [ "$(grep -cx "$2" "$work/out")" -ge "$1" ]; do
-    if [ $SECONDS -gt $end ]; then
-      bad "there were not $1 lines '$2' after 20 s"
-      return
+    if [ $SECONDS -gt $end ] || ! kill -0 "$launcher" 2>/dev/null; then
+      bad "there were not $1 lines '$2'"
+      finish
     fi
     sleep 0.05
   done
+}
+
+# told NAME: the process id that a rank has told in a line "NAME ID". The test ends if there is none.
+told() {
+  local pid
+  pid=$(sed -n "s/^$1 \\([0-9][0-9]*\\)\$/\\1/p" "$work/out")
+  [ -n "$pid" ] && echo "$pid" && return
+  echo "FAIL: no process told '$1'" >&2
+  kill $$
 }
 
 # expect_end CODE WHAT SECONDS: the launcher in the background ends so, in time, without survivors.

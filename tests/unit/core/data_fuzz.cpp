@@ -49,7 +49,7 @@ TEST(FuzzIdx, ReplaysDamagedFiles) {
   }
   std::mt19937 random(20240601);
   int accepted = 0, refused = 0;
-  for (int round = 0; round < 3000; ++round) {
+  for (int round = 0; round < 1000; ++round) {
     for (const auto& [seed, rank] : seeds) {
       Bytes bytes = seed;
       const auto changes = random() % 4;
@@ -59,8 +59,8 @@ TEST(FuzzIdx, ReplaysDamagedFiles) {
       (fuzz::try_idx(bytes, rank) ? accepted : refused) += 1;
     }
   }
-  EXPECT_GT(accepted, 1000);
-  EXPECT_GT(refused, 1000);
+  EXPECT_GT(accepted, 500);
+  EXPECT_GT(refused, 500);
 }
 
 // Every single-byte change and every cut of a small file.
@@ -72,10 +72,11 @@ TEST(FuzzIdx, EveryByteAndEveryCut) {
       Bytes bytes = good;
       for (int value = 0; value < 256; ++value) {
         bytes[at] = static_cast<std::uint8_t>(value);
-        const bool is_header = at < 16;
         const bool accepted = fuzz::try_idx(bytes, 3);
-        if (bytes == good) EXPECT_TRUE(accepted);
-        else if (good == plain) EXPECT_EQ(accepted, !is_header) << at << " " << value;
+        if (good == plain || bytes == good) {
+          const bool is_header = at < 16;
+          EXPECT_EQ(accepted, bytes == good || !is_header) << at << " " << value;
+        }
       }
       bytes.resize(at);
       EXPECT_FALSE(fuzz::try_idx(bytes, 3)) << at;

@@ -1,6 +1,6 @@
 #!/bin/bash
 # A job is restarted after a lost rank or a peer's failure, on what is left, and never for its own fault.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib.sh" "$@"
 
 # Rank 1 is killed in the first run and rank 0 in the second.
 expect 0 "two restarts" "$TRIREME" launch -n 3 --restarts 5 -- sh -c \

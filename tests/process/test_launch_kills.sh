@@ -1,11 +1,11 @@
 #!/bin/bash
 # Whoever is killed, nothing is left behind, and one line tells what happened.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib.sh" "$@"
 program='echo pid $OMPI_COMM_WORLD_RANK $$; echo up; setsid sleep 100 & sleep 100 & wait'
 
 launch_in_background -n 3 -- sh -c "$program"
 wait_for 3 up
-kill -9 "$(sed -n 's/^pid 2 //p' "$work/out")"
+kill -9 "$(told 'pid 2')"
 expect_end 5 "one rank is killed" 9
 one_line "one rank is killed" '^trireme: rank 2 was killed by signal 9 \(SIGKILL\)$'
 
@@ -27,13 +27,13 @@ one_line "mpirun is killed" '^trireme: mpirun was killed by signal 9 \(SIGKILL\)
 
 launch_in_background -n 3 -- sh -c "$program"
 wait_for 3 up
-kill -9 "$(awk '{print $4}' "/proc/$(sed -n 's/^pid 1 //p' "$work/out")/stat")"
+kill -9 "$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$(told 'pid 1')/status")"
 expect_end 5 "a guard is killed" 9
 one_line "a guard is killed" '^trireme: rank 1 was lost'
 
 launch_in_background -n 2 --backend local -- sh -c 'echo pid $$; echo up; sleep 100 & wait'
 wait_for 1 up
-kill -SEGV "$(sed -n 's/^pid //p' "$work/out")"
+kill -SEGV "$(told pid)"
 expect_end 5 "a program of threads crashes" 9
 one_line "a program of threads crashes" 'killed by signal 11 \(SIGSEGV\)'
 
@@ -45,7 +45,7 @@ nobody_left "the launcher of threads is killed" 4
 
 for how in kill segv abort leave; do
   case $how in abort) code=6 ;; leave) code=3 ;; *) code=5 ;; esac
-  expect $code "an MPI rank: $how" "$TRIREME" launch -n 3 -- "${MPI_PROGRAM:?}" $how
+  expect $code "an MPI rank: $how" "$TRIREME" launch -n 3 -- "$build/tests/mpi_program" $how
   [ "$took" -le 9 ] || bad "an MPI rank: $how took $took s"
   case $how in
     kill | segv) one_line "an MPI rank: $how" '^trireme: rank 1 was killed by signal' ;;

@@ -1,6 +1,6 @@
 #!/bin/bash
 # The exit code of a job is that of its ranks; errors of usage are 2 and one line.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib.sh" "$@"
 
 for n in 1 2 3; do
   for code in 0 1 2 3 4 6 75; do

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Signals reach every rank, which may end as it likes: 75 after a checkpoint, or by the signal.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib.sh" "$@"
 set -m  # or the shell would start background jobs with SIGINT ignored
 # Traps run while a shell waits. Each signal is noted in a file.
 saves='trap "echo \$OMPI_COMM_WORLD_RANK >>\$0; sleep 1; exit 75" TERM INT HUP USR1; echo up; sleep 100 & wait'

@@ -1,0 +1,83 @@
+#include "core/metrics/file_writer.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+#include "kernels/error.h"
+
+namespace trireme {
+
+namespace {
+
+[[noreturn]] void fail_errno(const std::filesystem::path& path, const char* what, int error) {
+  fail(ExitCode::kUsage, "cannot {} {}: {}", what, path.string(), std::strerror(error));
+}
+
+int mode_flags(FileWriter::Mode mode) {
+  switch (mode) {
+    case FileWriter::Mode::kNew:
+      return O_EXCL;
+    case FileWriter::Mode::kTruncate:
+    case FileWriter::Mode::kDraft:
+      return O_TRUNC;
+    case FileWriter::Mode::kAppend:
+      return 0;
+  }
+  return 0;
+}
+
+}  // namespace
+
+FileWriter::FileWriter(std::filesystem::path path, Mode mode)
+    : path_(std::move(path)), draft_(mode == Mode::kDraft) {
+  std::error_code error;
+  if (path_.has_parent_path()) std::filesystem::create_directories(path_.parent_path(), error);
+  if (error) fail_errno(path_.parent_path(), "make folder", error.value());
+  fd_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | mode_flags(mode), 0666);
+  if (fd_ < 0) fail_errno(path_, "open", errno);
+}
+
+FileWriter::~FileWriter() {
+  ::close(fd_);
+  if (draft_) unlink(path_.c_str());
+}
+
+void FileWriter::write(std::string_view bytes) {
+  struct stat before {};
+  const bool regular = fstat(fd_, &before) == 0 && S_ISREG(before.st_mode);
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
+    if (written >= 0) {
+      bytes.remove_prefix(static_cast<std::size_t>(written));
+    } else if (errno != EINTR) {
+      const int error = errno;
+      // The write's own failure is the one to report, whatever becomes of the cut.
+      if (regular && ftruncate(fd_, before.st_size) != 0) errno = 0;
+      fail_errno(path_, "write to", error);
+    }
+  }
+}
+
+void FileWriter::truncate(std::int64_t size) {
+  if (ftruncate(fd_, size) != 0) fail_errno(path_, "truncate", errno);
+}
+
+void FileWriter::sync() {
+  if (fsync(fd_) != 0) fail_errno(path_, "flush", errno);
+}
+
+void FileWriter::rename(const std::filesystem::path& to) {
+  std::error_code error;
+  std::filesystem::rename(path_, to, error);
+  if (error)
+    fail(ExitCode::kUsage, "cannot rename {} to {}: {}", path_.string(), to.string(), error.message());
+  path_ = to;
+  draft_ = false;
+}
+
+}  // namespace trireme

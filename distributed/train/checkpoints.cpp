@@ -1,0 +1,85 @@
+#include "distributed/train/checkpoints.h"
+
+#include "distributed/comm/agree.h"
+
+namespace trireme {
+
+namespace {
+
+std::vector<TensorSlot> slots_of(const std::vector<NamedTensor>& tensors) {
+  std::vector<TensorSlot> slots;
+  for (const NamedTensor& t : tensors) {
+    TRIREME_CHECK(t.tensor.is_contiguous(), "checkpoint: {} must be row-major in memory", t.name);
+    slots.push_back({t.name, t.tensor.dtype(), {t.tensor.shape().begin(), t.tensor.shape().end()},
+                     static_cast<std::byte*>(t.tensor.raw()),
+                     static_cast<std::size_t>(t.tensor.numel()) * size_of(t.tensor.dtype())});
+  }
+  return slots;
+}
+
+}  // namespace
+
+JobCheckpoints::JobCheckpoints(Communicator& comm, const JobOptions& options, const std::filesystem::path& directory)
+    : comm_(comm), directory_(directory), keep_(static_cast<int>(options.keep_checkpoints())) {
+  const std::string& resume = options.resume();
+  const bool explicit_path = resume != "auto" && resume != "never";
+  if (directory.empty() && !explicit_path) return;
+  const auto files = std::make_shared<RealFileSystem>();
+  if (!directory.empty()) {
+    store_.emplace(files, directory);
+    agree(comm_, "checkpoint directory", [&] { store_->check_writable(); });
+  }
+  if (resume == "never") return;
+  // Rank 0 decides, so that all ranks go on from the same one.
+  std::string chosen;
+  agree(comm_, "newest checkpoint", [&] {
+    if (comm_.rank() == 0) chosen = (explicit_path ? std::filesystem::path(resume) : newest_sound()).string();
+  });
+  path_ = broadcast_text(comm_, chosen);
+  if (path_.empty()) return;
+  agree(comm_, "checkpoint state", [&] { resumed_ = CheckpointStore(files, path_.parent_path()).read_state(path_); });
+}
+
+std::filesystem::path JobCheckpoints::newest_sound() {
+  const std::vector<Checkpoint> all = store_->list();
+  for (auto newest = all.rbegin(); newest != all.rend(); ++newest) {
+    const std::vector<std::string> damage = store_->verify(newest->path);
+    if (damage.empty()) return newest->path;
+    notes_.push_back(fmt::format("checkpoint {} is damaged and passed over: {}", newest->path.string(), damage[0]));
+  }
+  if (!all.empty())
+    fail(ExitCode::kCheckpoint, "checkpoint: all {} checkpoints in {} are damaged ({}); restore one, or use --resume never",
+         all.size(), directory_.string(), notes_[0]);
+  return {};
+}
+
+void JobCheckpoints::check_same_job(const JobState& now) const {
+  if (!resumed_) return;
+  const JobState& then = *resumed_;
+  const auto check = [&](const char* what, const auto& before, const auto& after) {
+    if (before == after) return;
+    fail(ExitCode::kCheckpoint, "checkpoint {}: it was made with {} {}, this run has {}, so it would not be the same job; "
+         "give the same, another --checkpoint-dir, or --resume never", path_.string(), what, before, after);
+  };
+  check("--shards", then.shards, now.shards);
+  check("--global-batch", then.global_batch, now.global_batch);
+  check("--seed", then.seed, now.seed);
+  check("--threads", then.threads, now.threads);
+  check("--model", then.model, now.model);
+  check("--optimizer", then.optimizer, now.optimizer);
+  check("a training set of size", then.dataset_size, now.dataset_size);
+}
+
+void JobCheckpoints::load(const std::vector<NamedTensor>& tensors) const {
+  agree(comm_, "load checkpoint", [&] {
+    CheckpointStore(std::make_shared<RealFileSystem>(), path_.parent_path()).load(path_, slots_of(tensors));
+  });
+  for (const NamedTensor& t : tensors) t.tensor.bump_version("loading a checkpoint");
+}
+
+std::filesystem::path JobCheckpoints::save(const JobState& state, const std::vector<NamedTensor>& tensors) {
+  store_->save(comm_, state, slots_of(tensors), keep_);
+  return directory_ / fmt::format("step-{:08}", state.step);
+}
+
+}  // namespace trireme

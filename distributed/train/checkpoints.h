@@ -1,0 +1,48 @@
+// What a job does with the checkpoint store: choose where to go on, check that it is the same job, save.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/nn/module.h"
+#include "distributed/checkpoint/store.h"
+#include "distributed/comm/communicator.h"
+#include "distributed/train/job.pb.h"
+
+namespace trireme {
+
+class JobCheckpoints {
+ public:
+  /// Collective. Does nothing without a directory. Throws (on all ranks) if the directory cannot be written, or if
+  /// --resume names what is no checkpoint. With --resume auto a damaged checkpoint is passed over for the one before it;
+  /// what was passed over is said in notes().
+  JobCheckpoints(Communicator& comm, const JobOptions& options, const std::filesystem::path& directory);
+
+  /// The state to go on from; nothing for a fresh start.
+  const std::optional<JobState>& resumed() const { return resumed_; }
+  const std::filesystem::path& resumed_path() const { return path_; }
+  const std::vector<std::string>& notes() const { return notes_; }
+
+  /// Throws Error(kCheckpoint) naming the first difference that would change bits.
+  void check_same_job(const JobState& now) const;
+  /// Fills the tensors from the checkpoint found.
+  void load(const std::vector<NamedTensor>& tensors) const;
+  bool enabled() const { return store_.has_value(); }
+  /// Collective. Returns the path of the committed checkpoint.
+  std::filesystem::path save(const JobState& state, const std::vector<NamedTensor>& tensors);
+
+ private:
+  std::filesystem::path newest_sound();
+
+  Communicator& comm_;
+  std::filesystem::path directory_;
+  int keep_;
+  std::optional<CheckpointStore> store_;
+  std::filesystem::path path_;
+  std::optional<JobState> resumed_;
+  std::vector<std::string> notes_;
+};
+
+}  // namespace trireme

@@ -1,0 +1,358 @@
+#include "distributed/train/job.h"
+
+#include <cmath>
+
+#include "core/ops/ops.h"
+#include "distributed/comm/host_communicator.h"
+#include "distributed/comm/agree.h"
+#include "distributed/train/digest.h"
+#include "distributed/train/run.h"
+
+namespace trireme {
+
+namespace {
+
+double milliseconds(std::chrono::nanoseconds time) { return std::chrono::duration<double, std::milli>(time).count(); }
+
+optim::Schedule schedule_of(const JobOptions& o, std::int64_t total_steps) {
+  using Kind = optim::Schedule::Kind;
+  const Kind kind = o.schedule() == "cosine"     ? Kind::kCosine
+                    : o.schedule() == "onecycle" ? Kind::kOneCycle
+                    : o.schedule() == "step"     ? Kind::kStep
+                                                 : Kind::kConstant;
+  return {kind, o.lr(), o.warmup_steps(), total_steps};
+}
+
+ReducerOptions reducer_options_of(const JobOptions& o) {
+  return {.reduction = o.reduction() == "fastest" ? Reduction::kFastest : Reduction::kInvariant,
+          .bucket_bytes = static_cast<std::size_t>(o.bucket_mb() * 1024 * 1024),
+          .overlap = o.overlap(),
+          .shuffle_ready = o.shuffle_ready()};
+}
+
+/// What rides in the step's own sum, besides gradients.
+enum StepSum : std::size_t { kLoss, kCorrect, kCounted, kStop, kStepSumSize };
+
+}  // namespace
+
+std::atomic<int>& stop_signal() {
+  static std::atomic<int> signal{0};
+  return signal;
+}
+
+Job::Job(int argc, char** argv, const JobOptions& defaults)
+    : runtime_(JobRuntime::from_main(argc, argv, defaults)), options_(runtime_->options()) {
+  comm_ = &runtime_->comm();
+  start();
+}
+
+Job::Job(const JobOptions& options, Communicator& comm) : options_(options) {
+  comm_ = &comm;
+  start();
+}
+
+Job::~Job() {
+  if (auto* host = dynamic_cast<HostCommunicator*>(comm_)) host->set_trace({});
+  try {
+    timing_->trace.close();
+  } catch (const Error& error) {
+    if (reporter_) reporter_->note(error.what());
+  }
+}
+
+void Job::start() {
+  check_cpu();
+  set_threads(static_cast<int>(options_.threads()));
+  if (options_.shards() == 0 && options_.replay_ranks() > 0) options_.set_shards(options_.replay_ranks());
+  checkpoints_ = std::make_unique<JobCheckpoints>(*comm_, options_, OutputPaths(options_).checkpoints);
+  if (options_.shards() == 0)
+    options_.set_shards(checkpoints_->resumed() ? checkpoints_->resumed()->shards : world_size());
+  agree(*comm_, "options", [&] {
+    validate(options_, world_size());
+    timing_ = options_.trace().empty() ? std::make_shared<Timing>() : std::make_shared<Timing>(options_.trace(), rank());
+  });
+  shards_ = static_cast<int>(options_.shards());
+  reducer_options_ = reducer_options_of(options_);
+  nn::manual_seed(options_.seed());
+  step_sum_ = std::make_unique<ShardSum>(*comm_, shards_, kStepSumSize, reducer_options_.reduction, "loss");
+  agree(*comm_, "outputs", [&] {
+    if (!is_root()) return;
+    const auto& resumed = checkpoints_->resumed();
+    reporter_ = std::make_unique<Reporter>(options_, resumed ? std::optional(resumed->step) : std::nullopt);
+    for (const std::string& note : checkpoints_->notes()) reporter_->note(note);
+    if (options_.reduction() == "fastest") reporter_->note("reduction fastest: bits are not promised to be the same at other world sizes");
+  });
+  if (auto* host = dynamic_cast<HostCommunicator*>(comm_))
+    host->set_trace([timing = timing_](const std::string& label, std::string_view op, std::int64_t begin, std::int64_t end) {
+      timing->comm_ns += end - begin;
+      if (timing->trace.enabled()) timing->trace.span(fmt::format("{} {}", op, label), "communication", begin, end, Trace::kCommunication);
+    });
+}
+
+void Job::say(const std::string& line) {
+  if (reporter_) reporter_->say(line);
+}
+
+std::vector<NamedTensor> Job::state() const {
+  std::vector<NamedTensor> all;
+  for (const auto& replica : replicas_) {
+    for (const auto& other : replicas_)
+      TRIREME_CHECK(other == replica || other->name() != replica->name(), "data parallel: two models are called {}; give each a name", replica->name());
+    for (NamedTensor& t : replica->state()) all.push_back(std::move(t));
+  }
+  return all;
+}
+
+std::string Job::digest() const { return digest_of(state()); }
+
+JobState Job::job_state() const {
+  JobState state;
+  state.step = step_;
+  state.shards = shards_;
+  state.seed = options_.seed();
+  state.global_batch = options_.global_batch();
+  state.threads = options_.threads();
+  state.dataset_size = dataset_size_;
+  state.model = options_.model();
+  state.optimizer = options_.optimizer();
+  state.build = build_description();
+  JobOptions saved = options_;
+  saved.clear_quiet();
+  state.job = to_text(saved);
+  state.run_id = fmt::format("{:016x}", mix64(options_.seed()));
+  if (checkpoints_->resumed()) state.run_id = checkpoints_->resumed()->run_id;
+  return state;
+}
+
+Job::Steps Job::steps(const Dataset& dataset, Augmentation augmentation) {
+  begin_training(dataset, augmentation);
+  return Steps(*this);
+}
+
+void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
+  TRIREME_CHECK(!training_, "job: steps() was called twice");
+  training_ = true;
+  dataset_size_ = dataset.size();
+  const std::int64_t per_epoch = steps_per_epoch(dataset_size_, options_.global_batch());
+  total_steps_ = options_.has_steps() ? options_.steps() : per_epoch * (options_.has_epochs() ? options_.epochs() : 1);
+  epochs_ = (total_steps_ + per_epoch - 1) / per_epoch;
+  const JobState now = job_state();
+  agree(*comm_, "same job", [&] { checkpoints_->check_same_job(now); });
+  if (checkpoints_->resumed()) {
+    checkpoints_->load(state());
+    step_ = saved_step_ = checkpoints_->resumed()->step;
+    if (reporter_) reporter_->note(fmt::format("going on from {}, after step {}", checkpoints_->resumed_path().string(), step_));
+    if (reporter_ && checkpoints_->resumed()->build != now.build)
+      reporter_->note(fmt::format("the checkpoint was made by another build, so bits may differ: {} then, {} now",
+                                  checkpoints_->resumed()->build, now.build));
+  }
+  requests_ = {step_, shard_range().first};
+  // The loader runs ahead of training: it asks for this rank's shards of step after step.
+  const auto next_request = [this]() -> std::optional<Request> {
+    for (; requests_.step < total_steps_; ++requests_.step, requests_.shard = shard_range().first) {
+      const StepPlan plan = plan_step(requests_.step, dataset_size_, options_.global_batch());
+      while (requests_.shard < shard_range().last) {
+        const PositionRange part = shard_positions(plan.count, shards_, requests_.shard++);
+        if (part.count() > 0) return Request{plan.epoch, plan.first + part.first, part.count()};
+      }
+    }
+    return std::nullopt;
+  };
+  LoaderOptions loader{.workers = static_cast<int>(options_.loader_workers()), .augmentation = augmentation, .seed = options_.seed()};
+  loader_ = std::make_unique<Loader>(std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset),
+                                     Sampler(options_.seed(), dataset_size_, true), loader, next_request);
+}
+
+Job::Steps::~Steps() { job_.loader_.reset(); }
+
+bool Job::begin_step() {
+  if (step_ >= total_steps_) {
+    end_training();
+    return false;
+  }
+  current_.index_ = step_;
+  current_.plan_ = plan_step(step_, dataset_size_, options_.global_batch());
+  current_.ends_epoch_ = current_.plan_.first + current_.plan_.count == dataset_size_;
+  current_.is_last_ = step_ + 1 == total_steps_;
+  current_.extra_ = Record();
+  step_began_ = finish_ended_ = Clock::now();
+  forward_ = backward_ = excluded_ = {};
+  data_wait_ = loader_->wait_time();
+  timing_->comm_ns = 0;
+  exposed_before_ = {};
+  for (const auto& replica : replicas_) {
+    replica->begin_step(step_);
+    exposed_before_ += replica->reducer().exposed();
+  }
+  shard_cursor_ = shard_range().first - 1;
+  return true;
+}
+
+bool Job::next_shard() {
+  while (++shard_cursor_ < shard_range().last) {
+    begin_shard();
+    if (shard_.count > 0) return true;
+    end_shard();  // the last batch of an epoch may be too small for all shards
+  }
+  return false;
+}
+
+void Job::begin_shard() {
+  const StepPlan& plan = current_.plan_;
+  const PositionRange part = shard_positions(plan.count, shards_, shard_cursor_);
+  shard_ = {shard_cursor_, part.count(), {}, {}};
+  if (part.count() > 0) {
+    const TraceScope scope(timing_->trace, "wait for data", "data");
+    Batch batch = loader_->next().value();
+    TRIREME_CHECK(batch.first_position == plan.first + part.first && batch.x.size(0) == part.count(),
+                  "job: step {} wants samples from {}, the loader brings {}", step_, plan.first + part.first, batch.first_position);
+    shard_.x = std::move(batch.x);
+    shard_.y = std::move(batch.y);
+  }
+  nn::random_context() = {options_.seed(), static_cast<std::uint64_t>(step_), part.first};
+  const float weight = static_cast<float>(static_cast<double>(part.count()) * shards_ / static_cast<double>(plan.count));
+  for (const auto& replica : replicas_) replica->begin_shard(weight);
+  loss_ = correct_ = counted_ = stop_ = 0;
+  if (shard_cursor_ == shard_range().first && stop_signal() != 0) stop_ = 1;
+  forward_began_ = Clock::now();
+}
+
+void Job::end_shard() {
+  for (const auto& replica : replicas_) replica->end_shard();
+  float* leaf = step_sum_->leaf();
+  leaf[kLoss] = loss_;
+  leaf[kCorrect] = correct_;
+  leaf[kCounted] = counted_;
+  leaf[kStop] = stop_;
+  step_sum_->push();
+  if (shard_cursor_ + 1 == shard_range().last) step_sum_->launch(1);
+}
+
+void Job::end_step() {
+  for (const auto& replica : replicas_) replica->finish();
+  step_sum_->finish();
+  ++step_;
+  report_step();
+  if (options_.checkpoint_every() > 0 && step_ % options_.checkpoint_every() == 0) save_checkpoint();
+  stop_if_asked();
+}
+
+void Job::report_step() {
+  const float* sums = step_sum_->result().data<float>();
+  const double loss = static_cast<double>(sums[kLoss]) / shards_;
+  if (!std::isfinite(loss))
+    throw AgreedError(ExitCode::kNonFinite, fmt::format("step {}: the loss is {}; lower --lr, use --clip-norm, or look at the data of this step",
+                                                        step_ - 1, loss));
+  const bool wants_digest = options_.digest_every() > 0 && step_ % options_.digest_every() == 0;
+  if (!is_root()) return;
+  std::chrono::nanoseconds exposed{-exposed_before_};
+  for (const auto& replica : replicas_) exposed += replica->reducer().exposed();
+  const auto now = Clock::now();
+  StepReport report{.step = step_, .steps = total_steps_, .epoch = current_.epoch(), .epochs = epochs_, .samples = current_.plan_.count};
+  report.loss = loss;
+  report.lr = current_.lr();
+  if (sums[kCounted] > 0) report.accuracy = static_cast<double>(sums[kCorrect]) / static_cast<double>(sums[kCounted]);
+  report.step_ms = milliseconds(now - step_began_ - excluded_);
+  report.forward_ms = milliseconds(forward_);
+  report.backward_ms = milliseconds(backward_);
+  report.comm_ms = world_size() > 1 ? milliseconds(std::chrono::nanoseconds(timing_->comm_ns.load())) : 0;
+  report.comm_exposed_ms = world_size() > 1 ? milliseconds(exposed) : 0;
+  report.data_wait_ms = milliseconds(loader_->wait_time() - data_wait_);
+  report.optimizer_ms = std::max(0.0, report.step_ms - report.forward_ms - report.backward_ms - milliseconds(exposed) - report.data_wait_ms);
+  report.world_size = world_size();
+  report.shards = shards_;
+  report.ends_epoch = current_.ends_epoch();
+  report.extra = current_.extra_;
+  std::string digest_line;
+  if (wants_digest) {
+    const std::string hex = digest();
+    report.extra.set("digest", hex);
+    digest_line = fmt::format("digest step={} sha256={}", step_, hex);
+  }
+  reporter_->step(report);
+  if (wants_digest) say(digest_line);
+}
+
+void Job::save_checkpoint() {
+  if (!checkpoints_->enabled() || saved_step_ == step_) return;
+  const TraceScope scope(timing_->trace, "save checkpoint", "checkpoint");
+  checkpoints_->save(job_state(), state());
+  saved_step_ = step_;
+}
+
+void Job::stop_if_asked() {
+  if (!(step_sum_->result().data<float>()[kStop] > 0)) return;
+  save_checkpoint();
+  if (checkpoints_->enabled())
+    throw AgreedError(ExitCode::kStopped, fmt::format("stopped by a signal after step {}; its checkpoint is committed, run again to go on", step_));
+  throw AgreedError(static_cast<ExitCode>(128 + std::max(1, stop_signal().load())),
+                    fmt::format("stopped by a signal after step {}; nothing was kept, because there is no --checkpoint-dir", step_));
+}
+
+void Job::end_training() {
+  save_checkpoint();
+  const bool said = options_.digest_every() > 0 && step_ % options_.digest_every() == 0 && current_.is_last_;
+  if (is_root() && !said) say(fmt::format("digest step={} sha256={}", step_, digest()));
+  timing_->trace.close();
+}
+
+void Job::say_summary() {
+  if (!reporter_) return;
+  if (reporter_->samples_per_second() > 0) say(fmt::format("throughput: {:.0f} images/s on {} ranks", reporter_->samples_per_second(), world_size()));
+  const std::filesystem::path curves = reporter_->draw_curves();
+  if (!curves.empty()) say("curves: " + curves.string());
+  const OutputPaths& paths = reporter_->paths();
+  if (!paths.metrics.empty()) say("metrics: " + paths.metrics.string());
+  if (!paths.tensorboard.empty()) say("tensorboard: " + paths.tensorboard.string());
+  if (!paths.checkpoints.empty()) say("checkpoint: " + (paths.checkpoints / fmt::format("step-{:08}", step_)).string());
+}
+
+double Step::lr() const { return optim::learning_rate(schedule_of(job_.options_, job_.total_steps_), index_); }
+
+Step::Shards Step::shards() { return Shards(*this); }
+
+StepLoss Step::add(const Tensor& loss) {
+  TRIREME_CHECK(loss.defined() && loss.numel() == 1, "step: add() needs a loss of one element, got shape {}",
+                loss.defined() ? loss.shape().to_string() : "of an undefined tensor");
+  job_.forward_ += Job::Clock::now() - job_.forward_began_;
+  if (job_.timing_->trace.enabled())
+    job_.timing_->trace.span(fmt::format("forward shard {}", job_.shard_.index), "compute",
+                             std::chrono::nanoseconds(job_.forward_began_.time_since_epoch()).count(), Trace::now_ns());
+  const double weight = static_cast<double>(job_.shard_.count) * job_.shards_ / static_cast<double>(plan_.count);
+  job_.loss_ += static_cast<float>(loss.item() * weight);
+  return {*this, weight == 1 ? loss : mul(loss, weight)};
+}
+
+void StepLoss::backward() {
+  const auto begin = Job::Clock::now();
+  {
+    const TraceScope scope(step_.job_.timing_->trace, "backward", "compute");
+    loss_.backward();
+  }
+  step_.job_.backward_ += Job::Clock::now() - begin;
+  step_.job_.forward_began_ = Job::Clock::now();
+}
+
+void Step::count_correct(const Tensor& logits, const Tensor& y) {
+  const Tensor hits = to_dtype(eq(argmax(logits.detach()), y), DType::kInt64);
+  job_.correct_ += static_cast<float>(sum(hits).item());
+  job_.counted_ += static_cast<float>(y.numel());
+}
+
+ShardIterator::ShardIterator(Step* step) : step_(step->job_.next_shard() ? step : nullptr) {}
+Shard& ShardIterator::operator*() const { return step_->job_.shard_; }
+ShardIterator& ShardIterator::operator++() {
+  step_->job_.end_shard();
+  if (!step_->job_.next_shard()) step_ = nullptr;
+  return *this;
+}
+
+StepIterator::StepIterator(Job* job) : job_(job->begin_step() ? job : nullptr) {}
+Step& StepIterator::operator*() const { return job_->current_; }
+StepIterator& StepIterator::operator++() {
+  job_->end_step();
+  if (!job_->begin_step()) job_ = nullptr;
+  return *this;
+}
+
+}  // namespace trireme

@@ -1,0 +1,226 @@
+// The training loop that stays the user's own: Job, its steps and their shards.
+//
+//   trireme::Job job(argc, argv);
+//   trireme::DistributedDataParallel ddp(model, job);
+//   trireme::optim::SGD sgd(ddp.parameters(), {.lr = 0.1, .momentum = 0.9});
+//   for (auto& step : job.steps(dataset)) {
+//     for (auto& shard : step.shards())
+//       step.add(cross_entropy(ddp(shard.x), shard.y)).backward();
+//     sgd.step();
+//   }
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/data/augment.h"
+#include "core/data/loader.h"
+#include "core/metrics/trace.h"
+#include "distributed/ddp/data_parallel.h"
+#include "distributed/train/checkpoints.h"
+#include "distributed/train/options.h"
+#include "distributed/train/reporter.h"
+
+namespace trireme {
+
+class Job;
+class JobRuntime;
+class Step;
+
+/// One logical worker's part of a global batch.
+struct Shard {
+  int index = 0;           ///< of --shards
+  std::int64_t count = 0;  ///< samples; at least 1
+  Tensor x;                ///< (count, C, H, W), channels last
+  Tensor y;                ///< (count) int64
+};
+
+/// A shard's loss on its way into the step.
+class StepLoss {
+ public:
+  StepLoss(Step& step, Tensor loss) : step_(step), loss_(std::move(loss)) {}
+  /// Runs backward; gradients count by the shard's share of the global batch.
+  void backward();
+
+ private:
+  Step& step_;
+  Tensor loss_;
+};
+
+/// One global batch. Lives in the loop body only.
+class Step {
+ public:
+  std::int64_t index() const { return index_; }  ///< counted from 0 over all epochs
+  std::int64_t epoch() const { return plan_.epoch; }
+  bool ends_epoch() const { return ends_epoch_; }
+  bool is_last() const { return is_last_; }
+  /// By --lr, --schedule and --warmup-steps.
+  double lr() const;
+
+  class Shards;
+  /// This rank's shards that have samples, to be run through once per step.
+  Shards shards();
+
+  /// `loss`: the mean over the shard's samples, one element. Its mean over the global batch is reported.
+  StepLoss add(const Tensor& loss);
+  /// Counts correct rows of logits (N,C) for the reported training accuracy.
+  void count_correct(const Tensor& logits, const Tensor& y);
+  /// Adds a number to this step's line of metrics (all ranks may call; rank 0 writes).
+  void report(const std::string& key, double value) { extra_.set(key, value); }
+
+ private:
+  friend class Job;
+  friend class StepLoss;
+  friend class ShardIterator;
+  explicit Step(Job& job) : job_(job) {}
+  Job& job_;
+  std::int64_t index_ = 0;
+  StepPlan plan_;
+  bool ends_epoch_ = false, is_last_ = false;
+  Record extra_;
+};
+
+class ShardIterator {
+ public:
+  using value_type = Shard;
+  using difference_type = std::ptrdiff_t;
+  explicit ShardIterator(Step* step);
+  Shard& operator*() const;
+  ShardIterator& operator++();
+  bool operator==(std::default_sentinel_t) const { return !step_; }
+
+ private:
+  Step* step_;
+};
+
+class Step::Shards {
+ public:
+  explicit Shards(Step& step) : step_(step) {}
+  ShardIterator begin() { return ShardIterator(&step_); }
+  std::default_sentinel_t end() { return {}; }
+
+ private:
+  Step& step_;
+};
+
+class StepIterator {
+ public:
+  using value_type = Step;
+  using difference_type = std::ptrdiff_t;
+  explicit StepIterator(Job* job);
+  Step& operator*() const;
+  StepIterator& operator++();
+  bool operator==(std::default_sentinel_t) const { return !job_; }
+
+ private:
+  Job* job_;
+};
+
+/// A training job on this rank: who it is, its options, data order, checkpoints and reports.
+///
+/// Made by trireme::run for a program that can run its ranks as threads, or from main's arguments. Errors are thrown as
+/// Error; made from main's arguments it also sees to it that one that leaves main becomes one line and an exit code.
+class Job : public DataParallelContext {
+ public:
+  Job(int argc, char** argv, const JobOptions& defaults = {});
+  /// On ranks that are connected already. `comm` must outlive the job.
+  Job(const JobOptions& options, Communicator& comm);
+  ~Job() override;
+  Job(const Job&) = delete;
+  Job& operator=(const Job&) = delete;
+
+  const JobOptions& options() const { return options_; }
+  int rank() const { return comm_->rank(); }
+  int world_size() const { return comm_->size(); }
+  bool is_root() const { return rank() == 0; }
+  /// Rank 0's standard output.
+  void say(const std::string& line);
+  Trace& trace() { return timing_->trace; }
+
+  class Steps {
+   public:
+    explicit Steps(Job& job) : job_(job) {}
+    ~Steps();
+    Steps(const Steps&) = delete;
+    Steps& operator=(const Steps&) = delete;
+    StepIterator begin() { return StepIterator(&job_); }
+    std::default_sentinel_t end() { return {}; }
+
+   private:
+    Job& job_;
+  };
+  /// The steps that are left, once: after a resume those behind the checkpoint. Wrap models and make optimizers
+  /// before; the data set must outlive the loop. At its end the last checkpoint is saved.
+  Steps steps(const Dataset& dataset, Augmentation augmentation = {});
+
+  std::int64_t total_steps() const { return total_steps_; }
+  std::int64_t finished_steps() const { return step_; }
+  /// SHA-256 over all state, see digest.h.
+  std::string digest() const;
+  /// Says rank 0's results after training: throughput, digest, where things lie.
+  void say_summary();
+  /// Leaves time out of the step's figures (evaluation).
+  void exclude(std::chrono::nanoseconds time) { excluded_ += time; }
+
+ private:
+  friend class Step;
+  friend class StepLoss;
+  friend class ShardIterator;
+  friend class StepIterator;
+  using Clock = std::chrono::steady_clock;
+
+  /// What the communicator's thread writes to; outlives the job if calls are in flight.
+  struct Timing {
+    Trace trace;
+    std::atomic<std::int64_t> comm_ns{0};
+    Timing() = default;
+    Timing(const std::string& directory, int rank) : trace(directory, rank) {}
+  };
+
+  void start();
+  std::vector<NamedTensor> state() const;
+  JobState job_state() const;
+  void begin_training(const Dataset& dataset, Augmentation augmentation);
+  bool begin_step();
+  void end_step();
+  bool next_shard();
+  void begin_shard();
+  void end_shard();
+  void finish_step_sum();
+  void report_step();
+  void save_checkpoint();
+  void stop_if_asked();
+  void end_training();
+
+  std::unique_ptr<JobRuntime> runtime_;  // MPI and the communicator, when made from main's arguments
+  JobOptions options_;
+  std::shared_ptr<Timing> timing_;
+  std::unique_ptr<JobCheckpoints> checkpoints_;
+  std::unique_ptr<Reporter> reporter_;
+  std::unique_ptr<ShardSum> step_sum_;
+  std::int64_t dataset_size_ = 0, total_steps_ = 0, epochs_ = 0, step_ = 0, saved_step_ = -1;
+  bool training_ = false;
+
+  Step current_{*this};
+  Shard shard_;
+  int shard_cursor_ = 0;
+  bool shard_open_ = false;
+  struct Requests {  // where the loader is, which runs ahead
+    std::int64_t step = 0;
+    int shard = 0;
+  } requests_;
+  std::unique_ptr<Loader> loader_;  // behind what its requests use
+  float loss_ = 0, correct_ = 0, counted_ = 0, stop_ = 0;
+  // Of the current step, in this rank.
+  Clock::time_point step_began_, forward_began_, finish_ended_;
+  std::chrono::nanoseconds forward_{0}, backward_{0}, data_wait_{0}, excluded_{0}, exposed_before_{0};
+};
+
+/// Set by signal handlers: the job commits a checkpoint after its current step and ends with kStopped.
+std::atomic<int>& stop_signal();
+
+}  // namespace trireme

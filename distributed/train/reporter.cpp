@@ -1,0 +1,100 @@
+#include "distributed/train/reporter.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdio>
+
+#include "core/metrics/curves.h"
+#include "kernels/error.h"
+
+namespace trireme {
+
+namespace {
+
+std::filesystem::path chosen(const std::string& flag, const std::string& out, const char* name) {
+  if (!flag.empty()) return flag;
+  return out.empty() ? std::filesystem::path() : std::filesystem::path(out) / name;
+}
+
+}  // namespace
+
+OutputPaths::OutputPaths(const JobOptions& o)
+    : metrics(chosen(o.metrics(), o.out(), "metrics.jsonl")),
+      tensorboard(chosen(o.tensorboard(), o.out(), "tensorboard")),
+      checkpoints(chosen(o.checkpoint_dir(), o.out(), "checkpoints")),
+      curves(o.out().empty() ? std::filesystem::path() : std::filesystem::path(o.out()) / "curves.png") {}
+
+Reporter::Reporter(const JobOptions& options, std::optional<std::int64_t> resume_step)
+    : quiet_(options.quiet()), paths_(options), title_(options.model() + " on " + options.data()) {
+  if (!paths_.metrics.empty()) {
+    if (resume_step) metrics_.emplace(paths_.metrics, *resume_step);
+    else metrics_.emplace(paths_.metrics);
+  }
+  if (!paths_.tensorboard.empty()) tensorboard_.emplace(paths_.tensorboard, resume_step);
+  if (!quiet_) progress_.emplace(STDERR_FILENO);
+}
+
+void Reporter::step(const StepReport& r) {
+  throughput_.add(static_cast<double>(r.samples), r.step_ms / 1000);
+  Record record;
+  record.set("step", r.step).set("epoch", r.epoch).set("loss", r.loss);
+  if (!std::isnan(r.accuracy)) record.set("accuracy", r.accuracy);
+  record.set("lr", r.lr).set("samples_per_s", r.step_ms > 0 ? static_cast<double>(r.samples) / r.step_ms * 1000 : 0);
+  record.set("step_ms", r.step_ms).set("forward_ms", r.forward_ms).set("backward_ms", r.backward_ms);
+  record.set("comm_ms", r.comm_ms).set("comm_exposed_ms", r.comm_exposed_ms).set("optimizer_ms", r.optimizer_ms);
+  record.set("data_wait_ms", r.data_wait_ms).set("world_size", r.world_size).set("shards", r.shards);
+  for (const auto& [key, value] : r.extra.fields())
+    std::visit([&, name = std::string_view(key)](const auto& v) { record.set(name, v); }, value);
+  if (metrics_) metrics_->write(record);
+  if (tensorboard_) tensorboard_->add(record);
+  show(r);
+}
+
+void Reporter::show(const StepReport& r) {
+  loss_.add(r.loss);
+  if (!std::isnan(r.accuracy)) accuracy_.add(r.accuracy);
+  const double hidden = hidden_fraction(r.comm_ms, r.comm_exposed_ms);
+  if (!std::isnan(hidden)) hidden_.add(hidden);
+  if (!progress_) return;
+  Progress p{.epoch = r.epoch + 1, .epochs = r.epochs, .step = r.step, .steps = r.steps, .loss = loss_.mean()};
+  p.accuracy = accuracy_.mean();
+  p.samples_per_second = throughput_.per_second();
+  if (r.world_size > 1) p.hidden = hidden_.mean();
+  p.lr = r.lr;
+  p.seconds_left = static_cast<double>(r.steps - r.step) * static_cast<double>(r.samples) / throughput_.per_second();
+  if (const auto evaluated = r.extra.number("eval_accuracy")) {
+    p.accuracy = *evaluated;
+    progress_->finish_line(p);
+    progress_->message(fmt::format("epoch {}: test accuracy {:.2f} %, test loss {:.4f}", r.epoch + 1, 100 * *evaluated,
+                                   r.extra.number("eval_loss").value_or(NAN)));
+  } else if (r.step == r.steps || r.ends_epoch) {
+    progress_->finish_line(p);
+  } else {
+    progress_->update(p);
+  }
+}
+
+void Reporter::say(const std::string& line) {
+  // Standard output carries results only; the progress line, on standard error, steps aside.
+  if (progress_) progress_->step_aside();
+  std::printf("%s\n", line.c_str());
+  std::fflush(stdout);
+}
+
+void Reporter::note(const std::string& line) {
+  if (progress_) progress_->message(line);
+}
+
+std::filesystem::path Reporter::draw_curves() {
+  if (paths_.curves.empty() || paths_.metrics.empty()) return {};
+  try {
+    trireme::draw_curves(paths_.metrics, paths_.curves, title_);
+    return paths_.curves;
+  } catch (const Error& error) {
+    note(std::string("no picture of the curves: ") + error.what());
+    return {};
+  }
+}
+
+}  // namespace trireme

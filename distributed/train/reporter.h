@@ -1,0 +1,65 @@
+// What a run tells: progress on the terminal, metrics, TensorBoard, the picture of the curves. Rank 0 has one.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "core/metrics/jsonl.h"
+#include "core/metrics/meter.h"
+#include "core/metrics/progress.h"
+#include "core/metrics/tensorboard.h"
+#include "distributed/train/job.pb.h"
+
+namespace trireme {
+
+/// Where a job's outputs go: --out's folder unless a flag names another place; empty: nowhere.
+struct OutputPaths {
+  explicit OutputPaths(const JobOptions& options);
+  std::filesystem::path metrics, tensorboard, checkpoints, curves;
+};
+
+/// What one step measured; times in milliseconds.
+struct StepReport {
+  std::int64_t step = 0;  ///< finished steps, this one included
+  std::int64_t steps = 0;
+  std::int64_t epoch = 0;
+  std::int64_t epochs = 0;
+  std::int64_t samples = 0;
+  double loss = 0, lr = 0, accuracy = Progress::kUnknown;
+  double step_ms = 0, forward_ms = 0, backward_ms = 0, comm_ms = 0, comm_exposed_ms = 0, optimizer_ms = 0, data_wait_ms = 0;
+  int world_size = 1, shards = 1;
+  bool ends_epoch = false;
+  Record extra;  ///< eval_*, digest: what the program adds
+};
+
+class Reporter {
+ public:
+  /// `resume_step`: finished steps of the run that this one continues; nothing for a fresh start.
+  Reporter(const JobOptions& options, std::optional<std::int64_t> resume_step);
+  void step(const StepReport& report);
+  /// A line of its own on standard output, also when quiet.
+  void say(const std::string& line);
+  /// A line that --quiet drops.
+  void note(const std::string& line);
+  /// Draws the curves, if a picture is asked for; returns its path or nothing. A failure is only said.
+  std::filesystem::path draw_curves();
+  const OutputPaths& paths() const { return paths_; }
+  double samples_per_second() const { return throughput_.per_second(); }
+
+ private:
+  void show(const StepReport& report);
+
+  const bool quiet_;
+  const OutputPaths paths_;
+  const std::string title_;
+  std::optional<JsonlWriter> metrics_;
+  std::optional<TensorBoardWriter> tensorboard_;
+  std::optional<ProgressLine> progress_;
+  Throughput throughput_;
+  WindowedMean loss_{20}, accuracy_{20}, hidden_{50};
+};
+
+}  // namespace trireme

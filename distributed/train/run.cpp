@@ -1,0 +1,153 @@
+#include "distributed/train/run.h"
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <optional>
+
+#include "distributed/comm/local.h"
+#include "distributed/comm/mpi.h"
+#include "distributed/rendezvous/world.h"
+
+namespace trireme {
+
+namespace {
+
+std::chrono::milliseconds patience_of(const JobOptions& o) {
+  return std::chrono::milliseconds(static_cast<std::int64_t>(o.patience() * 1000));
+}
+
+/// --help and the like are no errors: their text is what was asked for.
+void say_once(const Error& e) {
+  if (e.code() == ExitCode::kDone) std::printf("%s", e.what());
+  else std::fprintf(stderr, "%s\n", e.what());
+}
+
+/// Says what went wrong: once for all ranks if all know it, else with the rank in front. Returns the exit code.
+int say_error(const std::exception_ptr& error, const World& world) {
+  const std::string rank = world.size > 1 ? fmt::format("rank {}: ", world.rank) : "";
+  try {
+    std::rethrow_exception(error);
+  } catch (const AgreedError& e) {
+    if (world.rank == 0) say_once(e);
+    return static_cast<int>(e.code());
+  } catch (const Error& e) {
+    std::fprintf(stderr, "%s%s\n", rank.c_str(), e.what());
+    return static_cast<int>(e.code());
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%sunexpected error: %s\n", rank.c_str(), e.what());
+    return static_cast<int>(ExitCode::kInternal);
+  }
+}
+
+/// Every rank has the same arguments, so an error in them is everyone's.
+JobOptions parse_for_all(int argc, char** argv, const JobOptions& defaults, const std::string& about) {
+  try {
+    return parse_options(argc, argv, defaults, about);
+  } catch (const Error& error) {
+    throw AgreedError(error.code(), error.what());
+  }
+}
+
+void ask_to_stop(int signal) { stop_signal() = signal; }
+
+void install_signal_handlers() {
+  stop_signal() = 0;  // makes the object before any handler can run
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) std::signal(signal, ask_to_stop);
+}
+
+bool uses_mpi(const JobOptions& options, const World& world) {
+  if (options.backend() == "mpi") return true;
+  return options.backend() == "auto" && (world.source == Source::kOpenMpi || world.source == Source::kSlurm);
+}
+
+/// This process's rank, over MPI or alone.
+class ProcessRuntime final : public JobRuntime {
+ public:
+  ProcessRuntime(JobOptions options, World world) : options_(std::move(options)), world_(std::move(world)) {
+    if (!uses_mpi(options_, world_)) {
+      comm_ = make_alone_communicator();
+      return;
+    }
+    session_.emplace(patience_of(options_));
+    world_ = confirmed_by_mpi(world_, session_->rank(), session_->size(), session_->local_rank(), session_->local_size());
+    comm_ = make_mpi_communicator(patience_of(options_));
+  }
+  Communicator& comm() override { return *comm_; }
+  const JobOptions& options() const override { return options_; }
+  const World& world() const { return world_; }
+
+ private:
+  JobOptions options_;
+  World world_;
+  std::optional<MpiSession> session_;
+  std::unique_ptr<HostCommunicator> comm_;
+};
+
+/// Returns the exit code of what all ranks know alike; other errors pass.
+int run_in_process(const JobOptions& options, World& world, const std::function<void(Job&)>& body) {
+  ProcessRuntime runtime(options, world);
+  world = runtime.world();
+  try {
+    Job job(options, runtime.comm());
+    body(job);
+    return 0;
+  } catch (const AgreedError&) {
+    return say_error(std::current_exception(), world);  // all ranks are here, so MPI can be finalized in peace
+  }
+}
+
+int run_ranks(const JobOptions& options, World& world, const std::function<void(Job&)>& body) {
+  if (world.source != Source::kThreads) return run_in_process(options, world, body);
+  if (options.backend() != "auto" && options.backend() != "local")
+    fail(ExitCode::kUsage, "--backend {} cannot serve ranks that are threads; use --backend local", options.backend());
+  run_local_ranks(world.size, patience_of(options), [&](Communicator& comm) {
+    Job job(options, comm);
+    body(job);
+  });
+  return 0;
+}
+
+World main_world;  // of the handler below
+
+[[noreturn]] void say_and_end() {
+  const int code = std::current_exception() ? say_error(std::current_exception(), main_world) : 1;
+  std::fflush(nullptr);
+  MpiSession::abort_if_running(static_cast<ExitCode>(code));
+  std::_Exit(code);
+}
+
+}  // namespace
+
+int run(int argc, char** argv, const Program& program, const std::function<void(Job&)>& body) {
+  World world;
+  try {
+    world = detect_world(process_environment());
+    const JobOptions options = parse_for_all(argc, argv, program.defaults, program.about);
+    install_signal_handlers();
+    return run_ranks(options, world, body);
+  } catch (const AgreedError&) {
+    return say_error(std::current_exception(), world);
+  } catch (...) {
+    const int code = say_error(std::current_exception(), world);
+    std::fflush(nullptr);
+    MpiSession::abort_if_running(static_cast<ExitCode>(code));
+    return code;
+  }
+}
+
+std::unique_ptr<JobRuntime> JobRuntime::from_main(int argc, char** argv, const JobOptions& defaults) {
+  std::set_terminate(say_and_end);
+  main_world = detect_world(process_environment());
+  JobOptions options = parse_for_all(argc, argv, defaults, "");
+  if (main_world.source == Source::kThreads)
+    fail(ExitCode::kUsage, "this program cannot run its ranks as threads; start it with `trireme launch --backend mpi`, or "
+                           "let its main call trireme::run");
+  install_signal_handlers();
+  return std::make_unique<ProcessRuntime>(std::move(options), main_world);
+}
+
+std::string build_description() { return fmt::format("g++ {}, {}", __VERSION__, kernel_libraries()); }
+
+}  // namespace trireme

@@ -1,0 +1,36 @@
+// From main's arguments to ranks that train, and from errors to one line and an exit code.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "distributed/train/job.h"
+
+namespace trireme {
+
+/// What a program is, apart from its loop.
+struct Program {
+  std::string about;    ///< opens the help text
+  JobOptions defaults;  ///< what the user gives wins
+};
+
+/// A whole main: finds out who this rank is (mpirun, srun, `trireme launch`, threads, alone), runs `body` on each of
+/// this process's ranks, turns what it throws into one line on standard error, and returns the exit code. SIGINT,
+/// SIGTERM, SIGHUP and SIGUSR1 ask the job to stop after its step.
+int run(int argc, char** argv, const Program& program, const std::function<void(Job&)>& body);
+
+/// Compiler, libraries and CPU that bits depend on.
+std::string build_description();
+
+/// MPI and the communicator of a process with one rank, for a Job that main makes itself.
+class JobRuntime {
+ public:
+  virtual ~JobRuntime() = default;
+  virtual Communicator& comm() = 0;
+  virtual const JobOptions& options() const = 0;
+  /// Also has std::terminate say an error that leaves main in one line, and end with its exit code.
+  static std::unique_ptr<JobRuntime> from_main(int argc, char** argv, const JobOptions& defaults);
+};
+
+}  // namespace trireme

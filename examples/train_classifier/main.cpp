@@ -1,0 +1,60 @@
+// Trains an image classifier on any number of ranks.
+#include <trireme/trireme.h>
+
+#include "examples/train_classifier/models.h"
+
+namespace trireme {
+
+namespace {
+
+std::unique_ptr<optim::Optimizer> make_optimizer(const JobOptions& o, ParameterList parameters) {
+  if (o.optimizer() == "adamw")
+    return std::make_unique<optim::AdamW>(std::move(parameters), AdamWOptions{.lr = o.lr(), .weight_decay = o.weight_decay()});
+  return std::make_unique<optim::SGD>(std::move(parameters),
+                                      SgdOptions{.lr = o.lr(), .momentum = o.momentum(), .weight_decay = o.weight_decay()});
+}
+
+void train(Job& job) {
+  const JobOptions& o = job.options();
+  std::unique_ptr<Dataset> training, test;
+  agree(job.comm(), "data", [&] {
+    training = open_dataset(o.data(), Split::kTrain);
+    test = open_dataset(o.data(), Split::kTest);
+  });
+  const auto model = make_model(o.model(), {training->sample_shape(), training->classes(), o.dropout()});
+  DistributedDataParallel ddp(*model, job);
+  const auto optimizer = make_optimizer(o, ddp.parameters());
+  const Augmentation augmentation = o.augment() ? Augmentation{.padding = 2, .flip = true} : Augmentation{};
+
+  Evaluation last;
+  for (auto& step : job.steps(*training, augmentation)) {
+    for (auto& shard : step.shards()) {
+      const Tensor logits = ddp(shard.x);
+      step.count_correct(logits, shard.y);
+      step.add(cross_entropy(logits, shard.y, o.label_smoothing())).backward();
+    }
+    if (o.clip_norm() > 0) step.report("grad_norm", optim::clip_grad_norm(ddp.parameters(), o.clip_norm()));
+    optimizer->set_lr(step.lr());
+    optimizer->step();
+    const bool due = o.eval_every() > 0 && step.ends_epoch() && (step.epoch() + 1) % o.eval_every() == 0;
+    if (due || step.is_last()) {
+      last = evaluate(job, *model, *test);
+      step.report("eval_loss", last.loss);
+      step.report("eval_accuracy", last.accuracy);
+    }
+  }
+  if (last.samples == 0) last = evaluate(job, *model, *test);  // nothing was left to train
+  job.say(fmt::format("test accuracy: {:.2f} % of {} images", 100 * last.accuracy, last.samples));
+  job.say_summary();
+}
+
+}  // namespace
+
+}  // namespace trireme
+
+int main(int argc, char** argv) {
+  trireme::JobOptions defaults;
+  defaults.set_model("resnet8");
+  defaults.set_data("idx:/usr/share/datasets/fashion-mnist");
+  return trireme::run(argc, argv, {"Trains an image classifier: --model mlp|lenet|resnet8|resnet18", defaults}, trireme::train);
+}

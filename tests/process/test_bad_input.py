@@ -1,0 +1,251 @@
+#!/usr/bin/env python3
+"""Whatever is wrong with what a job is given: one line that says what, where and what to do, the right exit code, in
+time, on any number of ranks; and what was there before is still there.
+
+    test_bad_input.py SOURCE BUILD [names of tests]
+"""
+import gzip
+import os
+import re
+import shutil
+import struct
+import subprocess
+import time
+
+import training
+
+PLACES = (dict(how="plain"), dict(ranks=1), dict(ranks=2), dict(ranks=2, how="mpirun"), dict(ranks=2, how="threads"))
+JOB = ["--model", "lenet", "--global-batch", 16, "--shards", 4, "--steps", 8]
+SYNTHETIC = ["--data", "synthetic:1,28,28,10,64"]
+
+
+class BadInput(training.Training):
+    def refused(self, code, flags, *patterns, places=PLACES, seconds=30):
+        for where in places:
+            with self.subTest(flags=" ".join(map(str, flags)), **where):
+                begin = time.monotonic()
+                ended = self.run_to_end([*JOB, *flags], code=code, **where)
+                self.assertLess(time.monotonic() - begin, seconds)
+                for pattern in patterns:
+                    self.assert_one_line(ended, pattern)
+                self.assertNotRegex(ended.err, "terminate|abort|core dumped|unexpected error")
+                self.assertNotIn("test accuracy", ended.out)
+
+    # Flags
+
+    def test_flags(self):
+        for flags, pattern in (
+                (["--stepz", 3], "unknown flag --stepz: did you mean --steps\\?"),
+                (["--step=3"], "unknown flag --step: did you mean --steps\\?"),
+                (["--no-such-thing-at-all"], "unknown flag --no-such-thing-at-all: --help lists them all"),
+                (["-x"], "unknown flag -x"),
+                (["8"], "unexpected argument '8'"),
+                (["--steps", -3], "--steps -3: must be at least 1"),
+                (["--steps", 0], "--steps 0: must be at least 1"),
+                (["--global-batch", -64], "--global-batch -64: must be at least 1"),
+                (["--seed", -1], "--seed '-1': must be a whole number, not negative"),
+                (["--steps", "many"], "--steps 'many': must be a whole number"),
+                (["--steps", "3.5"], "--steps '3.5': must be a whole number"),
+                (["--steps", "99999999999999999999"], "--steps 99999999999999999999: is too large"),
+                (["--steps", ""], "--steps '': must be a whole number"),
+                (["--lr", "fast"], "--lr 'fast': must be a number"),
+                (["--lr", "nan"], "--lr nan: must be finite"),
+                (["--lr", "inf"], "--lr inf: must be finite"),
+                (["--dropout", 1], "--dropout 1: must be at most 0.999"),
+                (["--overlap", "maybe"], "--overlap 'maybe': must be on or off"),
+                (["--optimizer", "sdg"], "--optimizer 'sdg': must be sgd, adamw"),
+                (["--lr"], "--lr needs a value"),
+                (["--lr", "--quiet"], "--lr needs a value, but --quiet follows"),
+                (["--epochs", 3], "steps 8 and epochs 3: give one of them"),
+                (["--config", "/no/such/file"], "--config /no/such/file: cannot read this file"),
+                (["--config", "/"], "--config /: cannot read this file")):
+            self.refused(2, [*SYNTHETIC, *flags], pattern, places=(dict(how="plain"), dict(ranks=2)))
+
+    def test_values(self):
+        for flags, pattern in (
+                (["--global-batch", 7], "--global-batch 7 does not cut into 4 equal shards: use --global-batch 4 or 8"),
+                (["--global-batch", 3], "--global-batch 3 does not cut into 4 equal shards: use --global-batch 4"),
+                (["--model", "lenett"], "--model lenett: .* mlp, lenet, resnet8 and resnet18"),
+                (["--data", "synthetic:1,2"], "synthetic:1,2"),
+                (["--data", "carrots:x"], "'carrots:x' is not one of idx:DIR"),
+                (["--device", "cuda"], "--device"),
+                (["--backend", "nccl"], "--backend"),
+                (["--metrics", "/proc/none/metrics.jsonl"], "/proc/none"),
+                (["--metrics", "/"], "/"),
+                (["--checkpoint-dir", "/proc/none"], "/proc/none.*another --checkpoint-dir"),
+                (["--checkpoint-dir", "/dev/null"], "/dev/null.*another --checkpoint-dir"),
+                (["--out", "/dev/null/out"], "/dev/null/out")):
+            self.refused(2, [*SYNTHETIC, *flags], pattern)
+        self.refused(2, [*SYNTHETIC, "--replay-ranks", 4], "--replay-ranks 4 needs one process, but 2 ranks",
+                     places=[where for where in PLACES if where.get("ranks") == 2])
+        self.refused(2, [*SYNTHETIC], "5 ranks for 4 shards: start with at most 4 ranks, or a new job with --shards 5",
+                     places=[dict(ranks=5), dict(ranks=5, how="threads"), dict(ranks=5, how="mpirun")])
+
+    def test_model_that_does_not_fit_the_data(self):
+        self.refused(2, ["--data", "synthetic:1,6,6,10,64"], "lenet")
+
+    def test_config(self):
+        file = self.dir / "job.textproto"
+        for text, pattern in (('model: "mlp"\nlr: fast\n', f"^{file}:2: "),
+                              ('model: "mlp\n', f"^{file}:"),
+                              ('model: "mlp"\n\nlearning_rate: 1\n', f'^{file}:3: .*learning_rate'),
+                              ('\n\nglobal_batch: -4\n', f"^{file}:3: global_batch -4: must be at least 1"),
+                              ("steps: 4 epochs: 5\n", f"{file} gives steps 4 and epochs 5: give one of them")):
+            file.write_text(text)
+            self.refused(2, [*SYNTHETIC, "--config", file], pattern, places=(dict(how="plain"), dict(ranks=2)))
+
+    def test_print_config_round_trip(self):
+        file = self.dir / "job.textproto"
+        flags = [*JOB, *SYNTHETIC, "--lr", 0.1234567890123, "--overlap", "off", "--out", self.dir / 'it\'s "quoted" ü\\n',
+                 "--seed", 2**64 - 1]
+        printed = self.run_to_end([*flags, "--print-config"], how="plain")
+        self.assertEqual(printed.err, "")
+        file.write_text(printed.out)
+        for ranks in (1, 2):
+            again = self.run_to_end(["--config", file, "--print-config"], ranks=ranks)
+            self.assertEqual(again.out, printed.out)
+        one = self.run_to_end(flags, how="plain")
+        shutil.rmtree(self.dir / 'it\'s "quoted" ü\\n')
+        self.assertEqual(self.run_to_end(["--config", file], ranks=2).digests, one.digests)
+
+    def test_help(self):
+        for where in PLACES:
+            ended = self.run_to_end(["--help"], **where)
+            self.assertEqual(ended.out.count("--global-batch B"), 1, ended)
+            self.assertEqual(ended.err, "")
+
+    # Data
+
+    def write_data(self):
+        """A sound data set of 64 and 16 images, packed for training and plain for the test."""
+        folder = self.dir / "data"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for split, count in (("train", 64), ("t10k", 16)):
+            images = struct.pack(">IIII", 0x803, count, 28, 28) + bytes(i * 7 % 251 for i in range(count * 784))
+            labels = struct.pack(">II", 0x801, count) + bytes(i % 10 for i in range(count))
+            for name, content in (("images-idx3", images), ("labels-idx1", labels)):
+                path = folder / f"{split}-{name}-ubyte"
+                if split == "train":
+                    path.with_name(path.name + ".gz").write_bytes(gzip.compress(content, mtime=0))
+                else:
+                    path.write_bytes(content)
+        return folder
+
+    def test_data(self):
+        self.run_to_end([*JOB, "--data", f"idx:{self.write_data()}"], ranks=2)  # sound as it is
+        packed, plain, labels = "train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+
+        def byte(content, at, value):
+            return content[:at] + bytes([value]) + content[at + 1:]
+
+        for file, change, pattern in (
+                (packed, lambda c: c[:-100], ""),
+                (packed, lambda c: c[:15], ""),
+                (packed, lambda c: byte(c, -8, c[-8] ^ 1), "(?i)crc|checksum|check"),
+                (packed, lambda c: byte(c, len(c) // 2, c[len(c) // 2] ^ 16), ""),
+                (packed, lambda c: b"", "0 bytes"),
+                (plain, lambda c: c[:-1], "header says 16 images of 28x28 \\(12544 bytes\\).* \\(12543 bytes\\)"),
+                (plain, lambda c: c[:9], "9 bytes"),
+                (plain, lambda c: c + b"x", "\\(12545 bytes\\)"),
+                (plain, lambda c: byte(c, 4, 255), "header says 4278190096 images"),
+                (plain, lambda c: byte(c, 3, 1), "magic is 0x00000801"),
+                (plain, lambda c: c[:8] + bytes(4) + c[12:], "dimension 1 of 3 is 0"),
+                (plain, lambda c: struct.pack(">IIII", 0x803, 16, 2**31, 2**31) + c[16:], "header says"),
+                (labels, lambda c: byte(c, 11, 10), "label.*10"),
+                (labels, lambda c: struct.pack(">II", 0x801, 15) + c[8:-1], "16 images, but .* 15 labels"),
+                (labels, None, "no such file")):
+            folder = self.write_data()
+            path = folder / file
+            if change:
+                content = path.read_bytes()
+                path.write_bytes(change(content))
+                self.assertNotEqual(path.read_bytes(), content)
+            else:
+                path.unlink()
+            places = PLACES if file == packed else (dict(how="plain"), dict(ranks=2))
+            self.refused(3, ["--data", f"idx:{folder}"], f"^{re.escape(str(folder))}/{file}.*{pattern}.*; ", places=places)
+        self.refused(3, ["--data", "idx:/no/such/folder"], "^/no/such/folder: no such directory; .*--data idx:DIR")
+        self.refused(3, ["--data", "idx:/etc/passwd"], "^/etc/passwd: no such directory; ")
+        self.refused(3, ["--data", f"cifar:{self.dir}"], f"^{self.dir}.*; ", places=(dict(how="plain"), dict(ranks=2)))
+
+    # What a job keeps
+
+    def finished_job(self):
+        """Flags of a job that has got through four of its steps; and all that it left."""
+        flags = [*SYNTHETIC, "--checkpoint-dir", self.dir / "c", "--checkpoint-every", 2, "--metrics", self.dir / "m.jsonl"]
+        self.run_to_end([*JOB, *flags, "--steps", 4], ranks=2)
+        return flags, self.left()
+
+    def left(self):
+        return {p: p.read_bytes() for p in [self.dir / "m.jsonl", *(self.dir / "c").rglob("*")] if p.is_file()}
+
+    def test_numbers_that_are_not_finite(self):
+        for more in ([], ["--optimizer", "adamw"], ["--clip-norm", 1], ["--overlap", "off"]):
+            shutil.rmtree(self.dir / "c", ignore_errors=True)
+            base, _ = self.finished_job() if not more[:1] == ["--optimizer"] else self.finished_job_of(more)
+            before = {p: c for p, c in self.left().items() if p.name != "m.jsonl"}
+            for where in PLACES:
+                ended = self.run_to_end([*JOB, *base, *more, "--steps", 100, "--lr", "1e30"], code=6, **where)
+                self.assertEqual(len(re.findall(r"(?m)^.*(not finite|is inf|is -?nan|loss is).*$", ended.err)), 1, ended)
+                self.assertRegex(ended.err, "(step|checkpoint).*--lr")
+                self.assertEqual({p: c for p, c in self.left().items() if p in before}, before)
+            # The last checkpoint is one to go on from.
+            self.run_to_end([*JOB, *base, *more], ranks=2)
+
+    def finished_job_of(self, more):
+        flags = [*SYNTHETIC, "--checkpoint-dir", self.dir / "c", "--checkpoint-every", 2, "--metrics", self.dir / "m.jsonl"]
+        self.run_to_end([*JOB, *flags, *more, "--steps", 4], ranks=2)
+        return flags, self.left()
+
+    def test_refusals_change_nothing(self):
+        flags, before = self.finished_job()
+        for code, wrong in ((2, ["--model", "none"]), (3, ["--data", "idx:/no/such/folder"]), (2, ["--global-batch", 7]),
+                            (4, ["--seed", 1]), (4, ["--resume", self.dir / "none"]), (2, ["--lr", "x"]),
+                            (3, ["--data", "idx:/no/such/folder", "--resume", "never"]),
+                            (2, ["--model", "none", "--resume", "never"])):
+            for where in (dict(how="plain"), dict(ranks=2)):
+                self.run_to_end([*JOB, *flags, *wrong], code=code, **where)
+                self.assertEqual(self.left(), before, wrong)
+
+    def mount(self, folder, *arguments):
+        folder.mkdir(exist_ok=True)
+        done = subprocess.run(["mount", *arguments, str(folder)], capture_output=True, text=True)
+        if done.returncode != 0:
+            self.skipTest(f"cannot mount a file system here: {done.stderr.strip()}")
+        self.addCleanup(subprocess.run, ["umount", "-l", str(folder)])
+
+    def test_full_disk(self):
+        disk = self.dir / "disk"
+        self.mount(disk, "-t", "tmpfs", "-o", "size=1300k", "none")
+        flags = [*SYNTHETIC, "--checkpoint-dir", disk / "c", "--checkpoint-every", 2, "--metrics", self.dir / "m.jsonl"]
+        reference = self.run_to_end([*JOB, *SYNTHETIC], how="plain").digest
+        for where in PLACES:
+            shutil.rmtree(disk / "c", ignore_errors=True)
+            ended = self.run_to_end([*JOB, *flags], code=4, **where)
+            self.assertEqual(len(re.findall(r"(?m)^.*No space left on device.*$", ended.err)), 1, ended)
+            self.assertRegex(ended.err, "checkpoint of step 6 was not saved \\(earlier ones are as they were\\)")
+            self.assertEqual(sorted(os.listdir(disk / "c")), ["step-00000002", "step-00000004"])
+            verified = subprocess.run([training.TRIREME, "checkpoint", "verify", str(disk / "c")], capture_output=True)
+            self.assertEqual(verified.returncode, 0, verified)
+        subprocess.run(["mount", "-o", "remount,size=10m", str(disk)], check=True)
+        ended = self.run_to_end([*JOB, *flags], ranks=3)
+        self.assertIn("after step 4", ended.err)
+        self.assertEqual(ended.digest, reference)
+
+    def test_full_disk_under_the_metrics(self):
+        disk = self.dir / "disk"
+        self.mount(disk, "-t", "tmpfs", "-o", "size=8k", "none")
+        ended = self.run_to_end([*JOB, *SYNTHETIC, "--steps", 200, "--metrics", disk / "m.jsonl"], code=2, ranks=2)
+        self.assertEqual(len(re.findall(r"(?m)^.*No space left on device.*$", ended.err)), 1, ended)
+
+    def test_read_only(self):
+        disk = self.dir / "disk"
+        self.mount(disk, "-t", "tmpfs", "none")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        self.refused(2, [*SYNTHETIC, "--checkpoint-dir", disk / "c"], f"{disk}.*Read-only.*--checkpoint-dir")
+        self.refused(2, [*SYNTHETIC, "--metrics", disk / "m.jsonl"], f"{disk}.*Read-only")
+
+
+if __name__ == "__main__":
+    training.main()

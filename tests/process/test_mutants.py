@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Breaks the code that makes bits independent of world size, one way at a time, and demands that a test notices.
+
+    test_mutants.py SOURCE BUILD [part of a mutant's name]
+
+A mutant is one edit of one file. The edited file is compiled with the build's own command and linked into a test in
+front of the library, whose own copy of it the linker then leaves out; nothing in the build changes. The unedited file
+goes through the same mill first, and must pass.
+"""
+import json
+import pathlib
+import shlex
+import subprocess
+import sys
+import tempfile
+
+TREE = "distributed/comm/ordered_reduce.cpp"
+SHARDS = "distributed/ddp/shard_sum.cpp"
+REDUCER = "distributed/ddp/reducer.cpp"
+TREE_TESTS = ["unit_distributed_ordered_reduce", "ranks_comm_ordered"]
+REDUCER_TESTS = ["ranks_ddp_reducer"]
+
+# (what goes wrong, file, text, its replacement, tests of which one must fail)
+MUTANTS = [
+    ("pairs at distance 2 first", TREE,
+     "sum.add(nodes[k], partials[k] + begin, size);",
+     "sum.add(nodes[k], partials[nodes.size() == 4 ? k % 2 * 2 + k / 2 : k] + begin, size);", TREE_TESTS),
+    ("ranks' partials in reverse order", TREE,
+     "sum_tree(shards, plan->nodes, plan->partials,",
+     "std::ranges::reverse(plan->partials); sum_tree(shards, plan->nodes, plan->partials,", TREE_TESTS[1:]),
+    ("left fold over the nodes", TREE,
+     "    const float* root = sum.take_root();\n",
+     "    const float* root = sum.take_root();\n"
+     "    std::array<float, kBlock> fold;\n"
+     "    std::copy_n(partials[0] + begin, size, fold.data());\n"
+     "    for (std::size_t k = 1; k < nodes.size(); ++k)\n"
+     "      add_in_order(fold.data(), fold.data(), partials[k] + begin, size);\n"
+     "    root = fold.data();\n", TREE_TESTS),
+    ("one rank's slice is left out", TREE,
+     "return {first, std::min(share, count - first)};",
+     "return {first, world_size > 1 && rank == world_size - 1 ? 0 : std::min(share, count - first)};", TREE_TESTS),
+    ("padding with +0.0", TREE,
+     "to[i] = root[i] * scale;", "to[i] = root[i] * scale + 0.0f;", TREE_TESTS),
+    ("scaling before the sum", TREE,
+     "out[i] = left[i] + right[i];", "out[i] = (left[i] * (1.0f / 3) + right[i] * (1.0f / 3)) * 3;", TREE_TESTS),
+    ("left fold inside a rank", SHARDS,
+     "  for (;;) {\n    Partial& top = stack_.back();\n",
+     "  if (stack_.size() > 1) {\n"
+     "    add_in_order(stack_[0].sum.data<float>(), stack_[0].sum.data<float>(), stack_[1].sum.data<float>(), count_);\n"
+     "    stack_.pop_back();\n"
+     "  }\n"
+     "  if (pushed_ < range_.size()) return;\n"
+     "  const auto nodes = maximal_subtrees(shards_, range_);\n"
+     "  stack_[0].node = nodes[0];\n"
+     "  for (std::size_t k = 1; k < nodes.size(); ++k) {\n"
+     "    stack_.push_back({nodes[k], Tensor::full({static_cast<std::int64_t>(count_)}, -0.0)});\n"
+     "  }\n"
+     "  return;\n"
+     "  for (;;) {\n    Partial& top = stack_.back();\n", REDUCER_TESTS),
+    ("every rank scales its own part", SHARDS,
+     "    for (const Partial& partial : stack_) partials.push_back(partial.sum.data<float>());\n",
+     "    for (const Partial& partial : stack_) {\n"
+     "      for (std::size_t i = 0; i < count_; ++i) partial.sum.data<float>()[i] *= scale;\n"
+     "      partials.push_back(partial.sum.data<float>());\n"
+     "    }\n"
+     "    scale = 1;\n", REDUCER_TESTS),
+    ("mean of the ranks' means", SHARDS,
+     "ordered_all_reduce(comm_, shards_, std::move(partials), count_, scale,",
+     "ordered_all_reduce(comm_, shards_, std::move(partials), count_, 1.0f / float(range_.size() * comm_.size()),",
+     REDUCER_TESTS),
+    ("what a shard left behind is summed again", REDUCER,
+     "std::fill(leaf + from, leaf + end, 0.0f);", "(void)end;", REDUCER_TESTS),
+    ("unused here is taken for unused everywhere", REDUCER,
+     "const bool used = sum.data<float>()[plan.elements + slot] > 0;",
+     "const bool used = bucket.ready[slot] && sum.data<float>()[plan.elements + slot] > 0;", REDUCER_TESTS),
+    ("unused is taken for a gradient of zeros", REDUCER,
+     "const bool used = sum.data<float>()[plan.elements + slot] > 0;", "const bool used = true;", REDUCER_TESTS),
+]
+
+
+class Build:
+    """Compiles and links with the commands of an existing Ninja build."""
+
+    def __init__(self, source, build, scratch):
+        self.source, self.build, self.scratch = source, build, scratch
+        commands = json.loads((build / "compile_commands.json").read_text())
+        self.compile_of = {entry["file"]: entry for entry in commands}
+
+    def run(self, command, **options):
+        return subprocess.run(command, cwd=self.build, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+    def compile(self, file, text):
+        entry = self.compile_of[str(self.source / file)]
+        edited, result = self.scratch / pathlib.Path(file).name, self.scratch / "edited.o"
+        edited.write_text(text)
+        words = shlex.split(entry["command"])
+        words[words.index("-o") + 1] = str(result)
+        words[words.index("-c") + 1] = str(edited)
+        done = self.run(words)
+        if done.returncode != 0:
+            sys.exit(f"the edited {file} does not compile:\n{done.stdout}")
+        return result
+
+    def link(self, test, first):
+        listed = self.run(["ninja", "-t", "commands", "-s", f"tests/{test}"])
+        steps = [step for step in listed.stdout.split(" && ") if f" -o tests/{test} " in step]
+        if not steps:
+            sys.exit(f"the build has no test {test}")
+        words = shlex.split(steps[0])
+        result = self.scratch / test
+        words[words.index("-o") + 1] = str(result)
+        words.insert(next(i for i, word in enumerate(words) if word.endswith(".a")), str(first))
+        done = self.run(words)
+        if done.returncode != 0:
+            sys.exit(f"{test} does not link with the edited file:\n{done.stdout}")
+        return result
+
+    def passes(self, test, file_object):
+        try:
+            return self.run([self.link(test, file_object), "--gtest_brief=1"], timeout=120).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+
+def main():
+    source, build, chosen = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), "".join(sys.argv[3:])
+    if not (build / "build.ninja").exists():
+        print("skipped: needs a build made by Ninja")
+        return 77
+    survivors = 0
+    with tempfile.TemporaryDirectory(dir=build) as scratch:
+        tools = Build(source, build, pathlib.Path(scratch))
+        sound = set()
+        for name, file, old, new, tests in MUTANTS:
+            if chosen not in name:
+                continue
+            text = (source / file).read_text()
+            if text.count(old) != 1:
+                sys.exit(f"{name}: {file} no longer has this text exactly once: {old}")
+            for test in {test for test in tests if (file, test) not in sound}:
+                if not tools.passes(test, tools.compile(file, text)):
+                    sys.exit(f"{test} fails without any mutant")
+                sound.add((file, test))
+            edited = tools.compile(file, text.replace(old, new))
+            killer = next((test for test in tests if not tools.passes(test, edited)), None)
+            survivors += killer is None
+            print(f"{name}: " + (f"noticed by {killer}" if killer else "NOBODY NOTICED"), flush=True)
+    print(f"{survivors} mutants survived")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

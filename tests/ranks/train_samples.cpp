@@ -1,0 +1,125 @@
+// In every epoch each sample is trained on exactly once, in the same batches and shards at any world size, and so it
+// stays when a job is stopped in the middle of an epoch and goes on at another world size.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <map>
+#include <mutex>
+
+#include "core/ops/ops.h"
+#include "distributed/comm/local.h"
+#include "distributed/train/job.h"
+#include "tests/support/watchdog.h"
+
+namespace trireme {
+namespace {
+
+constexpr std::int64_t kSamples = 45, kBatch = 8, kShards = 8, kEpochs = 3;
+constexpr std::int64_t kStepsPerEpoch = 6;  // the last batch has 5 samples, so that three shards have none
+
+/// A sample is its own index.
+class Numbers final : public Dataset {
+ public:
+  std::int64_t size() const override { return kSamples; }
+  SampleShape sample_shape() const override { return {1, 1, 1}; }
+  std::int64_t classes() const override { return 2; }
+  void get(std::int64_t index, float* x, std::int64_t* y) const override {
+    *x = static_cast<float>(index);
+    *y = index % 2;
+  }
+};
+
+/// (step, shard) -> the samples it was trained on; each pair at most once.
+class Seen {
+ public:
+  void add(std::int64_t step, const Shard& shard) {
+    std::vector<std::int64_t> samples;
+    for (std::int64_t i = 0; i < shard.count; ++i) samples.push_back(static_cast<std::int64_t>(shard.x.data<float>()[i]));
+    const std::lock_guard lock(mutex_);
+    EXPECT_TRUE(seen_.emplace(std::pair(step, shard.index), samples).second)
+        << "shard " << shard.index << " of step " << step << " was trained on twice";
+  }
+  const auto& all() const { return seen_; }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::pair<std::int64_t, int>, std::vector<std::int64_t>> seen_;
+};
+
+JobOptions options_of(std::int64_t steps, const std::filesystem::path& checkpoints, int workers) {
+  const char* none[] = {"test"};
+  JobOptions options = parse_options(1, none, {});
+  options.set_steps(steps);
+  options.set_global_batch(kBatch);
+  options.set_shards(kShards);
+  options.set_lr(1e-4);
+  options.set_loader_workers(workers);
+  options.set_checkpoint_dir(checkpoints.string());
+  options.set_quiet(true);
+  return options;
+}
+
+void train(int ranks, const JobOptions& options, Seen& seen) {
+  run_local_ranks(ranks, std::chrono::seconds(30), [&](Communicator& comm) {
+    Job job(options, comm);
+    const Numbers dataset;
+    nn::Sequential model{nn::Flatten(), nn::Linear(1, 2)};
+    DistributedDataParallel ddp(model, job);
+    optim::SGD sgd(ddp.parameters(), {.lr = options.lr()});
+    for (auto& step : job.steps(dataset)) {
+      for (auto& shard : step.shards()) {
+        seen.add(step.index(), shard);
+        step.add(cross_entropy(ddp(shard.x), shard.y)).backward();
+      }
+      sgd.step();
+    }
+  });
+}
+
+void expect_every_sample_once(const Seen& seen) {
+  std::map<std::int64_t, std::map<std::int64_t, int>> times;  // epoch -> sample -> how often
+  for (const auto& [where, samples] : seen.all())
+    for (const std::int64_t sample : samples) ++times[where.first / kStepsPerEpoch][sample];
+  ASSERT_EQ(times.size(), static_cast<std::size_t>(kEpochs));
+  for (const auto& [epoch, samples] : times) {
+    EXPECT_EQ(samples.size(), static_cast<std::size_t>(kSamples)) << "epoch " << epoch << " leaves samples out";
+    for (const auto& [sample, count] : samples) EXPECT_EQ(count, 1) << "sample " << sample << " of epoch " << epoch;
+  }
+}
+
+class TrainSamples : public testing::Test {
+ protected:
+  TrainSamples() {
+    char name[] = "/tmp/trireme-samples-XXXXXX";
+    directory_ = mkdtemp(name);
+  }
+  ~TrainSamples() override { std::filesystem::remove_all(directory_); }
+
+  test::Watchdog watchdog_{"train_samples", std::chrono::seconds(120)};
+  std::filesystem::path directory_;
+};
+
+TEST_F(TrainSamples, EachOnceAndAlikeAtAnyWorldSize) {
+  Seen alone;
+  train(1, options_of(kEpochs * kStepsPerEpoch, "", 0), alone);
+  expect_every_sample_once(alone);
+  EXPECT_NE(alone.all().at({0, 0}), alone.all().at({kStepsPerEpoch, 0})) << "epochs in the same order";
+  for (const int ranks : {2, 3, 5, 8}) {
+    Seen seen;
+    train(ranks, options_of(kEpochs * kStepsPerEpoch, "", 2), seen);
+    EXPECT_EQ(seen.all(), alone.all()) << ranks << " ranks";
+  }
+}
+
+TEST_F(TrainSamples, EachOnceThroughStopsAndOtherWorldSizes) {
+  Seen alone, seen;
+  train(1, options_of(kEpochs * kStepsPerEpoch, "", 1), alone);
+  // In the middle of an epoch, before and behind its uneven last batch, and at its end.
+  const std::vector<std::pair<std::int64_t, int>> stops = {{3, 2}, {5, 5}, {6, 1}, {11, 8}, {13, 3}, {18, 4}};
+  for (const auto& [step, ranks] : stops) train(ranks, options_of(step, directory_, 2), seen);
+  expect_every_sample_once(seen);
+  EXPECT_EQ(seen.all(), alone.all());
+}
+
+}  // namespace
+}  // namespace trireme
