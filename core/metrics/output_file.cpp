@@ -20,13 +20,10 @@ namespace {
 
 int mode_flags(OutputFile::Mode mode) {
   switch (mode) {
-    case OutputFile::Mode::kNew:
-      return O_EXCL;
+    case OutputFile::Mode::kNew: return O_EXCL;
     case OutputFile::Mode::kTruncate:
-    case OutputFile::Mode::kDraft:
-      return O_TRUNC;
-    case OutputFile::Mode::kAppend:
-      return 0;
+    case OutputFile::Mode::kDraft: return O_TRUNC;
+    case OutputFile::Mode::kAppend: return 0;
   }
   return 0;
 }
