@@ -1,7 +1,5 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <pty.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -143,9 +141,14 @@ TEST(ProgressLine, PlainLinesEveryFiveSecondsWithoutATerminal) {
 
 Ends open_terminal(unsigned short columns) {
   setenv("TERM", "xterm", 1);
-  const winsize size{24, columns, 0, 0};
   Ends ends;
-  EXPECT_EQ(openpty(&ends.out, &ends.in, nullptr, nullptr, &size), 0);
+  ends.out = posix_openpt(O_RDWR | O_NOCTTY);
+  EXPECT_EQ(grantpt(ends.out), 0);
+  EXPECT_EQ(unlockpt(ends.out), 0);
+  ends.in = open(ptsname(ends.out), O_RDWR | O_NOCTTY);
+  EXPECT_GE(ends.in, 0);
+  const winsize size{24, columns, 0, 0};
+  ioctl(ends.out, TIOCSWINSZ, &size);
   return ends;
 }
 
