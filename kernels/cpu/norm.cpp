@@ -90,47 +90,74 @@ void batch_norm_apply(const View& y, const View& x, const View& mean, const View
   });
 }
 
+namespace {
+
+/// What the ReLU lets through of a row of dy; the row itself where there is no ReLU (y is null).
+template <bool kRelu, class T>
+inline T masked(const T* dy, const T* y, std::int64_t k) {
+  if constexpr (kRelu) return y[k] > T(0) ? dy[k] : T(0);
+  else return dy[k];
+}
+
+/// Per channel: sum of the gradient, then sum of gradient * (x - mean). Keeps the masked gradient if `kept` is given.
+template <bool kRelu, class T>
+std::vector<double> gradient_sums(const Rows& r, const T* dy, const T* y, const T* x, const T* mean, T* kept) {
+  return gather(r, 2, [&](std::int64_t begin, std::int64_t end, double* sums) {
+    double *__restrict sum_g = sums, *__restrict sum_gx = sums + r.channels;
+    for (std::int64_t row = begin; row < end; ++row) {
+      const T *g = dy + row * r.channels, *out = kRelu ? y + row * r.channels : nullptr, *in = x + row * r.channels;
+      for (std::int64_t k = 0; k < r.channels; ++k) {
+        const double grad = static_cast<double>(masked<kRelu>(g, out, k));
+        sum_g[k] += grad;
+        sum_gx[k] += grad * (static_cast<double>(in[k]) - static_cast<double>(mean[k]));
+      }
+      if (!kept) continue;
+      T* __restrict to = kept + row * r.channels;
+      for (std::int64_t k = 0; k < r.channels; ++k) to[k] = masked<kRelu>(g, out, k);
+    }
+  });
+}
+
+/// dx = a * gradient + b * x + d, per channel.
+template <bool kRelu, class T>
+void gradient_of_input(const Rows& r, T* dx, const T* dy, const T* y, const T* x, const std::vector<T>& as,
+                       const std::vector<T>& bs, const std::vector<T>& ds) {
+  for_pieces(r.rows, piece_of(r), [&](std::int64_t begin, std::int64_t end) {
+    const T *a = as.data(), *b = bs.data(), *d = ds.data();
+    for (std::int64_t row = begin; row < end; ++row) {
+      const T *g = dy + row * r.channels, *out = kRelu ? y + row * r.channels : nullptr, *in = x + row * r.channels;
+      T* __restrict to = dx + row * r.channels;
+      for (std::int64_t k = 0; k < r.channels; ++k) to[k] = a[k] * masked<kRelu>(g, out, k) + b[k] * in[k] + d[k];
+    }
+  });
+}
+
+}  // namespace
+
 void batch_norm_backward(const View& dx, const View& dgamma, const View& dbeta, const View* dresidual, const View& dy,
                          const View& x, const View* y, const View& mean, const View& rstd, const View& gamma) {
   const Rows r = rows_of(x);
   visit_floating(x.dtype, "batch_norm", [&](auto type) {
     using T = decltype(type);
-    const std::int64_t c = r.channels;
     const T *in = x.as<T>(), *g = dy.as<T>(), *out = y ? y->as<T>() : nullptr, *mu = mean.as<T>();
-    T* masked = dresidual ? dresidual->as<T>() : nullptr;
-    const auto sums = gather(r, 2, [&](std::int64_t begin, std::int64_t end, double* sum_g) {
-      double* sum_gx = sum_g + c;
-      for (std::int64_t row = begin; row < end; ++row)
-        for (std::int64_t k = 0; k < c; ++k) {
-          const std::int64_t i = row * c + k;
-          const T grad = out && !(out[i] > T(0)) ? T(0) : g[i];
-          if (masked) masked[i] = grad;
-          sum_g[k] += static_cast<double>(grad);
-          sum_gx[k] += static_cast<double>(grad) * (static_cast<double>(in[i]) - static_cast<double>(mu[k]));
-        }
-    });
+    T* kept = dresidual ? dresidual->as<T>() : nullptr;
+    const auto sums = out ? gradient_sums<true>(r, g, out, in, mu, kept) : gradient_sums<false>(r, g, out, in, mu, kept);
     // dx = gamma * rstd * (g - mean(g) - xhat * mean(g * xhat)), as a * g + b * x + d per channel.
-    std::vector<T> a(static_cast<std::size_t>(c)), b(a), d(a);
+    const auto c = static_cast<std::size_t>(r.channels);
+    std::vector<T> a(c), b(c), d(c);
     const double n = static_cast<double>(r.rows);
-    for (std::int64_t k = 0; k < c; ++k) {
-      const auto i = static_cast<std::size_t>(k);
-      const double rs = static_cast<double>(rstd.as<T>()[k]), scale = rs * static_cast<double>(gamma.as<T>()[k]);
-      const double sum_g = sums[i], sum_gx = sums[i + static_cast<std::size_t>(c)];
-      dbeta.as<T>()[k] = static_cast<T>(sum_g);
-      dgamma.as<T>()[k] = static_cast<T>(sum_gx * rs);
+    for (std::size_t i = 0; i < c; ++i) {
+      const double rs = static_cast<double>(rstd.as<T>()[i]), scale = rs * static_cast<double>(gamma.as<T>()[i]);
+      const double sum_g = sums[i], sum_gx = sums[i + c];
+      dbeta.as<T>()[i] = static_cast<T>(sum_g);
+      dgamma.as<T>()[i] = static_cast<T>(sum_gx * rs);
       a[i] = static_cast<T>(scale);
       b[i] = static_cast<T>(-scale * rs * rs * sum_gx / n);
-      d[i] = static_cast<T>(-scale * sum_g / n + scale * rs * rs * sum_gx / n * static_cast<double>(mu[k]));
+      d[i] = static_cast<T>(-scale * sum_g / n + scale * rs * rs * sum_gx / n * static_cast<double>(mu[i]));
     }
-    for_pieces(r.rows, piece_of(r), [&](std::int64_t begin, std::int64_t end) {
-      T* result = dx.as<T>();
-      for (std::int64_t row = begin; row < end; ++row)
-        for (std::int64_t k = 0; k < c; ++k) {
-          const std::int64_t i = row * c + k;
-          const T grad = out && !(out[i] > T(0)) ? T(0) : g[i];
-          result[i] = a[static_cast<std::size_t>(k)] * grad + b[static_cast<std::size_t>(k)] * in[i] + d[static_cast<std::size_t>(k)];
-        }
-    });
+    if (kept) gradient_of_input<false>(r, dx.as<T>(), kept, out, in, a, b, d);
+    else if (out) gradient_of_input<true>(r, dx.as<T>(), g, out, in, a, b, d);
+    else gradient_of_input<false>(r, dx.as<T>(), g, out, in, a, b, d);
   });
 }
 
