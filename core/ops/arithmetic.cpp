@@ -71,7 +71,8 @@ Tensor compare_kernel(const char* name, CompareOp op, const Tensor& a, const Ten
 
 /// d(relu)/dx applied to g, itself differentiable in g.
 Tensor relu_backward(const Tensor& g, const Tensor& y) {
-  return record("relu_backward", binary_kernel("relu_backward", BinaryOp::relu_backward, g, y), {&g},
+  const Tensor out = binary_kernel("relu_backward", BinaryOp::relu_backward, g, y);
+  return record("relu_backward", out, {&g},
                 [y = Saved(y)](Backward& b) { b.set(0, relu_backward(b.grad, b.get(y))); });
 }
 
@@ -83,21 +84,24 @@ Tensor share(const Tensor& wins, const Tensor& ties, DType dtype) {
 }  // namespace
 
 Tensor add(const Tensor& a, const Tensor& b) {
-  return record("add", binary_kernel("add", BinaryOp::add, a, b), {&a, &b}, [sa = a.shape(), sb = b.shape()](Backward& g) {
+  const Tensor out = binary_kernel("add", BinaryOp::add, a, b);
+  return record("add", out, {&a, &b}, [sa = a.shape(), sb = b.shape()](Backward& g) {
     if (g.needs(0)) g.set(0, sum_to(g.grad, sa));
     if (g.needs(1)) g.set(1, sum_to(g.grad, sb));
   });
 }
 
 Tensor sub(const Tensor& a, const Tensor& b) {
-  return record("sub", binary_kernel("sub", BinaryOp::sub, a, b), {&a, &b}, [sa = a.shape(), sb = b.shape()](Backward& g) {
+  const Tensor out = binary_kernel("sub", BinaryOp::sub, a, b);
+  return record("sub", out, {&a, &b}, [sa = a.shape(), sb = b.shape()](Backward& g) {
     if (g.needs(0)) g.set(0, sum_to(g.grad, sa));
     if (g.needs(1)) g.set(1, sum_to(neg(g.grad), sb));
   });
 }
 
 Tensor mul(const Tensor& a, const Tensor& b) {
-  return record("mul", binary_kernel("mul", BinaryOp::mul, a, b), {&a, &b},
+  const Tensor out = binary_kernel("mul", BinaryOp::mul, a, b);
+  return record("mul", out, {&a, &b},
                 [a = Saved(a), b = Saved(b), sa = a.shape(), sb = b.shape()](Backward& g) {
                   if (g.needs(0)) g.set(0, sum_to(mul(g.grad, g.get(b)), sa));
                   if (g.needs(1)) g.set(1, sum_to(mul(g.grad, g.get(a)), sb));
@@ -106,7 +110,8 @@ Tensor mul(const Tensor& a, const Tensor& b) {
 
 Tensor div(const Tensor& a, const Tensor& b) {
   check_floating("div", a);
-  return record("div", binary_kernel("div", BinaryOp::div, a, b), {&a, &b}, [a = Saved(a), b = Saved(b), sa = a.shape()](Backward& g) {
+  const Tensor out = binary_kernel("div", BinaryOp::div, a, b);
+  return record("div", out, {&a, &b}, [a = Saved(a), b = Saved(b), sa = a.shape()](Backward& g) {
     const Tensor y = g.get(b), scaled = div(g.grad, y);
     if (g.needs(0)) g.set(0, sum_to(scaled, sa));
     if (g.needs(1)) g.set(1, sum_to(neg(mul(scaled, div(g.get(a), y))), y.shape()));
@@ -114,16 +119,19 @@ Tensor div(const Tensor& a, const Tensor& b) {
 }
 
 Tensor add(const Tensor& x, double value) {
-  return record("add", scalar_kernel("add", UnaryOp::add_scalar, x, value), {&x}, [](Backward& g) { g.set(0, g.grad); });
+  const Tensor out = scalar_kernel("add", UnaryOp::add_scalar, x, value);
+  return record("add", out, {&x}, [](Backward& g) { g.set(0, g.grad); });
 }
 
 Tensor mul(const Tensor& x, double value) {
-  return record("mul", scalar_kernel("mul", UnaryOp::mul_scalar, x, value), {&x},
+  const Tensor out = scalar_kernel("mul", UnaryOp::mul_scalar, x, value);
+  return record("mul", out, {&x},
                 [value](Backward& g) { g.set(0, mul(g.grad, value)); });
 }
 
 Tensor maximum(const Tensor& a, const Tensor& b) {
-  return record("maximum", binary_kernel("maximum", BinaryOp::maximum, a, b), {&a, &b},
+  const Tensor out = binary_kernel("maximum", BinaryOp::maximum, a, b);
+  return record("maximum", out, {&a, &b},
                 [a = Saved(a), b = Saved(b)](Backward& g) {
                   const Tensor x = g.get(a), y = g.get(b), ties = eq(x, y);
                   if (g.needs(0)) g.set(0, sum_to(mul(g.grad, share(gt(x, y), ties, x.dtype())), x.shape()));
@@ -132,7 +140,8 @@ Tensor maximum(const Tensor& a, const Tensor& b) {
 }
 
 Tensor minimum(const Tensor& a, const Tensor& b) {
-  return record("minimum", binary_kernel("minimum", BinaryOp::minimum, a, b), {&a, &b},
+  const Tensor out = binary_kernel("minimum", BinaryOp::minimum, a, b);
+  return record("minimum", out, {&a, &b},
                 [a = Saved(a), b = Saved(b)](Backward& g) {
                   const Tensor x = g.get(a), y = g.get(b), ties = eq(x, y);
                   if (g.needs(0)) g.set(0, sum_to(mul(g.grad, share(lt(x, y), ties, x.dtype())), x.shape()));
@@ -141,11 +150,13 @@ Tensor minimum(const Tensor& a, const Tensor& b) {
 }
 
 Tensor neg(const Tensor& x) {
-  return record("neg", unary_kernel("neg", UnaryOp::neg, x), {&x}, [](Backward& g) { g.set(0, neg(g.grad)); });
+  const Tensor out = unary_kernel("neg", UnaryOp::neg, x);
+  return record("neg", out, {&x}, [](Backward& g) { g.set(0, neg(g.grad)); });
 }
 
 Tensor abs(const Tensor& x) {
-  return record("abs", unary_kernel("abs", UnaryOp::abs, x), {&x},
+  const Tensor out = unary_kernel("abs", UnaryOp::abs, x);
+  return record("abs", out, {&x},
                 [x = Saved(x)](Backward& g) { g.set(0, mul(g.grad, sign(g.get(x)))); });
 }
 
@@ -157,7 +168,8 @@ Tensor exp(const Tensor& x) {
 }
 
 Tensor log(const Tensor& x) {
-  return record("log", floating_kernel("log", UnaryOp::log, x), {&x},
+  const Tensor out = floating_kernel("log", UnaryOp::log, x);
+  return record("log", out, {&x},
                 [x = Saved(x)](Backward& g) { g.set(0, div(g.grad, g.get(x))); });
 }
 
@@ -188,7 +200,8 @@ Tensor relu(const Tensor& x) {
 }
 
 Tensor pow(const Tensor& x, double exponent) {
-  return record("pow", floating_kernel("pow", UnaryOp::pow_scalar, x, exponent), {&x}, [x = Saved(x), exponent](Backward& g) {
+  const Tensor out = floating_kernel("pow", UnaryOp::pow_scalar, x, exponent);
+  return record("pow", out, {&x}, [x = Saved(x), exponent](Backward& g) {
     g.set(0, exponent == 0 ? mul(g.grad, 0.0) : mul(g.grad, mul(pow(g.get(x), exponent - 1), exponent)));
   });
 }
@@ -238,7 +251,7 @@ const Tensor& mul_(const Tensor& t, const Tensor& other) {
   const bool wanted = recording({&t, &other});
   // Backward needs what `other` was, which the write below would change.
   if (wanted && other.impl()->storage == t.impl()->storage) return mul_(t, mul(other, 1));
-  const Tensor old = wanted && other.requires_grad() ? t.detach().clone() : Tensor();
+  const Tensor old = wanted && other.requires_grad() ? mul(t, 1) : Tensor();
   binary_in_place("mul_", BinaryOp::mul, t, other);
   const Tensor before = t;
   if (wanted)

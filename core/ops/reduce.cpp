@@ -83,7 +83,7 @@ Tensor argmax(const Tensor& x) {
 }
 
 Tensor sum_to(const Tensor& x, const Shape& shape) {
-  check_defined("sum_to", x);
+  check_number("sum_to", x);
   if (x.shape() == shape) return x;
   TRIREME_CHECK(broadcast_shapes(x.shape(), shape, "sum_to") == x.shape(), "sum_to: shape {} is no broadcast of shape {}",
                 x.shape().to_string(), shape.to_string());

@@ -42,14 +42,12 @@ void batch_norm_statistics(const View& mean, const View& variance, const View& x
     const std::int64_t c = r.channels;
     const auto sums = gather(r, 2, [&](std::int64_t begin, std::int64_t end, double* sum) {
       double* square = sum + c;
-      for (std::int64_t row = begin; row < end; ++row) {
-#pragma omp simd
+      for (std::int64_t row = begin; row < end; ++row)
         for (std::int64_t k = 0; k < c; ++k) {
           const double v = static_cast<double>(in[row * c + k]);
           sum[k] += v;
           square[k] += v * v;
         }
-      }
     });
     for (std::int64_t k = 0; k < c; ++k) {
       const double m = sums[static_cast<std::size_t>(k)] / static_cast<double>(r.rows);
@@ -77,11 +75,9 @@ void batch_norm_apply(const View& y, const View& x, const View& mean, const View
         for (std::int64_t row = begin; row < end; ++row) {
           const T* in = x.as<T>() + row * c;
           T* out = y.as<T>() + row * c;
-          const T* skip = with_residual ? residual->as<T>() + row * c : nullptr;
-#pragma omp simd
           for (std::int64_t k = 0; k < c; ++k) {
             T v = in[k] * a[k] + b[k];
-            if constexpr (with_residual) v += skip[k];
+            if constexpr (with_residual) v += residual->as<T>()[row * c + k];
             if constexpr (with_relu) v = v > T(0) || v != v ? v : T(0);
             out[k] = v;
           }
@@ -96,43 +92,44 @@ void batch_norm_apply(const View& y, const View& x, const View& mean, const View
 
 namespace {
 
-/// What batch_norm_backward reads and writes; rows of `channels`.
-template <class T>
-struct BackwardData {
-  const T *x, *dy, *y, *mean;
-  T *dx, *dresidual;
-};
-
-/// Sums of g and g * (x - mean) per channel, where g is dy masked by ReLU. The masked gradient is written to `g_out`
-/// (memory of the residual's gradient, or of dx, which is overwritten later) so that the second pass needs no mask.
-/// Pointers are restrict, and ReLU a template argument, so that the loops become vector code.
+/// What the ReLU lets through of a row of dy; the row itself where there is no ReLU (y is null).
 template <bool kRelu, class T>
-void backward_sums(std::int64_t begin, std::int64_t end, std::int64_t channels, const BackwardData<T>& d, T* __restrict g_out,
-                   double* __restrict sum_g, double* __restrict sum_gx) {
-  const T* __restrict mean = d.mean;
-  for (std::int64_t row = begin; row < end; ++row) {
-    const T* __restrict x = d.x + row * channels;
-    const T* __restrict dy = d.dy + row * channels;
-    const T* __restrict y = kRelu ? d.y + row * channels : nullptr;
-    T* __restrict out = g_out + row * channels;
-    for (std::int64_t k = 0; k < channels; ++k) {
-      const T g = kRelu ? (y[k] > T(0) ? dy[k] : T(0)) : dy[k];
-      if constexpr (kRelu) out[k] = g;
-      sum_g[k] += static_cast<double>(g);
-      sum_gx[k] += static_cast<double>(g) * static_cast<double>(x[k] - mean[k]);
-    }
-  }
+inline T masked(const T* dy, const T* y, std::int64_t k) {
+  if constexpr (kRelu) return y[k] > T(0) ? dy[k] : T(0);
+  else return dy[k];
 }
 
-/// dx = a * g + b * x + c per channel; g may be dx's own memory.
-template <class T>
-void backward_apply(std::int64_t begin, std::int64_t end, std::int64_t channels, const T* g, const T* __restrict x, T* dx,
-                    const T* __restrict a, const T* __restrict b, const T* __restrict c) {
-  for (std::int64_t row = begin; row < end; ++row) {
-    const std::int64_t at = row * channels;
-#pragma omp simd
-    for (std::int64_t k = 0; k < channels; ++k) dx[at + k] = a[k] * g[at + k] + b[k] * x[at + k] + c[k];
-  }
+/// Per channel: sum of the gradient, then sum of gradient * (x - mean). Keeps the masked gradient if `kept` is given.
+template <bool kRelu, class T>
+std::vector<double> gradient_sums(const Rows& r, const T* dy, const T* y, const T* x, const T* mean, T* kept) {
+  return gather(r, 2, [&](std::int64_t begin, std::int64_t end, double* sums) {
+    double *__restrict sum_g = sums, *__restrict sum_gx = sums + r.channels;
+    for (std::int64_t row = begin; row < end; ++row) {
+      const T *g = dy + row * r.channels, *out = kRelu ? y + row * r.channels : nullptr, *in = x + row * r.channels;
+      for (std::int64_t k = 0; k < r.channels; ++k) {
+        const double grad = static_cast<double>(masked<kRelu>(g, out, k));
+        sum_g[k] += grad;
+        sum_gx[k] += grad * (static_cast<double>(in[k]) - static_cast<double>(mean[k]));
+      }
+      if (!kept) continue;
+      T* __restrict to = kept + row * r.channels;
+      for (std::int64_t k = 0; k < r.channels; ++k) to[k] = masked<kRelu>(g, out, k);
+    }
+  });
+}
+
+/// dx = a * gradient + b * x + d, per channel.
+template <bool kRelu, class T>
+void gradient_of_input(const Rows& r, T* dx, const T* dy, const T* y, const T* x, const std::vector<T>& as,
+                       const std::vector<T>& bs, const std::vector<T>& ds) {
+  for_pieces(r.rows, piece_of(r), [&](std::int64_t begin, std::int64_t end) {
+    const T *a = as.data(), *b = bs.data(), *d = ds.data();
+    for (std::int64_t row = begin; row < end; ++row) {
+      const T *g = dy + row * r.channels, *out = kRelu ? y + row * r.channels : nullptr, *in = x + row * r.channels;
+      T* __restrict to = dx + row * r.channels;
+      for (std::int64_t k = 0; k < r.channels; ++k) to[k] = a[k] * masked<kRelu>(g, out, k) + b[k] * in[k] + d[k];
+    }
+  });
 }
 
 }  // namespace
@@ -142,31 +139,25 @@ void batch_norm_backward(const View& dx, const View& dgamma, const View& dbeta, 
   const Rows r = rows_of(x);
   visit_floating(x.dtype, "batch_norm", [&](auto type) {
     using T = decltype(type);
-    const std::int64_t channels = r.channels;
-    const BackwardData<T> d{x.as<T>(),  dy.as<T>(), y ? y->as<T>() : nullptr, mean.as<T>(),
-                            dx.as<T>(), dresidual ? dresidual->as<T>() : nullptr};
-    T* masked = d.dresidual ? d.dresidual : d.dx;
-    const auto sums = gather(r, 2, [&](std::int64_t begin, std::int64_t end, double* sum) {
-      if (d.y) backward_sums<true>(begin, end, channels, d, masked, sum, sum + channels);
-      else backward_sums<false>(begin, end, channels, d, masked, sum, sum + channels);
-    });
-    // dx = gamma * rstd * (g - mean(g) - xhat * mean(g * xhat)), as a * g + b * x + c per channel.
-    std::vector<T> a(static_cast<std::size_t>(channels)), b(a), c(a);
+    const T *in = x.as<T>(), *g = dy.as<T>(), *out = y ? y->as<T>() : nullptr, *mu = mean.as<T>();
+    T* kept = dresidual ? dresidual->as<T>() : nullptr;
+    const auto sums = out ? gradient_sums<true>(r, g, out, in, mu, kept) : gradient_sums<false>(r, g, out, in, mu, kept);
+    // dx = gamma * rstd * (g - mean(g) - xhat * mean(g * xhat)), as a * g + b * x + d per channel.
+    const auto c = static_cast<std::size_t>(r.channels);
+    std::vector<T> a(c), b(c), d(c);
     const double n = static_cast<double>(r.rows);
-    for (std::int64_t k = 0; k < channels; ++k) {
-      const auto i = static_cast<std::size_t>(k);
-      const double rs = static_cast<double>(rstd.as<T>()[k]), scale = rs * static_cast<double>(gamma.as<T>()[k]);
-      const double sum_g = sums[i], sum_gx = sums[i + static_cast<std::size_t>(channels)];
-      dbeta.as<T>()[k] = static_cast<T>(sum_g);
-      dgamma.as<T>()[k] = static_cast<T>(sum_gx * rs);
+    for (std::size_t i = 0; i < c; ++i) {
+      const double rs = static_cast<double>(rstd.as<T>()[i]), scale = rs * static_cast<double>(gamma.as<T>()[i]);
+      const double sum_g = sums[i], sum_gx = sums[i + c];
+      dbeta.as<T>()[i] = static_cast<T>(sum_g);
+      dgamma.as<T>()[i] = static_cast<T>(sum_gx * rs);
       a[i] = static_cast<T>(scale);
       b[i] = static_cast<T>(-scale * rs * rs * sum_gx / n);
-      c[i] = static_cast<T>(-scale * sum_g / n + scale * rs * rs * sum_gx / n * static_cast<double>(d.mean[k]));
+      d[i] = static_cast<T>(-scale * sum_g / n + scale * rs * rs * sum_gx / n * static_cast<double>(mu[i]));
     }
-    const T* g = d.y ? masked : d.dy;
-    for_pieces(r.rows, piece_of(r), [&](std::int64_t begin, std::int64_t end) {
-      backward_apply(begin, end, channels, g, d.x, d.dx, a.data(), b.data(), c.data());
-    });
+    if (kept) gradient_of_input<false>(r, dx.as<T>(), kept, out, in, a, b, d);
+    else if (out) gradient_of_input<true>(r, dx.as<T>(), g, out, in, a, b, d);
+    else gradient_of_input<false>(r, dx.as<T>(), g, out, in, a, b, d);
   });
 }
 

@@ -1,0 +1,54 @@
+#include "tests/support/op_table.h"
+
+#include <regex>
+
+namespace trireme::test {
+
+std::vector<std::int64_t> index_of(std::int64_t i, const Shape& shape) {
+  std::vector<std::int64_t> index(static_cast<std::size_t>(shape.size()));
+  for (int d = shape.size() - 1; d >= 0; --d) {
+    index[static_cast<std::size_t>(d)] = i % shape[d];
+    i /= shape[d];
+  }
+  return index;
+}
+
+double Array::at(const std::vector<std::int64_t>& index) const {
+  const std::size_t dropped = index.size() - static_cast<std::size_t>(shape.size());
+  std::int64_t offset = 0;
+  for (int d = 0; d < shape.size(); ++d)
+    offset = offset * shape[d] + (shape[d] == 1 ? 0 : index[dropped + static_cast<std::size_t>(d)]);
+  return (*this)[offset];
+}
+
+const std::vector<OpRow>& op_table() {
+  static const std::vector<OpRow> table = [] {
+    std::vector<OpRow> all;
+    for (const auto& part :
+         {elementwise_rows(), in_place_rows(), shape_rows(), reduce_rows(), layer_rows(), loss_rows(), random_rows()})
+      all.insert(all.end(), part.begin(), part.end());
+    return all;
+  }();
+  return table;
+}
+
+std::vector<std::string> declarations_in(const std::string& header) {
+  // `Tensor name(...)` or `const Tensor& name(...)` at the start of a line, over one or more lines.
+  static const std::regex declaration(R"((?:^|\n)(?:inline )?(?:const Tensor&|Tensor) (\w+|operator.)\(([^)]*)\))");
+  static const std::regex noise(R"(\bconst\b|&|=.*)"), trailing_name(R"(\s+\w+\s*$)"), blank(R"(^\s+|\s+$)");
+  std::vector<std::string> found;
+  for (std::sregex_iterator it(header.begin(), header.end(), declaration), end; it != end; ++it) {
+    std::string types, list = (*it)[2];
+    for (std::size_t at = 0; at <= list.size() && !list.empty();) {
+      const std::size_t comma = std::min(list.find(',', at), list.size());
+      std::string one = std::regex_replace(list.substr(at, comma - at), noise, "");
+      one = std::regex_replace(std::regex_replace(one, trailing_name, ""), blank, "");
+      types += (types.empty() ? "" : ", ") + one;
+      at = comma + 1;
+    }
+    found.push_back((*it)[1].str() + "(" + types + ")");
+  }
+  return found;
+}
+
+}  // namespace trireme::test

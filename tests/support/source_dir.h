@@ -1,0 +1,19 @@
+// Where the sources that a test reads lie.
+#pragma once
+
+#include <filesystem>
+#include <stdexcept>
+#include <string>
+
+namespace trireme::test {
+
+/// The repository's root: the nearest folder above the test program or the working directory that holds core/ops/ops.h.
+inline std::string source_dir() {
+  namespace fs = std::filesystem;
+  for (const fs::path& start : {fs::read_symlink("/proc/self/exe").parent_path(), fs::current_path()})
+    for (fs::path at = start; at != at.root_path(); at = at.parent_path())
+      if (fs::exists(at / "core/ops/ops.h")) return at.string();
+  throw std::runtime_error("no folder above the test program or the working directory holds core/ops/ops.h");
+}
+
+}  // namespace trireme::test
