@@ -46,8 +46,10 @@ void augment(const Augmentation& augmentation, RandomKey key, std::int64_t sampl
     const std::int64_t begin = mirrored ? shape.width - last : first;
     const std::int64_t end = begin + last - first;
     std::fill_n(out, begin * shape.channels, 0.0f);
-    if (mirrored) copy_mirrored(from, last - first, shape.channels, out + begin * shape.channels);
-    else std::copy_n(from, (last - first) * shape.channels, out + begin * shape.channels);
+    if (mirrored)
+      copy_mirrored(from, last - first, shape.channels, out + begin * shape.channels);
+    else
+      std::copy_n(from, (last - first) * shape.channels, out + begin * shape.channels);
     std::fill_n(out + end * shape.channels, (shape.width - end) * shape.channels, 0.0f);
   }
 }

@@ -36,25 +36,28 @@ Normalization measure(const std::vector<std::uint8_t>& pixels, std::int64_t chan
 void check_labels(const std::vector<std::uint8_t>& labels, std::int64_t classes, const std::string& path) {
   for (std::size_t i = 0; i < labels.size(); ++i)
     if (labels[i] >= classes)
-      fail(ExitCode::kData, "{}: label {} at index {} is out of range 0..{}; this is not a data set of {} classes, or "
-           "it is damaged", path, labels[i], i, classes - 1, classes);
+      fail(ExitCode::kData,
+           "{}: label {} at index {} is out of range 0..{}; this is not a data set of {} classes, or "
+           "it is damaged",
+           path, labels[i], i, classes - 1, classes);
 }
 
 ByteImageDataset::ByteImageDataset(ByteImages images, std::int64_t classes, Normalization normalization)
     : images_(std::move(images)), classes_(classes), normalization_(std::move(normalization)) {
   const std::size_t channels = static_cast<std::size_t>(images_.shape.channels);
-  TRIREME_CHECK(!images_.labels.empty() &&
-                    images_.pixels.size() ==
-                        images_.labels.size() * static_cast<std::size_t>(images_.shape.elements()),
-                "byte images: {} bytes of pixels do not go with {} labels of {} elements each",
-                images_.pixels.size(), images_.labels.size(), images_.shape.elements());
+  TRIREME_CHECK(
+      !images_.labels.empty() &&
+          images_.pixels.size() == images_.labels.size() * static_cast<std::size_t>(images_.shape.elements()),
+      "byte images: {} bytes of pixels do not go with {} labels of {} elements each", images_.pixels.size(),
+      images_.labels.size(), images_.shape.elements());
   TRIREME_CHECK(normalization_.mean.size() == channels && normalization_.stddev.size() == channels,
                 "byte images: normalization has {} means and {} deviations for {} channels",
                 normalization_.mean.size(), normalization_.stddev.size(), channels);
   table_.reserve(channels * 256);
   for (std::size_t c = 0; c < channels; ++c)
     for (int value = 0; value < 256; ++value)
-      table_.push_back(static_cast<float>((value / 255.0 - normalization_.mean[c]) / normalization_.stddev[c]));
+      table_.push_back(
+          static_cast<float>((value / 255.0 - normalization_.mean[c]) / normalization_.stddev[c]));
 }
 
 void ByteImageDataset::get(std::int64_t index, float* x, std::int64_t* y) const {

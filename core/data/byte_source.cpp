@@ -28,7 +28,8 @@ std::string reason(int error) { return std::generic_category().message(error); }
 
 class File {
  public:
-  explicit File(const std::string& path) : descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
+  explicit File(const std::string& path)
+      : descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
   ~File() {
     if (descriptor_ >= 0) ::close(descriptor_);
   }
@@ -44,7 +45,8 @@ std::vector<std::uint8_t> allocate(const std::string& path, std::size_t size) {
   try {
     return std::vector<std::uint8_t>(size);
   } catch (const std::exception&) {
-    fail(ExitCode::kData, "{}: its {} bytes do not fit into memory; split it or use a larger machine", path, size);
+    fail(ExitCode::kData, "{}: its {} bytes do not fit into memory; split it or use a larger machine", path,
+         size);
   }
 }
 
@@ -71,7 +73,8 @@ std::vector<std::uint8_t> read_file(const std::string& path, const std::string& 
            reason(error));
     }
     if (got == 0)
-      fail(ExitCode::kData, "{}: shrank from {} to {} bytes while being read; copy it again", path, bytes.size(), done);
+      fail(ExitCode::kData, "{}: shrank from {} to {} bytes while being read; copy it again", path,
+           bytes.size(), done);
     done += static_cast<std::size_t>(got);
   }
   return bytes;
@@ -89,7 +92,8 @@ struct ByteSource::Gzip {
   Gzip& operator=(const Gzip&) = delete;
 };
 
-ByteSource::ByteSource(std::span<const std::uint8_t> raw, std::string name) : raw_(raw), name_(std::move(name)) {
+ByteSource::ByteSource(std::span<const std::uint8_t> raw, std::string name)
+    : raw_(raw), name_(std::move(name)) {
   if (starts_like_gzip(raw_)) gzip_ = std::make_unique<Gzip>();
 }
 
@@ -128,8 +132,10 @@ std::size_t ByteSource::inflate_some(std::uint8_t* to, std::size_t size) {
   const std::size_t produced = out - stream.avail_out;
   position_ += in - stream.avail_in;
   inflated_ += produced;
-  if (code == Z_STREAM_END) finish_member();
-  else if (code != Z_OK) fail_inflate(code);
+  if (code == Z_STREAM_END)
+    finish_member();
+  else if (code != Z_OK)
+    fail_inflate(code);
   return produced;
 }
 
@@ -140,8 +146,10 @@ void ByteSource::finish_member() {
   } else if (starts_like_gzip(rest)) {
     inflateReset(&gzip_->stream);
   } else {
-    fail(ExitCode::kData, "{}: the gzip stream ends at byte {} but the file has {} bytes: {} bytes of something else "
-         "follow; copy or download it again", name_, position_, raw_.size(), rest.size());
+    fail(ExitCode::kData,
+         "{}: the gzip stream ends at byte {} but the file has {} bytes: {} bytes of something else "
+         "follow; copy or download it again",
+         name_, position_, raw_.size(), rest.size());
   }
 }
 
@@ -149,18 +157,21 @@ void ByteSource::fail_inflate(int code) {
   if (code == Z_MEM_ERROR) throw std::bad_alloc();
   // There is always room for output, so a lack of progress means a lack of input.
   if (code == Z_BUF_ERROR)
-    fail(ExitCode::kData, "{}: the gzip stream is cut short: its {} bytes end inside the compressed data, after {} "
-         "bytes of content; copy or download it again", name_, raw_.size(), inflated_);
+    fail(ExitCode::kData,
+         "{}: the gzip stream is cut short: its {} bytes end inside the compressed data, after {} "
+         "bytes of content; copy or download it again",
+         name_, raw_.size(), inflated_);
   const z_stream& stream = gzip_->stream;
   const std::string_view what = stream.msg != nullptr ? stream.msg : "unknown error";
   if (what == "incorrect data check" && position_ >= 4) {
     const std::uint8_t* stored = raw_.data() + position_ - 4;
-    fail(ExitCode::kData, "{}: the gzip checksum is wrong: stored {:02x}{:02x}{:02x}{:02x}, computed {:08x} over {} "
-         "bytes of content; copy or download it again", name_, stored[3], stored[2], stored[1], stored[0],
-         stream.adler, inflated_);
+    fail(ExitCode::kData,
+         "{}: the gzip checksum is wrong: stored {:02x}{:02x}{:02x}{:02x}, computed {:08x} over {} "
+         "bytes of content; copy or download it again",
+         name_, stored[3], stored[2], stored[1], stored[0], stream.adler, inflated_);
   }
-  fail(ExitCode::kData, "{}: the gzip stream is damaged at byte {} of {}: {}; copy or download it again", name_,
-       position_, raw_.size(), what);
+  fail(ExitCode::kData, "{}: the gzip stream is damaged at byte {} of {}: {}; copy or download it again",
+       name_, position_, raw_.size(), what);
 }
 
 }  // namespace trireme

@@ -41,9 +41,9 @@ class ByteSource {
 
   std::span<const std::uint8_t> raw_;
   std::string name_;
-  std::size_t position_ = 0;     ///< in raw_
-  std::uint64_t inflated_ = 0;   ///< bytes given out so far
-  std::unique_ptr<Gzip> gzip_;   ///< null when the bytes are plain, or used up
+  std::size_t position_ = 0;    ///< in raw_
+  std::uint64_t inflated_ = 0;  ///< bytes given out so far
+  std::unique_ptr<Gzip> gzip_;  ///< null when the bytes are plain, or used up
 };
 
 }  // namespace trireme

@@ -16,7 +16,8 @@ std::unique_ptr<Dataset> open_dataset(const std::string& spec, Split split) {
   if (kind == "idx" && !argument.empty()) return IdxDataset::open(argument, split);
   if (kind == "cifar" && !argument.empty()) return CifarDataset::open(argument, split);
   if (kind == "synthetic") return SyntheticDataset::open(argument, split);
-  fail(ExitCode::kUsage, "--data: '{}' is not one of idx:DIR, cifar:DIR, synthetic[:C,H,W,classes,count]", spec);
+  fail(ExitCode::kUsage, "--data: '{}' is not one of idx:DIR, cifar:DIR, synthetic[:C,H,W,classes,count]",
+       spec);
 }
 
 }  // namespace trireme

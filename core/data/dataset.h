@@ -37,8 +37,8 @@ class Dataset {
   /// Labels lie in [0, classes()).
   virtual std::int64_t classes() const = 0;
 
-  /// Writes sample `index` of [0, size()): sample_shape().elements() normalized floats to `x`, its label to `y`.
-  /// Fails with kData if the sample cannot be read, with kInternal if `index` is out of range.
+  /// Writes sample `index` of [0, size()): sample_shape().elements() normalized floats to `x`, its label to
+  /// `y`. Fails with kData if the sample cannot be read, with kInternal if `index` is out of range.
   virtual void get(std::int64_t index, float* x, std::int64_t* y) const = 0;
 };
 

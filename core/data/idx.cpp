@@ -21,7 +21,8 @@ constexpr const char* kAdvice =
 using Wide = unsigned __int128;
 
 std::uint32_t big_endian(const std::uint8_t* bytes) {
-  return std::uint32_t{bytes[0]} << 24 | std::uint32_t{bytes[1]} << 16 | std::uint32_t{bytes[2]} << 8 | bytes[3];
+  return std::uint32_t{bytes[0]} << 24 | std::uint32_t{bytes[1]} << 16 | std::uint32_t{bytes[2]} << 8 |
+         bytes[3];
 }
 
 std::string describe(const std::vector<std::uint32_t>& dims) {
@@ -33,19 +34,21 @@ std::vector<std::uint32_t> read_header(ByteSource& source, const std::string& na
   const std::size_t size = 4 + 4 * static_cast<std::size_t>(rank);
   const std::size_t got = source.read(header.data(), size);
   if (got < size)
-    fail(ExitCode::kData, "{}: holds {} bytes, fewer than the {} of an IDX header; copy or download it again", name,
-         got, size);
+    fail(ExitCode::kData, "{}: holds {} bytes, fewer than the {} of an IDX header; copy or download it again",
+         name, got, size);
   const std::uint32_t magic = big_endian(header.data());
   const std::uint32_t expected = 0x0800u | static_cast<std::uint32_t>(rank);
   if (magic != expected)
-    fail(ExitCode::kData, "{}: its magic is 0x{:08x}, but an IDX file of {} has 0x{:08x}; check that it is the right "
-         "file", name, magic, rank == kImageRank ? "images" : "labels", expected);
+    fail(ExitCode::kData,
+         "{}: its magic is 0x{:08x}, but an IDX file of {} has 0x{:08x}; check that it is the right "
+         "file",
+         name, magic, rank == kImageRank ? "images" : "labels", expected);
   std::vector<std::uint32_t> dims;
   for (int d = 0; d < rank; ++d) {
     dims.push_back(big_endian(header.data() + 4 + 4 * d));
     if (dims.back() == 0)
-      fail(ExitCode::kData, "{}: dimension {} of {} is 0, but must be at least 1; copy or download it again", name, d,
-           rank);
+      fail(ExitCode::kData, "{}: dimension {} of {} is 0, but must be at least 1; copy or download it again",
+           name, d, rank);
   }
   return dims;
 }
@@ -110,8 +113,10 @@ IdxArray decode_idx(std::span<const std::uint8_t> raw, const std::string& name, 
   array.values = read_values(source, expected);
   const Wide actual = Wide{array.values.size()} + source.drain();
   if (actual != expected)
-    fail(ExitCode::kData, "{}: the header says {} {} ({} bytes), but the file holds {} ({} bytes); copy or download it "
-         "again", name, array.dims[0], describe(array.dims), expected, actual / item, actual);
+    fail(ExitCode::kData,
+         "{}: the header says {} {} ({} bytes), but the file holds {} ({} bytes); copy or download it "
+         "again",
+         name, array.dims[0], describe(array.dims), expected, actual / item, actual);
   return array;
 }
 
@@ -123,7 +128,8 @@ std::unique_ptr<IdxDataset> IdxDataset::open(const std::string& directory, Split
   return std::unique_ptr<IdxDataset>(new IdxDataset(std::move(images), kClasses, std::move(normalization)));
 }
 
-std::unique_ptr<IdxDataset> IdxDataset::open(const std::string& directory, Split split, Normalization normalization) {
+std::unique_ptr<IdxDataset> IdxDataset::open(const std::string& directory, Split split,
+                                             Normalization normalization) {
   return std::unique_ptr<IdxDataset>(
       new IdxDataset(load_images(directory, split), kClasses, std::move(normalization)));
 }

@@ -32,7 +32,8 @@ class IdxDataset final : public ByteImageDataset {
   /// Normalizes either split by the mean and deviation of the training images, which it reads for that.
   static std::unique_ptr<IdxDataset> open(const std::string& directory, Split split);
   /// As above with a known normalization: `open(dir, kTest, train->normalization())` reads less.
-  static std::unique_ptr<IdxDataset> open(const std::string& directory, Split split, Normalization normalization);
+  static std::unique_ptr<IdxDataset> open(const std::string& directory, Split split,
+                                          Normalization normalization);
 
  private:
   using ByteImageDataset::ByteImageDataset;

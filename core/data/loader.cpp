@@ -18,14 +18,17 @@ Loader::Loader(std::shared_ptr<const Dataset> dataset, Sampler sampler, LoaderOp
       sampler_(sampler),
       options_(options),
       next_request_(std::move(next_request)) {
-  TRIREME_CHECK(dataset_ != nullptr && next_request_ != nullptr, "loader: needs a data set and a request function");
-  TRIREME_CHECK(sampler_.size() == dataset_->size(), "loader: the sampler is for {} samples, the data set has {}",
-                sampler_.size(), dataset_->size());
+  TRIREME_CHECK(dataset_ != nullptr && next_request_ != nullptr,
+                "loader: needs a data set and a request function");
+  TRIREME_CHECK(sampler_.size() == dataset_->size(),
+                "loader: the sampler is for {} samples, the data set has {}", sampler_.size(),
+                dataset_->size());
   TRIREME_CHECK(options_.workers >= 0 && options_.prefetch >= 1,
                 "loader: workers {} must be at least 0 and prefetch {} at least 1", options_.workers,
                 options_.prefetch);
   slots_.resize(static_cast<std::size_t>(options_.prefetch));
-  for (int i = 0; i < options_.workers; ++i) workers_.emplace_back([this](const std::stop_token& stop) { work(stop); });
+  for (int i = 0; i < options_.workers; ++i)
+    workers_.emplace_back([this](const std::stop_token& stop) { work(stop); });
 }
 
 Loader::~Loader() {
@@ -44,8 +47,10 @@ std::optional<Batch> Loader::next() {
 
 std::optional<Batch> Loader::take() {
   std::unique_lock lock(mutex_);
-  if (workers_.empty()) prepare_in_caller();
-  else wait_until_ready(lock);
+  if (workers_.empty())
+    prepare_in_caller();
+  else
+    wait_until_ready(lock);
   if (all_taken()) return std::nullopt;
   Slot& slot = slot_of(taken_);
   if (slot.error) std::rethrow_exception(slot.error);  // and stay there
@@ -59,8 +64,10 @@ std::optional<Batch> Loader::take() {
 void Loader::wait_until_ready(std::unique_lock<std::mutex>& lock) {
   const auto done = [this] { return all_taken() || (taken_ < issued_ && slot_of(taken_).ready); };
   if (!ready_.wait_for(lock, options_.patience, done))
-    fail(ExitCode::kData, "loader: batch {} was not ready after {} ms with {} workers; the data's storage is stuck or "
-         "slow, or --patience too short", taken_, options_.patience.count(), options_.workers);
+    fail(ExitCode::kData,
+         "loader: batch {} was not ready after {} ms with {} workers; the data's storage is stuck or "
+         "slow, or --patience too short",
+         taken_, options_.patience.count(), options_.workers);
 }
 
 void Loader::prepare_in_caller() {
@@ -75,7 +82,9 @@ void Loader::prepare_in_caller() {
 void Loader::work(const std::stop_token& stop) {
   std::vector<float> scratch;
   std::unique_lock lock(mutex_);
-  const auto may_ask = [this] { return ended_ || issued_ - taken_ < static_cast<std::int64_t>(slots_.size()); };
+  const auto may_ask = [this] {
+    return ended_ || issued_ - taken_ < static_cast<std::int64_t>(slots_.size());
+  };
   while (room_.wait(lock, stop, may_ask) && !ended_ && !stop.stop_requested()) {
     const std::optional<Request> request = ask();
     if (!request) break;
@@ -100,8 +109,10 @@ std::optional<Request> Loader::ask() {
   // nullopt of such a result when the call throws.
   try {
     std::optional<Request> request = next_request_();
-    if (request) ++issued_;
-    else ended_ = true;
+    if (request)
+      ++issued_;
+    else
+      ended_ = true;
     return request;
   } catch (...) {
     Slot& slot = slot_of(issued_++);
@@ -123,7 +134,8 @@ void Loader::prepare(const Request& request, const std::stop_token& stop, Slot& 
   }
 }
 
-Batch Loader::make_batch(const Request& request, const std::stop_token& stop, std::vector<float>& scratch) const {
+Batch Loader::make_batch(const Request& request, const std::stop_token& stop,
+                         std::vector<float>& scratch) const {
   TRIREME_CHECK(request.count >= 0, "loader: count {} must not be negative", request.count);
   const SampleShape shape = dataset_->sample_shape();
   const std::int64_t elements = shape.elements();

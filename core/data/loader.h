@@ -28,8 +28,8 @@ struct Request {
 };
 
 struct Batch {
-  Tensor x;                           ///< (N,C,H,W) float32, channels last
-  Tensor y;                           ///< (N) int64
+  Tensor x;  ///< (N,C,H,W) float32, channels last
+  Tensor y;  ///< (N) int64
   std::int64_t epoch = 0;
   std::int64_t first_position = 0;    ///< of the request
   std::vector<std::int64_t> indices;  ///< N indices in the data set, in the order of positions
@@ -60,7 +60,8 @@ class Loader {
   /// the loader and should be quick.
   using NextRequest = std::function<std::optional<Request>()>;
 
-  Loader(std::shared_ptr<const Dataset> dataset, Sampler sampler, LoaderOptions options, NextRequest next_request);
+  Loader(std::shared_ptr<const Dataset> dataset, Sampler sampler, LoaderOptions options,
+         NextRequest next_request);
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
@@ -86,7 +87,8 @@ class Loader {
   void prepare_in_caller();
   void work(const std::stop_token& stop);
   std::optional<Request> ask();
-  void prepare(const Request& request, const std::stop_token& stop, Slot& slot, std::vector<float>& scratch) const;
+  void prepare(const Request& request, const std::stop_token& stop, Slot& slot,
+               std::vector<float>& scratch) const;
   Batch make_batch(const Request& request, const std::stop_token& stop, std::vector<float>& scratch) const;
   bool all_taken() const { return ended_ && taken_ == issued_; }
   Slot& slot_of(std::int64_t number) { return slots_[static_cast<std::size_t>(number) % slots_.size()]; }

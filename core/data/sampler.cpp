@@ -24,9 +24,11 @@ std::int64_t cut(std::int64_t count, std::int64_t shards, std::int64_t shard) {
 
 }  // namespace
 
-Sampler::Sampler(std::uint64_t seed, std::int64_t size, bool shuffle) : seed_(seed), size_(size), shuffle_(shuffle) {
+Sampler::Sampler(std::uint64_t seed, std::int64_t size, bool shuffle)
+    : seed_(seed), size_(size), shuffle_(shuffle) {
   if (size < 1)
-    fail(ExitCode::kData, "sampler: the data set has {} samples, but must have at least 1; check --data", size);
+    fail(ExitCode::kData, "sampler: the data set has {} samples, but must have at least 1; check --data",
+         size);
   const int bits = std::max(kMinBits, static_cast<int>(std::bit_width(static_cast<std::uint64_t>(size - 1))));
   high_bits_ = bits / 2;
   low_bits_ = bits - high_bits_;
@@ -34,7 +36,8 @@ Sampler::Sampler(std::uint64_t seed, std::int64_t size, bool shuffle) : seed_(se
 
 std::int64_t Sampler::index(std::int64_t epoch, std::int64_t position) const {
   TRIREME_CHECK(epoch >= 0 && position >= 0 && position < size_,
-                "sampler: epoch {} must not be negative and position {} must lie in 0..{}", epoch, position, size_ - 1);
+                "sampler: epoch {} must not be negative and position {} must lie in 0..{}", epoch, position,
+                size_ - 1);
   if (!shuffle_) return position;
   // A Feistel network permutes a power of two that holds the data set. Each round changes one part by a
   // random function of the other, which can be undone whatever that function is, so the parts need not be
@@ -55,7 +58,8 @@ std::int64_t Sampler::index(std::int64_t epoch, std::int64_t position) const {
 
 std::int64_t steps_per_epoch(std::int64_t dataset_size, std::int64_t global_batch) {
   TRIREME_CHECK(dataset_size >= 1 && global_batch >= 1,
-                "steps: data set of {} and global batch of {} must both be at least 1", dataset_size, global_batch);
+                "steps: data set of {} and global batch of {} must both be at least 1", dataset_size,
+                global_batch);
   return (dataset_size - 1) / global_batch + 1;
 }
 
@@ -68,7 +72,8 @@ StepPlan plan_step(std::int64_t step, std::int64_t dataset_size, std::int64_t gl
 
 PositionRange shard_positions(std::int64_t count, std::int64_t shards, std::int64_t shard) {
   TRIREME_CHECK(count >= 0 && shards >= 1 && shard >= 0 && shard < shards,
-                "shards: count {} must not be negative and shard {} must lie in [0, {})", count, shard, shards);
+                "shards: count {} must not be negative and shard {} must lie in [0, {})", count, shard,
+                shards);
   return {cut(count, shards, shard), cut(count, shards, shard + 1)};
 }
 

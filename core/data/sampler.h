@@ -25,7 +25,7 @@ class Sampler {
   std::uint64_t seed_;
   std::int64_t size_;
   bool shuffle_;
-  int low_bits_;   ///< an index of [0, 2^(low_bits_ + high_bits_)) is cut into these two parts
+  int low_bits_;  ///< an index of [0, 2^(low_bits_ + high_bits_)) is cut into these two parts
   int high_bits_;
 };
 
@@ -51,8 +51,8 @@ struct PositionRange {
   bool operator==(const PositionRange&) const = default;
 };
 
-/// The part of `count` positions that belongs to `shard` of [0, shards): the cuts lie at floor(s * count / shards).
-/// Parts differ by at most one sample; some are empty if count < shards.
+/// The part of `count` positions that belongs to `shard` of [0, shards): the cuts lie at floor(s * count /
+/// shards). Parts differ by at most one sample; some are empty if count < shards.
 PositionRange shard_positions(std::int64_t count, std::int64_t shards, std::int64_t shard);
 
 }  // namespace trireme

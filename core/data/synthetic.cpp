@@ -21,8 +21,10 @@ constexpr float kHalfWidth = 1.2247449f;
 float centred(std::uint32_t bits) { return (2.0f * to_unit_float(bits) - 1.0f) * kHalfWidth; }
 
 [[noreturn]] void fail_spec(const std::string& spec) {
-  fail(ExitCode::kUsage, "--data: 'synthetic:{}' is not synthetic:C,H,W,classes,count with whole numbers from 1, "
-       "C*H*W and C*classes*64 up to {}, count up to {}", spec, kMaxElements, kMaxCount);
+  fail(ExitCode::kUsage,
+       "--data: 'synthetic:{}' is not synthetic:C,H,W,classes,count with whole numbers from 1, "
+       "C*H*W and C*classes*64 up to {}, count up to {}",
+       spec, kMaxElements, kMaxCount);
 }
 
 std::array<std::int64_t, 5> parse(const std::string& spec) {
@@ -59,8 +61,8 @@ SyntheticDataset::SyntheticDataset(SampleShape shape, std::int64_t classes, std:
       cell_rows_(std::min(kCells, shape.height)),
       cell_columns_(std::min(kCells, shape.width)) {
   TRIREME_CHECK(shape.elements() > 0 && classes > 0 && size > 0,
-                "synthetic data: needs at least one element, class and sample, got {}, {} and {}", shape.elements(),
-                classes, size);
+                "synthetic data: needs at least one element, class and sample, got {}, {} and {}",
+                shape.elements(), classes, size);
   const RandomKey key = random_key(seed, 0, kPatternPurpose);
   const std::int64_t cells = classes * cell_rows_ * cell_columns_ * shape.channels;
   patterns_.reserve(static_cast<std::size_t>(cells));
@@ -75,7 +77,8 @@ void SyntheticDataset::get(std::int64_t index, float* x, std::int64_t* y) const 
   *y = index % classes_;
   const std::int64_t elements = shape_.elements();
   for (std::int64_t first = 0; first < elements; first += 4) {
-    const auto bits = philox(noise_, static_cast<std::uint64_t>(index), static_cast<std::uint64_t>(first / 4));
+    const auto bits =
+        philox(noise_, static_cast<std::uint64_t>(index), static_cast<std::uint64_t>(first / 4));
     const std::int64_t last = std::min<std::int64_t>(4, elements - first);
     for (std::int64_t i = 0; i < last; ++i) x[first + i] = centred(bits[static_cast<std::size_t>(i)]);
   }

@@ -12,15 +12,16 @@
 namespace trireme {
 
 /// Sample i has label i mod classes. It is its class's own coarse pattern (up to 8x8 cells a channel) plus
-/// as much uniform noise, of mean 0 and variance 1 in total. Both splits share the patterns; their noise differs.
-/// A sample is a pure function of (shape, classes, split, seed, index), and costs no memory.
+/// as much uniform noise, of mean 0 and variance 1 in total. Both splits share the patterns; their noise
+/// differs. A sample is a pure function of (shape, classes, split, seed, index), and costs no memory.
 class SyntheticDataset final : public Dataset {
  public:
   /// `spec` is "C,H,W,classes,count" or empty for 1,28,28,10,60000. The training split has `count` samples,
   /// the test split a sixth of that, at least one. Fails with kUsage if `spec` is malformed or out of bounds.
   static std::unique_ptr<SyntheticDataset> open(const std::string& spec, Split split);
 
-  SyntheticDataset(SampleShape shape, std::int64_t classes, std::int64_t size, Split split, std::uint64_t seed = 0);
+  SyntheticDataset(SampleShape shape, std::int64_t classes, std::int64_t size, Split split,
+                   std::uint64_t seed = 0);
 
   std::int64_t size() const override { return size_; }
   SampleShape sample_shape() const override { return shape_; }
@@ -34,7 +35,7 @@ class SyntheticDataset final : public Dataset {
   RandomKey noise_;
   std::int64_t cell_rows_;
   std::int64_t cell_columns_;
-  std::vector<float> patterns_;             ///< (classes, cell_rows, cell_columns, C)
+  std::vector<float> patterns_;               ///< (classes, cell_rows, cell_columns, C)
   std::vector<std::int64_t> cell_of_column_;  ///< (W)
 };
 

@@ -7,7 +7,7 @@
 
 #include "core/base/crc32c.h"
 #include "core/base/sha256.h"
-#include "distributed/checkpoint/agree.h"
+#include "distributed/comm/agree.h"
 #include "distributed/checkpoint/garbage.h"
 #include "distributed/checkpoint/random_name.h"
 #include "distributed/checkpoint/reader.h"

@@ -1,7 +1,7 @@
 #include "distributed/train/checkpoints.h"
 
+#include "distributed/comm/agree.h"
 #include "distributed/rendezvous/world.h"
-#include "distributed/train/agree.h"
 #include "distributed/train/options.h"
 
 namespace trireme {
@@ -28,16 +28,16 @@ JobCheckpoints::JobCheckpoints(Communicator& comm, const JobOptions& options, co
   const auto files = std::make_shared<RealFileSystem>();
   if (!directory.empty()) {
     store_.emplace(files, directory);
-    agree(comm_, [&] { store_->check_writable(); });
+    agree(comm_, "checkpoint directory", [&] { store_->check_writable(); });
   }
   // Rank 0 decides, so that all ranks go on from the same one.
   std::string chosen;
-  agree(comm_, [&] {
+  agree(comm_, "newest checkpoint", [&] {
     if (comm_.rank() == 0) chosen = choose().string();
   });
   path_ = broadcast_text(comm_, chosen);
   if (path_.empty()) return;
-  agree(comm_, [&] { resumed_ = CheckpointStore(files, path_.parent_path()).read_state(path_); });
+  agree(comm_, "checkpoint state", [&] { resumed_ = CheckpointStore(files, path_.parent_path()).read_state(path_); });
 }
 
 std::filesystem::path JobCheckpoints::choose() {
@@ -95,7 +95,7 @@ void JobCheckpoints::check_same_job(const JobState& now) const {
 }
 
 void JobCheckpoints::load(const std::vector<NamedTensor>& tensors) const {
-  agree(comm_, [&] {
+  agree(comm_, "load checkpoint", [&] {
     CheckpointStore(std::make_shared<RealFileSystem>(), path_.parent_path()).load(path_, slots_of(tensors));
   });
   for (const NamedTensor& t : tensors) t.tensor.bump_version("loading a checkpoint");

@@ -4,7 +4,7 @@
 
 #include "core/ops/ops.h"
 #include "distributed/comm/host_communicator.h"
-#include "distributed/train/agree.h"
+#include "distributed/comm/agree.h"
 #include "distributed/train/digest.h"
 #include "distributed/train/run.h"
 
@@ -67,7 +67,7 @@ void Job::start() {
   checkpoints_ = std::make_unique<JobCheckpoints>(*comm_, options_, OutputPaths(options_).checkpoints);
   if (options_.shards() == 0)
     options_.set_shards(checkpoints_->resumed() ? checkpoints_->resumed()->shards : world_size());
-  agree(*comm_, [&] {
+  agree(*comm_, "options", [&] {
     validate(options_, world_size());
     timing_ = options_.trace().empty() ? std::make_shared<Timing>() : std::make_shared<Timing>(options_.trace(), rank());
   });
@@ -75,12 +75,11 @@ void Job::start() {
   reducer_options_ = reducer_options_of(options_);
   nn::manual_seed(options_.seed());
   step_sum_ = std::make_unique<ShardSum>(*comm_, shards_, kStepSumSize, reducer_options_.reduction, "loss");
-  agree(*comm_, [&] {
-    if (!is_root()) return;
+  if (is_root()) {
     reporter_ = std::make_unique<Reporter>(options_);
     for (const std::string& note : checkpoints_->notes()) reporter_->note(note);
     if (options_.reduction() == "fastest") reporter_->note("reduction fastest: bits are not promised to be the same at other world sizes");
-  });
+  }
   if (auto* host = dynamic_cast<HostCommunicator*>(comm_))
     host->set_trace([timing = timing_](const std::string& label, std::string_view op, std::int64_t begin, std::int64_t end) {
       timing->comm_ns += end - begin;
@@ -136,7 +135,7 @@ void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
   total_steps_ = options_.has_steps() ? options_.steps() : per_epoch * (options_.has_epochs() ? options_.epochs() : 1);
   epochs_ = (total_steps_ + per_epoch - 1) / per_epoch;
   const JobState now = job_state();
-  agree(*comm_, [&] { checkpoints_->check_same_job(now); });
+  agree(*comm_, "same job", [&] { checkpoints_->check_same_job(now); });
   if (checkpoints_->resumed()) {
     checkpoints_->load(state());
     step_ = saved_step_ = checkpoints_->resumed()->step;
@@ -146,7 +145,7 @@ void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
                                   checkpoints_->resumed()->build, now.build));
   }
   // Nothing of an earlier run is touched before all else is known to be right.
-  agree(*comm_, [&] {
+  agree(*comm_, "outputs", [&] {
     if (!is_root()) return;
     if (const std::filesystem::path folder = checkpoints_->set_aside(); !folder.empty())
       reporter_->note(fmt::format("checkpoints that this run does not go on from are set aside in {}", folder.string()));

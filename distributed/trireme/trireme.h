@@ -9,7 +9,7 @@
 #include "core/optim/optimizer.h"
 #include "core/tensor/tensor.h"
 #include "distributed/ddp/data_parallel.h"
-#include "distributed/train/agree.h"
+#include "distributed/comm/agree.h"
 #include "distributed/train/evaluate.h"
 #include "distributed/train/job.h"
 #include "distributed/train/run.h"

@@ -32,7 +32,8 @@ inline bool try_idx(std::span<const std::uint8_t> bytes, int rank) {
   } catch (const Error& error) {
     const std::string message = error.what();
     require(error.code() == ExitCode::kData, "an error that is not kData");
-    require(message.starts_with("fuzz: ") && message.find('\n') == std::string::npos, "not one line that names the file");
+    require(message.starts_with("fuzz: ") && message.find('\n') == std::string::npos,
+            "not one line that names the file");
     return false;
   }
 }

@@ -45,6 +45,7 @@ shift
 unshare --uts --mount --ipc --pid --fork --kill-child --mount-proc \
   sh -c "hostname $host; mount -t tmpfs tmpfs /dev/shm; $*" &
 echo $! >"$HOSTS_DIR/$host"
+exec 2>/dev/null  # the shell's own word about a killed job is not the launcher's
 wait
 AGENT
 chmod +x "$work/agent"

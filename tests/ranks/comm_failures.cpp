@@ -101,12 +101,14 @@ TEST(Mismatch, OneRankReducesAnotherCount) {
 }
 
 TEST(Mismatch, OneRankHasAnotherRoot) {
-  expect_failure_everywhere(
-      [](Communicator& comm) {
-        std::vector<std::byte> data(10);
-        comm.broadcast(data, comm.rank() == 1 ? 1 : 0, "parameters").wait();
-      },
-      {"disagree", "rank 1", "root 1", "root 0"});
+  for (const std::size_t size : {0, 10, 100'000}) {
+    expect_failure_everywhere(
+        [size](Communicator& comm) {
+          std::vector<std::byte> data(size);
+          comm.broadcast(data, comm.rank() == 1 ? 1 : 0, "parameters").wait();
+        },
+        {"disagree", "rank 1", "root 1", "root 0"});
+  }
 }
 
 TEST(Mismatch, RanksThatAgreeHearOfTwoThatDoNot) {

@@ -128,7 +128,7 @@ TEST(Reducer, NamesTheParameterThatIsNotFinite) {
       }
       reducer.end_shard();
     }
-    const std::string message = error_of([&] { reducer.finish(); });
+    const std::string message = reducer.finish();
     EXPECT_NE(message.find("p3"), std::string::npos) << message;
     EXPECT_NE(message.find("element 10"), std::string::npos) << message;
   });

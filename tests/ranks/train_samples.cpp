@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 
+#include "core/nn/layers.h"
 #include "core/ops/ops.h"
 #include "distributed/comm/local.h"
 #include "distributed/train/job.h"

@@ -21,7 +21,8 @@ std::vector<float> image(const SampleShape& shape) {
   return x;
 }
 
-std::vector<float> augmented(const Augmentation& how, RandomKey key, std::int64_t index, const SampleShape& shape) {
+std::vector<float> augmented(const Augmentation& how, RandomKey key, std::int64_t index,
+                             const SampleShape& shape) {
   const std::vector<float> in = image(shape);
   std::vector<float> out(in.size(), std::nanf(""));
   augment(how, key, index, shape, in.data(), out.data());
@@ -37,9 +38,11 @@ std::vector<float> shifted(const SampleShape& shape, std::int64_t down, std::int
       for (std::int64_t c = 0; c < shape.channels; ++c) {
         const std::int64_t from_row = row + down;
         const std::int64_t from_column = (mirrored ? shape.width - 1 - column : column) + right;
-        const bool inside = from_row >= 0 && from_row < shape.height && from_column >= 0 && from_column < shape.width;
-        out.push_back(inside ? in[static_cast<std::size_t>((from_row * shape.width + from_column) * shape.channels + c)]
-                             : 0.0f);
+        const bool inside =
+            from_row >= 0 && from_row < shape.height && from_column >= 0 && from_column < shape.width;
+        out.push_back(
+            inside ? in[static_cast<std::size_t>((from_row * shape.width + from_column) * shape.channels + c)]
+                   : 0.0f);
       }
   return out;
 }
@@ -49,10 +52,12 @@ TEST(Augment, NothingAskedNothingDone) {
   for (std::int64_t i = 0; i < 20; ++i) EXPECT_EQ(augmented({}, {1}, i, kShape), image(kShape));
 }
 
-// Shifts and mirrors from an independent implementation in Python. A change breaks the resume of running jobs.
+// Shifts and mirrors from an independent implementation in Python. A change breaks the resume of running
+// jobs.
 TEST(Augment, KnownAnswers) {
-  const std::vector<std::tuple<int, int, bool>> expected{{-2, -2, false}, {4, 4, true},  {1, 1, false}, {0, 3, true},
-                                                         {-3, 3, true},   {1, 0, true}, {-1, 1, true}, {2, 1, true}};
+  const std::vector<std::tuple<int, int, bool>> expected{{-2, -2, false}, {4, 4, true},  {1, 1, false},
+                                                         {0, 3, true},    {-3, 3, true}, {1, 0, true},
+                                                         {-1, 1, true},   {2, 1, true}};
   const RandomKey key = augmentation_key(5, 3);
   for (std::size_t i = 0; i < expected.size(); ++i) {
     const auto [down, right, mirrored] = expected[i];

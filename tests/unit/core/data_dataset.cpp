@@ -38,7 +38,8 @@ TEST(SyntheticDataset, HasTheShapeItWasAskedFor) {
 
 TEST(SyntheticDataset, IsAPureFunctionOfItsParameters) {
   const SyntheticDataset a({3, 9, 11}, 4, 50, Split::kTrain), b({3, 9, 11}, 4, 99, Split::kTrain);
-  const SyntheticDataset other_split({3, 9, 11}, 4, 50, Split::kTest), other_seed({3, 9, 11}, 4, 50, Split::kTrain, 1);
+  const SyntheticDataset other_split({3, 9, 11}, 4, 50, Split::kTest),
+      other_seed({3, 9, 11}, 4, 50, Split::kTrain, 1);
   for (const std::int64_t i : {49, 0, 7}) {
     EXPECT_EQ(sample(a, i), sample(b, i));
     EXPECT_EQ(sample(a, i).second, i % 4);
@@ -53,7 +54,8 @@ TEST(SyntheticDataset, IsAPureFunctionOfItsParameters) {
 TEST(SyntheticDataset, CanBeLearned) {
   for (const SampleShape shape : {SampleShape{1, 28, 28}, SampleShape{3, 4, 20}}) {
     const SyntheticDataset train(shape, 10, 500, Split::kTrain), test(shape, 10, 200, Split::kTest);
-    std::vector<std::vector<double>> means(10, std::vector<double>(static_cast<std::size_t>(shape.elements())));
+    std::vector<std::vector<double>> means(10,
+                                           std::vector<double>(static_cast<std::size_t>(shape.elements())));
     double sum = 0, squares = 0;
     for (std::int64_t i = 0; i < 500; ++i) {
       const auto [x, y] = sample(train, i);
@@ -70,7 +72,8 @@ TEST(SyntheticDataset, CanBeLearned) {
       std::int64_t guess = -1;
       for (std::int64_t c = 0; c < 10; ++c) {
         double distance = 0;
-        for (std::size_t j = 0; j < x.size(); ++j) distance += std::pow(x[j] - means[static_cast<std::size_t>(c)][j], 2);
+        for (std::size_t j = 0; j < x.size(); ++j)
+          distance += std::pow(x[j] - means[static_cast<std::size_t>(c)][j], 2);
         if (distance < best) best = distance, guess = c;
       }
       right += guess == y;
@@ -83,25 +86,30 @@ TEST(OpenDataset, RefusesWhatItDoesNotUnderstand) {
   for (const char* spec : {"", "mnist", "idx", "idx:", "cifar:", "tar:x", ":", "Synthetic"})
     expect_error(ExitCode::kUsage, {fmt::format("'{}'", spec), "idx:DIR", "synthetic"},
                  [&] { open_dataset(spec, Split::kTrain); });
-  for (const char* numbers : {"1", "1,2,3,4", "1,2,3,4,5,6", "1,2,3,4,", "0,2,3,4,5", "1,2,3,4,-5", "1,2,x,4,5",
-                              "1,2,3,4,5 ", "1,2,3,4,99999999999999999999", "1048576,1048576,1048576,2,2",
-                              "1,8,8,100000000,5", "4294967296,4294967296,1,1,1", "1,4294967296,4294967296,1,1"})
+  for (const char* numbers :
+       {"1", "1,2,3,4", "1,2,3,4,5,6", "1,2,3,4,", "0,2,3,4,5", "1,2,3,4,-5", "1,2,x,4,5", "1,2,3,4,5 ",
+        "1,2,3,4,99999999999999999999", "1048576,1048576,1048576,2,2", "1,8,8,100000000,5",
+        "4294967296,4294967296,1,1,1", "1,4294967296,4294967296,1,1"})
     expect_error(ExitCode::kUsage, {numbers, "C,H,W,classes,count"},
                  [&] { open_dataset(std::string("synthetic:") + numbers, Split::kTrain); });
-  expect_error(ExitCode::kData, {"/no/such/place"}, [] { open_dataset("idx:/no/such/place", Split::kTrain); });
-  expect_error(ExitCode::kData, {"/no/such/place"}, [] { open_dataset("cifar:/no/such/place", Split::kTrain); });
+  expect_error(ExitCode::kData, {"/no/such/place"},
+               [] { open_dataset("idx:/no/such/place", Split::kTrain); });
+  expect_error(ExitCode::kData, {"/no/such/place"},
+               [] { open_dataset("cifar:/no/such/place", Split::kTrain); });
 }
 
 constexpr std::size_t kRecord = 3073;
 
 Bytes cifar_records(std::size_t count, std::uint8_t first_label) {
   Bytes bytes = test::pattern_bytes(count * kRecord);
-  for (std::size_t i = 0; i < count; ++i) bytes[i * kRecord] = static_cast<std::uint8_t>((first_label + i) % 10);
+  for (std::size_t i = 0; i < count; ++i)
+    bytes[i * kRecord] = static_cast<std::uint8_t>((first_label + i) % 10);
   return bytes;
 }
 
 void write_cifar(const test::TemporaryDirectory& directory, const std::string& prefix) {
-  for (std::uint8_t i = 1; i <= 5; ++i) directory.write(fmt::format("{}data_batch_{}.bin", prefix, i), cifar_records(2, i));
+  for (std::uint8_t i = 1; i <= 5; ++i)
+    directory.write(fmt::format("{}data_batch_{}.bin", prefix, i), cifar_records(2, i));
   directory.write(prefix + "test_batch.bin", cifar_records(3, 7));
 }
 

@@ -76,14 +76,16 @@ inline Bytes pattern_bytes(std::size_t size) {
 }
 
 /// Expects an Error of `code` whose message is one line and holds every part.
-inline void expect_error(ExitCode code, const std::vector<std::string>& parts, const std::function<void()>& body) {
+inline void expect_error(ExitCode code, const std::vector<std::string>& parts,
+                         const std::function<void()>& body) {
   try {
     body();
   } catch (const Error& error) {
     const std::string message = error.what();
     EXPECT_EQ(error.code(), code) << message;
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;
-    for (const std::string& part : parts) EXPECT_NE(message.find(part), std::string::npos) << part << " in: " << message;
+    for (const std::string& part : parts)
+      EXPECT_NE(message.find(part), std::string::npos) << part << " in: " << message;
     return;
   }
   ADD_FAILURE() << "no error, expected one with: " << (parts.empty() ? "" : parts[0]);

@@ -62,7 +62,11 @@ TEST(DecodeIdx, NamesWhatIsWrongWithTheBytes) {
   bad({"holds 15 bytes", "16"}, Bytes(good.begin(), good.begin() + 15));
   bad({"0x00000803", "0x00000801"}, good, 1);
   bad({"0x00000801", "0x00000803"}, idx_bytes({20}, pattern_bytes(20)));
-  bad({"0x00000d03"}, [&] { Bytes b = good; b[2] = 0x0d; return b; }());
+  bad({"0x00000d03"}, [&] {
+    Bytes b = good;
+    b[2] = 0x0d;
+    return b;
+  }());
   bad({"dimension 1 of 3 is 0"}, idx_bytes({5, 0, 3}, {}));
   bad({"says 5 images of 4x3 (60 bytes)", "holds 4 (59 bytes)"}, Bytes(good.begin(), good.end() - 1));
   bad({"says 5 images of 4x3 (60 bytes)", "holds 5 (61 bytes)"}, concatenate(good, {0}));
@@ -78,16 +82,18 @@ TEST(DecodeIdx, NamesWhatIsWrongWithTheGzip) {
     expect_error(ExitCode::kData, parts, [&] { decode(bytes, 3); });
   };
   for (std::size_t size = 2; size < good.size(); ++size)
-    bad({"some/file: ", "cut short", fmt::format("{} bytes", size)}, Bytes(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size)));
+    bad({"some/file: ", "cut short", fmt::format("{} bytes", size)},
+        Bytes(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size)));
   bad({"some/file: ", "3 bytes of something else", fmt::format("ends at byte {}", good.size()),
        fmt::format("has {} bytes", good.size() + 3)},
       concatenate(good, {1, 2, 3}));
 
   const std::size_t trailer = good.size() - 8;
-  const std::string real =
-      fmt::format("{:02x}{:02x}{:02x}{:02x}", good[trailer + 3], good[trailer + 2], good[trailer + 1], good[trailer]);
+  const std::string real = fmt::format("{:02x}{:02x}{:02x}{:02x}", good[trailer + 3], good[trailer + 2],
+                                       good[trailer + 1], good[trailer]);
   Bytes checksum = good;
-  checksum[trailer] = 0x12, checksum[trailer + 1] = 0x34, checksum[trailer + 2] = 0x56, checksum[trailer + 3] = 0x78;
+  checksum[trailer] = 0x12, checksum[trailer + 1] = 0x34, checksum[trailer + 2] = 0x56,
+  checksum[trailer + 3] = 0x78;
   bad({"checksum is wrong", "stored 78563412", "computed " + real}, checksum);
   Bytes length = good;
   length[trailer + 4] ^= 1;
@@ -172,7 +178,8 @@ TEST(IdxDataset, NamesWhatIsMissing) {
   test::TemporaryDirectory directory;
   expect_error(ExitCode::kData, {"/no/such/place", "no such directory", "dataset-fashion-mnist", "--data"},
                [] { IdxDataset::open("/no/such/place", Split::kTrain); });
-  expect_error(ExitCode::kData, {directory.file("train-images-idx3-ubyte"), "dataset-fashion-mnist", "--data"},
+  expect_error(ExitCode::kData,
+               {directory.file("train-images-idx3-ubyte"), "dataset-fashion-mnist", "--data"},
                [&] { IdxDataset::open(directory.path(), Split::kTrain); });
   write_small(directory, true);
   std::filesystem::remove(directory.file("t10k-labels-idx1-ubyte.gz"));
@@ -196,7 +203,8 @@ TEST(IdxDataset, NamesFilesThatDisagree) {
   test::TemporaryDirectory directory;
   write_small(directory, false);
   directory.write("train-labels-idx1-ubyte", idx_bytes({3}, {0, 1, 2}));
-  expect_error(ExitCode::kData, {"train-images-idx3-ubyte", "4 images", "train-labels-idx1-ubyte", "3 labels"},
+  expect_error(ExitCode::kData,
+               {"train-images-idx3-ubyte", "4 images", "train-labels-idx1-ubyte", "3 labels"},
                [&] { IdxDataset::open(directory.path(), Split::kTrain); });
   directory.write("train-labels-idx1-ubyte", idx_bytes({4}, {0, 1, 10, 2}));
   expect_error(ExitCode::kData, {"train-labels-idx1-ubyte", "label 10", "index 2", "0..9"},

@@ -112,7 +112,8 @@ TEST(Loader, SameBitsForAnyNumberOfWorkers) {
       all.seed = 9;
       Loader loader(data, Sampler(1, 100, true), all, plan(40, 100, 7));
       std::vector<Batch> batches = drain(loader);
-      if (reference.empty()) reference = std::move(batches);
+      if (reference.empty())
+        reference = std::move(batches);
       else {
         ASSERT_EQ(batches.size(), reference.size());
         for (std::size_t i = 0; i < batches.size(); ++i) {
@@ -173,10 +174,11 @@ TEST(Loader, ErrorsOfRequestsComeOutInTheirPlace) {
     EXPECT_EQ(calls, 4);
 
     bool asked = false;
-    Loader out_of_range(small_data(), Sampler(0, 100, true), options(workers), [&]() -> std::optional<Request> {
-      if (std::exchange(asked, true)) return std::nullopt;
-      return Request{0, 98, 3};
-    });
+    Loader out_of_range(small_data(), Sampler(0, 100, true), options(workers),
+                        [&]() -> std::optional<Request> {
+                          if (std::exchange(asked, true)) return std::nullopt;
+                          return Request{0, 98, 3};
+                        });
     expect_error(ExitCode::kInternal, {"position 100"}, [&] { out_of_range.next(); });
   }
   expect_error(ExitCode::kInternal, {"101 samples", "100"},
@@ -253,7 +255,8 @@ TEST(Loader, RealFashionMnistEpoch) {
       sum += batch->x.data<float>()[400];
     }
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    std::printf("%d workers: %.0f images/s with crop and flip\n", workers, static_cast<double>(images) / took.count());
+    std::printf("%d workers: %.0f images/s with crop and flip\n", workers,
+                static_cast<double>(images) / took.count());
     EXPECT_EQ(images, 60000);
     EXPECT_EQ(std::accumulate(seen.begin(), seen.end(), std::int64_t{0}), 60000);
     EXPECT_NE(sum, 0);

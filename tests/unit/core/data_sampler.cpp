@@ -16,7 +16,8 @@ namespace {
 std::vector<std::int64_t> order(std::uint64_t seed, std::int64_t size, std::int64_t epoch) {
   const Sampler sampler(seed, size, true);
   std::vector<std::int64_t> result;
-  for (std::int64_t position = 0; position < size; ++position) result.push_back(sampler.index(epoch, position));
+  for (std::int64_t position = 0; position < size; ++position)
+    result.push_back(sampler.index(epoch, position));
   return result;
 }
 
@@ -25,7 +26,8 @@ double chi_square_score(const std::vector<std::int64_t>& counts) {
   double total = 0, statistic = 0;
   for (const std::int64_t count : counts) total += static_cast<double>(count);
   const double expected = total / static_cast<double>(counts.size());
-  for (const std::int64_t count : counts) statistic += std::pow(static_cast<double>(count) - expected, 2) / expected;
+  for (const std::int64_t count : counts)
+    statistic += std::pow(static_cast<double>(count) - expected, 2) / expected;
   const double freedom = static_cast<double>(counts.size()) - 1;
   return (statistic - freedom) / std::sqrt(2 * freedom);
 }
@@ -37,7 +39,8 @@ TEST(Sampler, IsABijectionForEverySize) {
     for (const std::int64_t epoch : {0, 1, 17}) {
       std::vector<std::int64_t> seen = order(7, size, epoch);
       std::sort(seen.begin(), seen.end());
-      for (std::int64_t i = 0; i < size; ++i) ASSERT_EQ(seen[static_cast<std::size_t>(i)], i) << "size " << size;
+      for (std::int64_t i = 0; i < size; ++i)
+        ASSERT_EQ(seen[static_cast<std::size_t>(i)], i) << "size " << size;
     }
   }
 }
@@ -72,7 +75,8 @@ TEST(Sampler, KnownAnswers) {
   for (const Case& c : cases) {
     const Sampler sampler(c.seed, c.size, true);
     for (std::size_t i = 0; i < c.first.size(); ++i)
-      EXPECT_EQ(sampler.index(c.epoch, static_cast<std::int64_t>(i)), c.first[i]) << "size " << c.size << " at " << i;
+      EXPECT_EQ(sampler.index(c.epoch, static_cast<std::int64_t>(i)), c.first[i])
+          << "size " << c.size << " at " << i;
   }
 }
 
