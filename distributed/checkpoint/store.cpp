@@ -68,6 +68,22 @@ void CheckpointStore::check_writable() {
 
 std::vector<Checkpoint> CheckpointStore::list() const { return list_checkpoints(*files_, directory_); }
 
+fs::path CheckpointStore::set_aside(std::int64_t step) {
+  std::vector<Checkpoint> found = list();
+  std::erase_if(found, [&](const Checkpoint& checkpoint) { return checkpoint.step < step; });
+  if (found.empty()) return {};
+  fs::path folder;
+  for (int number = 1; folder.empty() || files_->status(folder).kind != FileKind::kMissing; ++number)
+    folder = directory_ / fmt::format("earlier-{}", number);
+  files_->make_dir(folder);
+  // The newest first: what is left after a crash is older than what is gone.
+  for (auto checkpoint = found.rbegin(); checkpoint != found.rend(); ++checkpoint)
+    files_->rename(checkpoint->path, folder / checkpoint->path.filename());
+  files_->sync_dir(folder);
+  files_->sync_dir(directory_);
+  return folder;
+}
+
 JobState CheckpointStore::read_state(const fs::path& checkpoint) const {
   return CheckpointReader(*files_, checkpoint).manifest().job;
 }

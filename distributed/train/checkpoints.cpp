@@ -1,6 +1,8 @@
 #include "distributed/train/checkpoints.h"
 
 #include "distributed/comm/agree.h"
+#include "distributed/rendezvous/world.h"
+#include "distributed/train/options.h"
 
 namespace trireme {
 
@@ -17,27 +19,52 @@ std::vector<TensorSlot> slots_of(const std::vector<NamedTensor>& tensors) {
   return slots;
 }
 
+bool restarted() { return process_environment()("TRIREME_RESTART").value_or("0") != "0"; }
+
 }  // namespace
 
 JobCheckpoints::JobCheckpoints(Communicator& comm, const JobOptions& options, const std::filesystem::path& directory)
-    : comm_(comm), directory_(directory), keep_(static_cast<int>(options.keep_checkpoints())) {
-  const std::string& resume = options.resume();
-  const bool explicit_path = resume != "auto" && resume != "never";
-  if (directory.empty() && !explicit_path) return;
+    : comm_(comm), options_(options), directory_(directory) {
   const auto files = std::make_shared<RealFileSystem>();
   if (!directory.empty()) {
     store_.emplace(files, directory);
     agree(comm_, "checkpoint directory", [&] { store_->check_writable(); });
   }
-  if (resume == "never") return;
   // Rank 0 decides, so that all ranks go on from the same one.
   std::string chosen;
   agree(comm_, "newest checkpoint", [&] {
-    if (comm_.rank() == 0) chosen = (explicit_path ? std::filesystem::path(resume) : newest_sound()).string();
+    if (comm_.rank() == 0) chosen = choose().string();
   });
   path_ = broadcast_text(comm_, chosen);
   if (path_.empty()) return;
   agree(comm_, "checkpoint state", [&] { resumed_ = CheckpointStore(files, path_.parent_path()).read_state(path_); });
+}
+
+std::filesystem::path JobCheckpoints::choose() {
+  const std::string& resume = options_.resume();
+  if (store_ && (resume == "auto" || restarted())) {
+    const std::filesystem::path newest = newest_sound();
+    if (resume == "auto" && newest.empty() && !notes_.empty())
+      fail(ExitCode::kCheckpoint, "checkpoint: all {} checkpoints in {} are damaged ({}); restore one, or use --resume never",
+           notes_.size(), directory_.string(), notes_[0]);
+    if (resume == "auto" || (!newest.empty() && is_of_this_command(store_->read_state(newest)))) return newest;
+    notes_.clear();
+  }
+  return resume == "auto" || resume == "never" ? std::filesystem::path() : std::filesystem::path(resume);
+}
+
+bool JobCheckpoints::is_of_this_command(const JobState& then) const {
+  JobOptions now = options_;
+  now.clear_quiet();
+  if (now.shards() == 0) now.set_shards(then.shards);
+  return to_text(now) == then.job;
+}
+
+std::filesystem::path JobCheckpoints::set_aside() {
+  if (!store_ || options_.resume() == "auto") return {};
+  std::error_code ignored;
+  const bool goes_on_here = resumed_ && std::filesystem::equivalent(path_ / "..", directory_, ignored);
+  return store_->set_aside(goes_on_here ? resumed_->step + 1 : 0);
 }
 
 std::filesystem::path JobCheckpoints::newest_sound() {
@@ -47,9 +74,6 @@ std::filesystem::path JobCheckpoints::newest_sound() {
     if (damage.empty()) return newest->path;
     notes_.push_back(fmt::format("checkpoint {} is damaged and passed over: {}", newest->path.string(), damage[0]));
   }
-  if (!all.empty())
-    fail(ExitCode::kCheckpoint, "checkpoint: all {} checkpoints in {} are damaged ({}); restore one, or use --resume never",
-         all.size(), directory_.string(), notes_[0]);
   return {};
 }
 
@@ -78,7 +102,7 @@ void JobCheckpoints::load(const std::vector<NamedTensor>& tensors) const {
 }
 
 std::filesystem::path JobCheckpoints::save(const JobState& state, const std::vector<NamedTensor>& tensors) {
-  store_->save(comm_, state, slots_of(tensors), keep_);
+  store_->save(comm_, state, slots_of(tensors), static_cast<int>(options_.keep_checkpoints()));
   return directory_ / fmt::format("step-{:08}", state.step);
 }
 

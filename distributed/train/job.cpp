@@ -75,13 +75,11 @@ void Job::start() {
   reducer_options_ = reducer_options_of(options_);
   nn::manual_seed(options_.seed());
   step_sum_ = std::make_unique<ShardSum>(*comm_, shards_, kStepSumSize, reducer_options_.reduction, "loss");
-  agree(*comm_, "outputs", [&] {
-    if (!is_root()) return;
-    const auto& resumed = checkpoints_->resumed();
-    reporter_ = std::make_unique<Reporter>(options_, resumed ? std::optional(resumed->step) : std::nullopt);
+  if (is_root()) {
+    reporter_ = std::make_unique<Reporter>(options_);
     for (const std::string& note : checkpoints_->notes()) reporter_->note(note);
     if (options_.reduction() == "fastest") reporter_->note("reduction fastest: bits are not promised to be the same at other world sizes");
-  });
+  }
   if (auto* host = dynamic_cast<HostCommunicator*>(comm_))
     host->set_trace([timing = timing_](const std::string& label, std::string_view op, std::int64_t begin, std::int64_t end) {
       timing->comm_ns += end - begin;
@@ -146,6 +144,13 @@ void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
       reporter_->note(fmt::format("the checkpoint was made by another build, so bits may differ: {} then, {} now",
                                   checkpoints_->resumed()->build, now.build));
   }
+  // Nothing of an earlier run is touched before all else is known to be right.
+  agree(*comm_, "outputs", [&] {
+    if (!is_root()) return;
+    if (const std::filesystem::path folder = checkpoints_->set_aside(); !folder.empty())
+      reporter_->note(fmt::format("checkpoints that this run does not go on from are set aside in {}", folder.string()));
+    reporter_->open(checkpoints_->resumed() ? std::optional(step_) : std::nullopt);
+  });
   requests_ = {step_, shard_range().first};
   // The loader runs ahead of training: it asks for this rank's shards of step after step.
   const auto next_request = [this]() -> std::optional<Request> {

@@ -25,14 +25,17 @@ OutputPaths::OutputPaths(const JobOptions& o)
       checkpoints(chosen(o.checkpoint_dir(), o.out(), "checkpoints")),
       curves(o.out().empty() ? std::filesystem::path() : std::filesystem::path(o.out()) / "curves.png") {}
 
-Reporter::Reporter(const JobOptions& options, std::optional<std::int64_t> resume_step)
+Reporter::Reporter(const JobOptions& options)
     : quiet_(options.quiet()), paths_(options), title_(options.model() + " on " + options.data()) {
+  if (!quiet_) progress_.emplace(STDERR_FILENO);
+}
+
+void Reporter::open(std::optional<std::int64_t> resume_step) {
   if (!paths_.metrics.empty()) {
     if (resume_step) metrics_.emplace(paths_.metrics, *resume_step);
     else metrics_.emplace(paths_.metrics);
   }
   if (!paths_.tensorboard.empty()) tensorboard_.emplace(paths_.tensorboard, resume_step);
-  if (!quiet_) progress_.emplace(STDERR_FILENO);
 }
 
 void Reporter::step(const StepReport& r) {

@@ -37,8 +37,11 @@ struct StepReport {
 
 class Reporter {
  public:
-  /// `resume_step`: finished steps of the run that this one continues; nothing for a fresh start.
-  Reporter(const JobOptions& options, std::optional<std::int64_t> resume_step);
+  /// Touches no file.
+  explicit Reporter(const JobOptions& options);
+  /// Opens what steps are written to. `resume_step`: finished steps of the run that this one continues, whose later
+  /// ones are cut off; nothing for a fresh start, which overwrites.
+  void open(std::optional<std::int64_t> resume_step);
   void step(const StepReport& report);
   /// A line of its own on standard output, also when quiet.
   void say(const std::string& line);
