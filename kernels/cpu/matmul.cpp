@@ -49,6 +49,11 @@ void matmul(const View& out, const View& a, const View& b, double beta) {
   const std::int64_t batch = out.shape[0];
   const int m = static_cast<int>(out.shape[1]), n = static_cast<int>(out.shape[2]), k = static_cast<int>(a.shape[2]);
   if (m == 0 || n == 0) return;
+  if (k == 0) {  // libraries differ on what an empty sum leaves behind
+    if (beta == 0) fill(out, 0);
+    else unary(UnaryOp::mul_scalar, out, out, beta);
+    return;
+  }
   const Matrix la = layout(a), lb = layout(b);
   const int lo = static_cast<int>(std::max<std::int64_t>(out.strides[1], n));
   visit_floating(out.dtype, "matmul", [&](auto type) {

@@ -17,12 +17,11 @@ namespace {
 constexpr std::int64_t kN = 16, kIn = 2, kOut = 4, kSize = 8, kHalf = kSize / 2, kClasses = 5, kFeatures = kOut * kHalf * kHalf;
 constexpr std::int64_t kPixels = kSize * kSize;
 constexpr int kSteps = 20;
-constexpr double kRate = 0.2, kMomentum = 0.9, kDecay = 1e-3;
+constexpr double kRate = 0.05, kMomentum = 0.9, kDecay = 1e-3;
 
 using Doubles = std::vector<double>;
 
 double& at(Doubles& v, std::int64_t i) { return v[static_cast<std::size_t>(i)]; }
-double at(const Doubles& v, std::int64_t i) { return v[static_cast<std::size_t>(i)]; }
 Doubles zeros(std::int64_t n) { return Doubles(static_cast<std::size_t>(n)); }
 
 struct Batch {
