@@ -394,9 +394,9 @@ void CheckpointStore::save(Communicator& comm, const JobState& job, const std::v
   TRIREME_CHECK(keep >= 2, "keep = {}: at least two checkpoints have to stay", keep);
   try {
     Attempt(*files_, directory_, comm, job, tensors).run();
-  } catch (const Error& error) {
-    fail(error.code(), "checkpoint of step {} was not saved (earlier ones are as they were): {}", job.step,
-         error.what());
+  } catch (const AgreedError& error) {
+    throw AgreedError(error.code(), fmt::format("checkpoint of step {} was not saved (earlier ones are as they were): {}",
+                                                job.step, error.what()));
   }
   agree(comm, "checkpoint: remove older ones", [&] {
     if (comm.rank() == 0) try {
