@@ -16,6 +16,20 @@ bool opens_message(std::string_view line) {
   return false;
 }
 
+/// A line that mpirun puts before or behind its framed messages: "[host:pid] ...".
+bool is_complaint(std::string_view line) {
+  constexpr std::array<std::string_view, 4> kWords = {"ORTE_ERROR_LOG", "PMIX ERROR", " sent help message help-",
+                                                      "Set MCA parameter \"orte_base_help_aggregate\""};
+  const size_t text = line.find("] ");
+  if (!line.starts_with('[') || text == std::string_view::npos || line.find(':') > text) return false;
+  for (std::string_view word : kWords) {
+    if (line.find(word, text) != std::string_view::npos) return true;
+  }
+  return false;
+}
+
+constexpr size_t kLongestComplaint = 400;
+
 }  // namespace
 
 std::string BannerFilter::feed(std::string_view piece) {
@@ -36,6 +50,13 @@ std::string BannerFilter::feed(std::string_view piece) {
       if (opens_message(std::string_view(held_).substr(kRule.size(), next - kRule.size()))) {
         held_.erase(0, next + 1);
         dropping_ = true;
+        continue;
+      }
+    }
+    if (at_line_start_ && held_.front() == '[') {
+      if (end == std::string::npos && line < kLongestComplaint) break;
+      if (is_complaint(std::string_view(held_).substr(0, line))) {
+        held_.erase(0, line);
         continue;
       }
     }

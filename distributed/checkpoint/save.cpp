@@ -392,11 +392,15 @@ void remove_older(FileSystem& files, const fs::path& directory, const JobState& 
 void CheckpointStore::save(Communicator& comm, const JobState& job, const std::vector<TensorSlot>& tensors,
                            int keep) {
   TRIREME_CHECK(keep >= 2, "keep = {}: at least two checkpoints have to stay", keep);
+  const auto text = [&](const Error& error) {
+    return fmt::format("checkpoint of step {} was not saved (earlier ones are as they were): {}", job.step, error.what());
+  };
   try {
     Attempt(*files_, directory_, comm, job, tensors).run();
+  } catch (const AgreedError& error) {
+    throw AgreedError(error.code(), text(error));
   } catch (const Error& error) {
-    fail(error.code(), "checkpoint of step {} was not saved (earlier ones are as they were): {}", job.step,
-         error.what());
+    throw Error(error.code(), text(error));
   }
   agree(comm, "checkpoint: remove older ones", [&] {
     if (comm.rank() == 0) try {

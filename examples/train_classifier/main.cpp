@@ -21,7 +21,10 @@ void train(Job& job) {
     training = open_dataset(o.data(), Split::kTrain);
     test = open_dataset(o.data(), Split::kTest);
   });
-  const auto model = make_model(o.model(), {training->sample_shape(), training->classes(), o.dropout()});
+  std::unique_ptr<nn::Module> model;
+  agree(job.comm(), "model", [&] {
+    model = make_model(o.model(), {training->sample_shape(), training->classes(), o.dropout()});
+  });
   DistributedDataParallel ddp(*model, job);
   const auto optimizer = make_optimizer(o, ddp.parameters());
   const Augmentation augmentation = o.augment() ? Augmentation{.padding = 2, .flip = true} : Augmentation{};

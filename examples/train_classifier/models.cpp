@@ -14,6 +14,9 @@ Sequential mlp(const ModelOptions& o) {
 
 /// Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998, with ReLU and max-pooling.
 Sequential lenet(const ModelOptions& o) {
+  if (o.input.height < 12 || o.input.width < 12)
+    fail(ExitCode::kUsage, "--model lenet: it needs images of at least 12x12, this data has {}x{}; use --model mlp or resnet8",
+         o.input.height, o.input.width);
   const std::int64_t h = (o.input.height / 2 - 4) / 2, w = (o.input.width / 2 - 4) / 2;
   return Sequential(Conv2d(o.input.channels, 6, 5, {.padding = 2}), ReLU(), MaxPool2d({.kernel = 2}), Conv2d(6, 16, 5), ReLU(),
                     MaxPool2d({.kernel = 2}), Flatten(), Linear(16 * h * w, 120), ReLU(), Dropout(o.dropout),

@@ -80,10 +80,13 @@ def command(arguments, ranks=1, how="launch", flags=()):
 class Ended:
     """What a run has said, once it is over."""
 
-    def __init__(self, code, out, err):
+    def __init__(self, code, out, err, by_mpirun=False):
+        self.by_mpirun = by_mpirun
         self.code, self.out, self.err = code, out, err
         self.digests = dict(re.findall(r"^digest step=(\d+) sha256=([0-9a-f]{64})$", out, re.M))
         self.digest = list(self.digests.values())[-1] if self.digests else None
+        # Without what mpirun says itself: messages framed by dashes, and lines that tell its host and process.
+        self.ours = re.sub(r"^-{20,}\n(.|\n)*?^-{20,}\n|^\[\S+:\d+\] .*\n", "", err, flags=re.M)
 
     def __str__(self):
         return f"exit code {self.code}\nstdout: {self.out}\nstderr: {self.err}"
@@ -109,7 +112,7 @@ class Run:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"{self.process.args}\nstill runs after {seconds} s\n{said}") from None
-        return Ended(self.process.returncode, self.out(), self.err())
+        return Ended(self.process.returncode, self.out(), self.err(), self.process.args[0] == MPIRUN)
 
     def out(self):
         return (self.folder / "out").read_text(errors="replace")
@@ -157,9 +160,8 @@ class Training(unittest.TestCase):
         return ended
 
     def assert_one_line(self, ended, pattern):
-        """Standard error is one line, without what mpirun frames with dashes, and says this."""
-        text = re.sub(r"^-{20,}\n(.|\n)*?^-{20,}\n", "", ended.err, flags=re.M)
-        lines = text.splitlines()
+        """Standard error is one line, and says this."""
+        lines = (ended.ours if ended.by_mpirun else ended.err).splitlines()
         self.assertEqual(len(lines), 1, f"not one line on standard error: {ended}")
         self.assertRegex(lines[0], pattern)
 

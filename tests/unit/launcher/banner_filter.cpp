@@ -30,6 +30,15 @@ TEST(BannerFilter, PassesFramesOfOthers) {
   for (size_t size : {1, 75, 1000}) EXPECT_EQ(filtered(other, size), other) << size;
 }
 
+TEST(BannerFilter, DropsLinesOfMpirunItself) {
+  const std::string lines =
+      "[node1:29391] [[7729,0],0] ORTE_ERROR_LOG: Out of resource in file ../../../orte/util/show_help.c at line 507\n"
+      "[node1:4169] 1 more process has sent help message help-mpi-api.txt / mpi-abort\n"
+      "[node1:4169] Set MCA parameter \"orte_base_help_aggregate\" to 0 to see all help / error messages\n";
+  const std::string others = "[1/8] step\n[node1:5] my ORTE_ERROR\n[\nORTE_ERROR_LOG\n";
+  for (size_t size : {1, 7, 1000}) EXPECT_EQ(filtered("one\n" + lines + others + "two\n", size), "one\n" + others + "two\n") << size;
+}
+
 TEST(BannerFilter, AMessageMayFollowAForeignRule) {
   EXPECT_EQ(filtered(kRule + kAbort + "end\n", 1000), kRule + "end\n");
 }
