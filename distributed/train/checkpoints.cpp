@@ -35,7 +35,8 @@ JobCheckpoints::JobCheckpoints(Communicator& comm, const JobOptions& options, co
   agree(comm_, "newest checkpoint", [&] {
     if (comm_.rank() == 0) chosen = choose().string();
   });
-  path_ = broadcast_text(comm_, chosen);
+  path_ = std::filesystem::path(broadcast_text(comm_, chosen)).lexically_normal();
+  if (!path_.has_filename()) path_ = path_.parent_path();  // "DIR/step-00000015/"
   if (path_.empty()) return;
   agree(comm_, "checkpoint state", [&] { resumed_ = CheckpointStore(files, path_.parent_path()).read_state(path_); });
 }
