@@ -212,7 +212,11 @@ class KillResume(training.Training):
 
     def test_resume_from_a_path(self):
         older, newest = self.stop_after(20)
+        kept = self.dir / "kept"  # going on to the end removes the older ones
+        shutil.copytree(self.checkpoints, kept)
         for path in (older, f"{older}/", os.path.relpath(older)):
+            shutil.rmtree(self.checkpoints)
+            shutil.copytree(kept, self.checkpoints)
             ended = self.run_to_end(self.job("--resume", path), ranks=3)
             self.assertEqual(len(self.notes_of(ended, "after step 15")), 1, ended)
             self.check_result(ended)

@@ -3,7 +3,7 @@
 
     test_mutants.py SOURCE BUILD [part of a mutant's name]
 
-A mutant is one edit of one file. The edited file is compiled with the build's own command and linked into a test in
+A mutant is one edit of one file, or one more compiler flag for it. The file is compiled with the build's own command and linked into a test in
 front of the library, whose own copy of it the linker then leaves out; nothing in the build changes. The unedited file
 goes through the same mill first, and must pass.
 """
@@ -20,7 +20,10 @@ REDUCER = "distributed/ddp/reducer.cpp"
 TREE_TESTS = ["unit_distributed_ordered_reduce", "ranks_comm_ordered"]
 REDUCER_TESTS = ["ranks_ddp_reducer"]
 
-# (what goes wrong, file, text, its replacement, tests of which one must fail)
+ROUNDING_TESTS = ["unit_kernels_rounding"]
+
+# (what goes wrong, file, text, its replacement, tests of which one must fail); without a text, the last but one is a
+# compiler flag.
 MUTANTS = [
     ("pairs at distance 2 first", TREE,
      "sum.add(nodes[k], partials[k] + begin, size);",
@@ -75,6 +78,8 @@ MUTANTS = [
      "const bool used = bucket.ready[slot] && sum.data<float>()[plan.elements + slot] > 0;", REDUCER_TESTS),
     ("unused is taken for a gradient of zeros", REDUCER,
      "const bool used = sum.data<float>()[plan.elements + slot] > 0;", "const bool used = true;", REDUCER_TESTS),
+    ("contraction on in a reduction", "kernels/cpu/reduce.cpp", None, "-ffp-contract=fast", ROUNDING_TESTS),
+    ("contraction on in an optimizer", "kernels/cpu/optim.cpp", None, "-ffp-contract=fast", ROUNDING_TESTS),
 ]
 
 
@@ -89,14 +94,14 @@ class Build:
     def run(self, command, **options):
         return subprocess.run(command, cwd=self.build, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
 
-    def compile(self, file, text):
+    def compile(self, file, text, flags=()):
         entry = self.compile_of[str(self.source / file)]
         edited, result = self.scratch / pathlib.Path(file).name, self.scratch / "edited.o"
         edited.write_text(text)
         words = shlex.split(entry["command"])
         words[words.index("-o") + 1] = str(result)
         words[words.index("-c") + 1] = str(edited)
-        done = self.run(words)
+        done = self.run([*words, *flags])
         if done.returncode != 0:
             sys.exit(f"the edited {file} does not compile:\n{done.stdout}")
         return result
@@ -135,13 +140,13 @@ def main():
             if chosen not in name:
                 continue
             text = (source / file).read_text()
-            if text.count(old) != 1:
+            if old is not None and text.count(old) != 1:
                 sys.exit(f"{name}: {file} no longer has this text exactly once: {old}")
             for test in {test for test in tests if (file, test) not in sound}:
                 if not tools.passes(test, tools.compile(file, text)):
                     sys.exit(f"{test} fails without any mutant")
                 sound.add((file, test))
-            edited = tools.compile(file, text.replace(old, new))
+            edited = tools.compile(file, text, [new]) if old is None else tools.compile(file, text.replace(old, new))
             killer = next((test for test in tests if not tools.passes(test, edited)), None)
             survivors += killer is None
             print(f"{name}: " + (f"noticed by {killer}" if killer else "NOBODY NOTICED"), flush=True)

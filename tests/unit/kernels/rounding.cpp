@@ -1,0 +1,43 @@
+// A product that feeds a sum rounds twice: were the compiler to fuse the two, bits would depend on where it does.
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "core/ops/ops.h"
+#include "kernels/table.h"
+
+namespace trireme {
+namespace {
+
+/// The product, rounded: volatile keeps the compiler from fusing it with what follows.
+template <class T>
+T product(T a, T b) {
+  const volatile T rounded = a * b;
+  return rounded;
+}
+
+std::vector<double> numbers(std::uint64_t seed, std::int64_t count) {
+  return uniform({count}, random_key(seed, 0, 0), -1, 1, DType::kFloat64).to_vector<double>();
+}
+
+TEST(Rounding, SumOfSquaresRoundsEachSquare) {
+  const std::vector<double> x = numbers(1, 24);
+  double lanes[8] = {}, expected = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) lanes[i % 8] += product(x[i], x[i]);
+  for (const double lane : lanes) expected += lane;
+  EXPECT_EQ(kernels_of(kCpu).sum_of_squares(Tensor::from(x, {24}).view()), expected);
+}
+
+TEST(Rounding, SgdRoundsEachProduct) {
+  const std::vector<double> before = numbers(2, 64), gradient = numbers(3, 64);
+  const Tensor p = Tensor::from(before, {64}), g = Tensor::from(gradient, {64});
+  const SgdOptions options{.lr = 0.3, .weight_decay = 0.7};
+  kernels_of(kCpu).sgd(p.view(), g.view(), nullptr, options);
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    const double d = gradient[i] + product(options.weight_decay, before[i]);
+    EXPECT_EQ(p.data<double>()[i], before[i] - product(options.lr, d)) << "element " << i;
+  }
+}
+
+}  // namespace
+}  // namespace trireme
