@@ -21,11 +21,13 @@ std::vector<double> numbers(std::uint64_t seed, std::int64_t count) {
 }
 
 TEST(Rounding, SumOfSquaresRoundsEachSquare) {
-  const std::vector<double> x = numbers(1, 24);
-  double lanes[8] = {}, expected = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) lanes[i % 8] += product(x[i], x[i]);
-  for (const double lane : lanes) expected += lane;
-  EXPECT_EQ(kernels_of(kCpu).sum_of_squares(Tensor::from(x, {24}).view()), expected);
+  for (std::uint64_t seed = 0; seed < 50; ++seed) {  // one sum may round to the same by chance
+    const std::vector<double> x = numbers(seed, 24);
+    double lanes[8] = {}, expected = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) lanes[i % 8] += product(x[i], x[i]);
+    for (const double lane : lanes) expected += lane;
+    EXPECT_EQ(kernels_of(kCpu).sum_of_squares(Tensor::from(x, {24}).view()), expected) << "seed " << seed;
+  }
 }
 
 TEST(Rounding, SgdRoundsEachProduct) {
