@@ -23,6 +23,7 @@ namespace {
 
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kHuge = std::size_t{2} << 20;
+constexpr std::size_t kAddressSpace = std::size_t{1} << 40;  // also what sanitizers can serve
 constexpr int kClasses = 64 * 4;
 constexpr std::size_t kThreadCacheBytes = 64 * 1024;  // larger blocks go to the shared lists at once
 constexpr std::size_t kThreadCacheBlocks = 64;
@@ -148,9 +149,11 @@ void cpu_deallocate(void* memory, std::size_t bytes) noexcept {
 
 void* allocate(Device device, std::size_t bytes) {
   if (!device.is_cpu()) return cuda_allocate(bytes);
+  if (bytes > kAddressSpace) fail(ExitCode::kInternal, "allocate: out of memory: {} bytes are more than any machine has", bytes);
   if (!kPassThrough) return cpu_allocate(bytes);
   void* memory = std::aligned_alloc(kAlignment, (bytes / kAlignment + 1) * kAlignment);
   if (!memory) fail(ExitCode::kInternal, "allocate: out of memory: {} bytes more are needed", bytes);
+  pool().used += size_class(bytes).bytes;
   return memory;
 }
 
@@ -158,6 +161,7 @@ void deallocate(Device device, void* memory, std::size_t bytes) noexcept {
   if (!memory) return;
   if (!device.is_cpu()) return cuda_deallocate(memory, bytes);
   if (!kPassThrough) return cpu_deallocate(memory, bytes);
+  pool().used -= size_class(bytes).bytes;
   std::free(memory);
 }
 
