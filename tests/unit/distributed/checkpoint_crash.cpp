@@ -172,6 +172,25 @@ TEST(CheckpointFault, AtEveryOperationIsReportedAndHarmlessEvenIfACrashFollows) 
       }
 }
 
+/// What the first failure left is garbage by a name that no synchronization has confirmed yet.
+TEST(CheckpointFault, ThenACrashInTheNextSaveIsHarmless) {
+  const test::Watchdog watchdog("fault and crash", std::chrono::seconds(200));
+  const long operations = operations_of_a_save();
+  for (long k = operations - 7; k < operations; ++k)  // publishing and removing older ones
+    for (long crash_at = 0; crash_at < 8; ++crash_at)
+      for (const Ending& ending : endings(20)) {
+        Scene scene;
+        scene.files->fail_at(k, Fault::kIo);
+        EXPECT_EQ(code_thrown_by([&] { scene.save(3); }), ExitCode::kCheckpoint);
+        scene.files->fail_at(crash_at, Fault::kCrash);
+        EXPECT_EQ(code_thrown_by([&] { scene.save(4); }), ExitCode::kCheckpoint);
+        scene.disk->crash(ending.kind, ending.seed);
+        const std::string context =
+            fmt::format("fault at {}, crash at {}, seed {}", k, crash_at, ending.seed);
+        EXPECT_GE(newest_of_sound(scene.disk, context), 2) << context;
+      }
+}
+
 TEST(CheckpointFault, AFailedOneLeavesNothingBehind) {
   const long operations = operations_of_a_save();
   int not_saved = 0;
