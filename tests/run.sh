@@ -20,15 +20,18 @@ not_run=build/all/not_run.txt
 
 cmake/install_dependencies.sh tests
 
-# configure_and_build PRESET [cmake arguments]: quiet unless something is wrong.
+# configure_and_build PRESET [cmake arguments]: quiet unless something is wrong. Where a build fails, the
+# tests of the others are still run.
 configure_and_build() {
   local preset=$1 log=build/all/$1.log
   echo "building $preset"
   if ! { cmake --preset "$@" && "${wrapper[@]}" cmake --build --preset "$preset" -j "$jobs"; } >"$log" 2>&1; then
     grep -E -A 20 'error|Error|FAILED' "$log" | head -n 60 || tail -n 60 "$log"
-    echo "tests/run.sh: the $preset build failed; its whole output is in $log" >&2
-    exit 1
+    echo "tests/run.sh: the $preset build failed; its whole output is in $log" | tee -a "$not_run" >&2
+    status=1
+    return
   fi
+  if [[ $preset == release ]]; then builds+=(build); else builds+=("build/$preset"); fi
 }
 
 # probe FLAG [command]: does a program built with this sanitizer run here, under this command?
@@ -39,8 +42,9 @@ probe() {
   c++ "-fsanitize=$flag" build/all/probe.cpp -o build/all/probe 2>/dev/null && "$@" build/all/probe 2>/dev/null
 }
 
+status=0
 wrapper=()
-builds=(build)
+builds=()
 configure_and_build release -DTRIREME_TESTS=ON
 if [[ $quick == yes ]]; then
   echo "the address, undefined-behaviour and thread sanitizer builds: --quick was given" >>"$not_run"
@@ -55,7 +59,6 @@ else
   fi
   if probe address env; then
     configure_and_build asan
-    builds+=(build/asan)
   else
     echo "the address sanitizer build: AddressSanitizer does not work here" >>"$not_run"
   fi
@@ -63,7 +66,6 @@ else
   if ! probe thread env && probe thread setarch -R; then wrapper=(setarch -R); fi
   if probe thread "${wrapper[@]:-env}"; then
     configure_and_build tsan
-    builds+=(build/tsan)
   else
     echo "the thread sanitizer build: ThreadSanitizer does not work here" >>"$not_run"
   fi
@@ -74,7 +76,6 @@ for build in "${builds[@]}"; do echo "subdirs(\"$PWD/$build\")"; done >build/all
 # The summary is held back until what could not run has been said.
 summary=build/all/summary.txt
 : >"$summary"
-status=0
 "${wrapper[@]}" ctest --test-dir build/all -j "$jobs" --output-on-failure --no-tests=error "${arguments[@]}" 2>&1 |
   awk -v summary="$summary" '/^[0-9]+% tests passed, / { held = 1 } held { print > summary; next } { print; fflush() }' ||
   status=$?
