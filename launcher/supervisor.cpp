@@ -112,8 +112,8 @@ void Supervisor::wait_once() {
     timeout = static_cast<int>(std::max<long long>(0, left));
   }
   const int count = poll(ready.data(), ready.size(), timeout);
-  if (count == 0) return expire();
   if (count < 0) return;
+  if (late_ != Late::kNothing && Clock::now() >= deadline_) return expire();
   if (ready[2].revents) take_errors();
   for (size_t i = 3; i < ready.size(); ++i) {
     if (ready[i].revents) take_lines(peers_[i - 3]);
@@ -290,6 +290,7 @@ void Supervisor::kill_all() {
 void Supervisor::close_down() {
   send_all("bye");
   peers_.clear();
+  if (starter_ > 0 && !running_) kill(starter_, SIGTERM);  // it may be waiting for a host
   // Only the starter's end says that the last words of every rank have come through.
   const auto end = Clock::now() + seconds(5);
   while (errors_ >= 0 && Clock::now() < end) {
