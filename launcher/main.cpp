@@ -1,5 +1,4 @@
 // `trireme`: one program, one subcommand per file.
-#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <exception>
@@ -7,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/base/nearest.h"
 #include "kernels/error.h"
 #include "launcher/commands.h"
 
@@ -35,33 +35,14 @@ void print_help() {
   std::puts("\n`trireme COMMAND --help` tells more; `trireme --version` names the version.");
 }
 
-/// Number of single-character edits between two words.
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j < row.size(); ++j) row[j] = j;
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i] != b[j]);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row.back();
-}
-
 [[noreturn]] void fail_unknown(std::string_view name) {
-  const Command* nearest = nullptr;
-  size_t distance = std::max<size_t>(2, name.size() / 2) + 1;
+  std::vector<std::string> known;
   for (const Command& command : kCommands) {
-    const size_t d = edit_distance(name, command.name);
-    if (!command.what.empty() && d < distance) {
-      nearest = &command;
-      distance = d;
-    }
+    if (!command.what.empty()) known.emplace_back(command.name);
   }
-  if (nearest) fail(ExitCode::kUsage, "unknown command '{}': did you mean 'trireme {}'?", name, nearest->name);
+  if (const std::string meant = nearest(name, known); !meant.empty()) {
+    fail(ExitCode::kUsage, "unknown command '{}': did you mean 'trireme {}'?", name, meant);
+  }
   fail(ExitCode::kUsage, "unknown command '{}': 'trireme help' lists them", name);
 }
 

@@ -13,10 +13,11 @@
 #include <deque>
 #include <filesystem>
 #include <fstream>
-#include <numeric>
 #include <optional>
 #include <sstream>
 #include <vector>
+
+#include "core/base/nearest.h"
 
 namespace trireme {
 namespace {
@@ -45,20 +46,6 @@ std::vector<const pb::FieldDescriptor*> job_fields() {
   return fields;
 }
 
-/// Changes that turn one word into the other (insert, remove, replace a letter).
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0);
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i);
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, replaced}));
-    }
-  }
-  return row.back();
-}
-
 /// Throws Error(kUsage): no such flag, and the one that was probably meant.
 [[noreturn]] void fail_unknown(const std::string& argument) {
   if (argument.size() < 2 || argument[0] != '-') {
@@ -67,11 +54,8 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   const std::string given = argument.substr(0, argument.find('='));
   std::vector<std::string> known = {"--config", "--print-config", "--help"};
   for (const auto* field : job_fields()) known.push_back(flag_name(field->name()));
-  const auto distance = [&](const std::string& name) { return edit_distance(given, name); };
-  const std::string& nearest = *std::min_element(
-      known.begin(), known.end(), [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
-  if (distance(nearest) <= std::min<std::size_t>(3, given.size() / 3)) {
-    fail(ExitCode::kUsage, "unknown flag {}: did you mean {}?", given, nearest);
+  if (const std::string meant = nearest(given, known); !meant.empty()) {
+    fail(ExitCode::kUsage, "unknown flag {}: did you mean {}?", given, meant);
   }
   fail(ExitCode::kUsage, "unknown flag {}: --help lists them all", given);
 }
@@ -99,15 +83,19 @@ void set_field(JobOptions& job, const pb::FieldDescriptor* field, const std::str
   const pb::Reflection& set = *job.GetReflection();
   const std::string where = flag_name(field->name());
   switch (field->cpp_type()) {
-    case Type::CPPTYPE_BOOL: return set.SetBool(&job, field, to_bool(where, text));
-    case Type::CPPTYPE_DOUBLE: return set.SetDouble(&job, field, to_number<double>(where, text, "a number"));
+    case Type::CPPTYPE_BOOL:
+      return set.SetBool(&job, field, to_bool(where, text));
+    case Type::CPPTYPE_DOUBLE:
+      return set.SetDouble(&job, field, to_number<double>(where, text, "a number"));
     case Type::CPPTYPE_INT64:
       return set.SetInt64(&job, field, to_number<std::int64_t>(where, text, "a whole number"));
     case Type::CPPTYPE_UINT64:
       return set.SetUInt64(&job, field,
                            to_number<std::uint64_t>(where, text, "a whole number, not negative"));
-    case Type::CPPTYPE_STRING: return set.SetString(&job, field, text);
-    default: fail(ExitCode::kInternal, "job.proto: {} has a type that no flag can have", field->name());
+    case Type::CPPTYPE_STRING:
+      return set.SetString(&job, field, text);
+    default:
+      fail(ExitCode::kInternal, "job.proto: {} has a type that no flag can have", field->name());
   }
 }
 
@@ -115,11 +103,16 @@ void set_field(JobOptions& job, const pb::FieldDescriptor* field, const std::str
 std::string value_text(const JobOptions& job, const pb::FieldDescriptor* field) {
   const pb::Reflection& get = *job.GetReflection();
   switch (field->cpp_type()) {
-    case Type::CPPTYPE_BOOL: return get.GetBool(job, field) ? "on" : "off";
-    case Type::CPPTYPE_DOUBLE: return fmt::format("{}", get.GetDouble(job, field));
-    case Type::CPPTYPE_INT64: return fmt::format("{}", get.GetInt64(job, field));
-    case Type::CPPTYPE_UINT64: return fmt::format("{}", get.GetUInt64(job, field));
-    default: return get.GetString(job, field);
+    case Type::CPPTYPE_BOOL:
+      return get.GetBool(job, field) ? "on" : "off";
+    case Type::CPPTYPE_DOUBLE:
+      return fmt::format("{}", get.GetDouble(job, field));
+    case Type::CPPTYPE_INT64:
+      return fmt::format("{}", get.GetInt64(job, field));
+    case Type::CPPTYPE_UINT64:
+      return fmt::format("{}", get.GetUInt64(job, field));
+    default:
+      return get.GetString(job, field);
   }
 }
 
@@ -207,11 +200,21 @@ void fill_defaults(JobOptions& job) {
   for (const auto* field : job_fields()) {
     if (!field->has_default_value()) continue;
     switch (field->cpp_type()) {
-      case Type::CPPTYPE_BOOL: set.SetBool(&all, field, field->default_value_bool()); break;
-      case Type::CPPTYPE_DOUBLE: set.SetDouble(&all, field, field->default_value_double()); break;
-      case Type::CPPTYPE_INT64: set.SetInt64(&all, field, field->default_value_int64()); break;
-      case Type::CPPTYPE_UINT64: set.SetUInt64(&all, field, field->default_value_uint64()); break;
-      default: set.SetString(&all, field, field->default_value_string()); break;
+      case Type::CPPTYPE_BOOL:
+        set.SetBool(&all, field, field->default_value_bool());
+        break;
+      case Type::CPPTYPE_DOUBLE:
+        set.SetDouble(&all, field, field->default_value_double());
+        break;
+      case Type::CPPTYPE_INT64:
+        set.SetInt64(&all, field, field->default_value_int64());
+        break;
+      case Type::CPPTYPE_UINT64:
+        set.SetUInt64(&all, field, field->default_value_uint64());
+        break;
+      default:
+        set.SetString(&all, field, field->default_value_string());
+        break;
     }
   }
   overlay(all, job, "the program");
@@ -324,10 +327,10 @@ void validate(const JobOptions& job, int world_size) {
   const std::int64_t batch = job.global_batch();
   if (batch % shards != 0) {
     const std::int64_t below = batch / shards * shards;
-    const std::string nearest =
+    const std::string allowed =
         below == 0 ? fmt::format("{}", shards) : fmt::format("{} or {}", below, below + shards);
     fail(ExitCode::kUsage, "--global-batch {} does not cut into {} equal shards: use --global-batch {}",
-         batch, shards, nearest);
+         batch, shards, allowed);
   }
   if (job.device() == "cuda") {
     fail(ExitCode::kUsage, "--device cuda: this build has no CUDA; use --device cpu");

@@ -31,6 +31,13 @@ kill -9 "$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$(told 'pid 1')/status")"
 expect_end 5 "a guard is killed" 9
 one_line "a guard is killed" '^trireme: rank 1 was lost'
 
+# Ranks that write all the time and do not listen to SIGTERM must not put off the end of the job.
+launch_in_background -n 3 --patience 2 -- sh -c 'trap "" TERM; echo pid $OMPI_COMM_WORLD_RANK $$; echo up; while :; do echo noise >&2; done'
+wait_for 3 up
+kill -9 "$(told 'pid 1')"
+expect_end 5 "one of the ranks that write all the time is killed" 15
+grep -q '^trireme: rank 1 was killed by signal 9' "$work/err" || bad "noise hides what happened"
+
 launch_in_background -n 2 --backend local -- sh -c 'echo pid $$; echo up; sleep 100 & wait'
 wait_for 1 up
 kill -SEGV "$(told pid)"
