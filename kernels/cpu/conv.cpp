@@ -39,30 +39,53 @@ dnnl::memory::desc plain_weight(const Conv& c) {
   return {weight_dims(c), dnnl::memory::data_type::f32, c.groups == 1 ? tag::oihw : tag::goihw};
 }
 
+// oneDNN 3 took operation descriptors away: their arguments go straight into the primitive's descriptor.
+#if DNNL_VERSION_MAJOR >= 3
+template <class Primitive, class... Arguments>
+typename Primitive::primitive_desc describe(const dnnl::primitive_attr& attr, const Arguments&... arguments) {
+  return {dnnl_engine(), arguments..., attr};
+}
+template <class Primitive, class Hint, class... Arguments>
+typename Primitive::primitive_desc describe_backward(const dnnl::primitive_attr& attr, const Hint& hint,
+                                                     const Arguments&... arguments) {
+  return {dnnl_engine(), arguments..., hint, attr};
+}
+#else
+template <class Primitive, class... Arguments>
+typename Primitive::primitive_desc describe(const dnnl::primitive_attr& attr, const Arguments&... arguments) {
+  return {typename Primitive::desc(arguments...), attr, dnnl_engine()};
+}
+template <class Primitive, class Hint, class... Arguments>
+typename Primitive::primitive_desc describe_backward(const dnnl::primitive_attr& attr, const Hint& hint,
+                                                     const Arguments&... arguments) {
+  return {typename Primitive::desc(arguments...), attr, dnnl_engine(), hint};
+}
+#endif
+
 Prepared prepare(Pass pass, const Conv& c, bool has_bias) {
   using dnnl::memory;
   using tag = memory::format_tag;
   const auto f32 = memory::data_type::f32;
   const memory::desc x({c.n, c.c, c.h, c.w}, f32, tag::nhwc), y({c.n, c.o, c.oh, c.ow}, f32, tag::nhwc);
   const memory::desc w(weight_dims(c), f32, tag::any), bias({c.o}, f32, tag::x);
-  const memory::dims stride{c.window.stride_h, c.window.stride_w}, pad{c.window.padding_h, c.window.padding_w};
+  const memory::dims stride{c.window.stride_h, c.window.stride_w},
+      pad{c.window.padding_h, c.window.padding_w};
   const auto algorithm = dnnl::algorithm::convolution_direct;
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  const auto& engine = dnnl_engine();
   using Forward = dnnl::convolution_forward;
   const auto training = dnnl::prop_kind::forward_training;
-  const Forward::desc forward = has_bias ? Forward::desc(training, algorithm, x, w, bias, y, stride, pad, pad)
-                                         : Forward::desc(training, algorithm, x, w, y, stride, pad, pad);
-  const Forward::primitive_desc hint(forward, attr, engine);
+  const Forward::primitive_desc hint =
+      has_bias ? describe<Forward>(attr, training, algorithm, x, w, bias, y, stride, pad, pad)
+               : describe<Forward>(attr, training, algorithm, x, w, y, stride, pad, pad);
   if (pass == Pass::kForward) return {Forward(hint), x, hint.weights_desc(), y, bias, hint.scratchpad_desc()};
   if (pass == Pass::kInput) {
     using Backward = dnnl::convolution_backward_data;
-    const Backward::primitive_desc pd(Backward::desc(algorithm, x, w, y, stride, pad, pad), attr, engine, hint);
+    const auto pd = describe_backward<Backward>(attr, hint, algorithm, x, w, y, stride, pad, pad);
     return {Backward(pd), x, pd.weights_desc(), y, bias, pd.scratchpad_desc()};
   }
   using Backward = dnnl::convolution_backward_weights;
-  const Backward::primitive_desc pd(Backward::desc(algorithm, x, w, y, stride, pad, pad), attr, engine, hint);
+  const auto pd = describe_backward<Backward>(attr, hint, algorithm, x, w, y, stride, pad, pad);
   return {Backward(pd), x, pd.diff_weights_desc(), y, bias, pd.scratchpad_desc()};
 }
 
@@ -70,8 +93,9 @@ Prepared prepare(Pass pass, const Conv& c, bool has_bias) {
 const Prepared& prepared(Pass pass, const Conv& c, bool has_bias) {
   thread_local std::unordered_map<ShapeKey, Prepared, ShapeKeyHash> cache;
   const Window& k = c.window;
-  const ShapeKey key{{static_cast<std::int64_t>(pass), has_bias, threads(), c.n, c.c, c.h, c.w, c.o, c.oh, c.ow,
-                      c.groups, k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, k.padding_h, k.padding_w}};
+  const ShapeKey key{{static_cast<std::int64_t>(pass), has_bias, threads(), c.n, c.c, c.h, c.w, c.o, c.oh,
+                      c.ow, c.groups, k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, k.padding_h,
+                      k.padding_w}};
   const auto found = cache.find(key);
   if (found != cache.end()) return found->second;
   return cache.emplace(key, prepare(pass, c, has_bias)).first->second;
@@ -121,11 +145,13 @@ void for_each_product(const Conv& c, const Fn& fn) {
       for (std::int64_t ox = 0; ox < c.ow; ++ox)
         for (std::int64_t ky = 0; ky < k.kernel_h; ++ky)
           for (std::int64_t kx = 0; kx < k.kernel_w; ++kx) {
-            const std::int64_t iy = oy * k.stride_h - k.padding_h + ky, ix = ox * k.stride_w - k.padding_w + kx;
+            const std::int64_t iy = oy * k.stride_h - k.padding_h + ky,
+                               ix = ox * k.stride_w - k.padding_w + kx;
             if (iy < 0 || iy >= c.h || ix < 0 || ix >= c.w) continue;
             for (std::int64_t o = 0; o < c.o; ++o)
               for (std::int64_t i = 0; i < cg; ++i)
-                fn(((n * c.oh + oy) * c.ow + ox) * c.o + o, ((n * c.h + iy) * c.w + ix) * c.c + o / og * cg + i,
+                fn(((n * c.oh + oy) * c.ow + ox) * c.o + o,
+                   ((n * c.h + iy) * c.w + ix) * c.c + o / og * cg + i,
                    ((o * cg + i) * k.kernel_h + ky) * k.kernel_w + kx);
           }
 }
@@ -143,22 +169,22 @@ void conv2d_forward(const View& y, const View& x, const View& w, const View* bia
   });
 }
 
-void conv2d_backward_input(const View& dx, const View& dy, const View& w, const Window& window, std::int64_t groups) {
+void conv2d_backward_input(const View& dx, const View& dy, const View& w, const Window& window,
+                           std::int64_t groups) {
   const Conv c = geometry(dx, dy, window, groups);
   if (dx.dtype == DType::kFloat32) return run_backward_input(c, dx, dy, w);
   fill(dx, 0);
-  for_each_product(c, [out = dx.as<double>(), in = dy.as<double>(), weight = w.as<double>()](auto yo, auto xo, auto wo) {
-    out[xo] += in[yo] * weight[wo];
-  });
+  for_each_product(c, [out = dx.as<double>(), in = dy.as<double>(), weight = w.as<double>()](
+                          auto yo, auto xo, auto wo) { out[xo] += in[yo] * weight[wo]; });
 }
 
-void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const Window& window, std::int64_t groups) {
+void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const Window& window,
+                            std::int64_t groups) {
   const Conv c = geometry(x, dy, window, groups);
   if (dw.dtype == DType::kFloat32) return run_backward_weight(c, dw, x, dy);
   fill(dw, 0);
-  for_each_product(c, [out = dw.as<double>(), in = x.as<double>(), grad = dy.as<double>()](auto yo, auto xo, auto wo) {
-    out[wo] += in[xo] * grad[yo];
-  });
+  for_each_product(c, [out = dw.as<double>(), in = x.as<double>(), grad = dy.as<double>()](
+                          auto yo, auto xo, auto wo) { out[wo] += in[xo] * grad[yo]; });
 }
 
 }  // namespace trireme::cpu
