@@ -48,8 +48,8 @@ template <class... Args>
 }  // namespace trireme
 
 /// Throws Error(kInternal, message) unless `condition` holds. The message is formatted only then.
-#define TRIREME_CHECK(condition, ...)                                        \
-  do {                                                                       \
-    if (!(condition)) [[unlikely]]                                           \
-      ::trireme::fail(::trireme::ExitCode::kInternal, __VA_ARGS__);          \
+#define TRIREME_CHECK(condition, ...)                               \
+  do {                                                              \
+    if (!(condition)) [[unlikely]]                                  \
+      ::trireme::fail(::trireme::ExitCode::kInternal, __VA_ARGS__); \
   } while (false)

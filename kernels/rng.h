@@ -55,7 +55,8 @@ constexpr double to_unit_double(std::uint32_t high, std::uint32_t low) {
   return static_cast<double>(((static_cast<std::uint64_t>(high) << 32) | low) >> 11) * 0x1p-53;
 }
 
-/// Uniform integer in [0, bound), bound > 0, from 32 random bits (Lemire's multiply-shift; bias below bound / 2^32).
+/// Uniform integer in [0, bound), bound > 0, from 32 random bits (Lemire's multiply-shift; bias below bound /
+/// 2^32).
 constexpr std::uint32_t to_bounded(std::uint32_t bits, std::uint32_t bound) {
   return static_cast<std::uint32_t>((static_cast<std::uint64_t>(bits) * bound) >> 32);
 }

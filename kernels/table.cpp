@@ -21,7 +21,8 @@ int threads() { return omp_get_max_threads(); }
 void check_cpu() {
 #if defined(__x86_64__) && defined(__AVX2__)
   if (!__builtin_cpu_supports("avx2"))
-    fail(ExitCode::kUsage, "cpu: this build needs AVX2 and this machine lacks it; build with -DTRIREME_MARCH=x86-64");
+    fail(ExitCode::kUsage,
+         "cpu: this build needs AVX2 and this machine lacks it; build with -DTRIREME_MARCH=x86-64");
 #endif
 }
 

@@ -54,34 +54,39 @@ struct KernelTable {
   /// Index of the first largest element of each row: in (R,C) row-major -> out (R) int64.
   void (*argmax)(const View& out, const View& in);
 
-  /// out (B,M,N) = a (B,M,K) @ b (B,K,N) + beta * out; each matrix row- or column-major. Bits may depend on threads.
+  /// out (B,M,N) = a (B,M,K) @ b (B,K,N) + beta * out; each matrix row- or column-major. Bits may depend on
+  /// threads.
   void (*matmul)(const View& out, const View& a, const View& b, double beta);
 
   // Convolution, channels-last x (N,C,H,W), w (O,C/groups,kh,kw) row-major, y (N,O,H',W') channels-last.
   // Bits may depend on threads (backward of weights).
-  void (*conv2d_forward)(const View& y, const View& x, const View& w, const View* bias, const Window&, std::int64_t groups);
-  void (*conv2d_backward_input)(const View& dx, const View& dy, const View& w, const Window&, std::int64_t groups);
-  void (*conv2d_backward_weight)(const View& dw, const View& x, const View& dy, const Window&, std::int64_t groups);
+  void (*conv2d_forward)(const View& y, const View& x, const View& w, const View* bias, const Window&,
+                         std::int64_t groups);
+  void (*conv2d_backward_input)(const View& dx, const View& dy, const View& w, const Window&,
+                                std::int64_t groups);
+  void (*conv2d_backward_weight)(const View& dw, const View& x, const View& dy, const Window&,
+                                 std::int64_t groups);
 
-  // Pooling of channels-last x. `indices` (int64, shape of y, channels-last) are h*W+w of the maxima; null for average,
-  // which counts padding as zeros (PyTorch's default).
+  // Pooling of channels-last x. `indices` (int64, shape of y, channels-last) are h*W+w of the maxima; null
+  // for average, which counts padding as zeros (PyTorch's default).
   void (*pool_forward)(PoolOp op, const View& y, const View* indices, const View& x, const Window&);
   void (*pool_backward)(PoolOp op, const View& dx, const View& dy, const View* indices, const Window&);
 
   // Batch normalization over channels-last x (N,C,H,W), optionally + residual and ReLU, in one pass.
   // mean, rstd, gamma, beta are (C). Training: statistics of this batch; biased variance.
   void (*batch_norm_statistics)(const View& mean, const View& variance, const View& x);
-  void (*batch_norm_apply)(const View& y, const View& x, const View& mean, const View& rstd, const View& gamma,
-                           const View& beta, const View* residual, bool relu);
+  void (*batch_norm_apply)(const View& y, const View& x, const View& mean, const View& rstd,
+                           const View& gamma, const View& beta, const View* residual, bool relu);
   /// dy is first masked by y > 0 if `y` is given (ReLU); the masked gradient goes to `dresidual` if given.
   void (*batch_norm_backward)(const View& dx, const View& dgamma, const View& dbeta, const View* dresidual,
-                              const View& dy, const View& x, const View* y, const View& mean, const View& rstd,
-                              const View& gamma);
+                              const View& dy, const View& x, const View* y, const View& mean,
+                              const View& rstd, const View& gamma);
 
   /// Row-wise, x (R,C) row-major.
   void (*log_softmax)(const View& y, const View& x);
   /// losses (R): cross entropy of each row of log-probabilities (R,C) with labels (R) int64 in 0..C-1.
-  void (*nll_forward)(const View& losses, const View& log_probabilities, const View& labels, double smoothing);
+  void (*nll_forward)(const View& losses, const View& log_probabilities, const View& labels,
+                      double smoothing);
   /// dx (R,C) of cross entropy with respect to the logits; dlosses (R).
   void (*cross_entropy_backward)(const View& dx, const View& dlosses, const View& log_probabilities,
                                  const View& labels, double smoothing);
@@ -95,7 +100,8 @@ struct KernelTable {
 
   // Optimizers, float32 or float64, all views dense and of one shape.
   void (*sgd)(const View& parameter, const View& gradient, const View* momentum, const SgdOptions&);
-  void (*adamw)(const View& parameter, const View& gradient, const View& first, const View& second, const AdamWOptions&);
+  void (*adamw)(const View& parameter, const View& gradient, const View& first, const View& second,
+                const AdamWOptions&);
   /// Sum of squares over fixed chunks, in float64. Dense.
   double (*sum_of_squares)(const View& in);
 };

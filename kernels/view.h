@@ -16,7 +16,10 @@ struct View {
   std::int64_t shape[kMaxDims] = {};
   std::int64_t strides[kMaxDims] = {};  ///< in elements; 0 where broadcast
 
-  template <class T> T* as() const { return static_cast<T*>(data); }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data);
+  }
 
   std::int64_t numel() const {
     std::int64_t n = 1;

@@ -9,7 +9,8 @@ namespace {
 const std::string kRule = std::string(74, '-') + "\n";
 
 bool opens_message(std::string_view line) {
-  constexpr std::array<std::string_view, 7> kWords = {"MPI", "mpirun", "ORTE", "orted", "PMIx", "PMIX", "Primary job"};
+  constexpr std::array<std::string_view, 7> kWords = {"MPI",  "mpirun", "ORTE",       "orted",
+                                                      "PMIx", "PMIX",   "Primary job"};
   for (std::string_view word : kWords) {
     if (line.find(word) != std::string_view::npos) return true;
   }
@@ -18,7 +19,8 @@ bool opens_message(std::string_view line) {
 
 /// A line that mpirun puts before or behind its framed messages: "[host:pid] ...".
 bool is_complaint(std::string_view line) {
-  constexpr std::array<std::string_view, 4> kWords = {"ORTE_ERROR_LOG", "PMIX ERROR", " sent help message help-",
+  constexpr std::array<std::string_view, 4> kWords = {"ORTE_ERROR_LOG", "PMIX ERROR",
+                                                      " sent help message help-",
                                                       "Set MCA parameter \"orte_base_help_aggregate\""};
   const size_t text = line.find("] ");
   if (!line.starts_with('[') || text == std::string_view::npos || line.find(':') > text) return false;
@@ -77,7 +79,9 @@ std::string first_telling_line(std::string_view output) {
   std::istringstream lines{std::string(output)};
   for (std::string line; std::getline(lines, line);) {
     if (line.starts_with("trireme: ")) line.erase(0, 9);
-    if (line.find_first_not_of("- \t\r") == std::string::npos || line.starts_with("Warning: Permanently added")) continue;
+    if (line.find_first_not_of("- \t\r") == std::string::npos ||
+        line.starts_with("Warning: Permanently added"))
+      continue;
     return line;
   }
   return "";

@@ -99,7 +99,8 @@ LineSocket::~LineSocket() { close(fd_); }
 bool LineSocket::send(const std::string& line) {
   // Lines are few and short: a socket buffer that is full means that nobody reads.
   const std::string whole = line + "\n";
-  return ::send(fd_, whole.data(), whole.size(), MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(whole.size());
+  return ::send(fd_, whole.data(), whole.size(), MSG_NOSIGNAL | MSG_DONTWAIT) ==
+         static_cast<ssize_t>(whole.size());
 }
 
 bool LineSocket::receive(std::vector<std::string>* lines) {
@@ -152,7 +153,8 @@ std::string ControlServer::contact() const {
   return text;
 }
 
-std::unique_ptr<LineSocket> connect_to_launcher(const std::string& contact, std::chrono::milliseconds deadline) {
+std::unique_ptr<LineSocket> connect_to_launcher(const std::string& contact,
+                                                std::chrono::milliseconds deadline) {
   const std::vector<std::string> parts = split(contact);
   const auto end = Clock::now() + deadline;
   while (parts.size() > 2 && Clock::now() < end) {

@@ -65,7 +65,8 @@ class ControlServer {
 inline constexpr const char* kControlVariable = "TRIREME_CONTROL";
 
 /// The guard's end: tries each address of `contact` until one answers. Error(kPeer) at the deadline.
-std::unique_ptr<LineSocket> connect_to_launcher(const std::string& contact, std::chrono::milliseconds deadline);
+std::unique_ptr<LineSocket> connect_to_launcher(const std::string& contact,
+                                                std::chrono::milliseconds deadline);
 
 /// The token inside a contact.
 std::string token_of(const std::string& contact);

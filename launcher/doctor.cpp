@@ -34,7 +34,10 @@ constexpr size_t kWidth = 80;
 const char* name_of(Mark mark) { return kMarks[static_cast<size_t>(mark)]; }
 
 json to_json(const char* name, const Finding& found) {
-  return {{"name", name}, {"mark", name_of(found.mark)}, {"value", found.value}, {"advice", found.advice},
+  return {{"name", name},
+          {"mark", name_of(found.mark)},
+          {"value", found.value},
+          {"advice", found.advice},
           {"figures", found.figures}};
 }
 
@@ -92,7 +95,8 @@ Finding run_check(const Check& check) {
     return failure(WIFSIGNALED(status) ? fmt::format("the check died of signal {}", WTERMSIG(status))
                                        : "the check gave no answer");
   }
-  return {static_cast<Mark>(parsed.at("mark").get<int>()), parsed.at("value"), parsed.at("advice"), parsed.at("figures")};
+  return {static_cast<Mark>(parsed.at("mark").get<int>()), parsed.at("value"), parsed.at("advice"),
+          parsed.at("figures")};
 }
 
 /// Cuts text into lines of at most `width` characters, at spaces where there are any.
@@ -113,7 +117,8 @@ void print_row(const char* name, const Finding& found, bool colour) {
   constexpr std::array<const char*, 4> kColours = {"\033[32m", "\033[2m", "\033[33m", "\033[31m"};
   constexpr size_t kIndent = 23;
   const auto mark = static_cast<size_t>(found.mark);
-  fmt::print("  {}{:<4}{}  {:<13}  ", colour ? kColours[mark] : "", kMarks[mark], colour ? "\033[0m" : "", name);
+  fmt::print("  {}{:<4}{}  {:<13}  ", colour ? kColours[mark] : "", kMarks[mark], colour ? "\033[0m" : "",
+             name);
   bool first = true;
   for (const std::string& line : wrap(found.value, kWidth - kIndent)) {
     fmt::print("{:{}}{}\n", "", first ? 0 : kIndent, line);
@@ -143,11 +148,14 @@ void print_summary(int fails, int warnings) {
 int doctor_main(int argc, char** argv) {
   const std::string_view option = argc > 1 ? argv[1] : "";
   if (option == "--help" || option == "-h") {
-    std::puts("usage: trireme doctor [--json]\n\nChecks whether this machine can train, and measures it: exit code 0 only if it can.");
+    std::puts(
+        "usage: trireme doctor [--json]\n\nChecks whether this machine can train, and measures it: exit code "
+        "0 only if it can.");
     return 0;
   }
   const bool machine = option == "--json";
-  if (argc > 2 || (argc == 2 && !machine)) fail(ExitCode::kUsage, "doctor: '{}' is not an option; --json is", argv[argc - 1]);
+  if (argc > 2 || (argc == 2 && !machine))
+    fail(ExitCode::kUsage, "doctor: '{}' is not an option; --json is", argv[argc - 1]);
   const bool colour = isatty(STDOUT_FILENO) != 0;
   json all = json::array();
   int count[4] = {0, 0, 0, 0};

@@ -23,8 +23,8 @@ struct Finding {
 
 struct Check {
   const char* name;
-  int deadline_s;      ///< a check runs in a process of its own and fails when it takes longer
-  Finding (*look)();   ///< may throw: the error's text becomes a failure
+  int deadline_s;     ///< a check runs in a process of its own and fails when it takes longer
+  Finding (*look)();  ///< may throw: the error's text becomes a failure
 };
 
 /// In the order in which they are shown.

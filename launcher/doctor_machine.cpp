@@ -30,7 +30,9 @@ using Clock = std::chrono::steady_clock;
 constexpr double kMiB = 1 << 20;
 constexpr double kGiB = 1 << 30;
 
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 /// A file's text without the last newline; empty when it cannot be read.
 std::string text_of(const std::string& path) {
@@ -81,7 +83,8 @@ Finding look_at_processor() {
   const int count = sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
   const double quota = quota_in_cores();
   const std::string model = field_of("/proc/cpuinfo", "model name");
-  found.value = fmt::format("{}, {} core{}", model.empty() ? "processor" : model, count, count == 1 ? "" : "s");
+  found.value =
+      fmt::format("{}, {} core{}", model.empty() ? "processor" : model, count, count == 1 ? "" : "s");
   found.figures = {{"cores", count}};
   if (quota > 0 && quota < count) {
     found.mark = Mark::kWarn;
@@ -111,7 +114,8 @@ double meminfo_bytes(const std::string& key) {
 Finding look_at_memory() {
   Finding found;
   double available = meminfo_bytes("MemAvailable");
-  found.value = fmt::format("{:.1f} GiB, {:.1f} GiB free", meminfo_bytes("MemTotal") / kGiB, available / kGiB);
+  found.value =
+      fmt::format("{:.1f} GiB, {:.1f} GiB free", meminfo_bytes("MemTotal") / kGiB, available / kGiB);
   std::istringstream limit(text_of("/sys/fs/cgroup/memory.max"));
   double most = 0;
   if (limit >> most && most < meminfo_bytes("MemTotal")) {
@@ -133,7 +137,10 @@ Finding look_at_huge_pages() {
   const size_t open = setting.find('['), close = setting.find(']');
   const std::string chosen = open < close ? setting.substr(open + 1, close - open - 1) : setting;
   if (chosen == "never") {
-    return {Mark::kWarn, "never", "large tensors get faster with: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled", {}};
+    return {Mark::kWarn,
+            "never",
+            "large tensors get faster with: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
+            {}};
   }
   return {Mark::kOk, chosen, "", {}};
 }
@@ -141,11 +148,16 @@ Finding look_at_huge_pages() {
 Finding look_at_shared_memory() {
   struct statvfs info {};
   if (statvfs("/dev/shm", &info) != 0 || access("/dev/shm", W_OK) != 0) {
-    return {Mark::kFail, fmt::format("/dev/shm cannot be used: {}", std::strerror(errno)),
-            "ranks of one host talk through it: mount a tmpfs there", {}};
+    return {Mark::kFail,
+            fmt::format("/dev/shm cannot be used: {}", std::strerror(errno)),
+            "ranks of one host talk through it: mount a tmpfs there",
+            {}};
   }
   const double free_bytes = static_cast<double>(info.f_bavail) * static_cast<double>(info.f_frsize);
-  Finding found{Mark::kOk, fmt::format("/dev/shm, {:.1f} GiB free", free_bytes / kGiB), "", {{"free_bytes", free_bytes}}};
+  Finding found{Mark::kOk,
+                fmt::format("/dev/shm, {:.1f} GiB free", free_bytes / kGiB),
+                "",
+                {{"free_bytes", free_bytes}}};
   if (free_bytes < kGiB / 4) {
     found.mark = free_bytes < 16 * kMiB ? Mark::kFail : Mark::kWarn;
     found.value = fmt::format("/dev/shm, {:.0f} MiB free", free_bytes / kMiB);
@@ -159,8 +171,11 @@ Finding look_at_gpu() {
   if (driver.empty()) return {Mark::kNone, "no NVIDIA driver: training runs on CPUs", "", {}};
   int count = 0;
   while (access(fmt::format("/dev/nvidia{}", count).c_str(), F_OK) == 0) ++count;
-  Finding found{Mark::kOk, fmt::format("{} GPU{}, {}", count, count == 1 ? "" : "s", driver.substr(0, driver.find('\n'))), "",
-                {{"gpus", count}}};
+  Finding found{
+      Mark::kOk,
+      fmt::format("{} GPU{}, {}", count, count == 1 ? "" : "s", driver.substr(0, driver.find('\n'))),
+      "",
+      {{"gpus", count}}};
   if (count == 0) {
     found.mark = Mark::kWarn;
     found.advice = "a driver but no device: in a container give --gpus all";
@@ -170,11 +185,13 @@ Finding look_at_gpu() {
 
 Finding look_at_network() {
   ifaddrs* list = nullptr;
-  if (getifaddrs(&list) != 0) return {Mark::kWarn, std::strerror(errno), "the interfaces cannot be listed", {}};
+  if (getifaddrs(&list) != 0)
+    return {Mark::kWarn, std::strerror(errno), "the interfaces cannot be listed", {}};
   std::set<std::string> names;
   for (const ifaddrs* entry = list; entry; entry = entry->ifa_next) {
     const bool up = (entry->ifa_flags & IFF_UP) && (entry->ifa_flags & IFF_RUNNING);
-    if (up && !(entry->ifa_flags & IFF_LOOPBACK) && entry->ifa_addr && entry->ifa_addr->sa_family != AF_PACKET) {
+    if (up && !(entry->ifa_flags & IFF_LOOPBACK) && entry->ifa_addr &&
+        entry->ifa_addr->sa_family != AF_PACKET) {
       names.insert(entry->ifa_name);
     }
   }
@@ -184,7 +201,8 @@ Finding look_at_network() {
   for (const std::string& name : names) {
     const long speed = std::strtol(text_of("/sys/class/net/" + name + "/speed").c_str(), nullptr, 10);
     const std::string rate = speed > 0 ? fmt::format(" {:g} Gbit/s", static_cast<double>(speed) / 1000) : "";
-    text += fmt::format("{}{}{} MTU {}", text.empty() ? "" : ", ", name, rate, text_of("/sys/class/net/" + name + "/mtu"));
+    text += fmt::format("{}{}{} MTU {}", text.empty() ? "" : ", ", name, rate,
+                        text_of("/sys/class/net/" + name + "/mtu"));
   }
   return {Mark::kOk, text, "", {{"interfaces", static_cast<double>(names.size())}}};
 }
@@ -207,7 +225,8 @@ Finding look_at_clock() {
   timex state{};
   const bool synchronised = adjtimex(&state) != TIME_ERROR && !(state.status & STA_UNSYNC);
   Finding found;
-  found.value = fmt::format("{}, {:.0f} ns a reading, {}", text_of("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+  found.value = fmt::format("{}, {:.0f} ns a reading, {}",
+                            text_of("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
                             cost_ns, synchronised ? "synchronised" : "not synchronised");
   found.figures = {{"reading_ns", cost_ns}, {"slip_ms", slip_ms}, {"synchronised", synchronised ? 1 : 0}};
   if (!synchronised) {
@@ -238,7 +257,8 @@ double write_rate(const std::string& folder) {
     if (write(fd, block.data(), block.size()) != static_cast<ssize_t>(block.size()) || fsync(fd) != 0) {
       const int error = errno;
       close(fd);
-      fail(ExitCode::kUsage, "cannot write {:.0f} MiB in {}: {}", (written + 4 * kMiB) / kMiB, folder, std::strerror(error));
+      fail(ExitCode::kUsage, "cannot write {:.0f} MiB in {}: {}", (written + 4 * kMiB) / kMiB, folder,
+           std::strerror(error));
     }
     written += static_cast<double>(block.size());
   }
@@ -252,7 +272,9 @@ Finding look_at_disk() {
   const std::string folder = current ? current : ".";
   free(current);
   const double rate = write_rate(folder);
-  Finding found{Mark::kOk, fmt::format("{:.0f} MiB/s written and synced in {}", rate / kMiB, folder), "",
+  Finding found{Mark::kOk,
+                fmt::format("{:.0f} MiB/s written and synced in {}", rate / kMiB, folder),
+                "",
                 {{"bytes_per_s", rate}}};
   if (rate < 50 * kMiB) {
     found.mark = Mark::kWarn;

@@ -23,12 +23,14 @@ std::string first_line(const std::string& text) { return text.substr(0, text.fin
 
 /// Starts two ranks of `trireme selftest-mpi WHAT` as a user would, and reads the JSON line of rank 0.
 nlohmann::json ask_two_ranks(const std::string& what) {
-  const Captured run = capture({own_path(), "launch", "-n", "2", "--patience", "10", "--", own_path(), "selftest-mpi", what},
-                               seconds(18));
+  const Captured run =
+      capture({own_path(), "launch", "-n", "2", "--patience", "10", "--", own_path(), "selftest-mpi", what},
+              seconds(18));
   if (run.timed_out) fail(ExitCode::kPeer, "two ranks had no answer after 18 s");
   if (!run.ok()) fail(ExitCode::kPeer, "two ranks failed: {}", first_line(run.output));
   const size_t begin = run.output.find('{');
-  const auto answer = nlohmann::json::parse(begin == std::string::npos ? "" : first_line(run.output.substr(begin)), nullptr, false);
+  const auto answer = nlohmann::json::parse(
+      begin == std::string::npos ? "" : first_line(run.output.substr(begin)), nullptr, false);
   if (answer.is_discarded()) fail(ExitCode::kPeer, "two ranks gave no figures: {}", first_line(run.output));
   return answer;
 }
@@ -53,7 +55,8 @@ Finding look_at_all_reduce() {
   const nlohmann::json answer = ask_two_ranks("allreduce");
   const double rate = answer.at("bytes_per_s"), small = answer.at("small_us");
   return {Mark::kOk,
-          fmt::format("2 ranks of this host: {:.2f} GB/s at 16 MiB, {:.0f} us at 4 KiB, exact", rate / 1e9, small),
+          fmt::format("2 ranks of this host: {:.2f} GB/s at 16 MiB, {:.0f} us at 4 KiB, exact", rate / 1e9,
+                      small),
           "",
           {{"bytes_per_s", rate}, {"small_us", small}}};
 }
@@ -66,12 +69,14 @@ Finding look_at_slurm() {
   }
   const Captured version = capture({"srun", "--version"}, seconds(4));
   const Captured types = capture({"srun", "--mpi=list"}, seconds(4));
-  if (!version.ok()) return {Mark::kWarn, "srun does not answer: " + first_line(version.output), "check slurm.conf", {}};
+  if (!version.ok())
+    return {Mark::kWarn, "srun does not answer: " + first_line(version.output), "check slurm.conf", {}};
   Finding found{Mark::kOk, first_line(version.output), "", {}};
   if (types.output.find("pmix") == std::string::npos) {
     found.mark = Mark::kWarn;
     found.value += ", no PMIx";
-    found.advice = "Open MPI under srun needs it: install Slurm's PMIx plugin, or use mpirun in the allocation";
+    found.advice =
+        "Open MPI under srun needs it: install Slurm's PMIx plugin, or use mpirun in the allocation";
   } else {
     found.value += ", PMIx";
   }

@@ -34,14 +34,19 @@ bool read_options(int argc, char** argv, LaunchOptions* options) {
       ->check(CLI::Range(1, kMostRanks));
   app.add_option("--hosts", options->hosts, "hosts to use, as a,b,c; reached by ssh")->delimiter(',');
   app.add_option("--backend", options->backend, "mpi: processes; local: threads of one process")
-      ->check(CLI::IsMember({"mpi", "local"}))->capture_default_str();
+      ->check(CLI::IsMember({"mpi", "local"}))
+      ->capture_default_str();
   app.add_option("--min", options->min_ranks, "never restart on fewer ranks")
-      ->check(CLI::Range(1, kMostRanks))->capture_default_str();
+      ->check(CLI::Range(1, kMostRanks))
+      ->capture_default_str();
   app.add_option("--restarts", options->restarts, "how often to restart after a lost rank")
-      ->check(CLI::Range(0, 1000000))->capture_default_str();
+      ->check(CLI::Range(0, 1000000))
+      ->capture_default_str();
   app.add_option("--patience", options->patience, "seconds for ranks to start, and to end after a signal")
-      ->check(CLI::Range(0.1, 86400.0))->capture_default_str();
-  const bool help = std::any_of(argv, argv + separator, [](std::string_view word) { return word == "--help" || word == "-h"; });
+      ->check(CLI::Range(0.1, 86400.0))
+      ->capture_default_str();
+  const bool help = std::any_of(argv, argv + separator,
+                                [](std::string_view word) { return word == "--help" || word == "-h"; });
   if (separator == argc && !help) fail(ExitCode::kUsage, "launch: '--' is missing: {}", kUsage);
   try {
     app.parse(separator, argv);
@@ -52,7 +57,8 @@ bool read_options(int argc, char** argv, LaunchOptions* options) {
     fail(ExitCode::kUsage, "launch: {}", error.what());
   }
   options->program.assign(argv + separator + 1, argv + argc);
-  if (options->program.empty()) fail(ExitCode::kUsage, "launch: the program is missing after '--': {}", kUsage);
+  if (options->program.empty())
+    fail(ExitCode::kUsage, "launch: the program is missing after '--': {}", kUsage);
   if (options->backend == "local" && !options->hosts.empty()) {
     fail(ExitCode::kUsage, "launch: --hosts needs --backend mpi: threads cannot be on several hosts");
   }
@@ -97,7 +103,9 @@ int take_charge() {
   return signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-bool same_host(const std::string& a, const std::string& b) { return a.substr(0, a.find('.')) == b.substr(0, b.find('.')); }
+bool same_host(const std::string& a, const std::string& b) {
+  return a.substr(0, a.find('.')) == b.substr(0, b.find('.'));
+}
 
 /// Takes hosts that went away off the list. False when none is left.
 bool drop_hosts(const std::vector<std::string>& lost, std::vector<std::string>* hosts) {
@@ -125,12 +133,13 @@ Verdict run_job(LaunchOptions options, const Surroundings& here, int signals) {
     const int left = options.backend == "local" ? ranks : ranks - verdict.dead;
     const std::string what = verdict.line.empty() ? "a rank lost a peer" : verdict.line;
     if (left < options.min_ranks || left < 1 || !drop_hosts(supervisor.lost_hosts(), &options.hosts)) {
-      verdict.line = fmt::format("{}; {} left, too few to restart (--min {})", what, ranks_text(left), options.min_ranks);
+      verdict.line = fmt::format("{}; {} left, too few to restart (--min {})", what, ranks_text(left),
+                                 options.min_ranks);
       return verdict;
     }
     ranks = left;
-    fmt::print(stderr, "trireme: {}; restarting on {} (restart {} of {})\n", what, ranks_text(ranks), restart + 1,
-               options.restarts);
+    fmt::print(stderr, "trireme: {}; restarting on {} (restart {} of {})\n", what, ranks_text(ranks),
+               restart + 1, options.restarts);
   }
 }
 

@@ -36,7 +36,8 @@ class RankGuard {
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     char host[256] = "?";
     gethostname(host, sizeof host - 1);
-    launcher_->send(fmt::format("hello {} {} {}", token_of(contact), detect_world(process_environment()).rank, host));
+    launcher_->send(
+        fmt::format("hello {} {} {}", token_of(contact), detect_world(process_environment()).rank, host));
   }
 
   /// Returns when the launcher has said bye or is gone; nothing that was started is left then.

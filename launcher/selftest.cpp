@@ -19,7 +19,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::seconds;
 
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 /// "Open MPI v4.1.4" of "Open MPI v4.1.4, package: ..."
 std::string library_version() {
@@ -55,7 +57,8 @@ double all_reduce(Communicator& comm, size_t count, int repeats) {
   once();
   const float expected = static_cast<float>(shards * (shards + 1)) / 2;
   for (size_t i = 0; i < count; ++i) {
-    if (sum[i] != expected) fail(ExitCode::kPeer, "element {} of an all-reduce is {}, not {}", i, sum[i], expected);
+    if (sum[i] != expected)
+      fail(ExitCode::kPeer, "element {} of an all-reduce is {}, not {}", i, sum[i], expected);
   }
   comm.barrier("the self-test's start").wait();
   const auto begin = Clock::now();

@@ -26,7 +26,8 @@ std::string slots(const std::vector<std::string>& hosts, int ranks) {
   const int count = static_cast<int>(hosts.size());
   for (int i = 0; i < count; ++i) {
     const int share = ranks / count + (i < ranks % count);
-    if (share > 0) text += fmt::format("{}{}:{}", text.empty() ? "" : ",", hosts[static_cast<size_t>(i)], share);
+    if (share > 0)
+      text += fmt::format("{}{}:{}", text.empty() ? "" : ",", hosts[static_cast<size_t>(i)], share);
   }
   return text;
 }
@@ -54,13 +55,21 @@ Environment mpi_environment(const Surroundings& here, bool crowded, bool other_h
   return env;
 }
 
-std::vector<std::string> mpirun_command(const LaunchOptions& options, const Surroundings& here, int ranks, bool crowded,
-                                        const Environment& env) {
+std::vector<std::string> mpirun_command(const LaunchOptions& options, const Surroundings& here, int ranks,
+                                        bool crowded, const Environment& env) {
   // Ranks compute with several threads, so binding one to a core would starve it. A guard that
   // leaves without MPI_Finalize is no event: the launcher knows why, mpirun need not care.
-  std::vector<std::string> command = {"mpirun", "-np", std::to_string(ranks), "--bind-to", "none",
-                                      "--mca", "orte_allowed_exit_without_sync", "1",
-                                      "--mca", "orte_base_help_aggregate", "0"};
+  std::vector<std::string> command = {"mpirun",
+                                      "-np",
+                                      std::to_string(ranks),
+                                      "--bind-to",
+                                      "none",
+                                      "--mca",
+                                      "orte_allowed_exit_without_sync",
+                                      "1",
+                                      "--mca",
+                                      "orte_base_help_aggregate",
+                                      "0"};
   if (crowded) command.push_back("--oversubscribe");
   if (options.hosts.empty()) return command;
   for (const char* word : {"--host", "", "--map-by", "slot"}) command.emplace_back(word);
@@ -68,7 +77,8 @@ std::vector<std::string> mpirun_command(const LaunchOptions& options, const Surr
   std::vector<std::string> exported = {kControlVariable};
   for (const auto& [name, value] : env) exported.push_back(name);
   for (const auto& [name, value] : here.variables) {
-    if (name.starts_with("TRIREME_") || name.starts_with("OMP_") || name.starts_with("NCCL_")) exported.push_back(name);
+    if (name.starts_with("TRIREME_") || name.starts_with("OMP_") || name.starts_with("NCCL_"))
+      exported.push_back(name);
   }
   for (const std::string& name : exported) {
     // mpirun passes its own OMPI_MCA_ variables on by itself and refuses to hear of them twice.
@@ -108,7 +118,8 @@ StartPlan plan_start(const LaunchOptions& options, const Surroundings& here, int
     const long per_node = number_or(value_of(here, "SLURM_CPUS_ON_NODE"), here.cores);
     const long nodes = std::max(1L, number_or(value_of(here, "SLURM_JOB_NUM_NODES"), 1));
     plan.env = mpi_environment(here, ranks > per_node * nodes, true);
-    plan.command = {"srun", "--mpi=pmix", "-n", std::to_string(ranks), "--kill-on-bad-exit=1", "--input=none"};
+    plan.command = {"srun",        "--mpi=pmix", "-n", std::to_string(ranks), "--kill-on-bad-exit=1",
+                    "--input=none"};
     if (ranks > per_node * nodes) plan.command.push_back("--overcommit");
   } else {
     plan.outside = !options.hosts.empty();

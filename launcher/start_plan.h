@@ -11,10 +11,10 @@ namespace trireme {
 
 /// What the user asked for.
 struct LaunchOptions {
-  int ranks = 0;                     ///< 0: as many as the Slurm allocation has tasks
-  std::vector<std::string> hosts;    ///< empty: this host, or the Slurm allocation
-  std::string backend = "mpi";       ///< "mpi" or "local"
-  int min_ranks = 1;                 ///< never restart on fewer
+  int ranks = 0;                   ///< 0: as many as the Slurm allocation has tasks
+  std::vector<std::string> hosts;  ///< empty: this host, or the Slurm allocation
+  std::string backend = "mpi";     ///< "mpi" or "local"
+  int min_ranks = 1;               ///< never restart on fewer
   int restarts = 0;
   double patience = 60;              ///< seconds: for all ranks to start, and to end after a signal
   std::vector<std::string> program;  ///< and its arguments
@@ -22,7 +22,7 @@ struct LaunchOptions {
 
 /// Where the launcher runs.
 struct Surroundings {
-  int cores = 1;          ///< that this process may use
+  int cores = 1;  ///< that this process may use
   bool has_srun = false;
   Environment variables;  ///< of the launcher
 };
@@ -41,7 +41,8 @@ bool can_use_slurm(const Surroundings& here);
 /// The number of ranks to start with. Error(kUsage) when none was given and no allocation tells.
 int ranks_to_start(const LaunchOptions& options, const Surroundings& here);
 
-/// The plan for `ranks` ranks of the job. `guard` is the command that guards one rank: program and arguments follow it.
+/// The plan for `ranks` ranks of the job. `guard` is the command that guards one rank: program and arguments
+/// follow it.
 StartPlan plan_start(const LaunchOptions& options, const Surroundings& here, int ranks,
                      const std::vector<std::string>& guard);
 

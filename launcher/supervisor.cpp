@@ -21,7 +21,7 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr seconds kGrace{2};       // between a failure, SIGTERM and SIGKILL
+constexpr seconds kGrace{2};        // between a failure, SIGTERM and SIGKILL
 constexpr seconds kGiveUpAfter{8};  // longer than TCP takes to notice a lost host
 
 void show(std::string_view text) {
@@ -51,11 +51,17 @@ std::string how_it_ended(const std::string& name, int status) {
 }
 
 Verdict peer_failure(std::string line) {
-  return {.exit_code = static_cast<int>(ExitCode::kPeer), .line = std::move(line), .restartable = true, .dead = 0};
+  return {.exit_code = static_cast<int>(ExitCode::kPeer),
+          .line = std::move(line),
+          .restartable = true,
+          .dead = 0};
 }
 
 Verdict cannot_start(std::string line) {
-  return {.exit_code = static_cast<int>(ExitCode::kUsage), .line = std::move(line), .restartable = false, .dead = 0};
+  return {.exit_code = static_cast<int>(ExitCode::kUsage),
+          .line = std::move(line),
+          .restartable = false,
+          .dead = 0};
 }
 
 }  // namespace
@@ -161,8 +167,8 @@ void Supervisor::take_starter_end() {
   if (errors_ >= 0) take_errors();
   if (!running_) {
     std::string why = first_telling_line(early_errors_);
-    own_verdict_ = cannot_start(fmt::format("cannot start the ranks: {}",
-                                            why.empty() ? how_it_ended(name, status) : why));
+    own_verdict_ = cannot_start(
+        fmt::format("cannot start the ranks: {}", why.empty() ? how_it_ended(name, status) : why));
     over_ = true;
     return;
   }
@@ -214,7 +220,8 @@ void Supervisor::take_line(Peer& peer, std::string_view line) {
 void Supervisor::greet(Peer& peer, std::string_view rest) {
   if (word(&rest) != server_.token()) return;
   const int rank = number(word(&rest));
-  const bool taken = std::any_of(peers_.begin(), peers_.end(), [&](const Peer& other) { return other.rank == rank; });
+  const bool taken =
+      std::any_of(peers_.begin(), peers_.end(), [&](const Peer& other) { return other.rank == rank; });
   if (rank < 0 || rank >= plan_.processes || taken) return;
   peer.rank = rank;
   peer.host = rest;
@@ -247,8 +254,9 @@ void Supervisor::expire() {
     case Late::kNothing:
       break;
     case Late::kStart:
-      own_verdict_ = peer_failure(fmt::format("only {} of {} ranks were there after {:g} s: give a longer --patience",
-                                              greeted_, plan_.processes, patience_.count() / 1e3));
+      own_verdict_ =
+          peer_failure(fmt::format("only {} of {} ranks were there after {:g} s: give a longer --patience",
+                                   greeted_, plan_.processes, patience_.count() / 1e3));
       over_ = true;
       break;
     case Late::kTerminate:
@@ -257,8 +265,9 @@ void Supervisor::expire() {
       break;
     case Late::kKill:
       if (stop_signal_ && !own_verdict_) {
-        own_verdict_ = peer_failure(fmt::format("{} of {} ranks had not ended {:g} s after {}: killed", left,
-                                                plan_.processes, patience_.count() / 1e3, signal_text(stop_signal_)));
+        own_verdict_ =
+            peer_failure(fmt::format("{} of {} ranks had not ended {:g} s after {}: killed", left,
+                                     plan_.processes, patience_.count() / 1e3, signal_text(stop_signal_)));
       }
       kill_all();
       break;

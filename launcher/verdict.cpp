@@ -14,7 +14,9 @@ constexpr int kStopped = static_cast<int>(ExitCode::kStopped);
 
 bool vanished(const RankEnd& end) { return !end.asked && end.how != RankEnd::How::kExited; }
 
-bool exited_with(const RankEnd& end, int code) { return end.how == RankEnd::How::kExited && end.value == code; }
+bool exited_with(const RankEnd& end, int code) {
+  return end.how == RankEnd::How::kExited && end.value == code;
+}
 
 /// An end that explains itself: not success, not a stop, not "my peer failed", and not our own doing.
 bool is_cause(const RankEnd& end) { return !end.asked && is_failure(end) && !exited_with(end, kPeer); }
@@ -28,9 +30,10 @@ Verdict judge_cause(const RankEnd& cause, std::span<const RankEnd> ends) {
   verdict.exit_code = kPeer;
   verdict.restartable = true;
   verdict.dead = static_cast<int>(std::count_if(ends.begin(), ends.end(), vanished));
-  verdict.line = cause.how == RankEnd::How::kLost
-                     ? fmt::format("rank {} was lost: its host {} or its guard went away", cause.rank, cause.host)
-                     : fmt::format("rank {} was killed by {}", cause.rank, signal_text(cause.value));
+  verdict.line =
+      cause.how == RankEnd::How::kLost
+          ? fmt::format("rank {} was lost: its host {} or its guard went away", cause.rank, cause.host)
+          : fmt::format("rank {} was killed by {}", cause.rank, signal_text(cause.value));
   return verdict;
 }
 
@@ -52,7 +55,10 @@ Verdict judge(std::span<const RankEnd> ends) {
   if (failure == ends.end()) failure = any(is_failure);
   if (failure != ends.end()) {
     const bool exited = failure->how == RankEnd::How::kExited;
-    return {.exit_code = exited ? failure->value : 128 + failure->value, .line = "", .restartable = false, .dead = 0};
+    return {.exit_code = exited ? failure->value : 128 + failure->value,
+            .line = "",
+            .restartable = false,
+            .dead = 0};
   }
   const auto stopped = any([](const RankEnd& end) { return exited_with(end, kStopped); });
   return {.exit_code = stopped != ends.end() ? kStopped : 0, .line = "", .restartable = false, .dead = 0};

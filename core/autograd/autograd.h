@@ -6,8 +6,8 @@
 #pragma once
 
 #include <functional>
-#include <optional>
 #include <initializer_list>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -17,8 +17,8 @@ namespace trireme {
 
 class Node;
 
-/// A tensor kept for backward, with the version it had. Reading it after an in-place change is an error that names
-/// the op that saved it and the op that changed it.
+/// A tensor kept for backward, with the version it had. Reading it after an in-place change is an error that
+/// names the op that saved it and the op that changed it.
 class Saved {
  public:
   Saved() = default;
@@ -115,7 +115,9 @@ bool grad_enabled();
 
 /// True if an op over these inputs has to be recorded.
 bool recording(std::span<const Tensor* const> inputs);
-inline bool recording(std::initializer_list<const Tensor*> inputs) { return recording(std::span(inputs.begin(), inputs.size())); }
+inline bool recording(std::initializer_list<const Tensor*> inputs) {
+  return recording(std::span(inputs.begin(), inputs.size()));
+}
 
 namespace detail {
 
@@ -124,7 +126,8 @@ class ClosureNode final : public Node {
  public:
   ClosureNode(const char* name, Fn fn) : Node(name), fn_(std::move(fn)) {}
   void apply(Backward& b) override {
-    TRIREME_CHECK(fn_, "backward: {} ran before and freed what it saved; ask for retain_graph the first time", op);
+    TRIREME_CHECK(fn_, "backward: {} ran before and freed what it saved; ask for retain_graph the first time",
+                  op);
     (*fn_)(b);
   }
   void release_saved() override { fn_.reset(); }
@@ -137,12 +140,13 @@ void attach(const Tensor& out, std::span<const Tensor* const> inputs, Ref<Node> 
 
 }  // namespace detail
 
-/// Makes `out` the recorded result of `op` over `inputs`, if recording(inputs). `op` must be a string literal.
-/// fn(Backward&) computes the inputs' gradients from ops, so that it can itself be differentiated.
+/// Makes `out` the recorded result of `op` over `inputs`, if recording(inputs). `op` must be a string
+/// literal. fn(Backward&) computes the inputs' gradients from ops, so that it can itself be differentiated.
 template <class Fn>
 Tensor record(const char* op, Tensor out, std::span<const Tensor* const> inputs, Fn&& fn) {
   if (recording(inputs))
-    detail::attach(out, inputs, Ref<Node>(new detail::ClosureNode<std::decay_t<Fn>>(op, std::forward<Fn>(fn))));
+    detail::attach(out, inputs,
+                   Ref<Node>(new detail::ClosureNode<std::decay_t<Fn>>(op, std::forward<Fn>(fn))));
   return out;
 }
 
@@ -151,8 +155,8 @@ Tensor record(const char* op, Tensor out, std::initializer_list<const Tensor*> i
   return record(op, std::move(out), std::span(inputs.begin(), inputs.size()), std::forward<Fn>(fn));
 }
 
-/// Guards an in-place op over `target` with other inputs: throws if it would lose a gradient (a leaf that wants one,
-/// or a view while recording). Call before the write; bump the version after it.
+/// Guards an in-place op over `target` with other inputs: throws if it would lose a gradient (a leaf that
+/// wants one, or a view while recording). Call before the write; bump the version after it.
 void check_in_place(const char* op, const Tensor& target, std::initializer_list<const Tensor*> others);
 
 struct BackwardOptions {
@@ -160,17 +164,19 @@ struct BackwardOptions {
   bool create_graph = false;  ///< record the backward pass itself; implies retain_graph
 };
 
-/// Adds gradients of `root` to the grad of every leaf it depends on. `gradient` has root's shape; undefined means 1 for
-/// a root of one element.
+/// Adds gradients of `root` to the grad of every leaf it depends on. `gradient` has root's shape; undefined
+/// means 1 for a root of one element.
 void backward(const Tensor& root, const Tensor& gradient = {}, BackwardOptions options = {});
 
-/// d(root)/d(input) for each input, undefined where root does not depend on it; leaves' grads stay as they are.
+/// d(root)/d(input) for each input, undefined where root does not depend on it; leaves' grads stay as they
+/// are.
 std::vector<Tensor> grad(const Tensor& root, const std::vector<Tensor>& inputs, const Tensor& gradient = {},
                          BackwardOptions options = {});
 
 /// Calls `hook` with each gradient of t as it is known; a defined result replaces it.
 void register_hook(const Tensor& t, std::function<Tensor(const Tensor&)> hook);
-/// Calls `hook` each time a backward pass has finished leaf t's grad. Once per pass, even if t is used several times.
+/// Calls `hook` each time a backward pass has finished leaf t's grad. Once per pass, even if t is used
+/// several times.
 void register_post_accumulate_hook(const Tensor& t, std::function<void(const Tensor&)> hook);
 
 }  // namespace trireme

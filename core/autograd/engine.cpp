@@ -9,8 +9,9 @@
 namespace trireme {
 
 Tensor sum_of_gradients(const Tensor& a, const Tensor& b) {
-  TRIREME_CHECK(a.shape() == b.shape() && a.dtype() == b.dtype(), "backward: gradients of {} {} and {} {} meet",
-                name_of(a.dtype()), a.shape().to_string(), name_of(b.dtype()), b.shape().to_string());
+  TRIREME_CHECK(a.shape() == b.shape() && a.dtype() == b.dtype(),
+                "backward: gradients of {} {} and {} {} meet", name_of(a.dtype()), a.shape().to_string(),
+                name_of(b.dtype()), b.shape().to_string());
   const Tensor out = Tensor::empty_like(a);
   kernels_of(a.device()).binary(BinaryOp::add, out.view(), a.view(), b.view());
   return record("sum_of_gradients", out, {&a, &b}, [](Backward& backward) {
@@ -107,7 +108,8 @@ class Engine {
     for (std::size_t i = 0; i < node.inputs.size(); ++i) {
       Node* input = node.inputs[i].node.get();
       if (!input) continue;
-      if (i < backward.gradients_.size() && backward.gradients_[i].defined()) deliver(*input, std::move(backward.gradients_[i]));
+      if (i < backward.gradients_.size() && backward.gradients_[i].defined())
+        deliver(*input, std::move(backward.gradients_[i]));
       if (--input->pending_ == 0) {
         ready_.push_back(input);
         std::push_heap(ready_.begin(), ready_.end(), runs_later);
@@ -116,7 +118,8 @@ class Engine {
   }
 
   static void deliver(Node& node, Tensor gradient) {
-    node.incoming_ = node.incoming_.defined() ? sum_of_gradients(node.incoming_, gradient) : std::move(gradient);
+    node.incoming_ =
+        node.incoming_.defined() ? sum_of_gradients(node.incoming_, gradient) : std::move(gradient);
   }
 
   /// The state that a node has in a pass that waits for this one.
@@ -126,7 +129,8 @@ class Engine {
     int pending;
     Tensor incoming;
   };
-  static thread_local std::vector<std::uint64_t> running_;  // passes under way on this thread, outermost first
+  static thread_local std::vector<std::uint64_t>
+      running_;  // passes under way on this thread, outermost first
 
   Ref<Node> root_;
   BackwardOptions options_;
@@ -144,7 +148,8 @@ namespace {
 Tensor seed_of(const Tensor& root, const Tensor& gradient) {
   TRIREME_CHECK(root.requires_grad(), "backward: the tensor depends on nothing that wants a gradient");
   if (!gradient.defined()) {
-    TRIREME_CHECK(root.numel() == 1, "backward: a root of shape {} needs a gradient; only one element may go without",
+    TRIREME_CHECK(root.numel() == 1,
+                  "backward: a root of shape {} needs a gradient; only one element may go without",
                   root.shape().to_string());
     return Tensor::full(root.shape(), 1, root.dtype(), root.device());
   }

@@ -20,10 +20,13 @@ namespace {
 
 int mode_flags(FileWriter::Mode mode) {
   switch (mode) {
-    case FileWriter::Mode::kNew: return O_EXCL;
+    case FileWriter::Mode::kNew:
+      return O_EXCL;
     case FileWriter::Mode::kTruncate:
-    case FileWriter::Mode::kDraft: return O_TRUNC;
-    case FileWriter::Mode::kAppend: return 0;
+    case FileWriter::Mode::kDraft:
+      return O_TRUNC;
+    case FileWriter::Mode::kAppend:
+      return 0;
   }
   return 0;
 }

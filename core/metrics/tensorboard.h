@@ -9,8 +9,8 @@
 #include <string>
 #include <string_view>
 
-#include "core/metrics/jsonl.h"
 #include "core/metrics/file_writer.h"
+#include "core/metrics/jsonl.h"
 
 namespace trireme {
 

@@ -34,8 +34,10 @@ void Linear::visit(Visitor& v) {
   v.parameter("bias", bias);
 }
 
-Conv2d::Conv2d(std::int64_t in, std::int64_t out, std::int64_t kernel, Conv2dOptions o, bool with_bias) : options(o) {
-  TRIREME_CHECK(o.groups > 0 && in % o.groups == 0, "Conv2d: {} input channels do not divide into {} groups", in, o.groups);
+Conv2d::Conv2d(std::int64_t in, std::int64_t out, std::int64_t kernel, Conv2dOptions o, bool with_bias)
+    : options(o) {
+  TRIREME_CHECK(o.groups > 0 && in % o.groups == 0, "Conv2d: {} input channels do not divide into {} groups",
+                in, o.groups);
   const std::int64_t fan_in = in / o.groups * kernel * kernel;
   weight = initial({out, in / o.groups, kernel, kernel}, fan_in);
   if (with_bias) bias = initial({out}, fan_in);
@@ -93,7 +95,8 @@ BasicBlock::BasicBlock(std::int64_t in, std::int64_t out, std::int64_t stride)
       conv2(out, out, 3, {.padding = 1}, false),
       bn1(out, true),
       bn2(out, true) {
-  if (stride != 1 || in != out) downsample = Sequential(Conv2d(in, out, 1, {.stride = stride}, false), BatchNorm2d(out));
+  if (stride != 1 || in != out)
+    downsample = Sequential(Conv2d(in, out, 1, {.stride = stride}, false), BatchNorm2d(out));
 }
 
 Tensor BasicBlock::forward(const Tensor& x) {

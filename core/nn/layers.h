@@ -19,7 +19,8 @@ class Linear : public Module {
 /// x (N,C,H,W) -> (N,O,H',W').
 class Conv2d : public Module {
  public:
-  Conv2d(std::int64_t in, std::int64_t out, std::int64_t kernel, Conv2dOptions options = {}, bool with_bias = true);
+  Conv2d(std::int64_t in, std::int64_t out, std::int64_t kernel, Conv2dOptions options = {},
+         bool with_bias = true);
   Tensor forward(const Tensor& x) override { return conv2d(x, weight, bias, options); }
   void visit(Visitor& v) override;
   Tensor weight;  ///< (O, C/groups, k, k)
@@ -27,11 +28,13 @@ class Conv2d : public Module {
   Conv2dOptions options;
 };
 
-/// Batch normalization of x (N,C,H,W), optionally + residual and ReLU in the same pass. In training each call uses the
-/// statistics of its own batch (one shard); running statistics take the mean over all shards of the step.
+/// Batch normalization of x (N,C,H,W), optionally + residual and ReLU in the same pass. In training each call
+/// uses the statistics of its own batch (one shard); running statistics take the mean over all shards of the
+/// step.
 class BatchNorm2d : public Module {
  public:
-  explicit BatchNorm2d(std::int64_t channels, bool with_relu = false, double eps = 1e-5, double momentum = 0.1);
+  explicit BatchNorm2d(std::int64_t channels, bool with_relu = false, double eps = 1e-5,
+                       double momentum = 0.1);
   using Module::operator();
   Tensor forward(const Tensor& x) override { return forward(x, {}); }
   Tensor forward(const Tensor& x, const Tensor& residual);
@@ -85,7 +88,8 @@ class GlobalAvgPool2d : public Module {
   Tensor forward(const Tensor& x) override { return global_avg_pool2d(x); }
 };
 
-/// Two 3x3 convolutions around a shortcut: K. He et al., "Deep residual learning for image recognition", 2016.
+/// Two 3x3 convolutions around a shortcut: K. He et al., "Deep residual learning for image recognition",
+/// 2016.
 class BasicBlock : public Module {
  public:
   BasicBlock(std::int64_t in, std::int64_t out, std::int64_t stride = 1);

@@ -46,7 +46,9 @@ class Children final : public Visitor {
 
 void set_paths(Module& module, const std::string& path) {
   module.set_path(path);
-  Children children([&](const std::string& name, Module& child) { set_paths(child, path.empty() ? name : path + "." + name); });
+  Children children([&](const std::string& name, Module& child) {
+    set_paths(child, path.empty() ? name : path + "." + name);
+  });
   module.visit(children);
 }
 

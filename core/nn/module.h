@@ -49,7 +49,8 @@ class Module {
   /// Shows every member to `visitor`, in a fixed order.
   virtual void visit(Visitor& visitor);
 
-  /// All parameters below this module, in visiting order. A tensor used twice is listed once, under its first name.
+  /// All parameters below this module, in visiting order. A tensor used twice is listed once, under its first
+  /// name.
   std::vector<NamedTensor> parameters();
   std::vector<NamedTensor> buffers();
   /// Switches this module and all below to training (dropout, batch statistics) or evaluation.
@@ -67,9 +68,10 @@ class Module {
 class Sequential : public Module {
  public:
   template <class... Modules>
-    requires((std::is_base_of_v<Module, std::decay_t<Modules>> && ...) &&
-             !(sizeof...(Modules) == 1 && (std::is_same_v<Sequential, std::decay_t<Modules>> && ...)))  // that is a copy
-  explicit Sequential(Modules&&... modules) {
+  requires((std::is_base_of_v<Module, std::decay_t<Modules>> && ...) &&
+           !(sizeof...(Modules) == 1 &&
+             (std::is_same_v<Sequential, std::decay_t<Modules>> && ...)))  // that is a copy
+      explicit Sequential(Modules&&... modules) {
     (modules_.push_back(std::make_shared<std::decay_t<Modules>>(std::forward<Modules>(modules))), ...);
   }
   void push_back(std::shared_ptr<Module> module) { modules_.push_back(std::move(module)); }
@@ -83,10 +85,12 @@ class Sequential : public Module {
   std::vector<std::shared_ptr<Module>> modules_;
 };
 
-/// Names all modules below `root`; random layers take their keys from their names. Data parallel wrappers call it.
+/// Names all modules below `root`; random layers take their keys from their names. Data parallel wrappers
+/// call it.
 void name_modules(Module& root);
 
-/// Starts the sequence of initial values on this thread: equal seeds and construction orders give equal models.
+/// Starts the sequence of initial values on this thread: equal seeds and construction orders give equal
+/// models.
 void manual_seed(std::uint64_t seed);
 /// The key of the next tensor to initialize.
 RandomKey next_initial_key();

@@ -23,8 +23,8 @@ Tensor floating_kernel(const char* name, UnaryOp op, const Tensor& x, double a =
 /// The scalar takes x's dtype, so an integer tensor takes whole numbers only.
 void check_scalar(const char* name, const Tensor& x, double value) {
   check_number(name, x);
-  TRIREME_CHECK(is_floating(x.dtype()) || value == std::trunc(value), "{}: {} is no {}; convert the tensor with to()", name,
-                value, name_of(x.dtype()));
+  TRIREME_CHECK(is_floating(x.dtype()) || value == std::trunc(value),
+                "{}: {} is no {}; convert the tensor with to()", name, value, name_of(x.dtype()));
 }
 
 Tensor scalar_kernel(const char* name, UnaryOp op, const Tensor& x, double value) {
@@ -125,28 +125,25 @@ Tensor add(const Tensor& x, double value) {
 
 Tensor mul(const Tensor& x, double value) {
   const Tensor out = scalar_kernel("mul", UnaryOp::mul_scalar, x, value);
-  return record("mul", out, {&x},
-                [value](Backward& g) { g.set(0, mul(g.grad, value)); });
+  return record("mul", out, {&x}, [value](Backward& g) { g.set(0, mul(g.grad, value)); });
 }
 
 Tensor maximum(const Tensor& a, const Tensor& b) {
   const Tensor out = binary_kernel("maximum", BinaryOp::maximum, a, b);
-  return record("maximum", out, {&a, &b},
-                [a = Saved(a), b = Saved(b)](Backward& g) {
-                  const Tensor x = g.get(a), y = g.get(b), ties = eq(x, y);
-                  if (g.needs(0)) g.set(0, sum_to(mul(g.grad, share(gt(x, y), ties, x.dtype())), x.shape()));
-                  if (g.needs(1)) g.set(1, sum_to(mul(g.grad, share(gt(y, x), ties, x.dtype())), y.shape()));
-                });
+  return record("maximum", out, {&a, &b}, [a = Saved(a), b = Saved(b)](Backward& g) {
+    const Tensor x = g.get(a), y = g.get(b), ties = eq(x, y);
+    if (g.needs(0)) g.set(0, sum_to(mul(g.grad, share(gt(x, y), ties, x.dtype())), x.shape()));
+    if (g.needs(1)) g.set(1, sum_to(mul(g.grad, share(gt(y, x), ties, x.dtype())), y.shape()));
+  });
 }
 
 Tensor minimum(const Tensor& a, const Tensor& b) {
   const Tensor out = binary_kernel("minimum", BinaryOp::minimum, a, b);
-  return record("minimum", out, {&a, &b},
-                [a = Saved(a), b = Saved(b)](Backward& g) {
-                  const Tensor x = g.get(a), y = g.get(b), ties = eq(x, y);
-                  if (g.needs(0)) g.set(0, sum_to(mul(g.grad, share(lt(x, y), ties, x.dtype())), x.shape()));
-                  if (g.needs(1)) g.set(1, sum_to(mul(g.grad, share(lt(y, x), ties, x.dtype())), y.shape()));
-                });
+  return record("minimum", out, {&a, &b}, [a = Saved(a), b = Saved(b)](Backward& g) {
+    const Tensor x = g.get(a), y = g.get(b), ties = eq(x, y);
+    if (g.needs(0)) g.set(0, sum_to(mul(g.grad, share(lt(x, y), ties, x.dtype())), x.shape()));
+    if (g.needs(1)) g.set(1, sum_to(mul(g.grad, share(lt(y, x), ties, x.dtype())), y.shape()));
+  });
 }
 
 Tensor neg(const Tensor& x) {
@@ -156,8 +153,7 @@ Tensor neg(const Tensor& x) {
 
 Tensor abs(const Tensor& x) {
   const Tensor out = unary_kernel("abs", UnaryOp::abs, x);
-  return record("abs", out, {&x},
-                [x = Saved(x)](Backward& g) { g.set(0, mul(g.grad, sign(g.get(x)))); });
+  return record("abs", out, {&x}, [x = Saved(x)](Backward& g) { g.set(0, mul(g.grad, sign(g.get(x)))); });
 }
 
 Tensor sign(const Tensor& x) { return unary_kernel("sign", UnaryOp::sign, x); }
@@ -169,13 +165,13 @@ Tensor exp(const Tensor& x) {
 
 Tensor log(const Tensor& x) {
   const Tensor out = floating_kernel("log", UnaryOp::log, x);
-  return record("log", out, {&x},
-                [x = Saved(x)](Backward& g) { g.set(0, div(g.grad, g.get(x))); });
+  return record("log", out, {&x}, [x = Saved(x)](Backward& g) { g.set(0, div(g.grad, g.get(x))); });
 }
 
 Tensor sqrt(const Tensor& x) {
   const Tensor y = floating_kernel("sqrt", UnaryOp::sqrt, x);
-  return record("sqrt", y, {&x}, [y = Saved::output(y)](Backward& g) { g.set(0, div(mul(g.grad, 0.5), g.get(y))); });
+  return record("sqrt", y, {&x},
+                [y = Saved::output(y)](Backward& g) { g.set(0, div(mul(g.grad, 0.5), g.get(y))); });
 }
 
 Tensor tanh(const Tensor& x) {
@@ -196,7 +192,8 @@ Tensor sigmoid(const Tensor& x) {
 
 Tensor relu(const Tensor& x) {
   const Tensor y = unary_kernel("relu", UnaryOp::relu, x);
-  return record("relu", y, {&x}, [y = Saved::output(y)](Backward& g) { g.set(0, relu_backward(g.grad, g.get(y))); });
+  return record("relu", y, {&x},
+                [y = Saved::output(y)](Backward& g) { g.set(0, relu_backward(g.grad, g.get(y))); });
 }
 
 Tensor pow(const Tensor& x, double exponent) {
@@ -220,8 +217,8 @@ void check_fits(const char* op, const Tensor& t, const Tensor& other) {
   check_same_kind(op, {&t, &other});
   check_number(op, t);
   TRIREME_CHECK(broadcast_shapes(t.shape(), other.shape(), op) == t.shape(),
-                "{}: shape {} does not broadcast to {}, the shape of what is changed", op, other.shape().to_string(),
-                t.shape().to_string());
+                "{}: shape {} does not broadcast to {}, the shape of what is changed", op,
+                other.shape().to_string(), t.shape().to_string());
 }
 
 const Tensor& binary_in_place(const char* name, BinaryOp op, const Tensor& t, const Tensor& other) {
@@ -255,10 +252,12 @@ const Tensor& mul_(const Tensor& t, const Tensor& other) {
   binary_in_place("mul_", BinaryOp::mul, t, other);
   const Tensor before = t;
   if (wanted)
-    record("mul_", t, {&before, &other}, [old = old.defined() ? Saved(old) : Saved(), other = Saved(other), shape = other.shape()](Backward& g) {
-      if (g.needs(0)) g.set(0, mul(g.grad, g.get(other)));
-      if (g.needs(1)) g.set(1, sum_to(mul(g.grad, g.get(old)), shape));
-    });
+    record("mul_", t, {&before, &other},
+           [old = old.defined() ? Saved(old) : Saved(), other = Saved(other),
+            shape = other.shape()](Backward& g) {
+             if (g.needs(0)) g.set(0, mul(g.grad, g.get(other)));
+             if (g.needs(1)) g.set(1, sum_to(mul(g.grad, g.get(old)), shape));
+           });
   return t;
 }
 

@@ -20,8 +20,8 @@ inline void check_same_kind(const char* op, std::initializer_list<const Tensor*>
     if (!first) first = t;
     TRIREME_CHECK(t->dtype() == first->dtype(), "{}: dtypes {} and {} differ; convert one with to()", op,
                   name_of(first->dtype()), name_of(t->dtype()));
-    TRIREME_CHECK(t->device() == first->device(), "{}: devices {} and {} differ", op, name_of(first->device()),
-                  name_of(t->device()));
+    TRIREME_CHECK(t->device() == first->device(), "{}: devices {} and {} differ", op,
+                  name_of(first->device()), name_of(t->device()));
   }
 }
 
@@ -38,7 +38,8 @@ inline void check_floating(const char* op, const Tensor& t) {
 
 inline void check_dims(const char* op, const char* what, const Tensor& t, int dims) {
   check_defined(op, t);
-  TRIREME_CHECK(t.dim() == dims, "{}: {} needs {} dimensions, got shape {}", op, what, dims, t.shape().to_string());
+  TRIREME_CHECK(t.dim() == dims, "{}: {} needs {} dimensions, got shape {}", op, what, dims,
+                t.shape().to_string());
 }
 
 inline const KernelTable& kernels(const Tensor& t) { return kernels_of(t.device()); }

@@ -18,11 +18,12 @@ Tensor channels_last_data(const Tensor& t) {
 Shape windowed(const char* op, const Tensor& x, const Window& k, std::int64_t channels) {
   check_dims(op, "x (N,C,H,W)", x, 4);
   TRIREME_CHECK(k.stride_h > 0 && k.padding_h >= 0 && k.kernel_h > 0 && k.kernel_w > 0,
-                "{}: kernel {} x {}, stride {}, padding {}: sizes must be positive, padding at least 0", op, k.kernel_h,
-                k.kernel_w, k.stride_h, k.padding_h);
-  const std::int64_t h = x.size(2) + 2 * k.padding_h - k.kernel_h, w = x.size(3) + 2 * k.padding_w - k.kernel_w;
-  TRIREME_CHECK(h >= 0 && w >= 0, "{}: kernel {} x {} is larger than the padded input {} x {}", op, k.kernel_h, k.kernel_w,
-                x.size(2) + 2 * k.padding_h, x.size(3) + 2 * k.padding_w);
+                "{}: kernel {} x {}, stride {}, padding {}: sizes must be positive, padding at least 0", op,
+                k.kernel_h, k.kernel_w, k.stride_h, k.padding_h);
+  const std::int64_t h = x.size(2) + 2 * k.padding_h - k.kernel_h,
+                     w = x.size(3) + 2 * k.padding_w - k.kernel_w;
+  TRIREME_CHECK(h >= 0 && w >= 0, "{}: kernel {} x {} is larger than the padded input {} x {}", op,
+                k.kernel_h, k.kernel_w, x.size(2) + 2 * k.padding_h, x.size(3) + 2 * k.padding_w);
   return {x.size(0), channels, h / k.stride_h + 1, w / k.stride_w + 1};
 }
 
@@ -30,7 +31,8 @@ Tensor pool2d(const char* name, PoolOp op, const Tensor& x, const PoolOptions& o
   check_floating(name, x);
   const std::int64_t stride = o.stride ? o.stride : o.kernel;
   const Window window{o.kernel, o.kernel, stride, stride, o.padding, o.padding};
-  TRIREME_CHECK(o.padding * 2 <= o.kernel, "{}: padding {} is more than half of the kernel {}", name, o.padding, o.kernel);
+  TRIREME_CHECK(o.padding * 2 <= o.kernel, "{}: padding {} is more than half of the kernel {}", name,
+                o.padding, o.kernel);
   const Shape shape = windowed(name, x, window, x.dim() == 4 ? x.size(1) : 0);
   const Tensor in = channels_last_data(x), y = Tensor::empty_channels_last(shape, x.dtype(), x.device());
   const bool is_max = op == PoolOp::kMax;
@@ -39,7 +41,8 @@ Tensor pool2d(const char* name, PoolOp op, const Tensor& x, const PoolOptions& o
   kernels(x).pool_forward(op, y.view(), is_max ? &at : nullptr, in.view(), window);
   return record(name, y, {&x}, [op, indices, window, shape = x.shape()](Backward& g) {
     g.once_only();
-    const Tensor dx = Tensor::empty_channels_last(shape, g.grad.dtype(), g.grad.device()), dy = channels_last_data(g.grad);
+    const Tensor dx = Tensor::empty_channels_last(shape, g.grad.dtype(), g.grad.device()),
+                 dy = channels_last_data(g.grad);
     const View where = indices.defined() ? indices.view() : View{};
     kernels(dx).pool_backward(op, dx.view(), dy.view(), indices.defined() ? &where : nullptr, window);
     g.set(0, dx);
@@ -55,40 +58,56 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOpt
   check_dims("conv2d", "w (O,C/groups,kh,kw)", w, 4);
   TRIREME_CHECK(o.groups > 0 && w.size(0) % o.groups == 0 && w.size(1) * o.groups == x.size(1),
                 "conv2d: x {} and w {} do not fit with groups {}; w needs C/groups = {} input channels",
-                x.shape().to_string(), w.shape().to_string(), o.groups, o.groups > 0 ? x.size(1) / o.groups : 0);
-  TRIREME_CHECK(w.size(1) > 0, "conv2d: x {} and w {} have no channels", x.shape().to_string(), w.shape().to_string());
+                x.shape().to_string(), w.shape().to_string(), o.groups,
+                o.groups > 0 ? x.size(1) / o.groups : 0);
+  TRIREME_CHECK(w.size(1) > 0, "conv2d: x {} and w {} have no channels", x.shape().to_string(),
+                w.shape().to_string());
   if (b.defined()) check_same_kind("conv2d", {&x, &b});
-  TRIREME_CHECK(!b.defined() || (b.dim() == 1 && b.size(0) == w.size(0)), "conv2d: b {} does not fit w {}; needs ({})",
-                b.defined() ? b.shape().to_string() : "", w.shape().to_string(), w.size(0));
+  TRIREME_CHECK(!b.defined() || (b.dim() == 1 && b.size(0) == w.size(0)),
+                "conv2d: b {} does not fit w {}; needs ({})", b.defined() ? b.shape().to_string() : "",
+                w.shape().to_string(), w.size(0));
   const Window window{w.size(2), w.size(3), o.stride, o.stride, o.padding, o.padding};
   const Shape shape = windowed("conv2d", x, window, w.size(0));
   const Tensor in = channels_last_data(x), weight = w.clone_contiguous();
   const Tensor y = Tensor::empty_channels_last(shape, x.dtype(), x.device());
   const Tensor dense_bias = b.defined() ? b.clone_contiguous() : Tensor();
   const View bias = b.defined() ? dense_bias.view() : View{};
-  if (y.numel() > 0) kernels(x).conv2d_forward(y.view(), in.view(), weight.view(), b.defined() ? &bias : nullptr, window, o.groups);
-  return record("conv2d", y, {&x, &w, &b}, [in = Saved(in), w = Saved(w), size = x.shape(), window, groups = o.groups](Backward& g) {
-    g.once_only();
-    const Tensor dy = channels_last_data(g.grad);
-    const bool empty = dy.numel() == 0;
-    if (g.needs(0)) {
-      const Tensor dx = Tensor::empty_channels_last(size, dy.dtype(), dy.device()), filter = g.get(w).clone_contiguous();
-      if (empty) kernels(dx).fill(dx.view(), 0);
-      else kernels(dx).conv2d_backward_input(dx.view(), dy.view(), filter.view(), window, groups);
-      g.set(0, dx);
-    }
-    if (g.needs(1)) {
-      const Tensor data = g.get(in), dw = Tensor::empty(g.get(w).shape(), dy.dtype(), dy.device());
-      if (empty) kernels(dw).fill(dw.view(), 0);
-      else kernels(dw).conv2d_backward_weight(dw.view(), data.view(), dy.view(), window, groups);
-      g.set(1, dw);
-    }
-    if (g.needs(2)) g.set(2, sum(g.grad, {0, 2, 3}));
-  });
+  if (y.numel() > 0)
+    kernels(x).conv2d_forward(y.view(), in.view(), weight.view(), b.defined() ? &bias : nullptr, window,
+                              o.groups);
+  return record("conv2d", y, {&x, &w, &b},
+                [in = Saved(in), w = Saved(w), size = x.shape(), window, groups = o.groups](Backward& g) {
+                  g.once_only();
+                  const Tensor dy = channels_last_data(g.grad);
+                  const bool empty = dy.numel() == 0;
+                  if (g.needs(0)) {
+                    const Tensor dx = Tensor::empty_channels_last(size, dy.dtype(), dy.device()),
+                                 filter = g.get(w).clone_contiguous();
+                    if (empty)
+                      kernels(dx).fill(dx.view(), 0);
+                    else
+                      kernels(dx).conv2d_backward_input(dx.view(), dy.view(), filter.view(), window, groups);
+                    g.set(0, dx);
+                  }
+                  if (g.needs(1)) {
+                    const Tensor data = g.get(in),
+                                 dw = Tensor::empty(g.get(w).shape(), dy.dtype(), dy.device());
+                    if (empty)
+                      kernels(dw).fill(dw.view(), 0);
+                    else
+                      kernels(dw).conv2d_backward_weight(dw.view(), data.view(), dy.view(), window, groups);
+                    g.set(1, dw);
+                  }
+                  if (g.needs(2)) g.set(2, sum(g.grad, {0, 2, 3}));
+                });
 }
 
-Tensor max_pool2d(const Tensor& x, const PoolOptions& options) { return pool2d("max_pool2d", PoolOp::kMax, x, options); }
-Tensor avg_pool2d(const Tensor& x, const PoolOptions& options) { return pool2d("avg_pool2d", PoolOp::kAverage, x, options); }
+Tensor max_pool2d(const Tensor& x, const PoolOptions& options) {
+  return pool2d("max_pool2d", PoolOp::kMax, x, options);
+}
+Tensor avg_pool2d(const Tensor& x, const PoolOptions& options) {
+  return pool2d("avg_pool2d", PoolOp::kAverage, x, options);
+}
 
 Tensor global_avg_pool2d(const Tensor& x) {
   check_floating("global_avg_pool2d", x);

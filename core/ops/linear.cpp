@@ -9,7 +9,8 @@ namespace {
 /// BLAS wants rows or columns dense; anything else is copied first.
 Tensor dense_matrix(const Tensor& t) {
   const int d = t.dim();
-  const std::int64_t rows = t.shape()[d - 2], columns = t.shape()[d - 1], sr = t.strides()[d - 2], sc = t.strides()[d - 1];
+  const std::int64_t rows = t.shape()[d - 2], columns = t.shape()[d - 1], sr = t.strides()[d - 2],
+                     sc = t.strides()[d - 1];
   const bool row_major = (sc == 1 || columns == 1) && (rows == 1 || sr >= columns);
   const bool column_major = (sr == 1 || rows == 1) && (columns == 1 || sc >= rows);
   return row_major || column_major ? t : t.clone_contiguous();
@@ -53,8 +54,9 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b) {
   check_same_kind("linear", {&x, &w});
   check_floating("linear", x);
   check_dims("linear", "w (out, in)", w, 2);
-  TRIREME_CHECK(x.dim() >= 1 && x.size(-1) == w.size(1), "linear: x {} does not fit w {}; x's last size must be {}",
-                x.shape().to_string(), w.shape().to_string(), w.size(1));
+  TRIREME_CHECK(x.dim() >= 1 && x.size(-1) == w.size(1),
+                "linear: x {} does not fit w {}; x's last size must be {}", x.shape().to_string(),
+                w.shape().to_string(), w.size(1));
   Shape shape = x.shape();
   shape[shape.size() - 1] = w.size(0);
   std::int64_t count = 1;

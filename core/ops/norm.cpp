@@ -19,16 +19,18 @@ Tensor reciprocal_std(const Tensor& variance, double eps) {
 }
 
 void check_channel_vector(const char* what, const Tensor& t, const Tensor& x) {
-  TRIREME_CHECK(t.defined() && t.dim() == 1 && t.size(0) == x.size(1) && t.dtype() == x.dtype() && t.is_contiguous(),
-                "batch_norm: {} must be {} ({}) for x {}, got {}", what, name_of(x.dtype()), x.size(1), x.shape().to_string(),
-                t.defined() ? t.shape().to_string() : "an undefined tensor");
+  TRIREME_CHECK(
+      t.defined() && t.dim() == 1 && t.size(0) == x.size(1) && t.dtype() == x.dtype() && t.is_contiguous(),
+      "batch_norm: {} must be {} ({}) for x {}, got {}", what, name_of(x.dtype()), x.size(1),
+      x.shape().to_string(), t.defined() ? t.shape().to_string() : "an undefined tensor");
 }
 
 /// Evaluation: statistics are constants, so this is an elementwise function.
 Tensor with_fixed(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& residual,
                   const BatchNormOptions& o) {
   const Shape wide{1, x.size(1), 1, 1};
-  const Tensor xhat = mul(sub(x, reshape(o.fixed->mean, wide)), reshape(reciprocal_std(o.fixed->variance, o.eps), wide));
+  const Tensor xhat =
+      mul(sub(x, reshape(o.fixed->mean, wide)), reshape(reciprocal_std(o.fixed->variance, o.eps), wide));
   Tensor y = add(mul(xhat, reshape(gamma, wide)), reshape(beta, wide));
   if (residual.defined()) y = add(y, residual);
   return o.relu ? relu(y) : y;
@@ -43,8 +45,8 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
   check_channel_vector("gamma", gamma, x);
   check_channel_vector("beta", beta, x);
   TRIREME_CHECK(!residual.defined() || (residual.shape() == x.shape() && residual.dtype() == x.dtype()),
-                "batch_norm: residual {} must have x's shape {}", residual.defined() ? residual.shape().to_string() : "",
-                x.shape().to_string());
+                "batch_norm: residual {} must have x's shape {}",
+                residual.defined() ? residual.shape().to_string() : "", x.shape().to_string());
   if (o.fixed) {
     check_channel_vector("mean", o.fixed->mean, x);
     check_channel_vector("variance", o.fixed->variance, x);
@@ -52,14 +54,18 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
   const bool recorded = recording({&x, &gamma, &beta, &residual});
   if (o.fixed && recorded) return with_fixed(x, gamma, beta, residual, o);
 
-  const auto dense = [](const Tensor& t) { return !t.defined() || t.is_channels_last() ? t : channels_last(t.detach()); };
-  const Tensor in = dense(x), skip = dense(residual), y = Tensor::empty_channels_last(x.shape(), x.dtype(), x.device());
+  const auto dense = [](const Tensor& t) {
+    return !t.defined() || t.is_channels_last() ? t : channels_last(t.detach());
+  };
+  const Tensor in = dense(x), skip = dense(residual),
+               y = Tensor::empty_channels_last(x.shape(), x.dtype(), x.device());
   Tensor mean, rstd;
   if (o.fixed) {
     mean = o.fixed->mean;
     rstd = reciprocal_std(o.fixed->variance, o.eps);
   } else {
-    TRIREME_CHECK(x.numel() > 0, "batch_norm: no elements in x {}; statistics need at least one sample", x.shape().to_string());
+    TRIREME_CHECK(x.numel() > 0, "batch_norm: no elements in x {}; statistics need at least one sample",
+                  x.shape().to_string());
     mean = Tensor::empty({x.size(1)}, x.dtype(), x.device());
     const Tensor variance = Tensor::empty_like(mean);
     kernels(x).batch_norm_statistics(mean.view(), variance.view(), in.view());
@@ -69,23 +75,25 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
   const View skip_view = skip.defined() ? skip.view() : View{};
   kernels(x).batch_norm_apply(y.view(), in.view(), mean.view(), rstd.view(), gamma.view(), beta.view(),
                               skip.defined() ? &skip_view : nullptr, o.relu);
-  return record("batch_norm", y, {&x, &gamma, &beta, &residual},
-                [in = Saved(in), gamma = Saved(gamma), y = o.relu ? Saved::output(y) : Saved(), mean = Saved(mean), rstd, relu = o.relu](Backward& g) {
-                  g.once_only();
-                  const Tensor data = g.get(in), scale = g.get(gamma), out = relu ? g.get(y) : Tensor();
-                  const Tensor dy = channels_last(g.grad), dx = Tensor::empty_like(data);
-                  const Tensor dgamma = Tensor::empty_like(scale), dbeta = Tensor::empty_like(scale);
-                  // Without ReLU the residual's gradient is dy itself.
-                  const Tensor dskip = g.needs(3) && relu ? Tensor::empty_like(data) : Tensor();
-                  const View out_view = relu ? out.view() : View{}, skip_grad = dskip.defined() ? dskip.view() : View{};
-                  kernels(dx).batch_norm_backward(dx.view(), dgamma.view(), dbeta.view(), dskip.defined() ? &skip_grad : nullptr,
-                                                  dy.view(), data.view(), relu ? &out_view : nullptr, g.get(mean).view(), rstd.view(),
-                                                  scale.view());
-                  g.set(0, dx);
-                  g.set(1, dgamma);
-                  g.set(2, dbeta);
-                  g.set(3, dskip.defined() ? dskip : dy);
-                });
+  return record(
+      "batch_norm", y, {&x, &gamma, &beta, &residual},
+      [in = Saved(in), gamma = Saved(gamma), y = o.relu ? Saved::output(y) : Saved(), mean = Saved(mean),
+       rstd, relu = o.relu](Backward& g) {
+        g.once_only();
+        const Tensor data = g.get(in), scale = g.get(gamma), out = relu ? g.get(y) : Tensor();
+        const Tensor dy = channels_last(g.grad), dx = Tensor::empty_like(data);
+        const Tensor dgamma = Tensor::empty_like(scale), dbeta = Tensor::empty_like(scale);
+        // Without ReLU the residual's gradient is dy itself.
+        const Tensor dskip = g.needs(3) && relu ? Tensor::empty_like(data) : Tensor();
+        const View out_view = relu ? out.view() : View{}, skip_grad = dskip.defined() ? dskip.view() : View{};
+        kernels(dx).batch_norm_backward(
+            dx.view(), dgamma.view(), dbeta.view(), dskip.defined() ? &skip_grad : nullptr, dy.view(),
+            data.view(), relu ? &out_view : nullptr, g.get(mean).view(), rstd.view(), scale.view());
+        g.set(0, dx);
+        g.set(1, dgamma);
+        g.set(2, dbeta);
+        g.set(3, dskip.defined() ? dskip : dy);
+      });
 }
 
 }  // namespace trireme

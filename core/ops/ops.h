@@ -13,7 +13,8 @@
 
 namespace trireme {
 
-// --- arithmetic.cpp: elementwise, inputs broadcast ---------------------------------------------------------------
+// --- arithmetic.cpp: elementwise, inputs broadcast
+// ---------------------------------------------------------------
 Tensor add(const Tensor& a, const Tensor& b);
 Tensor sub(const Tensor& a, const Tensor& b);
 Tensor mul(const Tensor& a, const Tensor& b);
@@ -60,7 +61,8 @@ const Tensor& copy_(const Tensor& t, const Tensor& other);
 /// t in another dtype; gradients flow between floating point dtypes.
 Tensor to(const Tensor& t, DType dtype);
 
-// --- reduce.cpp: over `dims` (negative count from the end), or over all of them if `dims` is empty ------------------
+// --- reduce.cpp: over `dims` (negative count from the end), or over all of them if `dims` is empty
+// ------------------
 Tensor sum(const Tensor& x, const std::vector<int>& dims = {}, bool keepdim = false);
 Tensor mean(const Tensor& x, const std::vector<int>& dims = {}, bool keepdim = false);
 Tensor amax(const Tensor& x, const std::vector<int>& dims = {}, bool keepdim = false);
@@ -69,29 +71,32 @@ Tensor argmax(const Tensor& x);
 /// Sums a broadcast result back to `shape`.
 Tensor sum_to(const Tensor& x, const Shape& shape);
 
-// --- shape.cpp: views where said -----------------------------------------------------------------------------
+// --- shape.cpp: views where said
+// -----------------------------------------------------------------------------
 /// View if the strides allow, else a copy. One size may be -1. Elements keep their row-major order.
 Tensor reshape(const Tensor& x, Shape shape);
 /// Merges dimensions first..last.
 Tensor flatten(const Tensor& x, int first = 0, int last = -1);
-Tensor permute(const Tensor& x, const std::vector<int>& order);        ///< view
-Tensor transpose(const Tensor& x, int a, int b);                       ///< view
-Tensor expand(const Tensor& x, const Shape& shape);                    ///< view with zero strides
+Tensor permute(const Tensor& x, const std::vector<int>& order);                   ///< view
+Tensor transpose(const Tensor& x, int a, int b);                                  ///< view
+Tensor expand(const Tensor& x, const Shape& shape);                               ///< view with zero strides
 Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count);  ///< view
-Tensor squeeze(const Tensor& x, int dim);                              ///< view
-Tensor unsqueeze(const Tensor& x, int dim);                            ///< view
+Tensor squeeze(const Tensor& x, int dim);                                         ///< view
+Tensor unsqueeze(const Tensor& x, int dim);                                       ///< view
 Tensor cat(const std::vector<Tensor>& parts, int dim = 0);
-Tensor contiguous(const Tensor& x);                                    ///< x itself if row-major
+Tensor contiguous(const Tensor& x);  ///< x itself if row-major
 /// (N,C,H,W) with channels next to each other in memory; x itself if it is so already.
 Tensor channels_last(const Tensor& x);
 
-// --- linear.cpp ----------------------------------------------------------------------------------------------
+// --- linear.cpp
+// ----------------------------------------------------------------------------------------------
 /// (M,K) @ (K,N), or (B,M,K) @ (B,K,N).
 Tensor matmul(const Tensor& a, const Tensor& b);
 /// x (..., in) @ w (out, in)^T + b (out); b may be undefined.
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b = {});
 
-// --- conv.cpp: x (N,C,H,W); results are channels-last in memory -------------------------------------------------------
+// --- conv.cpp: x (N,C,H,W); results are channels-last in memory
+// -------------------------------------------------------
 struct Conv2dOptions {
   std::int64_t stride = 1;
   std::int64_t padding = 0;
@@ -110,7 +115,8 @@ Tensor avg_pool2d(const Tensor& x, const PoolOptions& options = {});
 /// (N,C,H,W) -> (N,C): the mean of each channel.
 Tensor global_avg_pool2d(const Tensor& x);
 
-// --- norm.cpp --------------------------------------------------------------------------------------------------------
+// --- norm.cpp
+// --------------------------------------------------------------------------------------------------------
 /// What batch normalization measured, for running statistics: both (C), not recorded.
 struct BatchStatistics {
   Tensor mean;
@@ -128,21 +134,24 @@ struct BatchNormOptions {
 Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& residual,
                   const BatchNormOptions& options);
 
-// --- loss.cpp -------------------------------------------------------------------------------------------------
+// --- loss.cpp
+// -------------------------------------------------------------------------------------------------
 /// Over the last dimension.
 Tensor log_softmax(const Tensor& x);
 Tensor softmax(const Tensor& x);
-/// Mean over rows of logits (N,C) with labels (N) int64 in 0..C-1. Smoothing mixes in the uniform distribution
-/// (Szegedy et al., "Rethinking the Inception architecture", 2016).
+/// Mean over rows of logits (N,C) with labels (N) int64 in 0..C-1. Smoothing mixes in the uniform
+/// distribution (Szegedy et al., "Rethinking the Inception architecture", 2016).
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels, double label_smoothing = 0);
 /// Mean of squared differences.
 Tensor mse_loss(const Tensor& x, const Tensor& target);
 
 // --- random.cpp --------------------------------------------------------------------------------------------
-/// Zeroes elements with probability p and scales the rest by 1/(1-p). x's dimension 0 is the sample; element e of
-/// sample s depends on (key, first_sample + s, e) alone.
+/// Zeroes elements with probability p and scales the rest by 1/(1-p). x's dimension 0 is the sample; element
+/// e of sample s depends on (key, first_sample + s, e) alone.
 Tensor dropout(const Tensor& x, double p, RandomKey key, std::int64_t first_sample = 0);
-Tensor uniform(const Shape& shape, RandomKey key, double low = 0, double high = 1, DType dtype = DType::kFloat32);
-Tensor normal(const Shape& shape, RandomKey key, double mean = 0, double std = 1, DType dtype = DType::kFloat32);
+Tensor uniform(const Shape& shape, RandomKey key, double low = 0, double high = 1,
+               DType dtype = DType::kFloat32);
+Tensor normal(const Shape& shape, RandomKey key, double mean = 0, double std = 1,
+              DType dtype = DType::kFloat32);
 
 }  // namespace trireme

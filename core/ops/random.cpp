@@ -10,7 +10,8 @@ Tensor dropout(const Tensor& x, double p, RandomKey key, std::int64_t first_samp
   const Tensor in = x.clone_contiguous(), out = Tensor::empty(x.shape(), x.dtype(), x.device());
   kernels(x).dropout(out.view(), in.view(), p, key, first_sample);
   // The same numbers again, not a stored mask: it costs no memory.
-  return record("dropout", out, {&x}, [p, key, first_sample](Backward& g) { g.set(0, dropout(g.grad, p, key, first_sample)); });
+  return record("dropout", out, {&x},
+                [p, key, first_sample](Backward& g) { g.set(0, dropout(g.grad, p, key, first_sample)); });
 }
 
 Tensor uniform(const Shape& shape, RandomKey key, double low, double high, DType dtype) {

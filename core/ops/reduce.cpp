@@ -58,7 +58,8 @@ Tensor amax(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
   check_number("amax", x);
   const Shape kept = kept_shape("amax", x, dims);
   for (int d = 0; d < x.dim(); ++d)
-    TRIREME_CHECK(x.shape()[d] > 0 || kept[d] == 0, "amax: dimension {} of shape {} is empty and has no largest element", d,
+    TRIREME_CHECK(x.shape()[d] > 0 || kept[d] == 0,
+                  "amax: dimension {} of shape {} is empty and has no largest element", d,
                   x.shape().to_string());
   const Tensor y = reduce_kernel(ReduceOp::kMax, x, kept, keepdim ? kept : dropped_shape(x, dims));
   return record("amax", y, {&x}, [x = Saved(x), y = Saved::output(y), kept](Backward& g) {
@@ -70,7 +71,8 @@ Tensor amax(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
 }
 
 Tensor argmax(const Tensor& x) {
-  TRIREME_CHECK(x.defined() && x.dim() >= 1 && x.size(-1) > 0, "argmax: needs a last dimension with elements, got shape {}",
+  TRIREME_CHECK(x.defined() && x.dim() >= 1 && x.size(-1) > 0,
+                "argmax: needs a last dimension with elements, got shape {}",
                 x.defined() ? x.shape().to_string() : "of an undefined tensor");
   Shape shape = x.shape();
   const std::int64_t width = shape[shape.size() - 1];
@@ -85,8 +87,8 @@ Tensor argmax(const Tensor& x) {
 Tensor sum_to(const Tensor& x, const Shape& shape) {
   check_number("sum_to", x);
   if (x.shape() == shape) return x;
-  TRIREME_CHECK(broadcast_shapes(x.shape(), shape, "sum_to") == x.shape(), "sum_to: shape {} is no broadcast of shape {}",
-                x.shape().to_string(), shape.to_string());
+  TRIREME_CHECK(broadcast_shapes(x.shape(), shape, "sum_to") == x.shape(),
+                "sum_to: shape {} is no broadcast of shape {}", x.shape().to_string(), shape.to_string());
   const int shift = x.dim() - shape.size();
   std::vector<int> dims;
   for (int d = 0; d < x.dim(); ++d)

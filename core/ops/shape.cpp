@@ -20,7 +20,8 @@ bool view_strides(const Tensor& x, const Shape& shape, Shape& strides) {
   }
   strides = shape;
   int d = shape.size() - 1;
-  // Walk runs of dimensions of x that lie dense behind each other, and lay dimensions of `shape` into each run.
+  // Walk runs of dimensions of x that lie dense behind each other, and lay dimensions of `shape` into each
+  // run.
   for (int last = sizes.size() - 1; last >= 0;) {
     int first = last;
     std::int64_t run = sizes[last];
@@ -57,20 +58,21 @@ Tensor reshape(const Tensor& x, Shape shape) {
     }
   }
   if (unknown >= 0) {
-    TRIREME_CHECK(known > 0 && x.numel() % known == 0, "reshape: {} elements of shape {} do not fill shape {}", x.numel(),
-                  x.shape().to_string(), shape.to_string());
+    TRIREME_CHECK(known > 0 && x.numel() % known == 0,
+                  "reshape: {} elements of shape {} do not fill shape {}", x.numel(), x.shape().to_string(),
+                  shape.to_string());
     shape[unknown] = x.numel() / known;
   }
-  TRIREME_CHECK(shape.numel() == x.numel(), "reshape: shape {} has {} elements, shape {} has {}", x.shape().to_string(),
-                x.numel(), shape.to_string(), shape.numel());
+  TRIREME_CHECK(shape.numel() == x.numel(), "reshape: shape {} has {} elements, shape {} has {}",
+                x.shape().to_string(), x.numel(), shape.to_string(), shape.numel());
   if (shape == x.shape()) return x;
   Shape strides;
-  const Tensor out = view_strides(x, shape, strides) ? x.alias(shape, strides, x.offset())
-                                                     : [&] {
-                                                         const Tensor dense = x.clone_contiguous();
-                                                         return dense.alias(shape, contiguous_strides(shape), 0);
-                                                       }();
-  return record("reshape", out, {&x}, [before = x.shape()](Backward& g) { g.set(0, reshape(g.grad, before)); });
+  const Tensor out = view_strides(x, shape, strides) ? x.alias(shape, strides, x.offset()) : [&] {
+    const Tensor dense = x.clone_contiguous();
+    return dense.alias(shape, contiguous_strides(shape), 0);
+  }();
+  return record("reshape", out, {&x},
+                [before = x.shape()](Backward& g) { g.set(0, reshape(g.grad, before)); });
 }
 
 Tensor flatten(const Tensor& x, int first, int last) {
@@ -116,8 +118,8 @@ Tensor transpose(const Tensor& x, int a, int b) {
 Tensor expand(const Tensor& x, const Shape& shape) {
   check_defined("expand", x);
   if (x.shape() == shape) return x;
-  TRIREME_CHECK(broadcast_shapes(x.shape(), shape, "expand") == shape, "expand: shape {} does not expand to {}",
-                x.shape().to_string(), shape.to_string());
+  TRIREME_CHECK(broadcast_shapes(x.shape(), shape, "expand") == shape,
+                "expand: shape {} does not expand to {}", x.shape().to_string(), shape.to_string());
   Shape strides = shape;
   const int shift = shape.size() - x.dim();
   for (int d = 0; d < shape.size(); ++d)
@@ -143,12 +145,14 @@ Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count) 
   check_defined("narrow", x);
   TRIREME_CHECK(x.dim() > 0, "narrow: needs at least one dimension, got shape {}", x.shape().to_string());
   dim = wrap_dim(dim, x.dim(), "narrow");
-  TRIREME_CHECK(first >= 0 && count >= 0 && first + count <= x.size(dim), "narrow: {} elements from {} of dimension {} of shape {}",
-                count, first, dim, x.shape().to_string());
+  TRIREME_CHECK(first >= 0 && count >= 0 && first + count <= x.size(dim),
+                "narrow: {} elements from {} of dimension {} of shape {}", count, first, dim,
+                x.shape().to_string());
   Shape shape = x.shape();
   shape[dim] = count;
-  return record("narrow", x.alias(shape, x.strides(), x.offset() + first * x.strides()[dim]), {&x},
-                [before = x.shape(), dim, first](Backward& g) { g.set(0, embed_at(g.grad, before, dim, first)); });
+  return record(
+      "narrow", x.alias(shape, x.strides(), x.offset() + first * x.strides()[dim]), {&x},
+      [before = x.shape(), dim, first](Backward& g) { g.set(0, embed_at(g.grad, before, dim, first)); });
 }
 
 Tensor squeeze(const Tensor& x, int dim) {

@@ -41,8 +41,10 @@ std::vector<NamedTensor> Optimizer::state() const {
 const std::vector<Tensor>& Optimizer::add_state(const std::string& kind) {
   states_.push_back(std::make_unique<StateKind>(StateKind{kind, {}}));
   for (const NamedTensor& item : parameters_.items) {
-    TRIREME_CHECK(item.tensor.is_contiguous(), "optimizer: parameter {} must be row-major in memory", item.name);
-    states_.back()->tensors.push_back(Tensor::zeros(item.tensor.shape(), item.tensor.dtype(), item.tensor.device()));
+    TRIREME_CHECK(item.tensor.is_contiguous(), "optimizer: parameter {} must be row-major in memory",
+                  item.name);
+    states_.back()->tensors.push_back(
+        Tensor::zeros(item.tensor.shape(), item.tensor.dtype(), item.tensor.device()));
   }
   return states_.back()->tensors;
 }
@@ -53,10 +55,12 @@ SGD::SGD(ParameterList parameters, SgdOptions options) : Optimizer(std::move(par
 
 void SGD::update(std::size_t index, const Tensor& parameter, const Tensor& gradient) {
   const View velocity = momentum_ ? (*momentum_)[index].view() : View{};
-  kernels_of(parameter.device()).sgd(parameter.view(), gradient.view(), momentum_ ? &velocity : nullptr, options_);
+  kernels_of(parameter.device())
+      .sgd(parameter.view(), gradient.view(), momentum_ ? &velocity : nullptr, options_);
 }
 
-AdamW::AdamW(ParameterList parameters, AdamWOptions options) : Optimizer(std::move(parameters)), options_(options) {
+AdamW::AdamW(ParameterList parameters, AdamWOptions options)
+    : Optimizer(std::move(parameters)), options_(options) {
   first_ = &add_state("exp_avg");
   second_ = &add_state("exp_avg_sq");
   steps_ = Tensor::zeros({static_cast<std::int64_t>(this->parameters().items.size())}, DType::kInt64);
@@ -66,7 +70,8 @@ AdamW::AdamW(ParameterList parameters, AdamWOptions options) : Optimizer(std::mo
 void AdamW::update(std::size_t index, const Tensor& parameter, const Tensor& gradient) {
   AdamWOptions options = options_;
   options.step = ++steps_.data<std::int64_t>()[index];
-  kernels_of(parameter.device()).adamw(parameter.view(), gradient.view(), (*first_)[index].view(), (*second_)[index].view(), options);
+  kernels_of(parameter.device())
+      .adamw(parameter.view(), gradient.view(), (*first_)[index].view(), (*second_)[index].view(), options);
 }
 
 double clip_grad_norm(const ParameterList& parameters, double max_norm) {
@@ -79,22 +84,26 @@ double clip_grad_norm(const ParameterList& parameters, double max_norm) {
   if (max_norm <= 0 || !std::isfinite(norm) || norm <= max_norm) return norm;
   for (const NamedTensor& item : parameters.items)
     if (const Tensor gradient = item.tensor.grad(); gradient.defined())
-      kernels_of(gradient.device()).unary(UnaryOp::mul_scalar, gradient.view(), gradient.view(), max_norm / (norm + 1e-6));
+      kernels_of(gradient.device())
+          .unary(UnaryOp::mul_scalar, gradient.view(), gradient.view(), max_norm / (norm + 1e-6));
   return norm;
 }
 
 double learning_rate(const Schedule& s, std::int64_t step) {
-  const double at = static_cast<double>(step), total = static_cast<double>(std::max<std::int64_t>(1, s.total));
+  const double at = static_cast<double>(step),
+               total = static_cast<double>(std::max<std::int64_t>(1, s.total));
   const auto cosine = [](double from, double to, double part) {
     return to + (from - to) * 0.5 * (1 + std::cos(std::numbers::pi * std::clamp(part, 0.0, 1.0)));
   };
   if (s.kind == Schedule::Kind::kOneCycle) {
     const double rise = std::max(1.0, 0.3 * total - 1), low = s.peak / 25;
-    return at < rise ? cosine(low, s.peak, at / rise) : cosine(s.peak, low / 1e4, (at - rise) / std::max(1.0, total - rise - 1));
+    return at < rise ? cosine(low, s.peak, at / rise)
+                     : cosine(s.peak, low / 1e4, (at - rise) / std::max(1.0, total - rise - 1));
   }
   const double warmup = static_cast<double>(s.warmup);
   if (at < warmup) return s.peak * (at + 1) / warmup;
-  if (s.kind == Schedule::Kind::kCosine) return cosine(s.peak, 0, (at - warmup) / std::max(1.0, total - warmup));
+  if (s.kind == Schedule::Kind::kCosine)
+    return cosine(s.peak, 0, (at - warmup) / std::max(1.0, total - warmup));
   if (s.kind == Schedule::Kind::kStep) return s.peak * (at < total / 2 ? 1 : at < 0.75 * total ? 0.1 : 0.01);
   return s.peak;
 }

@@ -83,8 +83,8 @@ class SGD : public Optimizer {
   const std::vector<Tensor>* momentum_ = nullptr;
 };
 
-/// Adam with decoupled weight decay: I. Loshchilov, F. Hutter, 2019. options.step is ignored: steps are counted per
-/// parameter.
+/// Adam with decoupled weight decay: I. Loshchilov, F. Hutter, 2019. options.step is ignored: steps are
+/// counted per parameter.
 class AdamW : public Optimizer {
  public:
   AdamW(ParameterList parameters, AdamWOptions options);
@@ -101,22 +101,22 @@ class AdamW : public Optimizer {
   Tensor steps_;  ///< int64, one per parameter
 };
 
-/// Waits for the gradients, then scales them all by max_norm / norm if their joint 2-norm is larger. Sums of squares are
-/// taken over fixed chunks in parameter order. Returns the norm before; NaN or infinite norms scale nothing.
-/// max_norm 0 only measures.
+/// Waits for the gradients, then scales them all by max_norm / norm if their joint 2-norm is larger. Sums of
+/// squares are taken over fixed chunks in parameter order. Returns the norm before; NaN or infinite norms
+/// scale nothing. max_norm 0 only measures.
 double clip_grad_norm(const ParameterList& parameters, double max_norm);
 
 struct Schedule {
   enum class Kind { kConstant, kCosine, kOneCycle, kStep };
   Kind kind = Kind::kConstant;
-  double peak = 0.1;             ///< the highest learning rate
-  std::int64_t warmup = 0;       ///< steps of linear rise from 0 (all kinds but one-cycle)
-  std::int64_t total = 0;        ///< steps of the whole run
+  double peak = 0.1;        ///< the highest learning rate
+  std::int64_t warmup = 0;  ///< steps of linear rise from 0 (all kinds but one-cycle)
+  std::int64_t total = 0;   ///< steps of the whole run
 };
 
-/// The learning rate of step 0, 1, ...: a pure function, so that resume needs no state. Cosine falls to 0 (Loshchilov,
-/// Hutter, SGDR, 2017); one-cycle rises over 30 % of the run from peak/25, then falls to peak/25e4 (Smith, Topin, 2018);
-/// step divides by 10 at one half and three quarters of the run.
+/// The learning rate of step 0, 1, ...: a pure function, so that resume needs no state. Cosine falls to 0
+/// (Loshchilov, Hutter, SGDR, 2017); one-cycle rises over 30 % of the run from peak/25, then falls to
+/// peak/25e4 (Smith, Topin, 2018); step divides by 10 at one half and three quarters of the run.
 double learning_rate(const Schedule& schedule, std::int64_t step);
 
 }  // namespace optim

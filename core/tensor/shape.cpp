@@ -5,7 +5,8 @@
 namespace trireme {
 
 Shape::Shape(std::span<const std::int64_t> sizes) : dims_(static_cast<std::int32_t>(sizes.size())) {
-  TRIREME_CHECK(sizes.size() <= kMaxDims, "shape: {} dimensions, at most {} are supported", sizes.size(), kMaxDims);
+  TRIREME_CHECK(sizes.size() <= kMaxDims, "shape: {} dimensions, at most {} are supported", sizes.size(),
+                kMaxDims);
   std::copy(sizes.begin(), sizes.end(), values_);
 }
 
@@ -68,7 +69,8 @@ Shape broadcast_shapes(const Shape& a, const Shape& b, const char* op) {
     const int ia = d - (dims - a.size()), ib = d - (dims - b.size());
     const std::int64_t sa = ia < 0 ? 1 : a[ia], sb = ib < 0 ? 1 : b[ib];
     TRIREME_CHECK(sa == sb || sa == 1 || sb == 1,
-                  "{}: shapes {} and {} do not broadcast: sizes {} and {} meet in dimension {}; sizes must be equal or 1",
+                  "{}: shapes {} and {} do not broadcast: sizes {} and {} meet in dimension {}; sizes must "
+                  "be equal or 1",
                   op, a.to_string(), b.to_string(), sa, sb, d);
     out[d] = sa == 1 ? sb : sa;
   }
@@ -77,8 +79,9 @@ Shape broadcast_shapes(const Shape& a, const Shape& b, const char* op) {
 
 int wrap_dim(int dim, int dims, const char* op) {
   const int reach = std::max(dims, 1);
-  TRIREME_CHECK(dim >= -reach && dim < reach, "{}: dimension {} is out of range for {} dimensions, allowed {} to {}", op,
-                dim, dims, -reach, reach - 1);
+  TRIREME_CHECK(dim >= -reach && dim < reach,
+                "{}: dimension {} is out of range for {} dimensions, allowed {} to {}", op, dim, dims, -reach,
+                reach - 1);
   return dim < 0 ? dim + reach : dim;
 }
 

@@ -44,7 +44,8 @@ Tensor Tensor::empty_channels_last(const Shape& shape, DType dtype, Device devic
 
 Tensor Tensor::empty_like(const Tensor& like) {
   const bool dense = like.is_dense();
-  return make(like.shape(), dense ? like.strides() : contiguous_strides(like.shape()), like.dtype(), like.device());
+  return make(like.shape(), dense ? like.strides() : contiguous_strides(like.shape()), like.dtype(),
+              like.device());
 }
 
 Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
@@ -136,7 +137,8 @@ void copy_into(const Tensor& out, const Tensor& in) {
   wide.dims = out.dim();
   for (int d = 0; d < out.dim(); ++d) {
     wide.shape[d] = out.shape()[d];
-    wide.strides[d] = d < shift || (from.shape[d - shift] == 1 && out.shape()[d] != 1) ? 0 : from.strides[d - shift];
+    wide.strides[d] =
+        d < shift || (from.shape[d - shift] == 1 && out.shape()[d] != 1) ? 0 : from.strides[d - shift];
   }
   kernels_of(out.device()).copy(out.view(), wide);
 }

@@ -33,9 +33,9 @@ struct TensorImpl : RefCounted {
   Ref<Storage> storage;
   std::int64_t offset = 0;  ///< in elements
   Shape shape;
-  Shape strides;            ///< in elements
+  Shape strides;  ///< in elements
   DType dtype = DType::kFloat32;
-  bool is_view = false;     ///< made by alias(): shares its storage with another tensor
+  bool is_view = false;              ///< made by alias(): shares its storage with another tensor
   AutogradMeta* autograd = nullptr;  ///< owned; null for a tensor that autograd does not know
 };
 
@@ -83,24 +83,29 @@ class Tensor {
   }
 
   /// Pointer to the first element; T must be the dtype's type.
-  template <class T> T* data() const {
-    TRIREME_CHECK(dtype_of<T> == dtype(), "data: tensor is {}, asked for {}", name_of(dtype()), name_of(dtype_of<T>));
+  template <class T>
+  T* data() const {
+    TRIREME_CHECK(dtype_of<T> == dtype(), "data: tensor is {}, asked for {}", name_of(dtype()),
+                  name_of(dtype_of<T>));
     return static_cast<T*>(raw());
   }
   void* raw() const {
-    return static_cast<char*>(impl_->storage->data) + impl_->offset * static_cast<std::int64_t>(size_of(dtype()));
+    return static_cast<char*>(impl_->storage->data) +
+           impl_->offset * static_cast<std::int64_t>(size_of(dtype()));
   }
   View view() const;
   /// The only element, converted. Throws unless numel() is 1.
   double item() const;
   /// All elements in row-major order, converted.
-  template <class T> std::vector<T> to_vector() const;
+  template <class T>
+  std::vector<T> to_vector() const;
 
   bool is_contiguous() const;
   bool is_channels_last() const;
   /// True if elements fill their memory without holes or overlap, in whatever order of dimensions.
   bool is_dense() const;
-  /// Same elements in new row-major memory, or this tensor if it is row-major already. Not recorded by autograd.
+  /// Same elements in new row-major memory, or this tensor if it is row-major already. Not recorded by
+  /// autograd.
   Tensor clone_contiguous() const;
   /// Same elements in new memory of the same order. Not recorded by autograd.
   Tensor clone() const;
@@ -132,8 +137,8 @@ class Tensor {
 
 template <class T>
 Tensor Tensor::from(const std::vector<T>& values, const Shape& shape) {
-  TRIREME_CHECK(static_cast<std::int64_t>(values.size()) == shape.numel(), "from: {} values for shape {}", values.size(),
-                shape.to_string());
+  TRIREME_CHECK(static_cast<std::int64_t>(values.size()) == shape.numel(), "from: {} values for shape {}",
+                values.size(), shape.to_string());
   Tensor out = empty(shape, dtype_of<T>);
   T* data = out.data<T>();
   for (std::size_t i = 0; i < values.size(); ++i) data[i] = values[i];

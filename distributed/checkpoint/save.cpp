@@ -7,12 +7,12 @@
 
 #include "core/base/crc32c.h"
 #include "core/base/sha256.h"
-#include "distributed/comm/agree.h"
 #include "distributed/checkpoint/garbage.h"
 #include "distributed/checkpoint/random_name.h"
 #include "distributed/checkpoint/reader.h"
 #include "distributed/checkpoint/safetensors.h"
 #include "distributed/checkpoint/store.h"
+#include "distributed/comm/agree.h"
 
 namespace trireme {
 
@@ -393,7 +393,8 @@ void CheckpointStore::save(Communicator& comm, const JobState& job, const std::v
                            int keep) {
   TRIREME_CHECK(keep >= 2, "keep = {}: at least two checkpoints have to stay", keep);
   const auto text = [&](const Error& error) {
-    return fmt::format("checkpoint of step {} was not saved (earlier ones are as they were): {}", job.step, error.what());
+    return fmt::format("checkpoint of step {} was not saved (earlier ones are as they were): {}", job.step,
+                       error.what());
   };
   try {
     Attempt(*files_, directory_, comm, job, tensors).run();

@@ -31,8 +31,8 @@ class CheckpointStore {
   /// Committed checkpoints, oldest first. Uncommitted or foreign entries are not listed.
   std::vector<Checkpoint> list() const;
 
-  /// Moves the committed checkpoints of `step` and later into a new folder of the directory, `earlier-N`, where list()
-  /// does not see them. Returns it, or "" if there are none. For one rank.
+  /// Moves the committed checkpoints of `step` and later into a new folder of the directory, `earlier-N`,
+  /// where list() does not see them. Returns it, or "" if there are none. For one rank.
   std::filesystem::path set_aside(std::int64_t step);
 
   /// Writes one checkpoint; collective: every rank calls it with the same tensors, each writes its 1/W slice.

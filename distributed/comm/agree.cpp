@@ -27,7 +27,8 @@ std::vector<std::string> gather(Communicator& comm, const std::string& mine, con
 
 }  // namespace
 
-std::vector<std::string> agree(Communicator& comm, const std::string& label, const std::function<std::string()>& work) {
+std::vector<std::string> agree(Communicator& comm, const std::string& label,
+                               const std::function<std::string()>& work) {
   // One byte of exit code, then the result or the error's text.
   const auto outcome = [](ExitCode code, const std::string& text) { return static_cast<char>(code) + text; };
   std::string mine;
@@ -39,7 +40,9 @@ std::vector<std::string> agree(Communicator& comm, const std::string& label, con
     mine = outcome(ExitCode::kInternal, error.what());
   }
   std::vector<std::string> all = gather(comm, mine, label);
-  const auto failed = [](const std::string& text) { return static_cast<ExitCode>(text.front()) != ExitCode::kDone; };
+  const auto failed = [](const std::string& text) {
+    return static_cast<ExitCode>(text.front()) != ExitCode::kDone;
+  };
   if (const auto first = std::find_if(all.begin(), all.end(), failed); first != all.end()) {
     const bool everywhere = std::all_of(all.begin(), all.end(), failed);
     const std::string where = everywhere ? "" : fmt::format("rank {}: ", first - all.begin());

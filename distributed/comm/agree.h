@@ -11,15 +11,18 @@
 
 namespace trireme {
 
-/// Runs `work` on every rank, then gathers how it went. Collective and blocking; `label` names it in errors and traces.
+/// Runs `work` on every rank, then gathers how it went. Collective and blocking; `label` names it in errors
+/// and traces.
 ///
-/// Returns what the work returned on each rank. If it threw anywhere, throws on every rank, as AgreedError, the error of
-/// the lowest such rank with its exit code (kInternal for what is not an Error), and with "rank R: " before its text
-/// unless it went wrong on all. A rank that cannot be reached is the communicator's own Error(kPeer).
-std::vector<std::string> agree(Communicator& comm, const std::string& label, const std::function<std::string()>& work);
+/// Returns what the work returned on each rank. If it threw anywhere, throws on every rank, as AgreedError,
+/// the error of the lowest such rank with its exit code (kInternal for what is not an Error), and with "rank
+/// R: " before its text unless it went wrong on all. A rank that cannot be reached is the communicator's own
+/// Error(kPeer).
+std::vector<std::string> agree(Communicator& comm, const std::string& label,
+                               const std::function<std::string()>& work);
 /// The same for work without a result.
 template <class Work>
-  requires std::is_void_v<std::invoke_result_t<Work>>
+requires std::is_void_v<std::invoke_result_t<Work>>
 void agree(Communicator& comm, const std::string& label, Work&& work) {
   agree(comm, label, std::function<std::string()>([&] {
           work();

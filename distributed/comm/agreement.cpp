@@ -16,8 +16,8 @@ std::uint64_t hash_of(std::string_view text) {
 }
 
 std::string describe(int rank, const CallHeader& call) {
-  std::string text = fmt::format("rank {} is in {} of \"{}\", call {}, ", rank, name_of(call.op), call.label.data(),
-                                 call.sequence);
+  std::string text = fmt::format("rank {} is in {} of \"{}\", call {}, ", rank, name_of(call.op),
+                                 call.label.data(), call.sequence);
   if (call.root >= 0) text += fmt::format("root {}, ", call.root);
   if (call.total_bytes > 0) text += fmt::format("{} bytes in all, ", call.total_bytes);
   return text + fmt::format("sends {} bytes and expects {}", call.sends_bytes, call.expects_bytes);
@@ -27,11 +27,16 @@ std::string describe(int rank, const CallHeader& call) {
 
 std::string_view name_of(Collective op) {
   switch (op) {
-    case Collective::kAllToAll: return "all_to_all";
-    case Collective::kAllGather: return "all_gather";
-    case Collective::kAllReduceFastest: return "all_reduce_fastest";
-    case Collective::kBroadcast: return "broadcast";
-    case Collective::kBarrier: return "barrier";
+    case Collective::kAllToAll:
+      return "all_to_all";
+    case Collective::kAllGather:
+      return "all_gather";
+    case Collective::kAllReduceFastest:
+      return "all_reduce_fastest";
+    case Collective::kBroadcast:
+      return "broadcast";
+    case Collective::kBarrier:
+      return "barrier";
   }
   return "?";
 }
@@ -47,8 +52,9 @@ void check_agreement(int rank, const CallHeader& mine, int peer, const CallHeade
                     mine.total_bytes == theirs.total_bytes && mine.label_hash == theirs.label_hash &&
                     mine.sends_bytes == theirs.expects_bytes && mine.expects_bytes == theirs.sends_bytes;
   if (same) return;
-  fail(ExitCode::kPeer, "ranks {} and {} disagree: {}; {}; all ranks must make the same calls in the same order",
-       rank, peer, describe(rank, mine), describe(peer, theirs));
+  fail(ExitCode::kPeer,
+       "ranks {} and {} disagree: {}; {}; all ranks must make the same calls in the same order", rank, peer,
+       describe(rank, mine), describe(peer, theirs));
 }
 
 }  // namespace trireme

@@ -60,8 +60,8 @@ Event HostCommunicator::all_to_all(std::span<const ConstBytes> sends, std::span<
                                    std::string label) {
   const auto ranks = static_cast<std::size_t>(size());
   TRIREME_CHECK(sends.size() == ranks && recvs.size() == ranks,
-                "all_to_all of \"{}\": needs one buffer per rank ({}), got {} to send and {} to receive", label, ranks,
-                sends.size(), recvs.size());
+                "all_to_all of \"{}\": needs one buffer per rank ({}), got {} to send and {} to receive",
+                label, ranks, sends.size(), recvs.size());
   TRIREME_CHECK(sends[rank()].size() == recvs[rank()].size(),
                 "all_to_all of \"{}\": rank {} sends itself {} bytes but receives {}", label, rank(),
                 sends[rank()].size(), recvs[rank()].size());
@@ -98,8 +98,8 @@ Event HostCommunicator::all_reduce_fastest(std::span<float> data, std::string la
 }
 
 Event HostCommunicator::broadcast(Bytes data, int root, std::string label) {
-  TRIREME_CHECK(root >= 0 && root < size(), "broadcast of \"{}\": root {} is not a rank of 0..{}", label, root,
-                size() - 1);
+  TRIREME_CHECK(root >= 0 && root < size(), "broadcast of \"{}\": root {} is not a rank of 0..{}", label,
+                root, size() - 1);
   return push(Collective::kBroadcast, std::move(label), [this, data, root](Call call) {
     call.total_bytes = data.size();
     call.root = root;
@@ -125,20 +125,21 @@ void HostCommunicator::abort(const std::string& reason) {
 }
 
 Event HostCommunicator::push(Collective op, std::string label, std::function<void(Call)> work) {
-  return queue_.push(name_of(op), std::move(label), [this, op, work = std::move(work)](const std::string& name) {
-    const auto where = [&] {
-      return fmt::format("rank {}: {} of \"{}\" (call {}, patience {:.1f} s)", rank(), name_of(op), name, sequence_,
-                         std::chrono::duration<double>(patience_).count());
-    };
-    try {
-      work(Call{.op = op, .label = name});
-    } catch (const SecondaryError& e) {
-      throw SecondaryError(e.origin(), fmt::format("{}: {}", where(), e.what()));
-    } catch (const Error& e) {
-      fail(e.code(), "{}: {}", where(), e.what());
-    }
-    ++sequence_;
-  });
+  return queue_.push(
+      name_of(op), std::move(label), [this, op, work = std::move(work)](const std::string& name) {
+        const auto where = [&] {
+          return fmt::format("rank {}: {} of \"{}\" (call {}, patience {:.1f} s)", rank(), name_of(op), name,
+                             sequence_, std::chrono::duration<double>(patience_).count());
+        };
+        try {
+          work(Call{.op = op, .label = name});
+        } catch (const SecondaryError& e) {
+          throw SecondaryError(e.origin(), fmt::format("{}: {}", where(), e.what()));
+        } catch (const Error& e) {
+          fail(e.code(), "{}: {}", where(), e.what());
+        }
+        ++sequence_;
+      });
 }
 
 void HostCommunicator::exchange_agreed(const Call& call, std::span<const ConstBytes> sends,

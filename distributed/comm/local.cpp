@@ -200,12 +200,14 @@ void run_rank(Communicator& comm, const std::function<void(Communicator&)>& body
 
 }  // namespace
 
-void run_local_ranks(int ranks, std::chrono::milliseconds patience, const std::function<void(Communicator&)>& body) {
+void run_local_ranks(int ranks, std::chrono::milliseconds patience,
+                     const std::function<void(Communicator&)>& body) {
   if (ranks < 1) fail(ExitCode::kUsage, "local ranks: needs at least 1, got {}", ranks);
   const auto world = std::make_shared<LocalWorld>(ranks);
   std::vector<std::unique_ptr<HostCommunicator>> comms;
   for (int rank = 0; rank < ranks; ++rank) {
-    comms.push_back(std::make_unique<HostCommunicator>(std::make_unique<LocalTransport>(world, rank), patience));
+    comms.push_back(
+        std::make_unique<HostCommunicator>(std::make_unique<LocalTransport>(world, rank), patience));
   }
   FirstError errors;
   {

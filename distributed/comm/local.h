@@ -11,6 +11,7 @@ namespace trireme {
 /// Runs `body` on `ranks` threads at once, each with its own communicator, and returns when all are over.
 /// When one throws, its communicator is aborted, so the others fail in the collective they are in or in
 /// their next one. Rethrows the first error that is not a consequence of another rank's.
-void run_local_ranks(int ranks, std::chrono::milliseconds patience, const std::function<void(Communicator&)>& body);
+void run_local_ranks(int ranks, std::chrono::milliseconds patience,
+                     const std::function<void(Communicator&)>& body);
 
 }  // namespace trireme

@@ -152,7 +152,8 @@ class MpiTransport final : public Transport {
         if (peer != rank()) start_receive(peer, recvs[peer]);
       }
       // Each rank begins with its right neighbour, so that not all send to rank 0 first.
-      for (int step = 1; step < size(); ++step) start_send((rank() + step) % size(), sends[(rank() + step) % size()]);
+      for (int step = 1; step < size(); ++step)
+        start_send((rank() + step) % size(), sends[(rank() + step) % size()]);
       wait(deadline);
     } catch (...) {
       healthy_ = false;
@@ -220,7 +221,8 @@ class MpiTransport final : public Transport {
     auto& handles = requests_.handles;
     for (Backoff backoff;;) {
       int done = 0;
-      check(MPI_Testall(static_cast<int>(handles.size()), handles.data(), &done, MPI_STATUSES_IGNORE), "MPI_Testall");
+      check(MPI_Testall(static_cast<int>(handles.size()), handles.data(), &done, MPI_STATUSES_IGNORE),
+            "MPI_Testall");
       if (done) return;
       if (interrupted_) fail(ExitCode::kPeer, "interrupted");
       if (!backoff.pause()) continue;
@@ -236,7 +238,8 @@ class MpiTransport final : public Transport {
     if (!found) return;
     std::array<char, kReasonBytes> text;
     const int peer = status.MPI_SOURCE;
-    check(MPI_Recv(text.data(), kReasonBytes, MPI_CHAR, peer, kFailureTag, comm_, MPI_STATUS_IGNORE), "MPI_Recv");
+    check(MPI_Recv(text.data(), kReasonBytes, MPI_CHAR, peer, kFailureTag, comm_, MPI_STATUS_IGNORE),
+          "MPI_Recv");
     throw SecondaryError(peer, fmt::format("rank {} reports: {}", peer, text.data()));
   }
 
@@ -260,7 +263,8 @@ MpiSession::MpiSession(std::chrono::milliseconds patience)
   int provided = MPI_THREAD_SINGLE;
   check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_MULTIPLE) {
-    fail(ExitCode::kUsage, "this MPI gives thread level {} but {} (MPI_THREAD_MULTIPLE) is needed: use a build with it",
+    fail(ExitCode::kUsage,
+         "this MPI gives thread level {} but {} (MPI_THREAD_MULTIPLE) is needed: use a build with it",
          provided, MPI_THREAD_MULTIPLE);
   }
   check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
@@ -268,7 +272,8 @@ MpiSession::MpiSession(std::chrono::milliseconds patience)
   check(MPI_Comm_size(MPI_COMM_WORLD, &size_), "MPI_Comm_size");
   const ExitTimer timer(patience, ExitCode::kPeer, "MPI start-up");
   MPI_Comm host = MPI_COMM_NULL;
-  check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &host), "MPI_Comm_split_type");
+  check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &host),
+        "MPI_Comm_split_type");
   MPI_Comm_rank(host, &local_rank_);
   MPI_Comm_size(host, &local_size_);
   MPI_Comm_free(&host);

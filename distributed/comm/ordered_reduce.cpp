@@ -76,8 +76,8 @@ std::shared_ptr<Reduction> plan_reduction(const Communicator& comm, int shards,
   }
   const int own_nodes = plan->nodes_of_rank[comm.rank()];
   TRIREME_CHECK(partials.size() == static_cast<std::size_t>(own_nodes),
-                "ordered_all_reduce: rank {} of {} needs {} partials for {} shards, got {}", comm.rank(), comm.size(),
-                own_nodes, shards, partials.size());
+                "ordered_all_reduce: rank {} of {} needs {} partials for {} shards, got {}", comm.rank(),
+                comm.size(), own_nodes, shards, partials.size());
 
   plan->scratch = std::make_unique_for_overwrite<float[]>((plan->nodes.size() - own_nodes) * plan->own.count);
   float* room = plan->scratch.get();
@@ -103,7 +103,8 @@ void exchange_partials(Communicator& comm, const Reduction& plan, std::span<cons
     for (int peer = 0; peer < comm.size(); ++peer) {
       const Slice slice = slice_of_rank(count, comm.size(), peer);
       if (peer != comm.rank()) {
-        if (k < std::ssize(partials)) sends[peer] = std::as_bytes(std::span(partials[k] + slice.first, slice.count));
+        if (k < std::ssize(partials))
+          sends[peer] = std::as_bytes(std::span(partials[k] + slice.first, slice.count));
         if (k < plan.nodes_of_rank[peer]) {
           recvs[peer] = std::as_writable_bytes(std::span(plan.rooms[node], plan.own.count));
         }
@@ -120,8 +121,9 @@ ShardRange shards_of_rank(int shards, int world_size, int rank) {
   TRIREME_CHECK(world_size >= 1 && rank >= 0 && rank < world_size, "rank {} is not in a world of {}", rank,
                 world_size);
   if (shards < world_size) {
-    fail(ExitCode::kUsage, "{} ranks for {} shards: each rank needs a shard; start with --shards {} or fewer ranks",
-         world_size, shards, world_size);
+    fail(ExitCode::kUsage,
+         "{} ranks for {} shards: each rank needs a shard; start with --shards {} or fewer ranks", world_size,
+         shards, world_size);
   }
   const int base = shards / world_size;
   const int extra = shards % world_size;
@@ -157,14 +159,14 @@ void add_in_order(float* out, const float* left, const float* right, std::size_t
   for (std::size_t i = 0; i < count; ++i) out[i] = left[i] + right[i];
 }
 
-void sum_tree(int shards, std::span<const TreeNode> nodes, std::span<const float* const> partials, std::size_t count,
-              float scale, float* out) {
-  TRIREME_CHECK(shards >= 1 && nodes.size() == partials.size(), "sum_tree: {} nodes but {} partials for {} shards",
-                nodes.size(), partials.size(), shards);
+void sum_tree(int shards, std::span<const TreeNode> nodes, std::span<const float* const> partials,
+              std::size_t count, float scale, float* out) {
+  TRIREME_CHECK(shards >= 1 && nodes.size() == partials.size(),
+                "sum_tree: {} nodes but {} partials for {} shards", nodes.size(), partials.size(), shards);
   long next = 0;
   for (const TreeNode node : nodes) {
-    TRIREME_CHECK(first_shard(node) == next, "sum_tree: a node begins at shard {}, expected {}", first_shard(node),
-                  next);
+    TRIREME_CHECK(first_shard(node) == next, "sum_tree: a node begins at shard {}, expected {}",
+                  first_shard(node), next);
     next += 1L << node.level;
   }
   TRIREME_CHECK(next >= shards, "sum_tree: nodes end at shard {} of {}", next, shards);
@@ -180,8 +182,8 @@ void sum_tree(int shards, std::span<const TreeNode> nodes, std::span<const float
   }
 }
 
-Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const float*> partials, std::size_t count,
-                         float scale, float* out, const std::string& label) {
+Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const float*> partials,
+                         std::size_t count, float scale, float* out, const std::string& label) {
   const auto plan = plan_reduction(comm, shards, partials, count);
   if (comm.size() > 1) exchange_partials(comm, *plan, partials, count, label);
   Event summed = comm.run(

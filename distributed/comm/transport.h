@@ -46,7 +46,8 @@ class Transport {
   /// long as what rank r sends. Throws Error(kPeer) naming the ranks it still waits for at `deadline`,
   /// SecondaryError when a peer has announced a failure. Buffers are not touched after a throw, except
   /// where a peer is already in the middle of reading or writing them and cannot be called back.
-  virtual void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs, Deadline deadline) = 0;
+  virtual void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
+                        Deadline deadline) = 0;
 
   /// Sums `data` over ranks in place, in the order the library likes best. Throws as exchange() does.
   virtual void all_reduce(std::span<float> data, Deadline deadline) = 0;

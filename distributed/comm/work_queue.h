@@ -17,8 +17,8 @@
 namespace trireme {
 
 /// Called after each job, on the queue's thread. Times are nanoseconds of std::chrono::steady_clock.
-using JobTrace =
-    std::function<void(const std::string& label, std::string_view op, std::int64_t start_ns, std::int64_t end_ns)>;
+using JobTrace = std::function<void(const std::string& label, std::string_view op, std::int64_t start_ns,
+                                    std::int64_t end_ns)>;
 
 /// First in, first out, on one thread of its own. The first error, thrown by a job or given to fail(),
 /// sticks: it is the result of all jobs that have not run yet. All methods may be called by any thread.
@@ -55,7 +55,7 @@ class WorkQueue {
   std::function<void(const std::exception_ptr&)> on_failure_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Job> jobs_;                    // guarded by mutex_, as all below
+  std::deque<Job> jobs_;  // guarded by mutex_, as all below
   std::shared_ptr<const JobTrace> trace_;
   std::exception_ptr error_;
   bool reported_ = false;

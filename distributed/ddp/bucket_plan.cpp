@@ -6,10 +6,11 @@
 
 namespace trireme {
 
-std::vector<BucketPlan> plan_buckets(std::span<const std::size_t> elements, std::span<const std::size_t> order,
-                                     std::size_t cap_bytes, std::size_t first_cap_bytes) {
-  TRIREME_CHECK(order.size() == elements.size(), "plan_buckets: {} tensors, but an order of {}", elements.size(),
-                order.size());
+std::vector<BucketPlan> plan_buckets(std::span<const std::size_t> elements,
+                                     std::span<const std::size_t> order, std::size_t cap_bytes,
+                                     std::size_t first_cap_bytes) {
+  TRIREME_CHECK(order.size() == elements.size(), "plan_buckets: {} tensors, but an order of {}",
+                elements.size(), order.size());
   std::vector<BucketPlan> plan;
   for (std::size_t index : order) {
     const std::size_t padded = (elements[index] + kBucketAlignment - 1) / kBucketAlignment * kBucketAlignment;

@@ -20,7 +20,8 @@ inline constexpr std::size_t kBucketAlignment = 16;
 /// Fills buckets with the tensors in `order` (a permutation of all indices; first ready first), each up to
 /// `cap_bytes` of float32; a tensor larger than the cap has a bucket of its own. The first bucket is cut at
 /// `first_cap_bytes` so that communication starts early. Deterministic: every rank computes the same plan.
-std::vector<BucketPlan> plan_buckets(std::span<const std::size_t> elements, std::span<const std::size_t> order,
-                                     std::size_t cap_bytes, std::size_t first_cap_bytes);
+std::vector<BucketPlan> plan_buckets(std::span<const std::size_t> elements,
+                                     std::span<const std::size_t> order, std::size_t cap_bytes,
+                                     std::size_t first_cap_bytes);
 
 }  // namespace trireme

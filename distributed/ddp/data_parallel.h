@@ -8,15 +8,18 @@
 
 namespace trireme {
 
-/// As PyTorch's class of that name. The model must outlive it and keep its parameters. Construction is collective, and so
-/// is every step of the job: all ranks wrap the same models in the same order.
+/// As PyTorch's class of that name. The model must outlive it and keep its parameters. Construction is
+/// collective, and so is every step of the job: all ranks wrap the same models in the same order.
 ///
-/// Gradients are summed per shard, so the result has the same bits at any number of ranks (see DESIGN section 3).
+/// Gradients are summed per shard, so the result has the same bits at any number of ranks (see DESIGN section
+/// 3).
 class DistributedDataParallel {
  public:
   /// `name` tells several models of one job apart in checkpoints.
   DistributedDataParallel(nn::Module& model, DataParallelContext& context, std::string name = "model")
-      : model_(model), context_(context), replica_(std::make_shared<Replica>(model, context, std::move(name))) {
+      : model_(model),
+        context_(context),
+        replica_(std::make_shared<Replica>(model, context, std::move(name))) {
     replica_->hook_parameters();
     context_.replicas_.push_back(replica_);
   }

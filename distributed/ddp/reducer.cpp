@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-
 namespace trireme {
 
 namespace {
@@ -11,7 +10,8 @@ namespace {
 constexpr std::size_t kFirstBucketBytes = 1 << 20;  // communication should start soon after backward does
 
 std::string label_of(std::size_t index, const BucketPlan& plan, const std::vector<NamedTensor>& parameters) {
-  return fmt::format("bucket {} ({}{})", index, parameters[plan.tensors[0]].name, plan.tensors.size() > 1 ? " ..." : "");
+  return fmt::format("bucket {} ({}{})", index, parameters[plan.tensors[0]].name,
+                     plan.tensors.size() > 1 ? " ..." : "");
 }
 
 }  // namespace
@@ -24,7 +24,8 @@ Reducer::Reducer(Communicator& comm, int shards, std::vector<NamedTensor> parame
       parameters_(std::move(parameters)) {
   for (const NamedTensor& p : parameters_)
     TRIREME_CHECK(p.tensor.dtype() == DType::kFloat32 && p.tensor.is_contiguous(),
-                  "data parallel: parameter {} must be a row-major float32 tensor, is {}", p.name, name_of(p.tensor.dtype()));
+                  "data parallel: parameter {} must be a row-major float32 tensor, is {}", p.name,
+                  name_of(p.tensor.dtype()));
   // The first guess: last layers first. The true order is known after the first step.
   std::vector<std::size_t> order(parameters_.size());
   std::iota(order.rbegin(), order.rend(), 0);
@@ -78,7 +79,8 @@ void Reducer::take(std::size_t index, const Tensor& gradient) {
   Bucket& bucket = buckets_[place.bucket];
   if (bucket.pushed)
     fail(ExitCode::kUsage,
-         "data parallel: {} got another gradient in a shard after its bucket was complete; call backward once per shard, "
+         "data parallel: {} got another gradient in a shard after its bucket was complete; call backward "
+         "once per shard, "
          "on the sum of the losses, or use --overlap off",
          parameters_[index].name);
   float* slot = bucket.sum->leaf() + bucket.plan.offsets[place.slot];
@@ -127,8 +129,10 @@ void Reducer::end_shard() {
 }
 
 std::string Reducer::finish() {
-  TRIREME_CHECK(shards_done_ == range_.size(), "data parallel: step finished after {} of {} shards", shards_done_, range_.size());
-  for (; launched_ < buckets_.size(); ++launched_) buckets_[launched_].sum->launch(1.0f / static_cast<float>(shards_));
+  TRIREME_CHECK(shards_done_ == range_.size(), "data parallel: step finished after {} of {} shards",
+                shards_done_, range_.size());
+  for (; launched_ < buckets_.size(); ++launched_)
+    buckets_[launched_].sum->launch(1.0f / static_cast<float>(shards_));
   const auto begin = std::chrono::steady_clock::now();
   std::string not_finite;
   for (Bucket& bucket : buckets_) {
@@ -137,14 +141,16 @@ std::string Reducer::finish() {
     if (bad < bucket.sum->count() && not_finite.empty()) {
       const auto after = std::upper_bound(plan.offsets.begin(), plan.offsets.end(), bad);
       const auto slot = static_cast<std::size_t>(after - plan.offsets.begin()) - 1;
-      not_finite = fmt::format("the gradient of {} is not finite (element {} is {})", parameters_[plan.tensors[slot]].name,
-                               bad - plan.offsets[slot], bucket.sum->result().data<float>()[bad]);
+      not_finite = fmt::format("the gradient of {} is not finite (element {} is {})",
+                               parameters_[plan.tensors[slot]].name, bad - plan.offsets[slot],
+                               bucket.sum->result().data<float>()[bad]);
     }
     const Tensor& sum = bucket.sum->result();
     for (std::size_t slot = 0; slot < plan.tensors.size(); ++slot) {
       const Tensor& p = parameters_[plan.tensors[slot]].tensor;
       const bool used = sum.data<float>()[plan.elements + slot] > 0;
-      p.set_grad(used ? sum.alias(p.shape(), p.strides(), static_cast<std::int64_t>(plan.offsets[slot])) : Tensor());
+      p.set_grad(used ? sum.alias(p.shape(), p.strides(), static_cast<std::int64_t>(plan.offsets[slot]))
+                      : Tensor());
     }
   }
   exposed_ += std::chrono::steady_clock::now() - begin;

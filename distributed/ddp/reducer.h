@@ -23,20 +23,21 @@ struct ReducerOptions {
 
 /// Takes each shard's gradients and hands back the mean over shards as the parameters' grads.
 ///
-/// A step is: for each local shard begin_shard(), backward (add() through hooks), end_shard(); then finish(). All ranks
-/// make the same number of steps. One thread calls. A parameter that got no gradient in a shard contributes zeros;
-/// one that got none in any shard of any rank has no grad after finish().
+/// A step is: for each local shard begin_shard(), backward (add() through hooks), end_shard(); then finish().
+/// All ranks make the same number of steps. One thread calls. A parameter that got no gradient in a shard
+/// contributes zeros; one that got none in any shard of any rank has no grad after finish().
 class Reducer {
  public:
   Reducer(Communicator& comm, int shards, std::vector<NamedTensor> parameters, ReducerOptions options);
 
   void begin_shard();
-  /// The gradient of parameter `index` in this shard; further ones in the same shard are added while its bucket
-  /// has not left, and an error after that.
+  /// The gradient of parameter `index` in this shard; further ones in the same shard are added while its
+  /// bucket has not left, and an error after that.
   void add(std::size_t index, Tensor gradient);
   void end_shard();
   /// Waits for all buckets and sets the grads (views of bucket memory, valid until the next step's finish).
-  /// Returns a text naming the first parameter whose summed gradient is not finite, the same on all ranks; else "".
+  /// Returns a text naming the first parameter whose summed gradient is not finite, the same on all ranks;
+  /// else "".
   std::string finish();
 
   std::size_t bucket_count() const { return buckets_.size(); }
@@ -47,9 +48,9 @@ class Reducer {
   struct Bucket {
     BucketPlan plan;
     std::unique_ptr<ShardSum> sum;
-    std::vector<bool> ready;       // per tensor of the plan, in this shard
+    std::vector<bool> ready;  // per tensor of the plan, in this shard
     std::size_t ready_count = 0;
-    bool pushed = false;           // in this shard
+    bool pushed = false;  // in this shard
   };
   struct Place {
     std::size_t bucket, slot;

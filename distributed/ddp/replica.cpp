@@ -23,8 +23,8 @@ Replica::Replica(nn::Module& model, DataParallelContext& context, std::string na
       buffers_(model.buffers()),
       buffer_momentum_(buffers_.size()),
       reducer_(comm_, context.shards(), parameters_, context.reducer_options()),
-      statistics_(comm_, context.shards(), total_elements(buffers_) + buffers_.size(), context.reducer_options().reduction,
-                  name_ + " statistics") {
+      statistics_(comm_, context.shards(), total_elements(buffers_) + buffers_.size(),
+                  context.reducer_options().reduction, name_ + " statistics") {
   nn::name_modules(model);
   std::size_t offset = 0;
   for (const NamedTensor& buffer : buffers_) {
@@ -50,12 +50,13 @@ void Replica::hook_parameters() {
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     if (!parameters_[i].tensor.requires_grad()) continue;
     // The tensors may outlive this replica.
-    register_post_accumulate_hook(parameters_[i].tensor, [self = weak_from_this(), i](const Tensor& parameter) {
-      const auto replica = self.lock();
-      if (!replica || replica->finished_) return;
-      replica->reducer_.add(i, parameter.grad());
-      parameter.set_grad({});
-    });
+    register_post_accumulate_hook(parameters_[i].tensor,
+                                  [self = weak_from_this(), i](const Tensor& parameter) {
+                                    const auto replica = self.lock();
+                                    if (!replica || replica->finished_) return;
+                                    replica->reducer_.add(i, parameter.grad());
+                                    parameter.set_grad({});
+                                  });
   }
 }
 
@@ -78,8 +79,10 @@ void Replica::end_shard() {
 }
 
 void Replica::observe(const Tensor& running, const Tensor& value, double momentum) {
-  const auto found = std::find_if(buffers_.begin(), buffers_.end(), [&](const NamedTensor& b) { return b.tensor.is_same(running); });
-  TRIREME_CHECK(found != buffers_.end(), "data parallel: statistics of a buffer that is not part of {}", name_);
+  const auto found = std::find_if(buffers_.begin(), buffers_.end(),
+                                  [&](const NamedTensor& b) { return b.tensor.is_same(running); });
+  TRIREME_CHECK(found != buffers_.end(), "data parallel: statistics of a buffer that is not part of {}",
+                name_);
   const auto index = static_cast<std::size_t>(found - buffers_.begin());
   buffer_momentum_[index] = momentum;
   float* slot = statistics_.leaf() + buffer_offsets_[index];
@@ -95,8 +98,11 @@ void Replica::finish() {
   const std::string bad = reducer_.finish();
   statistics_.finish();
   if (!bad.empty())
-    throw AgreedError(ExitCode::kNonFinite, fmt::format("step {}: {}; lower --lr, use --clip-norm, or look at the data of this step; "
-                                                        "parameters are those before the step", step_, bad));
+    throw AgreedError(
+        ExitCode::kNonFinite,
+        fmt::format("step {}: {}; lower --lr, use --clip-norm, or look at the data of this step; "
+                    "parameters are those before the step",
+                    step_, bad));
   apply_statistics();
 }
 
@@ -106,7 +112,8 @@ void Replica::apply_statistics() {
   for (std::size_t b = 0; b < buffers_.size(); ++b) {
     if (!(weights[b] > 0)) continue;
     const Tensor& running = buffers_[b].tensor;
-    const auto keep = static_cast<float>(1 - buffer_momentum_[b]), take = static_cast<float>(buffer_momentum_[b]);
+    const auto keep = static_cast<float>(1 - buffer_momentum_[b]),
+               take = static_cast<float>(buffer_momentum_[b]);
     float* out = running.data<float>();
     for (std::int64_t i = 0; i < running.numel(); ++i)
       out[i] = out[i] * keep + sums[buffer_offsets_[b] + static_cast<std::size_t>(i)] / weights[b] * take;
@@ -123,7 +130,8 @@ std::vector<NamedTensor> Replica::state() const {
     for (const NamedTensor& t : *list) all.push_back({name_ + "." + t.name, t.tensor});
   for (std::size_t i = 0; i < optimizers_.size(); ++i)
     for (const NamedTensor& t : optimizers_[i]->state())
-      all.push_back({fmt::format("{}.optimizer{}.{}", name_, i ? std::to_string(i + 1) : "", t.name), t.tensor});
+      all.push_back(
+          {fmt::format("{}.optimizer{}.{}", name_, i ? std::to_string(i + 1) : "", t.name), t.tensor});
   return all;
 }
 

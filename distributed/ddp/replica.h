@@ -13,7 +13,8 @@ namespace trireme {
 
 class Replica;
 
-/// What models that train together share: ranks, shards and the place of each in the step. The training loop owns it.
+/// What models that train together share: ranks, shards and the place of each in the step. The training loop
+/// owns it.
 class DataParallelContext {
  public:
   virtual ~DataParallelContext() = default;
@@ -35,7 +36,9 @@ class DataParallelContext {
 };
 
 /// Made by DistributedDataParallel, driven by the training loop. One thread.
-class Replica final : public GradientSource, public nn::StatisticsSink, public std::enable_shared_from_this<Replica> {
+class Replica final : public GradientSource,
+                      public nn::StatisticsSink,
+                      public std::enable_shared_from_this<Replica> {
  public:
   /// Collective: rank 0's values become everyone's.
   Replica(nn::Module& model, DataParallelContext& context, std::string name);

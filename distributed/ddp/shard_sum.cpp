@@ -55,7 +55,8 @@ float* ShardSum::leaf() {
 }
 
 void ShardSum::push() {
-  TRIREME_CHECK(pushed_ < range_.size() && leaf_.defined(), "shard sum {}: pushed {} of {} shards", label_, pushed_, range_.size());
+  TRIREME_CHECK(pushed_ < range_.size() && leaf_.defined(), "shard sum {}: pushed {} of {} shards", label_,
+                pushed_, range_.size());
   stack_.push_back({{0, range_.first + pushed_++}, std::move(leaf_)});
   leaf_ = Tensor();
   merge_top();
@@ -67,7 +68,8 @@ void ShardSum::merge_top() {
     const auto [level, index] = top.node;
     if (index == 0 && (1 << level) >= shards_) return;  // the root
     if (index % 2 == 0) {
-      // The right neighbour may be nothing but padding, which changes no bit: the node stands for its parent too.
+      // The right neighbour may be nothing but padding, which changes no bit: the node stands for its parent
+      // too.
       if (static_cast<std::int64_t>(index + 1) << level < shards_) return;
       top.node = {level + 1, index / 2};
       continue;
@@ -83,8 +85,8 @@ void ShardSum::merge_top() {
 }
 
 void ShardSum::launch(float scale) {
-  TRIREME_CHECK(pushed_ == range_.size() && !launched_, "shard sum {}: launched after {} of {} shards", label_, pushed_,
-                range_.size());
+  TRIREME_CHECK(pushed_ == range_.size() && !launched_, "shard sum {}: launched after {} of {} shards",
+                label_, pushed_, range_.size());
   launched_ = true;
   float* out = result_.data<float>();
   if (reduction_ == Reduction::kInvariant) {
@@ -93,7 +95,8 @@ void ShardSum::launch(float scale) {
     ordered_all_reduce(comm_, shards_, std::move(partials), count_, scale, out, label_);
   } else {
     float* sum = stack_[0].sum.data<float>();
-    for (std::size_t i = 1; i < stack_.size(); ++i) add_in_order(sum, sum, stack_[i].sum.data<float>(), count_);
+    for (std::size_t i = 1; i < stack_.size(); ++i)
+      add_in_order(sum, sum, stack_[i].sum.data<float>(), count_);
     for (std::size_t i = 0; i < count_; ++i) out[i] = sum[i] * scale;
     comm_.all_reduce_fastest({out, count_}, label_);
   }

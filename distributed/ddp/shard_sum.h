@@ -34,8 +34,8 @@ class ShardSum {
   float* leaf();
   /// The leaf is filled. Call once per local shard.
   void push();
-  /// All local shards are pushed. Enqueues the sum over ranks, times `scale`, and a search for the first element
-  /// that is not finite. All ranks must launch their sums in the same order.
+  /// All local shards are pushed. Enqueues the sum over ranks, times `scale`, and a search for the first
+  /// element that is not finite. All ranks must launch their sums in the same order.
   void launch(float scale);
   bool launched() const { return launched_; }
   /// Blocks until the sum is there (or throws what made it fail), and makes ready for the next step.

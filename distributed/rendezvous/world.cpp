@@ -19,8 +19,10 @@ int parse(const std::string& name, const std::string& text, int least, int most)
   const char* end = text.data() + text.size();
   const auto [stop, error] = std::from_chars(text.data(), end, value);
   if (text.empty() || error != std::errc() || stop != end || value < least || value > most) {
-    fail(ExitCode::kUsage, "environment variable {}=\"{}\" must be a number from {} to {}: unset it, or start with "
-         "mpirun, srun or trireme launch", name, text, least, most);
+    fail(ExitCode::kUsage,
+         "environment variable {}=\"{}\" must be a number from {} to {}: unset it, or start with "
+         "mpirun, srun or trireme launch",
+         name, text, least, most);
   }
   return value;
 }
@@ -30,7 +32,9 @@ constexpr int kMostRanks = 1 << 20;
 // A variable that must be there, because the launcher sets it along with `because`.
 int required(const GetEnv& env, const std::string& name, int least, int most, const char* because) {
   const auto text = env(name);
-  if (!text) fail(ExitCode::kUsage, "environment variable {} is set but {} is not: start with mpirun or srun", because, name);
+  if (!text)
+    fail(ExitCode::kUsage, "environment variable {} is set but {} is not: start with mpirun or srun", because,
+         name);
   return parse(name, *text, least, most);
 }
 
@@ -67,7 +71,8 @@ int tasks_on_node(const std::string& name, const std::string& list, int node) {
     if (node < 0) return tasks;
     at = end + 1;
   }
-  fail(ExitCode::kUsage, "environment variable {}=\"{}\" does not reach this node (SLURM_NODEID)", name, list);
+  fail(ExitCode::kUsage, "environment variable {}=\"{}\" does not reach this node (SLURM_NODEID)", name,
+       list);
 }
 
 World from_slurm(const GetEnv& env) {
@@ -82,11 +87,14 @@ World from_slurm(const GetEnv& env) {
     world.local_size = tasks_on_node(tasks, *list, optional(env, "SLURM_NODEID", 0, kMostRanks).value_or(0));
   }
   if (world.local_rank >= world.local_size) {
-    fail(ExitCode::kUsage, "SLURM_LOCALID={} but this node has {} tasks ({})", world.local_rank, world.local_size, tasks);
+    fail(ExitCode::kUsage, "SLURM_LOCALID={} but this node has {} tasks ({})", world.local_rank,
+         world.local_size, tasks);
   }
   if (world.size > 1 && !env("PMIX_RANK") && !env("PMI_RANK")) {
-    fail(ExitCode::kUsage, "srun started {} tasks without an MPI plugin, so they cannot find each other: use "
-         "srun --mpi=pmix", world.size);
+    fail(ExitCode::kUsage,
+         "srun started {} tasks without an MPI plugin, so they cannot find each other: use "
+         "srun --mpi=pmix",
+         world.size);
   }
   return world;
 }
@@ -95,10 +103,14 @@ World from_slurm(const GetEnv& env) {
 
 std::string_view name_of(Source source) {
   switch (source) {
-    case Source::kAlone: return "alone";
-    case Source::kOpenMpi: return "mpirun";
-    case Source::kSlurm: return "srun";
-    case Source::kThreads: return "threads";
+    case Source::kAlone:
+      return "alone";
+    case Source::kOpenMpi:
+      return "mpirun";
+    case Source::kSlurm:
+      return "srun";
+    case Source::kThreads:
+      return "threads";
   }
   return "?";
 }
@@ -122,8 +134,10 @@ World detect_world(const GetEnv& env) {
   }
   if (threads) {
     if (world.size > 1) {
-      fail(ExitCode::kUsage, "TRIREME_LOCAL_RANKS={} asks for ranks as threads, but {} started {} processes: use one of "
-           "the two", *threads, name_of(world.source), world.size);
+      fail(ExitCode::kUsage,
+           "TRIREME_LOCAL_RANKS={} asks for ranks as threads, but {} started {} processes: use one of "
+           "the two",
+           *threads, name_of(world.source), world.size);
     }
     world = {.size = *threads, .local_size = *threads, .source = Source::kThreads};
   }
@@ -133,8 +147,10 @@ World detect_world(const GetEnv& env) {
 
 World confirmed_by_mpi(World world, int rank, int size, int local_rank, int local_size) {
   if (world.size != size || world.rank != rank) {
-    fail(ExitCode::kUsage, "{} says rank {} of {}, MPI says rank {} of {}: is the program linked to another MPI than "
-         "the launcher's?", name_of(world.source), world.rank, world.size, rank, size);
+    fail(ExitCode::kUsage,
+         "{} says rank {} of {}, MPI says rank {} of {}: is the program linked to another MPI than "
+         "the launcher's?",
+         name_of(world.source), world.rank, world.size, rank, size);
   }
   world.local_rank = local_rank;
   world.local_size = local_size;

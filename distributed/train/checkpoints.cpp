@@ -12,7 +12,9 @@ std::vector<TensorSlot> slots_of(const std::vector<NamedTensor>& tensors) {
   std::vector<TensorSlot> slots;
   for (const NamedTensor& t : tensors) {
     TRIREME_CHECK(t.tensor.is_contiguous(), "checkpoint: {} must be row-major in memory", t.name);
-    slots.push_back({t.name, t.tensor.dtype(), {t.tensor.shape().begin(), t.tensor.shape().end()},
+    slots.push_back({t.name,
+                     t.tensor.dtype(),
+                     {t.tensor.shape().begin(), t.tensor.shape().end()},
                      static_cast<std::byte*>(t.tensor.raw()),
                      static_cast<std::size_t>(t.tensor.numel()) * size_of(t.tensor.dtype())});
   }
@@ -23,7 +25,8 @@ bool restarted() { return process_environment()("TRIREME_RESTART").value_or("0")
 
 }  // namespace
 
-JobCheckpoints::JobCheckpoints(Communicator& comm, const JobOptions& options, const std::filesystem::path& directory)
+JobCheckpoints::JobCheckpoints(Communicator& comm, const JobOptions& options,
+                               const std::filesystem::path& directory)
     : comm_(comm), options_(options), directory_(directory) {
   const auto files = std::make_shared<RealFileSystem>();
   if (!directory.empty()) {
@@ -38,7 +41,8 @@ JobCheckpoints::JobCheckpoints(Communicator& comm, const JobOptions& options, co
   path_ = std::filesystem::path(broadcast_text(comm_, chosen)).lexically_normal();
   if (!path_.has_filename()) path_ = path_.parent_path();  // "DIR/step-00000015/"
   if (path_.empty()) return;
-  agree(comm_, "checkpoint state", [&] { resumed_ = CheckpointStore(files, path_.parent_path()).read_state(path_); });
+  agree(comm_, "checkpoint state",
+        [&] { resumed_ = CheckpointStore(files, path_.parent_path()).read_state(path_); });
 }
 
 std::filesystem::path JobCheckpoints::choose() {
@@ -46,9 +50,11 @@ std::filesystem::path JobCheckpoints::choose() {
   if (store_ && (resume == "auto" || restarted())) {
     const std::filesystem::path newest = newest_sound();
     if (resume == "auto" && newest.empty() && !notes_.empty())
-      fail(ExitCode::kCheckpoint, "checkpoint: all {} checkpoints in {} are damaged ({}); restore one, or use --resume never",
+      fail(ExitCode::kCheckpoint,
+           "checkpoint: all {} checkpoints in {} are damaged ({}); restore one, or use --resume never",
            notes_.size(), directory_.string(), notes_[0]);
-    if (resume == "auto" || (!newest.empty() && is_of_this_command(store_->read_state(newest)))) return newest;
+    if (resume == "auto" || (!newest.empty() && is_of_this_command(store_->read_state(newest))))
+      return newest;
     notes_.clear();
   }
   return resume == "auto" || resume == "never" ? std::filesystem::path() : std::filesystem::path(resume);
@@ -73,7 +79,8 @@ std::filesystem::path JobCheckpoints::newest_sound() {
   for (auto newest = all.rbegin(); newest != all.rend(); ++newest) {
     const std::vector<std::string> damage = store_->verify(newest->path);
     if (damage.empty()) return newest->path;
-    notes_.push_back(fmt::format("checkpoint {} is damaged and passed over: {}", newest->path.string(), damage[0]));
+    notes_.push_back(
+        fmt::format("checkpoint {} is damaged and passed over: {}", newest->path.string(), damage[0]));
   }
   return {};
 }
@@ -83,8 +90,10 @@ void JobCheckpoints::check_same_job(const JobState& now) const {
   const JobState& then = *resumed_;
   const auto check = [&](const char* what, const auto& before, const auto& after) {
     if (before == after) return;
-    fail(ExitCode::kCheckpoint, "checkpoint {}: it was made with {} {}, this run has {}, so it would not be the same job; "
-         "give the same, another --checkpoint-dir, or --resume never", path_.string(), what, before, after);
+    fail(ExitCode::kCheckpoint,
+         "checkpoint {}: it was made with {} {}, this run has {}, so it would not be the same job; "
+         "give the same, another --checkpoint-dir, or --resume never",
+         path_.string(), what, before, after);
   };
   check("--shards", then.shards, now.shards);
   check("--global-batch", then.global_batch, now.global_batch);

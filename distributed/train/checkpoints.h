@@ -15,10 +15,11 @@ namespace trireme {
 
 class JobCheckpoints {
  public:
-  /// Collective. Does nothing without a directory. Throws (on all ranks) if the directory cannot be written, or if
-  /// --resume names what is no checkpoint. With --resume auto a damaged checkpoint is passed over for the one before it;
-  /// what was passed over is said in notes(). Once restarted by `trireme launch`, a job goes on from the newest one
-  /// that the same command has made, whatever --resume says.
+  /// Collective. Does nothing without a directory. Throws (on all ranks) if the directory cannot be written,
+  /// or if
+  /// --resume names what is no checkpoint. With --resume auto a damaged checkpoint is passed over for the one
+  /// before it; what was passed over is said in notes(). Once restarted by `trireme launch`, a job goes on
+  /// from the newest one that the same command has made, whatever --resume says.
   JobCheckpoints(Communicator& comm, const JobOptions& options, const std::filesystem::path& directory);
 
   /// The state to go on from; nothing for a fresh start.
@@ -30,9 +31,9 @@ class JobCheckpoints {
   void check_same_job(const JobState& now) const;
   /// Fills the tensors from the checkpoint found.
   void load(const std::vector<NamedTensor>& tensors) const;
-  /// With --resume never or PATH: moves the checkpoints that the job does not go on from into a folder beside them, so
-  /// that a later --resume auto cannot mix them with those of this run. Returns the folder, or "" if there are none.
-  /// For one rank.
+  /// With --resume never or PATH: moves the checkpoints that the job does not go on from into a folder beside
+  /// them, so that a later --resume auto cannot mix them with those of this run. Returns the folder, or "" if
+  /// there are none. For one rank.
   std::filesystem::path set_aside();
   bool enabled() const { return store_.has_value(); }
   /// Collective. Returns the path of the committed checkpoint.

@@ -15,7 +15,8 @@ struct BatchResult {
 BatchResult measure(nn::Module& model, const Batch& batch) {
   const Tensor logits = model.forward(batch.x);
   const Tensor hits = to_dtype(eq(argmax(logits), batch.y), DType::kInt64);
-  return {cross_entropy(logits, batch.y).item() * static_cast<double>(batch.y.numel()), static_cast<std::int64_t>(sum(hits).item())};
+  return {cross_entropy(logits, batch.y).item() * static_cast<double>(batch.y.numel()),
+          static_cast<std::int64_t>(sum(hits).item())};
 }
 
 }  // namespace
@@ -29,8 +30,10 @@ Evaluation evaluate(Job& job, nn::Module& model, const Dataset& dataset, std::in
   std::vector<BatchResult> results(static_cast<std::size_t>(batches));
   std::int64_t at = first_of(job.rank());
   const std::int64_t end = first_of(job.rank() + 1);
-  Loader loader(std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset), Sampler(0, dataset.size(), false),
-                {.workers = static_cast<int>(job.options().loader_workers())}, [next = at, end, batch, &dataset]() mutable -> std::optional<Request> {
+  Loader loader(std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset),
+                Sampler(0, dataset.size(), false),
+                {.workers = static_cast<int>(job.options().loader_workers())},
+                [next = at, end, batch, &dataset]() mutable -> std::optional<Request> {
                   if (next >= end) return std::nullopt;
                   const std::int64_t first = next++ * batch;
                   return Request{0, first, std::min(batch, dataset.size() - first)};
@@ -43,8 +46,8 @@ Evaluation evaluate(Job& job, nn::Module& model, const Dataset& dataset, std::in
   }
   std::vector<std::span<std::byte>> slices;
   for (int r = 0; r < world; ++r)
-    slices.push_back(std::as_writable_bytes(std::span(results).subspan(static_cast<std::size_t>(first_of(r)),
-                                                                       static_cast<std::size_t>(first_of(r + 1) - first_of(r)))));
+    slices.push_back(std::as_writable_bytes(std::span(results).subspan(
+        static_cast<std::size_t>(first_of(r)), static_cast<std::size_t>(first_of(r + 1) - first_of(r)))));
   job.comm().all_gather(slices, "evaluation").wait();
   Evaluation total{.samples = dataset.size()};
   std::int64_t correct = 0;

@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "core/ops/ops.h"
-#include "distributed/comm/host_communicator.h"
 #include "distributed/comm/agree.h"
+#include "distributed/comm/host_communicator.h"
 #include "distributed/train/digest.h"
 #include "distributed/train/run.h"
 
@@ -12,7 +12,9 @@ namespace trireme {
 
 namespace {
 
-double milliseconds(std::chrono::nanoseconds time) { return std::chrono::duration<double, std::milli>(time).count(); }
+double milliseconds(std::chrono::nanoseconds time) {
+  return std::chrono::duration<double, std::milli>(time).count();
+}
 
 optim::Schedule schedule_of(const JobOptions& o, std::int64_t total_steps) {
   using Kind = optim::Schedule::Kind;
@@ -69,7 +71,8 @@ void Job::start() {
     options_.set_shards(checkpoints_->resumed() ? checkpoints_->resumed()->shards : world_size());
   agree(*comm_, "options", [&] {
     validate(options_, world_size());
-    timing_ = options_.trace().empty() ? std::make_shared<Timing>() : std::make_shared<Timing>(options_.trace(), rank());
+    timing_ = options_.trace().empty() ? std::make_shared<Timing>()
+                                       : std::make_shared<Timing>(options_.trace(), rank());
   });
   shards_ = static_cast<int>(options_.shards());
   reducer_options_ = reducer_options_of(options_);
@@ -78,12 +81,16 @@ void Job::start() {
   if (is_root()) {
     reporter_ = std::make_unique<Reporter>(options_);
     for (const std::string& note : checkpoints_->notes()) reporter_->note(note);
-    if (options_.reduction() == "fastest") reporter_->note("reduction fastest: bits are not promised to be the same at other world sizes");
+    if (options_.reduction() == "fastest")
+      reporter_->note("reduction fastest: bits are not promised to be the same at other world sizes");
   }
   if (auto* host = dynamic_cast<HostCommunicator*>(comm_))
-    host->set_trace([timing = timing_](const std::string& label, std::string_view op, std::int64_t begin, std::int64_t end) {
+    host->set_trace([timing = timing_](const std::string& label, std::string_view op, std::int64_t begin,
+                                       std::int64_t end) {
       timing->comm_ns += end - begin;
-      if (timing->trace.enabled()) timing->trace.span(fmt::format("{} {}", op, label), "communication", begin, end, Trace::kCommunication);
+      if (timing->trace.enabled())
+        timing->trace.span(fmt::format("{} {}", op, label), "communication", begin, end,
+                           Trace::kCommunication);
     });
 }
 
@@ -95,7 +102,8 @@ std::vector<NamedTensor> Job::state() const {
   std::vector<NamedTensor> all;
   for (const auto& replica : replicas_) {
     for (const auto& other : replicas_)
-      TRIREME_CHECK(other == replica || other->name() != replica->name(), "data parallel: two models are called {}; give each a name", replica->name());
+      TRIREME_CHECK(other == replica || other->name() != replica->name(),
+                    "data parallel: two models are called {}; give each a name", replica->name());
     for (NamedTensor& t : replica->state()) all.push_back(std::move(t));
   }
   return all;
@@ -132,23 +140,28 @@ void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
   training_ = true;
   dataset_size_ = dataset.size();
   const std::int64_t per_epoch = steps_per_epoch(dataset_size_, options_.global_batch());
-  total_steps_ = options_.has_steps() ? options_.steps() : per_epoch * (options_.has_epochs() ? options_.epochs() : 1);
+  total_steps_ =
+      options_.has_steps() ? options_.steps() : per_epoch * (options_.has_epochs() ? options_.epochs() : 1);
   epochs_ = (total_steps_ + per_epoch - 1) / per_epoch;
   const JobState now = job_state();
   agree(*comm_, "same job", [&] { checkpoints_->check_same_job(now); });
   if (checkpoints_->resumed()) {
     checkpoints_->load(state());
     step_ = saved_step_ = checkpoints_->resumed()->step;
-    if (reporter_) reporter_->note(fmt::format("going on from {}, after step {}", checkpoints_->resumed_path().string(), step_));
+    if (reporter_)
+      reporter_->note(
+          fmt::format("going on from {}, after step {}", checkpoints_->resumed_path().string(), step_));
     if (reporter_ && checkpoints_->resumed()->build != now.build)
-      reporter_->note(fmt::format("the checkpoint was made by another build, so bits may differ: {} then, {} now",
-                                  checkpoints_->resumed()->build, now.build));
+      reporter_->note(
+          fmt::format("the checkpoint was made by another build, so bits may differ: {} then, {} now",
+                      checkpoints_->resumed()->build, now.build));
   }
   // Nothing of an earlier run is touched before all else is known to be right.
   agree(*comm_, "outputs", [&] {
     if (!is_root()) return;
     if (const std::filesystem::path folder = checkpoints_->set_aside(); !folder.empty())
-      reporter_->note(fmt::format("checkpoints that this run does not go on from are set aside in {}", folder.string()));
+      reporter_->note(
+          fmt::format("checkpoints that this run does not go on from are set aside in {}", folder.string()));
     reporter_->open(checkpoints_->resumed() ? std::optional(step_) : std::nullopt);
   });
   requests_ = {step_, shard_range().first};
@@ -163,7 +176,9 @@ void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
     }
     return std::nullopt;
   };
-  LoaderOptions loader{.workers = static_cast<int>(options_.loader_workers()), .augmentation = augmentation, .seed = options_.seed()};
+  LoaderOptions loader{.workers = static_cast<int>(options_.loader_workers()),
+                       .augmentation = augmentation,
+                       .seed = options_.seed()};
   loader_ = std::make_unique<Loader>(std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset),
                                      Sampler(options_.seed(), dataset_size_, true), loader, next_request);
 }
@@ -210,12 +225,14 @@ void Job::begin_shard() {
     const TraceScope scope(timing_->trace, "wait for data", "data");
     Batch batch = loader_->next().value();
     TRIREME_CHECK(batch.first_position == plan.first + part.first && batch.x.size(0) == part.count(),
-                  "job: step {} wants samples from {}, the loader brings {}", step_, plan.first + part.first, batch.first_position);
+                  "job: step {} wants samples from {}, the loader brings {}", step_, plan.first + part.first,
+                  batch.first_position);
     shard_.x = std::move(batch.x);
     shard_.y = std::move(batch.y);
   }
   nn::random_context() = {options_.seed(), static_cast<std::uint64_t>(step_), part.first};
-  const float weight = static_cast<float>(static_cast<double>(part.count()) * shards_ / static_cast<double>(plan.count));
+  const float weight =
+      static_cast<float>(static_cast<double>(part.count()) * shards_ / static_cast<double>(plan.count));
   for (const auto& replica : replicas_) replica->begin_shard(weight);
   loss_ = correct_ = counted_ = stop_ = 0;
   if (shard_cursor_ == shard_range().first && stop_signal() != 0) stop_ = 1;
@@ -246,24 +263,32 @@ void Job::report_step() {
   const float* sums = step_sum_->result().data<float>();
   const double loss = static_cast<double>(sums[kLoss]) / shards_;
   if (!std::isfinite(loss))
-    throw AgreedError(ExitCode::kNonFinite, fmt::format("step {}: the loss is {}; lower --lr, use --clip-norm, or look at the data of this step",
-                                                        step_ - 1, loss));
+    throw AgreedError(
+        ExitCode::kNonFinite,
+        fmt::format("step {}: the loss is {}; lower --lr, use --clip-norm, or look at the data of this step",
+                    step_ - 1, loss));
   const bool wants_digest = options_.digest_every() > 0 && step_ % options_.digest_every() == 0;
   if (!is_root()) return;
   std::chrono::nanoseconds exposed{-exposed_before_};
   for (const auto& replica : replicas_) exposed += replica->reducer().exposed();
   const auto now = Clock::now();
-  StepReport report{.step = step_, .steps = total_steps_, .epoch = current_.epoch(), .epochs = epochs_, .samples = current_.plan_.count};
+  StepReport report{.step = step_,
+                    .steps = total_steps_,
+                    .epoch = current_.epoch(),
+                    .epochs = epochs_,
+                    .samples = current_.plan_.count};
   report.loss = loss;
   report.lr = current_.lr();
-  if (sums[kCounted] > 0) report.accuracy = static_cast<double>(sums[kCorrect]) / static_cast<double>(sums[kCounted]);
+  if (sums[kCounted] > 0)
+    report.accuracy = static_cast<double>(sums[kCorrect]) / static_cast<double>(sums[kCounted]);
   report.step_ms = milliseconds(now - step_began_ - excluded_);
   report.forward_ms = milliseconds(forward_);
   report.backward_ms = milliseconds(backward_);
   report.comm_ms = world_size() > 1 ? milliseconds(std::chrono::nanoseconds(timing_->comm_ns.load())) : 0;
   report.comm_exposed_ms = world_size() > 1 ? milliseconds(exposed) : 0;
   report.data_wait_ms = milliseconds(loader_->wait_time() - data_wait_);
-  report.optimizer_ms = std::max(0.0, report.step_ms - report.forward_ms - report.backward_ms - milliseconds(exposed) - report.data_wait_ms);
+  report.optimizer_ms = std::max(0.0, report.step_ms - report.forward_ms - report.backward_ms -
+                                          milliseconds(exposed) - report.data_wait_ms);
   report.world_size = world_size();
   report.shards = shards_;
   report.ends_epoch = current_.ends_epoch();
@@ -289,9 +314,14 @@ void Job::stop_if_asked() {
   if (!(step_sum_->result().data<float>()[kStop] > 0)) return;
   save_checkpoint();
   if (checkpoints_->enabled())
-    throw AgreedError(ExitCode::kStopped, fmt::format("stopped by a signal after step {}; its checkpoint is committed, run again to go on", step_));
-  throw AgreedError(static_cast<ExitCode>(128 + std::max(1, stop_signal().load())),
-                    fmt::format("stopped by a signal after step {}; nothing was kept, because there is no --checkpoint-dir", step_));
+    throw AgreedError(
+        ExitCode::kStopped,
+        fmt::format("stopped by a signal after step {}; its checkpoint is committed, run again to go on",
+                    step_));
+  throw AgreedError(
+      static_cast<ExitCode>(128 + std::max(1, stop_signal().load())),
+      fmt::format("stopped by a signal after step {}; nothing was kept, because there is no --checkpoint-dir",
+                  step_));
 }
 
 void Job::end_training() {
@@ -303,16 +333,21 @@ void Job::end_training() {
 
 void Job::say_summary() {
   if (!reporter_) return;
-  if (reporter_->samples_per_second() > 0) say(fmt::format("throughput: {:.0f} images/s on {} ranks", reporter_->samples_per_second(), world_size()));
+  if (reporter_->samples_per_second() > 0)
+    say(fmt::format("throughput: {:.0f} images/s on {} ranks", reporter_->samples_per_second(),
+                    world_size()));
   const std::filesystem::path curves = reporter_->draw_curves();
   if (!curves.empty()) say("curves: " + curves.string());
   const OutputPaths& paths = reporter_->paths();
   if (!paths.metrics.empty()) say("metrics: " + paths.metrics.string());
   if (!paths.tensorboard.empty()) say("tensorboard: " + paths.tensorboard.string());
-  if (!paths.checkpoints.empty()) say("checkpoint: " + (paths.checkpoints / fmt::format("step-{:08}", step_)).string());
+  if (!paths.checkpoints.empty())
+    say("checkpoint: " + (paths.checkpoints / fmt::format("step-{:08}", step_)).string());
 }
 
-double Step::lr() const { return optim::learning_rate(schedule_of(job_.options_, job_.total_steps_), index_); }
+double Step::lr() const {
+  return optim::learning_rate(schedule_of(job_.options_, job_.total_steps_), index_);
+}
 
 Step::Shards Step::shards() { return Shards(*this); }
 
@@ -322,8 +357,10 @@ StepLoss Step::add(const Tensor& loss) {
   job_.forward_ += Job::Clock::now() - job_.forward_began_;
   if (job_.timing_->trace.enabled())
     job_.timing_->trace.span(fmt::format("forward shard {}", job_.shard_.index), "compute",
-                             std::chrono::nanoseconds(job_.forward_began_.time_since_epoch()).count(), Trace::now_ns());
-  const double weight = static_cast<double>(job_.shard_.count) * job_.shards_ / static_cast<double>(plan_.count);
+                             std::chrono::nanoseconds(job_.forward_began_.time_since_epoch()).count(),
+                             Trace::now_ns());
+  const double weight =
+      static_cast<double>(job_.shard_.count) * job_.shards_ / static_cast<double>(plan_.count);
   job_.loss_ += static_cast<float>(loss.item() * weight);
   return {*this, weight == 1 ? loss : mul(loss, weight)};
 }

@@ -122,8 +122,9 @@ class StepIterator {
 
 /// A training job on this rank: who it is, its options, data order, checkpoints and reports.
 ///
-/// Made by trireme::run for a program that can run its ranks as threads, or from main's arguments. Errors are thrown as
-/// Error; made from main's arguments it also sees to it that one that leaves main becomes one line and an exit code.
+/// Made by trireme::run for a program that can run its ranks as threads, or from main's arguments. Errors are
+/// thrown as Error; made from main's arguments it also sees to it that one that leaves main becomes one line
+/// and an exit code.
 class Job : public DataParallelContext {
  public:
   Job(int argc, char** argv, const JobOptions& defaults = {});
@@ -153,8 +154,8 @@ class Job : public DataParallelContext {
    private:
     Job& job_;
   };
-  /// The steps that are left, once: after a resume those behind the checkpoint. Wrap models and make optimizers
-  /// before; the data set must outlive the loop. At its end the last checkpoint is saved.
+  /// The steps that are left, once: after a resume those behind the checkpoint. Wrap models and make
+  /// optimizers before; the data set must outlive the loop. At its end the last checkpoint is saved.
   Steps steps(const Dataset& dataset, Augmentation augmentation = {});
 
   std::int64_t total_steps() const { return total_steps_; }

@@ -32,8 +32,10 @@ Reporter::Reporter(const JobOptions& options)
 
 void Reporter::open(std::optional<std::int64_t> resume_step) {
   if (!paths_.metrics.empty()) {
-    if (resume_step) metrics_.emplace(paths_.metrics, *resume_step);
-    else metrics_.emplace(paths_.metrics);
+    if (resume_step)
+      metrics_.emplace(paths_.metrics, *resume_step);
+    else
+      metrics_.emplace(paths_.metrics);
   }
   if (!paths_.tensorboard.empty()) tensorboard_.emplace(paths_.tensorboard, resume_step);
 }
@@ -43,9 +45,12 @@ void Reporter::step(const StepReport& r) {
   Record record;
   record.set("step", r.step).set("epoch", r.epoch).set("loss", r.loss);
   if (!std::isnan(r.accuracy)) record.set("accuracy", r.accuracy);
-  record.set("lr", r.lr).set("samples_per_s", r.step_ms > 0 ? static_cast<double>(r.samples) / r.step_ms * 1000 : 0);
+  record.set("lr", r.lr)
+      .set("samples_per_s", r.step_ms > 0 ? static_cast<double>(r.samples) / r.step_ms * 1000 : 0);
   record.set("step_ms", r.step_ms).set("forward_ms", r.forward_ms).set("backward_ms", r.backward_ms);
-  record.set("comm_ms", r.comm_ms).set("comm_exposed_ms", r.comm_exposed_ms).set("optimizer_ms", r.optimizer_ms);
+  record.set("comm_ms", r.comm_ms)
+      .set("comm_exposed_ms", r.comm_exposed_ms)
+      .set("optimizer_ms", r.optimizer_ms);
   record.set("data_wait_ms", r.data_wait_ms).set("world_size", r.world_size).set("shards", r.shards);
   for (const auto& [key, value] : r.extra.fields())
     std::visit([&, name = std::string_view(key)](const auto& v) { record.set(name, v); }, value);
@@ -60,17 +65,19 @@ void Reporter::show(const StepReport& r) {
   const double hidden = hidden_fraction(r.comm_ms, r.comm_exposed_ms);
   if (!std::isnan(hidden)) hidden_.add(hidden);
   if (!progress_) return;
-  Progress p{.epoch = r.epoch + 1, .epochs = r.epochs, .step = r.step, .steps = r.steps, .loss = loss_.mean()};
+  Progress p{
+      .epoch = r.epoch + 1, .epochs = r.epochs, .step = r.step, .steps = r.steps, .loss = loss_.mean()};
   p.accuracy = accuracy_.mean();
   p.samples_per_second = throughput_.per_second();
   if (r.world_size > 1) p.hidden = hidden_.mean();
   p.lr = r.lr;
-  p.seconds_left = static_cast<double>(r.steps - r.step) * static_cast<double>(r.samples) / throughput_.per_second();
+  p.seconds_left =
+      static_cast<double>(r.steps - r.step) * static_cast<double>(r.samples) / throughput_.per_second();
   if (const auto evaluated = r.extra.number("eval_accuracy")) {
     p.accuracy = *evaluated;
     progress_->finish_line(p);
-    progress_->message(fmt::format("epoch {}: test accuracy {:.2f} %, test loss {:.4f}", r.epoch + 1, 100 * *evaluated,
-                                   r.extra.number("eval_loss").value_or(NAN)));
+    progress_->message(fmt::format("epoch {}: test accuracy {:.2f} %, test loss {:.4f}", r.epoch + 1,
+                                   100 * *evaluated, r.extra.number("eval_loss").value_or(NAN)));
   } else if (r.step == r.steps || r.ends_epoch) {
     progress_->finish_line(p);
   } else {

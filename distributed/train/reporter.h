@@ -1,4 +1,5 @@
-// What a run tells: progress on the terminal, metrics, TensorBoard, the picture of the curves. Rank 0 has one.
+// What a run tells: progress on the terminal, metrics, TensorBoard, the picture of the curves. Rank 0 has
+// one.
 #pragma once
 
 #include <chrono>
@@ -29,7 +30,8 @@ struct StepReport {
   std::int64_t epochs = 0;
   std::int64_t samples = 0;
   double loss = 0, lr = 0, accuracy = Progress::kUnknown;
-  double step_ms = 0, forward_ms = 0, backward_ms = 0, comm_ms = 0, comm_exposed_ms = 0, optimizer_ms = 0, data_wait_ms = 0;
+  double step_ms = 0, forward_ms = 0, backward_ms = 0, comm_ms = 0, comm_exposed_ms = 0, optimizer_ms = 0,
+         data_wait_ms = 0;
   int world_size = 1, shards = 1;
   bool ends_epoch = false;
   Record extra;  ///< eval_*, digest: what the program adds
@@ -39,8 +41,8 @@ class Reporter {
  public:
   /// Touches no file.
   explicit Reporter(const JobOptions& options);
-  /// Opens what steps are written to. `resume_step`: finished steps of the run that this one continues, whose later
-  /// ones are cut off; nothing for a fresh start, which overwrites.
+  /// Opens what steps are written to. `resume_step`: finished steps of the run that this one continues, whose
+  /// later ones are cut off; nothing for a fresh start, which overwrites.
   void open(std::optional<std::int64_t> resume_step);
   void step(const StepReport& report);
   /// A line of its own on standard output, also when quiet.

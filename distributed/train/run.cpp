@@ -20,11 +20,14 @@ std::chrono::milliseconds patience_of(const JobOptions& o) {
 
 /// --help and the like are no errors: their text is what was asked for.
 void say_once(const Error& e) {
-  if (e.code() == ExitCode::kDone) std::printf("%s", e.what());
-  else std::fprintf(stderr, "%s\n", e.what());
+  if (e.code() == ExitCode::kDone)
+    std::printf("%s", e.what());
+  else
+    std::fprintf(stderr, "%s\n", e.what());
 }
 
-/// Says what went wrong: once for all ranks if all know it, else with the rank in front. Returns the exit code.
+/// Says what went wrong: once for all ranks if all know it, else with the rank in front. Returns the exit
+/// code.
 int say_error(const std::exception_ptr& error, const World& world) {
   const std::string rank = world.size > 1 ? fmt::format("rank {}: ", world.rank) : "";
   try {
@@ -71,7 +74,8 @@ class ProcessRuntime final : public JobRuntime {
       return;
     }
     session_.emplace(patience_of(options_));
-    world_ = confirmed_by_mpi(world_, session_->rank(), session_->size(), session_->local_rank(), session_->local_size());
+    world_ = confirmed_by_mpi(world_, session_->rank(), session_->size(), session_->local_rank(),
+                              session_->local_size());
     comm_ = make_mpi_communicator(patience_of(options_));
   }
   Communicator& comm() override { return *comm_; }
@@ -94,14 +98,16 @@ int run_in_process(const JobOptions& options, World& world, const std::function<
     body(job);
     return 0;
   } catch (const AgreedError&) {
-    return say_error(std::current_exception(), world);  // all ranks are here, so MPI can be finalized in peace
+    return say_error(std::current_exception(),
+                     world);  // all ranks are here, so MPI can be finalized in peace
   }
 }
 
 int run_ranks(const JobOptions& options, World& world, const std::function<void(Job&)>& body) {
   if (world.source != Source::kThreads) return run_in_process(options, world, body);
   if (options.backend() != "auto" && options.backend() != "local")
-    fail(ExitCode::kUsage, "--backend {} cannot serve ranks that are threads; use --backend local", options.backend());
+    fail(ExitCode::kUsage, "--backend {} cannot serve ranks that are threads; use --backend local",
+         options.backend());
   run_local_ranks(world.size, patience_of(options), [&](Communicator& comm) {
     Job job(options, comm);
     body(job);
@@ -142,8 +148,9 @@ std::unique_ptr<JobRuntime> JobRuntime::from_main(int argc, char** argv, const J
   main_world = detect_world(process_environment());
   JobOptions options = parse_for_all(argc, argv, defaults, "");
   if (main_world.source == Source::kThreads)
-    fail(ExitCode::kUsage, "this program cannot run its ranks as threads; start it with `trireme launch --backend mpi`, or "
-                           "let its main call trireme::run");
+    fail(ExitCode::kUsage,
+         "this program cannot run its ranks as threads; start it with `trireme launch --backend mpi`, or "
+         "let its main call trireme::run");
   install_signal_handlers();
   return std::make_unique<ProcessRuntime>(std::move(options), main_world);
 }

@@ -1,7 +1,8 @@
 // The smallest training program: a network, an optimizer, and a loop that is its own.
 //
 //   build/bin/first_program --data idx:/usr/share/datasets/fashion-mnist --epochs 1
-//   mpirun -np 2 build/bin/first_program --epochs 1 --shards 2     the same bits as with one rank and --shards 2
+//   mpirun -np 2 build/bin/first_program --epochs 1 --shards 2     the same bits as with one rank and
+//   --shards 2
 #include <trireme/trireme.h>
 
 int main(int argc, char** argv) {
@@ -10,7 +11,8 @@ int main(int argc, char** argv) {
   trireme::Job job(argc, argv, defaults);  // rank, world, options, data order, resume
   const auto dataset = trireme::open_dataset(job.options().data(), trireme::Split::kTrain);
   using namespace trireme::nn;
-  Sequential model{Flatten(), Linear(dataset->sample_shape().elements(), 64), ReLU(), Linear(64, dataset->classes())};
+  Sequential model{Flatten(), Linear(dataset->sample_shape().elements(), 64), ReLU(),
+                   Linear(64, dataset->classes())};
   trireme::DistributedDataParallel ddp(model, job);  // hooks, buckets, overlap
   trireme::optim::SGD sgd(ddp.parameters(), {.lr = 0.1, .momentum = 0.9});
   for (auto& step : job.steps(*dataset)) {  // one global batch

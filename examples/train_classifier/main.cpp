@@ -9,9 +9,11 @@ namespace {
 
 std::unique_ptr<optim::Optimizer> make_optimizer(const JobOptions& o, ParameterList parameters) {
   if (o.optimizer() == "adamw")
-    return std::make_unique<optim::AdamW>(std::move(parameters), AdamWOptions{.lr = o.lr(), .weight_decay = o.weight_decay()});
-  return std::make_unique<optim::SGD>(std::move(parameters),
-                                      SgdOptions{.lr = o.lr(), .momentum = o.momentum(), .weight_decay = o.weight_decay()});
+    return std::make_unique<optim::AdamW>(std::move(parameters),
+                                          AdamWOptions{.lr = o.lr(), .weight_decay = o.weight_decay()});
+  return std::make_unique<optim::SGD>(
+      std::move(parameters),
+      SgdOptions{.lr = o.lr(), .momentum = o.momentum(), .weight_decay = o.weight_decay()});
 }
 
 void train(Job& job) {
@@ -59,5 +61,7 @@ int main(int argc, char** argv) {
   trireme::JobOptions defaults;
   defaults.set_model("resnet8");
   defaults.set_data("idx:/usr/share/datasets/fashion-mnist");
-  return trireme::run(argc, argv, {"Trains an image classifier: --model mlp|lenet|resnet8|resnet18", defaults}, trireme::train);
+  return trireme::run(argc, argv,
+                      {"Trains an image classifier: --model mlp|lenet|resnet8|resnet18", defaults},
+                      trireme::train);
 }

@@ -15,8 +15,8 @@ struct ModelOptions {
   double dropout = 0;
 };
 
-/// "mlp", "lenet", "resnet8" (three residual blocks of 16, 32 and 64 channels), "resnet18" (for small images: 3x3 stem,
-/// no first pooling). Throws Error(kUsage) for other names, listing these.
+/// "mlp", "lenet", "resnet8" (three residual blocks of 16, 32 and 64 channels), "resnet18" (for small images:
+/// 3x3 stem, no first pooling). Throws Error(kUsage) for other names, listing these.
 std::unique_ptr<nn::Module> make_model(const std::string& name, const ModelOptions& options);
 
 }  // namespace trireme

@@ -100,8 +100,7 @@ struct ThreadCache {
     cache_is_gone = true;
     Pool& p = pool();
     std::lock_guard lock(p.mutex);
-    for (int c = 0; c < kClasses; ++c)
-      p.free[c].insert(p.free[c].end(), free[c].begin(), free[c].end());
+    for (int c = 0; c < kClasses; ++c) p.free[c].insert(p.free[c].end(), free[c].begin(), free[c].end());
   }
 };
 
@@ -149,7 +148,8 @@ void cpu_deallocate(void* memory, std::size_t bytes) noexcept {
 
 void* allocate(Device device, std::size_t bytes) {
   if (!device.is_cpu()) return cuda_allocate(bytes);
-  if (bytes > kAddressSpace) fail(ExitCode::kInternal, "allocate: out of memory: {} bytes are more than any machine has", bytes);
+  if (bytes > kAddressSpace)
+    fail(ExitCode::kInternal, "allocate: out of memory: {} bytes are more than any machine has", bytes);
   if (!kPassThrough) return cpu_allocate(bytes);
   void* memory = std::aligned_alloc(kAlignment, (bytes / kAlignment + 1) * kAlignment);
   if (!memory) fail(ExitCode::kInternal, "allocate: out of memory: {} bytes more are needed", bytes);

@@ -21,7 +21,9 @@ inline dnnl::stream& dnnl_stream() {
   return stream;
 }
 
-inline void dnnl_reorder(dnnl::memory from, dnnl::memory to) { dnnl::reorder(from, to).execute(dnnl_stream(), from, to); }
+inline void dnnl_reorder(dnnl::memory from, dnnl::memory to) {
+  dnnl::reorder(from, to).execute(dnnl_stream(), from, to);
+}
 
 /// Memory for the length of one call, from the caching allocator.
 class Scratch {

@@ -40,11 +40,16 @@ void map2(const View& out, const View& a, const View& b, const Fn& fn) {
 template <class Fn>
 void visit_number(DType dtype, const char* op, Fn&& fn) {
   switch (dtype) {
-    case DType::kFloat32: return fn(float{});
-    case DType::kFloat64: return fn(double{});
-    case DType::kInt64: return fn(std::int64_t{});
-    case DType::kUInt8: return fn(std::uint8_t{});
-    case DType::kBool: break;
+    case DType::kFloat32:
+      return fn(float{});
+    case DType::kFloat64:
+      return fn(double{});
+    case DType::kInt64:
+      return fn(std::int64_t{});
+    case DType::kUInt8:
+      return fn(std::uint8_t{});
+    case DType::kBool:
+      break;
   }
   fail(ExitCode::kInternal, "{}: not defined for bool; convert it with to_dtype first", op);
 }

@@ -13,25 +13,29 @@ void compare(CompareOp op, const View& out, const View& a, const View& b);
 void reduce(ReduceOp op, const View& out, const View& in);
 void argmax(const View& out, const View& in);
 void matmul(const View& out, const View& a, const View& b, double beta);
-void conv2d_forward(const View& y, const View& x, const View& w, const View* bias, const Window&, std::int64_t groups);
+void conv2d_forward(const View& y, const View& x, const View& w, const View* bias, const Window&,
+                    std::int64_t groups);
 void conv2d_backward_input(const View& dx, const View& dy, const View& w, const Window&, std::int64_t groups);
-void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const Window&, std::int64_t groups);
+void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const Window&,
+                            std::int64_t groups);
 void pool_forward(PoolOp op, const View& y, const View* indices, const View& x, const Window&);
 void pool_backward(PoolOp op, const View& dx, const View& dy, const View* indices, const Window&);
 void batch_norm_statistics(const View& mean, const View& variance, const View& x);
 void batch_norm_apply(const View& y, const View& x, const View& mean, const View& rstd, const View& gamma,
                       const View& beta, const View* residual, bool relu);
-void batch_norm_backward(const View& dx, const View& dgamma, const View& dbeta, const View* dresidual, const View& dy,
-                         const View& x, const View* y, const View& mean, const View& rstd, const View& gamma);
+void batch_norm_backward(const View& dx, const View& dgamma, const View& dbeta, const View* dresidual,
+                         const View& dy, const View& x, const View* y, const View& mean, const View& rstd,
+                         const View& gamma);
 void log_softmax(const View& y, const View& x);
 void nll_forward(const View& losses, const View& log_probabilities, const View& labels, double smoothing);
-void cross_entropy_backward(const View& dx, const View& dlosses, const View& log_probabilities, const View& labels,
-                            double smoothing);
+void cross_entropy_backward(const View& dx, const View& dlosses, const View& log_probabilities,
+                            const View& labels, double smoothing);
 void dropout(const View& out, const View& in, double p, RandomKey key, std::int64_t first_sample);
 void uniform(const View& out, RandomKey key, double low, double high);
 void normal(const View& out, RandomKey key, double mean, double std);
 void sgd(const View& parameter, const View& gradient, const View* momentum, const SgdOptions&);
-void adamw(const View& parameter, const View& gradient, const View& first, const View& second, const AdamWOptions&);
+void adamw(const View& parameter, const View& gradient, const View& first, const View& second,
+           const AdamWOptions&);
 double sum_of_squares(const View& in);
 
 }  // namespace trireme::cpu

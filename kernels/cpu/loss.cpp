@@ -8,7 +8,9 @@ namespace trireme::cpu {
 
 namespace {
 
-std::int64_t piece_of_rows(std::int64_t width) { return std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(1, width)); }
+std::int64_t piece_of_rows(std::int64_t width) {
+  return std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(1, width));
+}
 
 }  // namespace
 
@@ -22,7 +24,8 @@ void log_softmax(const View& y, const View& x) {
         T* out = y.as<T>() + r * width;
         const T largest = width ? *std::max_element(in, in + width) : T(0);
         double sum = 0;
-        for (std::int64_t k = 0; k < width; ++k) sum += std::exp(static_cast<double>(in[k]) - static_cast<double>(largest));
+        for (std::int64_t k = 0; k < width; ++k)
+          sum += std::exp(static_cast<double>(in[k]) - static_cast<double>(largest));
         const double shift = static_cast<double>(largest) + std::log(sum);
         for (std::int64_t k = 0; k < width; ++k) out[k] = static_cast<T>(static_cast<double>(in[k]) - shift);
       }
@@ -47,12 +50,13 @@ void nll_forward(const View& losses, const View& log_probabilities, const View& 
   });
 }
 
-void cross_entropy_backward(const View& dx, const View& dlosses, const View& log_probabilities, const View& labels,
-                            double smoothing) {
+void cross_entropy_backward(const View& dx, const View& dlosses, const View& log_probabilities,
+                            const View& labels, double smoothing) {
   const std::int64_t rows = dx.shape[0], width = dx.shape[1];
   visit_floating(dx.dtype, "cross_entropy", [&](auto type) {
     using T = decltype(type);
-    const T spread = static_cast<T>(smoothing / static_cast<double>(width)), hit = static_cast<T>(1 - smoothing);
+    const T spread = static_cast<T>(smoothing / static_cast<double>(width)),
+            hit = static_cast<T>(1 - smoothing);
     for_pieces(rows, piece_of_rows(width), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
         const T* lp = log_probabilities.as<T>() + r * width;

@@ -1,5 +1,5 @@
-// Matrix products by a library: oneDNN's in float32 on x86-64, where it knows the processor's vector units as its
-// convolutions do (OpenBLAS takes a processor newer than itself for one without AVX); OpenBLAS otherwise.
+// Matrix products by a library: oneDNN's in float32 on x86-64, where it knows the processor's vector units as
+// its convolutions do (OpenBLAS takes a processor newer than itself for one without AVX); OpenBLAS otherwise.
 #include <cblas.h>
 #include <dnnl.h>
 
@@ -19,39 +19,49 @@ Matrix layout(const View& m) {
   const std::int64_t rows = m.shape[1], columns = m.shape[2];
   const std::int64_t row_stride = m.strides[1], column_stride = m.strides[2];
   if (column_stride == 1 || columns == 1)
-    return {false, static_cast<int>(std::max<std::int64_t>(rows > 1 ? row_stride : columns, std::max<std::int64_t>(columns, 1)))};
-  return {true, static_cast<int>(std::max<std::int64_t>(columns > 1 ? column_stride : rows, std::max<std::int64_t>(rows, 1)))};
+    return {false, static_cast<int>(std::max<std::int64_t>(rows > 1 ? row_stride : columns,
+                                                           std::max<std::int64_t>(columns, 1)))};
+  return {true, static_cast<int>(std::max<std::int64_t>(columns > 1 ? column_stride : rows,
+                                                        std::max<std::int64_t>(rows, 1)))};
 }
 
 CBLAS_TRANSPOSE transpose(const Matrix& matrix) { return matrix.transposed ? CblasTrans : CblasNoTrans; }
 
 #if defined(__x86_64__)
-void gemm(const Matrix& la, const Matrix& lb, int m, int n, int k, const float* x, const float* y, double beta, float* o, int lo) {
+void gemm(const Matrix& la, const Matrix& lb, int m, int n, int k, const float* x, const float* y,
+          double beta, float* o, int lo) {
   const auto letter = [](const Matrix& matrix) { return matrix.transposed ? 'T' : 'N'; };
   const dnnl_status_t status = dnnl_sgemm(letter(la), letter(lb), m, n, k, 1.0f, x, la.leading, y, lb.leading,
                                           static_cast<float>(beta), o, lo);
-  TRIREME_CHECK(status == dnnl_success, "matmul: oneDNN failed with status {} on ({}, {}) @ ({}, {})", static_cast<int>(status), m, k, k, n);
+  TRIREME_CHECK(status == dnnl_success, "matmul: oneDNN failed with status {} on ({}, {}) @ ({}, {})",
+                static_cast<int>(status), m, k, k, n);
 }
 #else
-void gemm(const Matrix& la, const Matrix& lb, int m, int n, int k, const float* x, const float* y, double beta, float* o, int lo) {
+void gemm(const Matrix& la, const Matrix& lb, int m, int n, int k, const float* x, const float* y,
+          double beta, float* o, int lo) {
   cblas_sgemm(CblasRowMajor, transpose(la), transpose(lb), m, n, k, 1.0f, x, la.leading, y, lb.leading,
               static_cast<float>(beta), o, lo);
 }
 #endif
 
-void gemm(const Matrix& la, const Matrix& lb, int m, int n, int k, const double* x, const double* y, double beta, double* o, int lo) {
-  cblas_dgemm(CblasRowMajor, transpose(la), transpose(lb), m, n, k, 1.0, x, la.leading, y, lb.leading, beta, o, lo);
+void gemm(const Matrix& la, const Matrix& lb, int m, int n, int k, const double* x, const double* y,
+          double beta, double* o, int lo) {
+  cblas_dgemm(CblasRowMajor, transpose(la), transpose(lb), m, n, k, 1.0, x, la.leading, y, lb.leading, beta,
+              o, lo);
 }
 
 }  // namespace
 
 void matmul(const View& out, const View& a, const View& b, double beta) {
   const std::int64_t batch = out.shape[0];
-  const int m = static_cast<int>(out.shape[1]), n = static_cast<int>(out.shape[2]), k = static_cast<int>(a.shape[2]);
+  const int m = static_cast<int>(out.shape[1]), n = static_cast<int>(out.shape[2]),
+            k = static_cast<int>(a.shape[2]);
   if (m == 0 || n == 0) return;
   if (k == 0) {  // libraries differ on what an empty sum leaves behind
-    if (beta == 0) fill(out, 0);
-    else unary(UnaryOp::mul_scalar, out, out, beta);
+    if (beta == 0)
+      fill(out, 0);
+    else
+      unary(UnaryOp::mul_scalar, out, out, beta);
     return;
   }
   const Matrix la = layout(a), lb = layout(b);

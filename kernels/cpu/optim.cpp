@@ -6,12 +6,13 @@
 
 namespace trireme::cpu {
 
-// Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum in deep learning", 2013,
-// with the learning rate outside the velocity as PyTorch has it.
+// Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum in deep learning",
+// 2013, with the learning rate outside the velocity as PyTorch has it.
 void sgd(const View& parameter, const View& gradient, const View* momentum, const SgdOptions& o) {
   visit_floating(parameter.dtype, "sgd", [&](auto type) {
     using T = decltype(type);
-    const T lr = static_cast<T>(o.lr), mu = static_cast<T>(o.momentum), decay = static_cast<T>(o.weight_decay);
+    const T lr = static_cast<T>(o.lr), mu = static_cast<T>(o.momentum),
+            decay = static_cast<T>(o.weight_decay);
     T* p = parameter.as<T>();
     const T* g = gradient.as<T>();
     T* v = momentum ? momentum->as<T>() : nullptr;
@@ -29,7 +30,8 @@ void sgd(const View& parameter, const View& gradient, const View* momentum, cons
 }
 
 // Loshchilov, Hutter, "Decoupled weight decay regularization", 2019.
-void adamw(const View& parameter, const View& gradient, const View& first, const View& second, const AdamWOptions& o) {
+void adamw(const View& parameter, const View& gradient, const View& first, const View& second,
+           const AdamWOptions& o) {
   visit_floating(parameter.dtype, "adamw", [&](auto type) {
     using T = decltype(type);
     const double correction1 = 1 - std::pow(o.beta1, static_cast<double>(o.step));

@@ -43,7 +43,8 @@ void pool_forward(PoolOp op, const View& y, const View* indices, const View& x, 
     for_pieces(p.n, 1, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t n = begin; n < end; ++n) {
         std::fill(out + n * image, out + (n + 1) * image, T(0));
-        if (is_max) std::fill_n(indices->as<std::int64_t>() + n * image, image, std::int64_t{-1});  // nothing seen yet
+        if (is_max)
+          std::fill_n(indices->as<std::int64_t>() + n * image, image, std::int64_t{-1});  // nothing seen yet
         for_each_pair(p, n, [&](std::int64_t to, std::int64_t from, std::int64_t index) {
           T* o = out + to * p.c;
           const T* i = in + from * p.c;

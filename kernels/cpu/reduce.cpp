@@ -35,21 +35,30 @@ struct Dims {
 
 struct Sum {
   static double start() { return 0; }
-  template <class A> static A join(A x, A y) { return x + y; }
+  template <class A>
+  static A join(A x, A y) {
+    return x + y;
+  }
 };
 
 struct Max {
   static double start() { return -std::numeric_limits<double>::infinity(); }
-  template <class A> static A join(A x, A y) { return x > y || x != x ? x : y; }
+  template <class A>
+  static A join(A x, A y) {
+    return x > y || x != x ? x : y;
+  }
 };
 
 // float sums are gathered in double; integers in int64.
-template <class T> using Accumulator = std::conditional_t<std::is_floating_point_v<T>, double, std::int64_t>;
+template <class T>
+using Accumulator = std::conditional_t<std::is_floating_point_v<T>, double, std::int64_t>;
 
 template <class R, class A>
 A start_of() {
-  if constexpr (std::is_same_v<R, Max> && std::is_integral_v<A>) return std::numeric_limits<A>::min();
-  else return static_cast<A>(R::start());
+  if constexpr (std::is_same_v<R, Max> && std::is_integral_v<A>)
+    return std::numeric_limits<A>::min();
+  else
+    return static_cast<A>(R::start());
 }
 
 /// One output: all reduced elements, the inner run in eight fixed lanes.
@@ -104,21 +113,27 @@ void reduce_as(const View& out, const View& in) {
   Dims kept, reduced;
   int by_stride[kMaxDims];
   for (int d = 0; d < in.dims; ++d) by_stride[d] = d;
-  std::stable_sort(by_stride, by_stride + in.dims, [&](int a, int b) { return in.strides[a] > in.strides[b]; });
+  std::stable_sort(by_stride, by_stride + in.dims,
+                   [&](int a, int b) { return in.strides[a] > in.strides[b]; });
   for (int i = 0; i < in.dims; ++i) {
     const int d = by_stride[i];
     if (in.shape[d] == 1) continue;
-    if (out.shape[d] == 1) reduced.add(in.shape[d], in.strides[d], 0);
-    else kept.add(in.shape[d], in.strides[d], out.strides[d]);
+    if (out.shape[d] == 1)
+      reduced.add(in.shape[d], in.strides[d], 0);
+    else
+      kept.add(in.shape[d], in.strides[d], out.strides[d]);
   }
   T* o = out.as<T>();
   const T* x = in.as<T>();
-  if (kept.count && kept.in[kept.count - 1] == 1 && reduced.count) return reduce_rows<R, T>(o, x, kept, reduced);
+  if (kept.count && kept.in[kept.count - 1] == 1 && reduced.count)
+    return reduce_rows<R, T>(o, x, kept, reduced);
   const std::int64_t work = std::max<std::int64_t>(1, reduced.numel());
-  for_pieces(kept.numel(), std::max<std::int64_t>(1, kPiece / work), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i)
-      o[kept.offset(i, kept.out)] = static_cast<T>(reduce_one<R, T>(x + kept.offset(i, kept.in), reduced));
-  });
+  for_pieces(kept.numel(), std::max<std::int64_t>(1, kPiece / work),
+             [&](std::int64_t begin, std::int64_t end) {
+               for (std::int64_t i = begin; i < end; ++i)
+                 o[kept.offset(i, kept.out)] =
+                     static_cast<T>(reduce_one<R, T>(x + kept.offset(i, kept.in), reduced));
+             });
 }
 
 }  // namespace
@@ -126,8 +141,10 @@ void reduce_as(const View& out, const View& in) {
 void reduce(ReduceOp op, const View& out, const View& in) {
   visit_dtype(in.dtype, [&](auto type) {
     using T = decltype(type);
-    if constexpr (std::is_same_v<T, bool>) fail(ExitCode::kInternal, "reduce: not defined for bool");
-    else op == ReduceOp::kSum ? reduce_as<Sum, T>(out, in) : reduce_as<Max, T>(out, in);
+    if constexpr (std::is_same_v<T, bool>)
+      fail(ExitCode::kInternal, "reduce: not defined for bool");
+    else
+      op == ReduceOp::kSum ? reduce_as<Sum, T>(out, in) : reduce_as<Max, T>(out, in);
   });
 }
 

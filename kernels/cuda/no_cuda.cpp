@@ -7,7 +7,10 @@ const KernelTable& cuda_kernels() {
   fail(ExitCode::kUsage, "device cuda: this build has no CUDA kernels; use --device cpu");
 }
 
-void* cuda_allocate(std::size_t) { cuda_kernels(); return nullptr; }
+void* cuda_allocate(std::size_t) {
+  cuda_kernels();
+  return nullptr;
+}
 void cuda_deallocate(void*, std::size_t) noexcept {}
 
 }  // namespace trireme

@@ -23,7 +23,8 @@ constexpr std::array<std::size_t, 8> kSizes = {0, 1, 7, 375, 376, 513, 70'001, 1
 
 Buffer pattern(std::size_t bytes, int from, int to) {
   Buffer buffer(bytes);
-  for (std::size_t i = 0; i < bytes; ++i) buffer[i] = static_cast<std::byte>(i * 7 + i / 251 + from * 31 + to * 101);
+  for (std::size_t i = 0; i < bytes; ++i)
+    buffer[i] = static_cast<std::byte>(i * 7 + i / 251 + from * 31 + to * 101);
   return buffer;
 }
 
@@ -39,7 +40,8 @@ TEST(AllToAll, EachGetsWhatEachSent) {
         out.push_back(pattern(bytes(comm.rank(), peer), comm.rank(), peer));
         in.emplace_back(bytes(peer, comm.rank()));
       }
-      for (int peer = 0; peer < comm.size(); ++peer) sends.emplace_back(out[peer]), recvs.emplace_back(in[peer]);
+      for (int peer = 0; peer < comm.size(); ++peer)
+        sends.emplace_back(out[peer]), recvs.emplace_back(in[peer]);
       comm.all_to_all(sends, recvs, "data").wait();
       for (int peer = 0; peer < comm.size(); ++peer) {
         ASSERT_EQ(in[peer], pattern(bytes(peer, comm.rank()), peer, comm.rank())) << size << " from " << peer;
@@ -60,7 +62,8 @@ TEST(AllGather, FillsAllSlices) {
       }
       for (Buffer& slice : slices) spans.emplace_back(slice);
       comm.all_gather(spans, "slices").wait();
-      for (int rank = 0; rank < comm.size(); ++rank) ASSERT_EQ(slices[rank], pattern(bytes(rank), rank, 0)) << size;
+      for (int rank = 0; rank < comm.size(); ++rank)
+        ASSERT_EQ(slices[rank], pattern(bytes(rank), rank, 0)) << size;
     }
   });
 }

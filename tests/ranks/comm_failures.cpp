@@ -15,13 +15,15 @@ using namespace test;
 
 // Runs `body`, which must fail on every rank, long before the patience is over. All of `parts` must be in
 // the message of every rank.
-void expect_failure_everywhere(const std::function<void(Communicator&)>& body, const std::vector<std::string>& parts) {
+void expect_failure_everywhere(const std::function<void(Communicator&)>& body,
+                               const std::vector<std::string>& parts) {
   for_each_communicator({2, 3, 4, 8}, [&](Communicator& comm) {
     const auto start = std::chrono::steady_clock::now();
     const std::string error = error_of([&] { body(comm); });
     EXPECT_LT(std::chrono::steady_clock::now() - start, 10s);
     EXPECT_NE(error, "") << "did not fail";
-    for (const std::string& part : parts) EXPECT_NE(error.find(part), std::string::npos) << part << " in: " << error;
+    for (const std::string& part : parts)
+      EXPECT_NE(error.find(part), std::string::npos) << part << " in: " << error;
     // The first error sticks.
     EXPECT_EQ(error_of([&] { comm.barrier("after the failure").wait(); }), error);
     int ran = 0;
@@ -30,7 +32,8 @@ void expect_failure_everywhere(const std::function<void(Communicator&)>& body, c
   });
 }
 
-Event gather(Communicator& comm, std::size_t bytes_of_rank_1, std::vector<std::byte>& memory, const char* label) {
+Event gather(Communicator& comm, std::size_t bytes_of_rank_1, std::vector<std::byte>& memory,
+             const char* label) {
   memory.resize(comm.size() * 100'000);
   std::vector<std::span<std::byte>> slices;
   for (int rank = 0; rank < comm.size(); ++rank) {
@@ -138,36 +141,35 @@ TEST(Mismatch, RanksThatAgreeHearOfTwoThatDoNot) {
 }
 
 TEST(Deadline, ARankThatNeverComesIsNamed) {
-  for_each_communicator(
-      {2, 3, 4},
-      [](Communicator& comm) {
-        comm.barrier("start").wait();
-        const int absent = comm.size() - 1;
-        if (comm.rank() == absent) {
-          std::this_thread::sleep_for(1500ms);
-          return;
-        }
-        const auto start = std::chrono::steady_clock::now();
-        const std::string error = error_of([&] { comm.barrier("end of step 7").wait(); });
-        const auto took = std::chrono::steady_clock::now() - start;
-        EXPECT_GE(took, 400ms);
-        EXPECT_LT(took, 10s);
-        for (const std::string& part : {fmt::format("no answer from rank {}:", absent), std::string("barrier"),
-                                        std::string("end of step 7"), std::string("call 1")}) {
-          EXPECT_NE(error.find(part), std::string::npos) << part << " in: " << error;
-        }
-      },
-      {.patience = 500ms});
+  for_each_communicator({2, 3, 4},
+                        [](Communicator& comm) {
+                          comm.barrier("start").wait();
+                          const int absent = comm.size() - 1;
+                          if (comm.rank() == absent) {
+                            std::this_thread::sleep_for(1500ms);
+                            return;
+                          }
+                          const auto start = std::chrono::steady_clock::now();
+                          const std::string error = error_of([&] { comm.barrier("end of step 7").wait(); });
+                          const auto took = std::chrono::steady_clock::now() - start;
+                          EXPECT_GE(took, 400ms);
+                          EXPECT_LT(took, 10s);
+                          for (const std::string& part :
+                               {fmt::format("no answer from rank {}:", absent), std::string("barrier"),
+                                std::string("end of step 7"), std::string("call 1")}) {
+                            EXPECT_NE(error.find(part), std::string::npos) << part << " in: " << error;
+                          }
+                        },
+                        {.patience = 500ms});
 }
 
 TEST(Deadline, ARankThatIsLateButInTimeIsFine) {
-  for_each_communicator(
-      {2, 3, 4},
-      [](Communicator& comm) {
-        if (comm.rank() == 1) std::this_thread::sleep_for(300ms);
-        comm.barrier("late").wait();
-      },
-      {.patience = 20s});
+  for_each_communicator({2, 3, 4},
+                        [](Communicator& comm) {
+                          if (comm.rank() == 1) std::this_thread::sleep_for(300ms);
+                          comm.barrier("late").wait();
+                        },
+                        {.patience = 20s});
 }
 
 TEST(Abort, EndsTheWaitOfAllRanks) {
@@ -204,9 +206,11 @@ TEST(Abort, ByAnotherThreadEndsTheOwnWait) {
 
 TEST(Abort, AFunctionThatThrowsFailsThePeersToo) {
   for_each_communicator({2, 3, 4}, [](Communicator& comm) {
-    comm.run([&] {
-      if (comm.rank() == 1) fail(ExitCode::kNonFinite, "gradient of layer 3 is NaN");
-    }, "check");
+    comm.run(
+        [&] {
+          if (comm.rank() == 1) fail(ExitCode::kNonFinite, "gradient of layer 3 is NaN");
+        },
+        "check");
     const std::string error = error_of([&] { comm.barrier("next").wait(); });
     EXPECT_NE(error.find("gradient of layer 3 is NaN"), std::string::npos) << error;
     EXPECT_EQ(error.find("rank 1 reports") != std::string::npos, comm.rank() != 1) << error;

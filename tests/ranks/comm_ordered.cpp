@@ -86,9 +86,11 @@ TEST(OrderedAllReduce, ManyInFlight) {
 TEST(OrderedAllReduce, RefusesAWrongNumberOfPartials) {
   for_each_communicator({1, 2, 3}, [](Communicator& comm) {
     float out = 0;
-    EXPECT_NE(error_of([&] { ordered_all_reduce(comm, 4, {}, 1, 1, &out, "x"); }).find("partials for 4 shards"),
-              std::string::npos);
-    const std::string error = error_of([&] { ordered_all_reduce(comm, comm.size() - 1, {&out}, 1, 1, &out, "x"); });
+    EXPECT_NE(
+        error_of([&] { ordered_all_reduce(comm, 4, {}, 1, 1, &out, "x"); }).find("partials for 4 shards"),
+        std::string::npos);
+    const std::string error =
+        error_of([&] { ordered_all_reduce(comm, comm.size() - 1, {&out}, 1, 1, &out, "x"); });
     EXPECT_NE(error.find("--shards"), std::string::npos) << error;
   });
 }

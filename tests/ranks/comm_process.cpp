@@ -61,7 +61,8 @@ Outcome run(const std::string& scenario) {
   Outcome outcome;
   FILE* pipe = popen(command.c_str(), "r");
   std::array<char, 4096> text;
-  while (const std::size_t got = fread(text.data(), 1, text.size(), pipe)) outcome.output.append(text.data(), got);
+  while (const std::size_t got = fread(text.data(), 1, text.size(), pipe))
+    outcome.output.append(text.data(), got);
   const int status = pclose(pipe);
   outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   outcome.took = std::chrono::steady_clock::now() - start;

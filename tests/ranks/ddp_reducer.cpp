@@ -1,5 +1,5 @@
-// Mean gradients have the same bits at any world size, bucket size, order of readiness and overlap, and they are
-// the bits of the canonical tree, written out here once more in the plainest way.
+// Mean gradients have the same bits at any world size, bucket size, order of readiness and overlap, and they
+// are the bits of the canonical tree, written out here once more in the plainest way.
 #include "distributed/ddp/reducer.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
-// In every epoch each sample is trained on exactly once, in the same batches and shards at any world size, and so it
-// stays when a job is stopped in the middle of an epoch and goes on at another world size.
+// In every epoch each sample is trained on exactly once, in the same batches and shards at any world size,
+// and so it stays when a job is stopped in the middle of an epoch and goes on at another world size.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -35,7 +35,8 @@ class Seen {
  public:
   void add(std::int64_t step, const Shard& shard) {
     std::vector<std::int64_t> samples;
-    for (std::int64_t i = 0; i < shard.count; ++i) samples.push_back(static_cast<std::int64_t>(shard.x.data<float>()[i]));
+    for (std::int64_t i = 0; i < shard.count; ++i)
+      samples.push_back(static_cast<std::int64_t>(shard.x.data<float>()[i]));
     const std::lock_guard lock(mutex_);
     EXPECT_TRUE(seen_.emplace(std::pair(step, shard.index), samples).second)
         << "shard " << shard.index << " of step " << step << " was trained on twice";
@@ -83,8 +84,10 @@ void expect_every_sample_once(const Seen& seen) {
     for (const std::int64_t sample : samples) ++times[where.first / kStepsPerEpoch][sample];
   ASSERT_EQ(times.size(), static_cast<std::size_t>(kEpochs));
   for (const auto& [epoch, samples] : times) {
-    EXPECT_EQ(samples.size(), static_cast<std::size_t>(kSamples)) << "epoch " << epoch << " leaves samples out";
-    for (const auto& [sample, count] : samples) EXPECT_EQ(count, 1) << "sample " << sample << " of epoch " << epoch;
+    EXPECT_EQ(samples.size(), static_cast<std::size_t>(kSamples))
+        << "epoch " << epoch << " leaves samples out";
+    for (const auto& [sample, count] : samples)
+      EXPECT_EQ(count, 1) << "sample " << sample << " of epoch " << epoch;
   }
 }
 

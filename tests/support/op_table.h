@@ -1,4 +1,5 @@
-// The op test table: one row per function of core/ops/ops.h. tests/unit/core/ops_table.cpp says what each row yields.
+// The op test table: one row per function of core/ops/ops.h. tests/unit/core/ops_table.cpp says what each row
+// yields.
 #pragma once
 
 #include <functional>
@@ -78,7 +79,8 @@ struct OpRow {
 
 const std::vector<OpRow>& op_table();
 
-/// The functions that a header's text declares, as "name(type, type)" without const, references, names and defaults.
+/// The functions that a header's text declares, as "name(type, type)" without const, references, names and
+/// defaults.
 std::vector<std::string> declarations_in(const std::string& header);
 
 // One part of the table per family, in op_table_<family>.cpp.

@@ -1,3 +1,5 @@
+// A row is a line, however long.
+// clang-format off
 // Op test table: elementwise ops, comparisons and in-place ops.
 #include <cmath>
 

@@ -1,3 +1,5 @@
+// A row is a line, however long.
+// clang-format off
 // Op test table: matrix products, convolution, pooling and batch normalization.
 #include <cmath>
 #include <limits>

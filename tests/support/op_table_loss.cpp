@@ -1,3 +1,5 @@
+// A row is a line, however long.
+// clang-format off
 // Op test table: losses and random numbers.
 #include <algorithm>
 #include <cmath>

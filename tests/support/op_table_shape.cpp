@@ -1,3 +1,5 @@
+// A row is a line, however long.
+// clang-format off
 // Op test table: reductions and ops that move elements.
 #include <algorithm>
 #include <cmath>

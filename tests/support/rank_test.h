@@ -1,7 +1,8 @@
 // A rank test is a lambda that runs on every rank, over every communicator there is here.
 //
 // Started plainly, ranks are threads. Started by mpirun, the same executable's ranks are the processes.
-// Such an executable has its own main: `int main(int argc, char** argv) { return rank_test_main(argc, argv); }`
+// Such an executable has its own main: `int main(int argc, char** argv) { return rank_test_main(argc, argv);
+// }`
 #pragma once
 
 #include <chrono>

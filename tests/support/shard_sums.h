@@ -20,17 +20,26 @@ inline std::uint64_t mixed(std::uint64_t x) {
 /// Element i of a shard's gradient. Every 16 elements hold huge values that cancel, subnormals, signed zeros
 /// and infinities of both signs; the rest is random over some orders of magnitude.
 inline float shard_value(int shard, std::size_t i) {
-  const std::uint64_t bits = mixed(0x9e3779b97f4a7c15u * (i + 1) + 0xd1342543de82ef95u * static_cast<unsigned>(shard + 1));
+  const std::uint64_t bits =
+      mixed(0x9e3779b97f4a7c15u * (i + 1) + 0xd1342543de82ef95u * static_cast<unsigned>(shard + 1));
   const float unit = static_cast<float>(bits >> 40) * 0x1p-24f - 0.5f;
   switch (i % 16) {
-    case 0: return shard % 3 == 0 ? 1e30f : shard % 3 == 1 ? -1e30f : unit;
-    case 1: return unit * 0x1p-130f;
-    case 2: return bits & 1 ? 0.0f : -0.0f;
-    case 3: return -0.0f;
-    case 4: return bits % 5 == 0 ? std::numeric_limits<float>::infinity() : unit;
-    case 5: return bits % 7 == 0 ? -std::numeric_limits<float>::infinity() : unit;
-    case 6: return bits % 4 == 0 ? std::copysign(std::numeric_limits<float>::infinity(), unit) : unit;
-    default: return std::ldexp(unit, static_cast<int>(bits % 13));
+    case 0:
+      return shard % 3 == 0 ? 1e30f : shard % 3 == 1 ? -1e30f : unit;
+    case 1:
+      return unit * 0x1p-130f;
+    case 2:
+      return bits & 1 ? 0.0f : -0.0f;
+    case 3:
+      return -0.0f;
+    case 4:
+      return bits % 5 == 0 ? std::numeric_limits<float>::infinity() : unit;
+    case 5:
+      return bits % 7 == 0 ? -std::numeric_limits<float>::infinity() : unit;
+    case 6:
+      return bits % 4 == 0 ? std::copysign(std::numeric_limits<float>::infinity(), unit) : unit;
+    default:
+      return std::ldexp(unit, static_cast<int>(bits % 13));
   }
 }
 
@@ -46,7 +55,8 @@ inline Floats sum_of(const Floats& left, const Floats& right) {
   return sum;
 }
 
-/// levels[l][k] is the sum over shards [k << l, (k + 1) << l), with every addition made, those of padding too.
+/// levels[l][k] is the sum over shards [k << l, (k + 1) << l), with every addition made, those of padding
+/// too.
 struct PaddedTree {
   std::vector<std::vector<Floats>> levels;
 
@@ -54,7 +64,8 @@ struct PaddedTree {
     int leaves = 1;
     while (leaves < shards) leaves *= 2;
     levels.emplace_back();
-    for (int k = 0; k < leaves; ++k) levels[0].push_back(k < shards ? shard_values(k, count) : Floats(count, -0.0f));
+    for (int k = 0; k < leaves; ++k)
+      levels[0].push_back(k < shards ? shard_values(k, count) : Floats(count, -0.0f));
     while (levels.back().size() > 1) {
       std::vector<Floats> next;
       for (std::size_t k = 0; k < levels.back().size(); k += 2) {
@@ -73,7 +84,8 @@ struct PaddedTree {
 
 /// Equal to the bit: tells -0.0 from 0.0 and takes a NaN as equal to itself.
 inline bool same_bits(const Floats& a, const Floats& b) {
-  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
 }  // namespace trireme::test

@@ -7,7 +7,8 @@
 
 namespace trireme::test {
 
-/// The repository's root: the nearest folder above the test program or the working directory that holds core/ops/ops.h.
+/// The repository's root: the nearest folder above the test program or the working directory that holds
+/// core/ops/ops.h.
 inline std::string source_dir() {
   namespace fs = std::filesystem;
   for (const fs::path& start : {fs::read_symlink("/proc/self/exe").parent_path(), fs::current_path()})

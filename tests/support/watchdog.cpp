@@ -20,7 +20,8 @@ Watchdog::Watchdog(std::string what, std::chrono::seconds limit) : state_(new St
   state_->thread = std::thread([state = state_, what = std::move(what), limit] {
     std::unique_lock lock(state->mutex);
     if (!state->changed.wait_for(lock, limit, [&] { return state->over; })) {
-      std::fprintf(stderr, "watchdog: %s still ran after %lld s\n", what.c_str(), static_cast<long long>(limit.count()));
+      std::fprintf(stderr, "watchdog: %s still ran after %lld s\n", what.c_str(),
+                   static_cast<long long>(limit.count()));
       _exit(124);
     }
   });

@@ -15,7 +15,9 @@ Tensor leaf(std::vector<float> values) {
   return Tensor::from(values, {count}).set_requires_grad(true);
 }
 
-std::vector<float> grad_of(const Tensor& t) { return t.grad().defined() ? t.grad().to_vector<float>() : std::vector<float>{}; }
+std::vector<float> grad_of(const Tensor& t) {
+  return t.grad().defined() ? t.grad().to_vector<float>() : std::vector<float>{};
+}
 using Floats = std::vector<float>;
 
 template <class Fn>
@@ -29,7 +31,8 @@ std::string error_of(const Fn& fn) {
 }
 
 void expect_holds(const std::string& message, std::initializer_list<const char*> parts) {
-  for (const char* part : parts) EXPECT_NE(message.find(part), std::string::npos) << part << " in: " << message;
+  for (const char* part : parts)
+    EXPECT_NE(message.find(part), std::string::npos) << part << " in: " << message;
 }
 
 std::size_t used() { return allocator_statistics(kCpu).used_bytes; }
@@ -91,7 +94,8 @@ TEST(Autograd, InPlaceChangeOfASavedTensorNamesBothOps) {
   const Tensor x = leaf({1, 2});
   const Tensor y = x * 2.0, z = y * y;
   add_(y, Tensor::ones({2}));
-  expect_holds(error_of([&] { sum(z).backward(); }), {"mul:", "add_", "version 1", "saved at version 0", "(2)"});
+  expect_holds(error_of([&] { sum(z).backward(); }),
+               {"mul:", "add_", "version 1", "saved at version 0", "(2)"});
   const Tensor e = exp(x * 1.0);
   fill_(e.detach(), 0);  // through another handle of the same memory
   expect_holds(error_of([&] { sum(e).backward(); }), {"exp:", "fill_"});
@@ -140,10 +144,24 @@ TEST(Hooks, SeeAndReplaceGradientsInOrder) {
   const Tensor x = leaf({1, 2});
   const Tensor y = x * 2.0;
   std::vector<int> order;
-  register_hook(y, [&](const Tensor& g) { order.push_back(1); return g * 10.0; });
-  register_hook(y, [&](const Tensor& g) { order.push_back(2); EXPECT_EQ(g.to_vector<float>(), (Floats{10, 10})); return Tensor(); });
-  register_hook(x, [&](const Tensor& g) { order.push_back(3); return g + 1.0; });
-  register_post_accumulate_hook(x, [&](const Tensor& t) { order.push_back(4); EXPECT_TRUE(t.is_same(x)); EXPECT_TRUE(t.grad().defined()); });
+  register_hook(y, [&](const Tensor& g) {
+    order.push_back(1);
+    return g * 10.0;
+  });
+  register_hook(y, [&](const Tensor& g) {
+    order.push_back(2);
+    EXPECT_EQ(g.to_vector<float>(), (Floats{10, 10}));
+    return Tensor();
+  });
+  register_hook(x, [&](const Tensor& g) {
+    order.push_back(3);
+    return g + 1.0;
+  });
+  register_post_accumulate_hook(x, [&](const Tensor& t) {
+    order.push_back(4);
+    EXPECT_TRUE(t.is_same(x));
+    EXPECT_TRUE(t.grad().defined());
+  });
   sum(y).backward();
   EXPECT_EQ(order, (std::vector<int>{1, 2, 3, 4}));
   EXPECT_EQ(grad_of(x), (Floats{21, 21}));
@@ -151,7 +169,8 @@ TEST(Hooks, SeeAndReplaceGradientsInOrder) {
   EXPECT_EQ(order.back(), 4);
   EXPECT_EQ(grad_of(x), (Floats{23, 23}));
   EXPECT_EQ(grad(sum(x), {x})[0].to_vector<float>(), (Floats{2, 2})) << "hooks act on grad(), too";
-  expect_holds(error_of([] { register_hook(Tensor::ones({1}), [](const Tensor& g) { return g; }); }), {"register_hook"});
+  expect_holds(error_of([] { register_hook(Tensor::ones({1}), [](const Tensor& g) { return g; }); }),
+               {"register_hook"});
   expect_holds(error_of([&] { register_post_accumulate_hook(y, [](const Tensor&) {}); }), {"leaf"});
 }
 
@@ -161,7 +180,10 @@ TEST(Hooks, PostAccumulateRunsOncePerPassAndEarly) {
   register_post_accumulate_hook(first, [&](const Tensor&) { order.push_back("first"); });
   register_post_accumulate_hook(second, [&](const Tensor&) { order.push_back("second"); });
   const Tensor deep = exp(first * first), y = deep * second;
-  register_hook(deep, [&](const Tensor&) { order.push_back("deep"); return Tensor(); });
+  register_hook(deep, [&](const Tensor&) {
+    order.push_back("deep");
+    return Tensor();
+  });
   sum(y + second).backward();
   // The second leaf is complete as soon as y's gradient is known, before the rest of backward.
   EXPECT_EQ(order, (std::vector<std::string>{"second", "deep", "first"}));
@@ -213,7 +235,8 @@ TEST(Grad, DifferentiatesAgain) {
   // A gradient penalty: d/dx |d exp(x)/dx|^2 = 2 exp(2x), through a saved output.
   const Tensor g = grad(sum(exp(x)), {x}, {}, {.create_graph = true})[0];
   sum(g * g).backward();
-  for (std::size_t i = 0; i < 2; ++i) EXPECT_NEAR(grad_of(x)[i], 2 * std::exp(2.0 * (2.0 + static_cast<double>(i))), 1e-2);
+  for (std::size_t i = 0; i < 2; ++i)
+    EXPECT_NEAR(grad_of(x)[i], 2 * std::exp(2.0 * (2.0 + static_cast<double>(i))), 1e-2);
 }
 
 TEST(Graph, AMillionNodesNeedNoDeepStackAndNoLongTime) {
@@ -269,7 +292,8 @@ TEST(Graph, AnExceptionInBackwardLeavesThingsUsable) {
     x.set_grad({});
     fails = false;
     loss.backward();
-    for (std::size_t i = 0; i < 2; ++i) EXPECT_NEAR(grad_of(x)[i], 2 + std::exp(1.0 + static_cast<double>(i)), 1e-5);
+    for (std::size_t i = 0; i < 2; ++i)
+      EXPECT_NEAR(grad_of(x)[i], 2 + std::exp(1.0 + static_cast<double>(i)), 1e-5);
     x.set_grad({});
   }
   EXPECT_EQ(used(), before);

@@ -23,16 +23,26 @@ void mutate(Bytes& bytes, std::mt19937& random) {
   const std::size_t length = std::min<std::size_t>(1 + random() % 16, bytes.size() - at);
   const std::uint8_t interesting[] = {0x00, 0x01, 0x03, 0x08, 0x1f, 0x7f, 0x80, 0x8b, 0xff};
   switch (random() % 6) {
-    case 0: *place ^= static_cast<std::uint8_t>(1u << random() % 8); break;
-    case 1: *place = interesting[random() % std::size(interesting)]; break;
-    case 2: bytes.resize(at); break;
-    case 3: bytes.erase(place, place + static_cast<std::ptrdiff_t>(length)); break;
+    case 0:
+      *place ^= static_cast<std::uint8_t>(1u << random() % 8);
+      break;
+    case 1:
+      *place = interesting[random() % std::size(interesting)];
+      break;
+    case 2:
+      bytes.resize(at);
+      break;
+    case 3:
+      bytes.erase(place, place + static_cast<std::ptrdiff_t>(length));
+      break;
     case 4: {
       const Bytes piece(place, place + static_cast<std::ptrdiff_t>(length));
       bytes.insert(place, piece.begin(), piece.end());
       break;
     }
-    case 5: bytes.insert(place, length, static_cast<std::uint8_t>(random())); break;
+    case 5:
+      bytes.insert(place, length, static_cast<std::uint8_t>(random()));
+      break;
   }
 }
 

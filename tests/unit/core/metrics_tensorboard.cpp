@@ -69,10 +69,17 @@ std::multimap<int, std::string> fields_of(std::string_view bytes) {
         value.assign(reinterpret_cast<const char*>(&number), sizeof number);
         break;
       }
-      case 1: size = 8; break;
-      case 2: size = take_varint(bytes); break;
-      case 5: size = 4; break;
-      default: throw std::runtime_error("unknown wire type");
+      case 1:
+        size = 8;
+        break;
+      case 2:
+        size = take_varint(bytes);
+        break;
+      case 5:
+        size = 4;
+        break;
+      default:
+        throw std::runtime_error("unknown wire type");
     }
     if (value.empty()) {
       value = bytes.substr(0, size);

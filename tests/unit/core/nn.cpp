@@ -41,16 +41,18 @@ TEST(Module, NamesItsTensorsInVisitingOrder) {
   EXPECT_EQ(names_of(pair.parameters()), (Names{"first.weight", "first.bias", "second.weight"}));
   EXPECT_TRUE(pair.buffers().empty());
   Sequential net(Conv2d(1, 2, 3), BatchNorm2d(2), Sequential(Flatten(), Linear(8, 3)));
-  EXPECT_EQ(names_of(net.parameters()), (Names{"0.weight", "0.bias", "1.weight", "1.bias", "2.1.weight", "2.1.bias"}));
+  EXPECT_EQ(names_of(net.parameters()),
+            (Names{"0.weight", "0.bias", "1.weight", "1.bias", "2.1.weight", "2.1.bias"}));
   EXPECT_EQ(names_of(net.buffers()), (Names{"1.running_mean", "1.running_var"}));
   EXPECT_EQ(names_of(BasicBlock(4, 8, 2).parameters()),
-            (Names{"conv1.weight", "bn1.weight", "bn1.bias", "conv2.weight", "bn2.weight", "bn2.bias", "downsample.0.weight",
-                   "downsample.1.weight", "downsample.1.bias"}));
+            (Names{"conv1.weight", "bn1.weight", "bn1.bias", "conv2.weight", "bn2.weight", "bn2.bias",
+                   "downsample.0.weight", "downsample.1.weight", "downsample.1.bias"}));
 }
 
 TEST(Module, ListsASharedTensorOnce) {
   Tied tied;
-  EXPECT_EQ(names_of(tied.parameters()), (Names{"inner.first.weight", "inner.first.bias", "inner.second.weight"}));
+  EXPECT_EQ(names_of(tied.parameters()),
+            (Names{"inner.first.weight", "inner.first.bias", "inner.second.weight"}));
   sum(tied.head(Tensor::ones({1, 3})) + tied.inner.first(Tensor::ones({1, 3}))).backward();
   EXPECT_EQ(tied.inner.first.weight.grad().to_vector<float>(), std::vector<float>(12, 2));
 }
@@ -93,13 +95,15 @@ TEST(Module, WithoutForwardSaysSo) {
 }
 
 TEST(InitialValues, AreThoseOfPyTorch) {
-  // torch.nn.Linear and Conv2d: kaiming_uniform_(a=sqrt(5)) and the bias's bound are both uniform in +-1/sqrt(fan_in).
+  // torch.nn.Linear and Conv2d: kaiming_uniform_(a=sqrt(5)) and the bias's bound are both uniform in
+  // +-1/sqrt(fan_in).
   manual_seed(1);
   Linear layer(400, 300);
   Conv2d conv(64, 80, 3, {.groups = 2});
   const auto check = [](const Tensor& t, double bound) {
     double sum = 0, squares = 0, largest = 0;
-    for (double v : t.to_vector<double>()) sum += v, squares += v * v, largest = std::max(largest, std::fabs(v));
+    for (double v : t.to_vector<double>())
+      sum += v, squares += v * v, largest = std::max(largest, std::fabs(v));
     const auto n = static_cast<double>(t.numel());
     EXPECT_LT(std::fabs(sum / n), 4 * bound / std::sqrt(3 * n));
     EXPECT_NEAR(squares / n, bound * bound / 3, 0.1 * bound * bound / 3 + 2 * bound * bound / std::sqrt(n));
@@ -158,17 +162,25 @@ TEST(BatchNorm2d, KeepsRunningStatistics) {
   }
   norm.eval();
   const Tensor x = normal({2, 2, 2, 2}, {9}, 0, 1);
-  const Tensor plain = [&] { const NoGrad off; return norm(x); }(), recorded = norm(x);  // the fused and the composed path
+  const Tensor plain =
+                   [&] {
+                     const NoGrad off;
+                     return norm(x);
+                   }(),
+               recorded = norm(x);  // the fused and the composed path
   for (std::int64_t i = 0; i < x.numel(); ++i) {
     const auto c = static_cast<std::size_t>(i / 4 % 2);
-    const double wanted = (x.to_vector<double>()[static_cast<std::size_t>(i)] - mean[c]) / std::sqrt(variance[c] + 1e-5);
+    const double wanted =
+        (x.to_vector<double>()[static_cast<std::size_t>(i)] - mean[c]) / std::sqrt(variance[c] + 1e-5);
     EXPECT_NEAR(plain.to_vector<double>()[static_cast<std::size_t>(i)], wanted, 1e-5);
     EXPECT_NEAR(recorded.to_vector<double>()[static_cast<std::size_t>(i)], wanted, 1e-5);
   }
 }
 
 struct Recorder : StatisticsSink {
-  void observe(const Tensor& running, const Tensor& value, double momentum) override { seen.push_back({running, value, momentum}); }
+  void observe(const Tensor& running, const Tensor& value, double momentum) override {
+    seen.push_back({running, value, momentum});
+  }
   struct One {
     Tensor running, value;
     double momentum;
@@ -186,7 +198,8 @@ TEST(BatchNorm2d, HandsStatisticsToTheSink) {
   ASSERT_EQ(sink.seen.size(), 2u);
   EXPECT_TRUE(sink.seen[0].running.is_same(norm.running_mean));
   EXPECT_TRUE(sink.seen[1].running.is_same(norm.running_var));
-  EXPECT_EQ(norm.running_var.to_vector<float>(), std::vector<float>(2, 1)) << "the sink decides when they change";
+  EXPECT_EQ(norm.running_var.to_vector<float>(), std::vector<float>(2, 1))
+      << "the sink decides when they change";
   for (int c = 0; c < 2; ++c) {
     EXPECT_NEAR(sink.seen[0].value.data<float>()[c], moments(x, c, 0).first, 1e-5);
     EXPECT_NEAR(sink.seen[1].value.data<float>()[c], moments(x, c, 1).second, 1e-4);
@@ -270,7 +283,8 @@ TEST(BasicBlock, GradientsMatchFiniteDifferences) {
         data[i] = at - 1e-6;
         const double slope = (up - loss().item()) / 2e-6;
         data[i] = at;
-        EXPECT_NEAR(gradient[static_cast<std::size_t>(i)], slope, 1e-6 * (1 + std::fabs(slope))) << p.name << " " << i;
+        EXPECT_NEAR(gradient[static_cast<std::size_t>(i)], slope, 1e-6 * (1 + std::fabs(slope)))
+            << p.name << " " << i;
       }
     }
     statistics_sink() = nullptr;

@@ -18,7 +18,8 @@ namespace {
 Array values_of(const Input& in, std::size_t which) {
   Array a(in.shape);
   for (std::int64_t i = 0; i < a.size(); ++i) {
-    const double unit = std::fmod(0.377 + 0.61803398875 * static_cast<double>(i) + 0.2718 * static_cast<double>(which), 1.0);
+    const double unit =
+        std::fmod(0.377 + 0.61803398875 * static_cast<double>(i) + 0.2718 * static_cast<double>(which), 1.0);
     a[i] = in.kind == Kind::kLabel ? std::floor(unit * in.high) : in.low + (in.high - in.low) * unit;
   }
   return a;
@@ -35,13 +36,15 @@ bool wants_gradient(const Input& in) { return in.kind == Kind::kValue || in.kind
 Tensors tensors_of(const Case& c, const Arrays& values, DType dtype, bool gradients) {
   Tensors all;
   for (std::size_t i = 0; i < values.size(); ++i) {
-    all.push_back(to_dtype(Tensor::from(values[i].values, values[i].shape), c.inputs[i].kind == Kind::kLabel ? DType::kInt64 : dtype));
+    all.push_back(to_dtype(Tensor::from(values[i].values, values[i].shape),
+                           c.inputs[i].kind == Kind::kLabel ? DType::kInt64 : dtype));
     if (gradients && wants_gradient(c.inputs[i])) all.back().set_requires_grad(true);
   }
   return all;
 }
 
-void expect_near(const std::vector<double>& got, const std::vector<double>& wanted, double tolerance, const std::string& what) {
+void expect_near(const std::vector<double>& got, const std::vector<double>& wanted, double tolerance,
+                 const std::string& what) {
   ASSERT_EQ(got.size(), wanted.size()) << what;
   for (std::size_t i = 0; i < got.size(); ++i)
     ASSERT_LE(std::fabs(got[i] - wanted[i]), tolerance * (1 + std::fabs(wanted[i])))
@@ -62,7 +65,8 @@ std::vector<std::vector<double>> gradients_of(const Case& c, const Tensors& in) 
   for (const Tensor& t : in) {
     const Tensor g = t.grad();
     EXPECT_TRUE(!g.defined() || g.shape() == t.shape());
-    all.push_back(g.defined() ? g.to_vector<double>() : std::vector<double>(static_cast<std::size_t>(t.numel())));
+    all.push_back(g.defined() ? g.to_vector<double>()
+                              : std::vector<double>(static_cast<std::size_t>(t.numel())));
   }
   return all;
 }
@@ -102,15 +106,19 @@ TEST(OpTable, HasARowForEveryOp) {
   ASSERT_GT(declared.size(), 60u);
   std::set<std::string> rows;
   for (const OpRow& row : op_table()) rows.insert(row.declaration);
-  for (const std::string& one : declared) EXPECT_TRUE(rows.count(one)) << one << " has no row in tests/support/op_table*.cpp";
+  for (const std::string& one : declared)
+    EXPECT_TRUE(rows.count(one)) << one << " has no row in tests/support/op_table*.cpp";
   for (const std::string& one : rows)
-    EXPECT_TRUE(std::count(declared.begin(), declared.end(), one)) << one << " has a row but is not declared in core/ops/ops.h";
+    EXPECT_TRUE(std::count(declared.begin(), declared.end(), one))
+        << one << " has a row but is not declared in core/ops/ops.h";
 }
 
 TEST(OpTable, ParserSeesEveryDeclaration) {
-  EXPECT_EQ(declarations_in("Tensor a(const Tensor& x,\n         double y = 0);\ninline Tensor operator+(const Tensor& p, const Tensor& q) { }\n"
-                            "const Tensor& b_(const Tensor& t);\nTensor c();\nstruct Tensor d;\n"),
-            (std::vector<std::string>{"a(Tensor, double)", "operator+(Tensor, Tensor)", "b_(Tensor)", "c()"}));
+  EXPECT_EQ(
+      declarations_in("Tensor a(const Tensor& x,\n         double y = 0);\ninline Tensor operator+(const "
+                      "Tensor& p, const Tensor& q) { }\n"
+                      "const Tensor& b_(const Tensor& t);\nTensor c();\nstruct Tensor d;\n"),
+      (std::vector<std::string>{"a(Tensor, double)", "operator+(Tensor, Tensor)", "b_(Tensor)", "c()"}));
 }
 
 TEST(OpTable, Values) {
@@ -134,7 +142,9 @@ TEST(OpTable, Gradients) {
     const auto analytic = gradients_of(c, in);
     for (std::size_t i = 0; i < in.size(); ++i) {
       if (!wants_gradient(c.inputs[i])) continue;
-      const auto slope = numeric(values, i, [&](const Arrays& at) { return weighted(c.call(tensors_of(c, at, DType::kFloat64, false))).item(); });
+      const auto slope = numeric(values, i, [&](const Arrays& at) {
+        return weighted(c.call(tensors_of(c, at, DType::kFloat64, false))).item();
+      });
       expect_near(analytic[i], slope, 1e-7, "gradient of input " + std::to_string(i));
     }
   });
@@ -161,7 +171,9 @@ TEST(OpTable, SecondDerivatives) {
         weighted_gradients(c, in, true);
         ADD_FAILURE() << "second derivative: nothing was thrown";
       } catch (const Error& e) {
-        EXPECT_NE(std::string(e.what()).find(row.name() + ": second derivatives are not supported"), std::string::npos) << e.what();
+        EXPECT_NE(std::string(e.what()).find(row.name() + ": second derivatives are not supported"),
+                  std::string::npos)
+            << e.what();
       }
       return;
     }
@@ -170,7 +182,8 @@ TEST(OpTable, SecondDerivatives) {
     for (std::size_t i = 0; i < in.size(); ++i) {
       if (!wants_gradient(c.inputs[i])) continue;
       const Tensor g = in[i].grad();
-      const auto analytic = g.defined() ? g.to_vector<double>() : std::vector<double>(static_cast<std::size_t>(in[i].numel()));
+      const auto analytic =
+          g.defined() ? g.to_vector<double>() : std::vector<double>(static_cast<std::size_t>(in[i].numel()));
       const auto slope = numeric(values, i, [&](const Arrays& at) {
         return weighted_gradients(c, tensors_of(c, at, DType::kFloat64, true), false).item();
       });
@@ -233,19 +246,23 @@ TEST(OpTable, MemoryLayoutsChangeNothing) {
         expect_near(c.call(other).to_vector<double>(), c.call(dense).to_vector<double>(), tolerance, what);
         if (row.second == Second::kNone) continue;
         const auto g_dense = gradients_of(c, dense), g_other = gradients_of(c, other);
-        for (std::size_t i = 0; i < g_dense.size(); ++i) expect_near(g_other[i], g_dense[i], tolerance, what + ", gradient");
+        for (std::size_t i = 0; i < g_dense.size(); ++i)
+          expect_near(g_other[i], g_dense[i], tolerance, what + ", gradient");
       }
   });
 }
 
 bool takes(const OpRow& row, DType dtype) {
-  return is_floating(dtype) || row.takes == Takes::kAnything || (row.takes == Takes::kNumbers && dtype != DType::kBool);
+  return is_floating(dtype) || row.takes == Takes::kAnything ||
+         (row.takes == Takes::kNumbers && dtype != DType::kBool);
 }
 
 template <class T>
 std::vector<double> as_dtype(const std::vector<double>& wanted) {
   std::vector<double> converted;
-  for (double v : wanted) converted.push_back(static_cast<double>(std::is_floating_point_v<T> ? v : static_cast<T>(static_cast<std::int64_t>(v))));
+  for (double v : wanted)
+    converted.push_back(
+        static_cast<double>(std::is_floating_point_v<T> ? v : static_cast<T>(static_cast<std::int64_t>(v))));
   return converted;
 }
 
@@ -257,13 +274,17 @@ TEST(OpTable, DTypes) {
       Arrays values = values_of(c);
       for (std::size_t i = 0; i < values.size(); ++i)
         for (std::int64_t k = 0; k < values[i].size(); ++k)
-          if (c.inputs[i].kind != Kind::kLabel) values[i][k] = static_cast<double>(dtype == DType::kBool ? (k + static_cast<std::int64_t>(i)) % 2 : (k * 5 + static_cast<std::int64_t>(i) * 2) % 7);
+          if (c.inputs[i].kind != Kind::kLabel)
+            values[i][k] =
+                static_cast<double>(dtype == DType::kBool ? (k + static_cast<std::int64_t>(i)) % 2
+                                                          : (k * 5 + static_cast<std::int64_t>(i) * 2) % 7);
       const Tensors in = tensors_of(c, values, dtype, false);
       try {
         const Tensor out = c.call(in);
         ASSERT_TRUE(takes(row, dtype)) << "nothing was thrown";
         visit_dtype(out.dtype(), [&](auto type) {
-          expect_near(out.to_vector<double>(), as_dtype<decltype(type)>(c.reference(values).values), 0, "value");
+          expect_near(out.to_vector<double>(), as_dtype<decltype(type)>(c.reference(values).values), 0,
+                      "value");
         });
       } catch (const Error& e) {
         EXPECT_FALSE(takes(row, dtype)) << e.what();
@@ -300,10 +321,12 @@ TEST(OpTable, WrongCallsSayWhatIsWrong) {
       SCOPED_TRACE(row.declaration);
       try {
         bad.call();
-        ADD_FAILURE() << "nothing was thrown; the message should have held " << bad.parts[0] << " " << bad.parts.back();
+        ADD_FAILURE() << "nothing was thrown; the message should have held " << bad.parts[0] << " "
+                      << bad.parts.back();
       } catch (const Error& e) {
         EXPECT_EQ(e.code(), ExitCode::kInternal);
-        for (const std::string& part : bad.parts) EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << part << " in: " << e.what();
+        for (const std::string& part : bad.parts)
+          EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << part << " in: " << e.what();
         EXPECT_EQ(std::string(e.what()).find('\n'), std::string::npos);
       }
     }

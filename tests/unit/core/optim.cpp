@@ -15,10 +15,13 @@ namespace {
 constexpr int kSteps = 10;
 
 /// Gradient of element i at a step: anything that changes in sign and size.
-double gradient_at(int step, std::int64_t i) { return std::sin(1.7 * step + 0.9 * static_cast<double>(i)) * (1 + static_cast<double>(i % 3)); }
+double gradient_at(int step, std::int64_t i) {
+  return std::sin(1.7 * step + 0.9 * static_cast<double>(i)) * (1 + static_cast<double>(i % 3));
+}
 
 Tensor start(DType dtype) {
-  return to_dtype(Tensor::from(std::vector<double>{1, -2, 0.5, 3, -0.25, 0}, {2, 3}), dtype).set_requires_grad(true);
+  return to_dtype(Tensor::from(std::vector<double>{1, -2, 0.5, 3, -0.25, 0}, {2, 3}), dtype)
+      .set_requires_grad(true);
 }
 
 void set_gradient(const Tensor& p, int step) {
@@ -29,7 +32,9 @@ void set_gradient(const Tensor& p, int step) {
 
 /// Runs an optimizer for ten steps beside `reference`, which moves one element by the textbook.
 template <class Make>
-void compare(const Make& make, const std::function<void(int step, std::int64_t i, double g, double& p, double state[2])>& reference) {
+void compare(
+    const Make& make,
+    const std::function<void(int step, std::int64_t i, double g, double& p, double state[2])>& reference) {
   for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
     const Tensor p = start(dtype);
     auto optimizer = make(ParameterList({{"p", p}}));
@@ -38,9 +43,11 @@ void compare(const Make& make, const std::function<void(int step, std::int64_t i
     for (int step = 1; step <= kSteps; ++step) {
       set_gradient(p, step);
       optimizer->step();
-      for (std::int64_t i = 0; i < 6; ++i) reference(step, i, gradient_at(step, i), wanted[static_cast<std::size_t>(i)], state[i]);
+      for (std::int64_t i = 0; i < 6; ++i)
+        reference(step, i, gradient_at(step, i), wanted[static_cast<std::size_t>(i)], state[i]);
       for (std::size_t i = 0; i < 6; ++i)
-        ASSERT_NEAR(p.to_vector<double>()[i], wanted[i], dtype == DType::kFloat32 ? 1e-5 : 1e-12) << "step " << step << ", element " << i;
+        ASSERT_NEAR(p.to_vector<double>()[i], wanted[i], dtype == DType::kFloat32 ? 1e-5 : 1e-12)
+            << "step " << step << ", element " << i;
     }
   }
 }
@@ -68,7 +75,8 @@ TEST(AdamW, MatchesTheTextbook) {
             p -= o.lr * o.weight_decay * p;
             state[0] = o.beta1 * state[0] + (1 - o.beta1) * g;
             state[1] = o.beta2 * state[1] + (1 - o.beta2) * g * g;
-            const double m = state[0] / (1 - std::pow(o.beta1, step)), v = state[1] / (1 - std::pow(o.beta2, step));
+            const double m = state[0] / (1 - std::pow(o.beta1, step)),
+                         v = state[1] / (1 - std::pow(o.beta2, step));
             p -= o.lr * m / (std::sqrt(v) + o.eps);
           });
 }
@@ -108,12 +116,15 @@ TEST(Optimizer, NamesItsState) {
   const Tensor a = start(DType::kFloat32), b = start(DType::kFloat64);
   const auto names = [](const Optimizer& o) {
     std::string all;
-    for (const NamedTensor& s : o.state()) all += s.name + " " + std::string(name_of(s.tensor.dtype())) + s.tensor.shape().to_string() + "; ";
+    for (const NamedTensor& s : o.state())
+      all += s.name + " " + std::string(name_of(s.tensor.dtype())) + s.tensor.shape().to_string() + "; ";
     return all;
   };
   EXPECT_EQ(names(SGD(ParameterList({{"a", a}}), {})), "");
-  EXPECT_EQ(names(SGD(ParameterList({{"a", a}, {"b", b}}), {.momentum = 0.9})), "momentum.a float32(2, 3); momentum.b float64(2, 3); ");
-  EXPECT_EQ(names(AdamW(ParameterList({{"a", a}}), {})), "step int64(1); exp_avg.a float32(2, 3); exp_avg_sq.a float32(2, 3); ");
+  EXPECT_EQ(names(SGD(ParameterList({{"a", a}, {"b", b}}), {.momentum = 0.9})),
+            "momentum.a float32(2, 3); momentum.b float64(2, 3); ");
+  EXPECT_EQ(names(AdamW(ParameterList({{"a", a}}), {})),
+            "step int64(1); exp_avg.a float32(2, 3); exp_avg_sq.a float32(2, 3); ");
   SGD sgd(ParameterList({{"a", a}}), {.lr = 0.5});
   EXPECT_EQ(sgd.lr(), 0.5);
   sgd.set_lr(0.25);
@@ -149,7 +160,8 @@ TEST(ClipGradNorm, ScalesToTheNorm) {
   set_gradient(b, 2);
   const ParameterList list({{"a", a}, {"unused", unused}, {"b", b}});
   double squares = 0;
-  for (std::int64_t i = 0; i < 6; ++i) squares += std::pow(gradient_at(1, i), 2) + std::pow(gradient_at(2, i), 2);
+  for (std::int64_t i = 0; i < 6; ++i)
+    squares += std::pow(gradient_at(1, i), 2) + std::pow(gradient_at(2, i), 2);
   EXPECT_NEAR(clip_grad_norm(list, 0), std::sqrt(squares), 1e-5);
   EXPECT_NEAR(clip_grad_norm(list, 100), std::sqrt(squares), 1e-5);
   EXPECT_NEAR(a.grad().to_vector<double>()[1], gradient_at(1, 1), 1e-6) << "small enough: nothing changes";
@@ -158,7 +170,8 @@ TEST(ClipGradNorm, ScalesToTheNorm) {
   EXPECT_NEAR(a.grad().to_vector<double>()[1], gradient_at(1, 1) * 0.5 / std::sqrt(squares), 1e-5);
   a.set_grad(Tensor::full({2, 3}, std::nan("")));
   EXPECT_TRUE(std::isnan(clip_grad_norm(list, 0.5)));
-  EXPECT_NEAR(b.grad().to_vector<double>()[0], gradient_at(2, 0) * 0.5 / std::sqrt(squares), 1e-5) << "nothing is scaled by NaN";
+  EXPECT_NEAR(b.grad().to_vector<double>()[0], gradient_at(2, 0) * 0.5 / std::sqrt(squares), 1e-5)
+      << "nothing is scaled by NaN";
 }
 
 TEST(ClipGradNorm, ScalesGradientsThatStartedShared) {
@@ -189,8 +202,8 @@ TEST(Schedule, Cosine) {
 }
 
 TEST(Schedule, OneCycle) {
-  // torch.optim.lr_scheduler.OneCycleLR(max_lr = 1, total_steps = 100) with its defaults: pct_start 0.3, cosine,
-  // div_factor 25, final_div_factor 1e4: up to step 29, down to step 99.
+  // torch.optim.lr_scheduler.OneCycleLR(max_lr = 1, total_steps = 100) with its defaults: pct_start 0.3,
+  // cosine, div_factor 25, final_div_factor 1e4: up to step 29, down to step 99.
   const Schedule s{.kind = Schedule::Kind::kOneCycle, .peak = 1, .total = 100};
   EXPECT_NEAR(learning_rate(s, 0), 0.04, 1e-12);
   EXPECT_NEAR(learning_rate(s, 10), 0.04 + 0.96 * 0.5 * (1 - std::cos(M_PI * 10 / 29)), 1e-12);

@@ -27,7 +27,8 @@ std::string error_of(const Fn& fn) {
 }
 
 void expect_holds(const std::string& message, std::initializer_list<const char*> parts) {
-  for (const char* part : parts) EXPECT_NE(message.find(part), std::string::npos) << part << " in: " << message;
+  for (const char* part : parts)
+    EXPECT_NE(message.find(part), std::string::npos) << part << " in: " << message;
 }
 
 TEST(Shape, KeepsUpToEightSizes) {
@@ -51,7 +52,10 @@ TEST(Shape, Broadcasts) {
   EXPECT_EQ(broadcast_shapes({2, 1, 4}, {3, 1}, "op"), (Shape{2, 3, 4}));
   EXPECT_EQ(broadcast_shapes({}, {2, 0}, "op"), (Shape{2, 0}));
   EXPECT_EQ(broadcast_shapes({1}, {0}, "op"), (Shape{0}));
-  expect_holds(error_of([] { broadcast_shapes({2, 3}, {2, 4}, "some_op"); }), {"some_op", "(2, 3)", "(2, 4)", "3 and 4", "dimension 1"});
+  expect_holds(error_of([] {
+                 broadcast_shapes({2, 3}, {2, 4}, "some_op");
+               }),
+               {"some_op", "(2, 3)", "(2, 4)", "3 and 4", "dimension 1"});
   expect_holds(error_of([] { broadcast_shapes({0}, {2}, "some_op"); }), {"(0)", "(2)"});
 }
 
@@ -92,7 +96,8 @@ TEST(Tensor, ReadsAndConverts) {
   expect_holds(error_of([] { Tensor::from(std::vector<float>{1, 2}, {3}); }), {"2", "(3)"});
   expect_holds(error_of([] { Tensor::empty({1 << 20, 1 << 20, 1 << 20}); }), {"1048576", "too many"});
   expect_holds(error_of([] { Tensor::empty({2, -1}); }), {"(2, -1)"});
-  EXPECT_EQ(Tensor::from(std::vector<double>{1.75, -2.5}, {2}).to_vector<std::int64_t>(), (std::vector<std::int64_t>{1, -2}));
+  EXPECT_EQ(Tensor::from(std::vector<double>{1.75, -2.5}, {2}).to_vector<std::int64_t>(),
+            (std::vector<std::int64_t>{1, -2}));
   const DType all[] = {DType::kFloat32, DType::kFloat64, DType::kInt64, DType::kUInt8, DType::kBool};
   for (DType from : all)
     for (DType to : all) {
@@ -102,7 +107,8 @@ TEST(Tensor, ReadsAndConverts) {
     }
   const Tensor f = counted({2});
   EXPECT_TRUE(to_dtype(f, DType::kFloat32).is_same(f));
-  EXPECT_EQ(to_dtype(Tensor::from(std::vector<float>{0.5f, 0}, {2}), DType::kBool).to_vector<double>(), (std::vector<double>{1, 0}));
+  EXPECT_EQ(to_dtype(Tensor::from(std::vector<float>{0.5f, 0}, {2}), DType::kBool).to_vector<double>(),
+            (std::vector<double>{1, 0}));
 }
 
 TEST(Tensor, KnowsHowItLiesInMemory) {
@@ -111,7 +117,8 @@ TEST(Tensor, KnowsHowItLiesInMemory) {
   EXPECT_TRUE(images.is_channels_last() && images.is_dense() && !images.is_contiguous());
   const Tensor turned = permute(rows, {3, 1, 0, 2});
   EXPECT_TRUE(turned.is_dense() && !turned.is_contiguous());
-  for (const Tensor& part : {narrow(rows, 1, 0, 2), narrow(rows, 3, 1, 3), expand(counted({3, 1}), {3, 4})}) EXPECT_FALSE(part.is_dense());
+  for (const Tensor& part : {narrow(rows, 1, 0, 2), narrow(rows, 3, 1, 3), expand(counted({3, 1}), {3, 4})})
+    EXPECT_FALSE(part.is_dense());
   EXPECT_TRUE(narrow(rows, 0, 1, 1).is_dense());  // the other dimensions are whole
   // One channel or one pixel: both orders at once.
   EXPECT_TRUE(Tensor::zeros({2, 1, 4, 5}).is_channels_last());

@@ -1,5 +1,5 @@
-// A small network trained with the engine in float32 beside the same network written by hand: float64, plain loops,
-// gradients derived on paper. Their losses must agree at every step.
+// A small network trained with the engine in float32 beside the same network written by hand: float64, plain
+// loops, gradients derived on paper. Their losses must agree at every step.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,7 +14,8 @@
 namespace trireme {
 namespace {
 
-constexpr std::int64_t kN = 16, kIn = 2, kOut = 4, kSize = 8, kHalf = kSize / 2, kClasses = 5, kFeatures = kOut * kHalf * kHalf;
+constexpr std::int64_t kN = 16, kIn = 2, kOut = 4, kSize = 8, kHalf = kSize / 2, kClasses = 5,
+                       kFeatures = kOut * kHalf * kHalf;
 constexpr std::int64_t kPixels = kSize * kSize;
 constexpr int kSteps = 20;
 constexpr double kRate = 0.05, kMomentum = 0.9, kDecay = 1e-3;
@@ -33,9 +34,11 @@ struct Batch {
 Batch batch_of(std::uint64_t step) {
   Batch b{normal({kN, kIn, kSize, kSize}, random_key(1, step, 0)), Tensor::empty({kN}, DType::kInt64)};
   for (std::int64_t n = 0; n < kN; ++n) {
-    const std::int64_t label = to_bounded(philox(random_key(1, step, 1), 0, static_cast<std::uint64_t>(n))[0], kClasses);
+    const std::int64_t label =
+        to_bounded(philox(random_key(1, step, 1), 0, static_cast<std::uint64_t>(n))[0], kClasses);
     b.labels.data<std::int64_t>()[n] = label;
-    for (std::int64_t w = 0; w < kSize; ++w) b.x.data<float>()[(n * kIn * kSize + label + 1) * kSize + w] += 1.5f;
+    for (std::int64_t w = 0; w < kSize; ++w)
+      b.x.data<float>()[(n * kIn * kSize + label + 1) * kSize + w] += 1.5f;
   }
   return b;
 }
@@ -108,7 +111,8 @@ class ByHand {
     const double count = kN * kPixels;
     mean_ = rstd_ = zeros(kOut);
     for (std::int64_t i = 0; i < kN * kOut * kPixels; ++i) at(mean_, i / kPixels % kOut) += at(z_, i) / count;
-    for (std::int64_t i = 0; i < kN * kOut * kPixels; ++i) at(rstd_, i / kPixels % kOut) += std::pow(at(z_, i) - at(mean_, i / kPixels % kOut), 2) / count;
+    for (std::int64_t i = 0; i < kN * kOut * kPixels; ++i)
+      at(rstd_, i / kPixels % kOut) += std::pow(at(z_, i) - at(mean_, i / kPixels % kOut), 2) / count;
     for (double& v : rstd_) v = 1 / std::sqrt(v + 1e-5);
     xhat_ = active_ = zeros(kN * kOut * kPixels);
     for (std::int64_t i = 0; i < kN * kOut * kPixels; ++i) {
@@ -122,7 +126,8 @@ class ByHand {
     pooled_ = zeros(kN * kFeatures);
     from_.assign(static_cast<std::size_t>(kN * kFeatures), 0);
     for (std::int64_t i = 0; i < kN * kFeatures; ++i) {
-      const std::int64_t plane = i / (kHalf * kHalf), y = i / kHalf % kHalf * 2, x = i % kHalf * 2, first = plane * kPixels + y * kSize + x;
+      const std::int64_t plane = i / (kHalf * kHalf), y = i / kHalf % kHalf * 2, x = i % kHalf * 2,
+                         first = plane * kPixels + y * kSize + x;
       std::int64_t best = first;
       for (const std::int64_t other : {first + 1, first + kSize, first + kSize + 1})
         if (at(active_, other) > at(active_, best)) best = other;
@@ -140,7 +145,8 @@ class ByHand {
       double sum = 0;
       for (std::int64_t k = 0; k < kClasses; ++k) {
         at(logits, k) = at(parameters_[5], k);
-        for (std::int64_t f = 0; f < kFeatures; ++f) at(logits, k) += at(parameters_[4], k * kFeatures + f) * at(pooled_, n * kFeatures + f);
+        for (std::int64_t f = 0; f < kFeatures; ++f)
+          at(logits, k) += at(parameters_[4], k * kFeatures + f) * at(pooled_, n * kFeatures + f);
         sum += std::exp(at(logits, k));
       }
       const std::int64_t label = labels_[static_cast<std::size_t>(n)];
@@ -164,7 +170,8 @@ class ByHand {
       if (at(active_, from) > 0) at(g, from) += at(dpooled_, i);
     }
     for (std::int64_t i = 0; i < kN * kOut * kPixels; ++i) {
-      at(gradients_[2], i / kPixels % kOut) += at(g, i) * at(xhat_, i) * (fault_ == Fault::kGammaTooLarge ? 1.05 : 1);
+      at(gradients_[2], i / kPixels % kOut) +=
+          at(g, i) * at(xhat_, i) * (fault_ == Fault::kGammaTooLarge ? 1.05 : 1);
       at(gradients_[3], i / kPixels % kOut) += at(g, i);
     }
     const double count = kN * kPixels;
@@ -172,12 +179,14 @@ class ByHand {
     for (std::int64_t i = 0; i < kN * kOut * kPixels; ++i) {
       const std::int64_t c = i / kPixels % kOut;
       const double mean_gx = fault_ == Fault::kNormForgetsMean ? 0 : at(gradients_[2], c) / count;
-      at(dz_, i) = at(parameters_[2], c) * at(rstd_, c) * (at(g, i) - at(gradients_[3], c) / count - at(xhat_, i) * mean_gx);
+      at(dz_, i) = at(parameters_[2], c) * at(rstd_, c) *
+                   (at(g, i) - at(gradients_[3], c) / count - at(xhat_, i) * mean_gx);
     }
   }
 
   void through_convolution() {
-    for (std::int64_t i = 0; i < kN * kOut * kPixels; ++i) at(gradients_[1], i / kPixels % kOut) += at(dz_, i);
+    for (std::int64_t i = 0; i < kN * kOut * kPixels; ++i)
+      at(gradients_[1], i / kPixels % kOut) += at(dz_, i);
     for_each_product([&](auto z, auto x, auto w) { at(gradients_[0], w) += at(dz_, z) * at(x_, x); });
   }
 
@@ -212,10 +221,13 @@ double largest_difference(Fault fault) {
   return worst;
 }
 
-TEST(TrainingCurve, MatchesTheHandWrittenNetworkAtEveryStep) { EXPECT_LT(largest_difference(Fault::kNone), 1e-3); }
+TEST(TrainingCurve, MatchesTheHandWrittenNetworkAtEveryStep) {
+  EXPECT_LT(largest_difference(Fault::kNone), 1e-3);
+}
 
 TEST(TrainingCurve, NoticesAPlantedGradientError) {
-  for (const Fault fault : {Fault::kGammaTooLarge, Fault::kNormForgetsMean, Fault::kNoHeadBias, Fault::kPoolTakesFirst})
+  for (const Fault fault :
+       {Fault::kGammaTooLarge, Fault::kNormForgetsMean, Fault::kNoHeadBias, Fault::kPoolTakesFirst})
     EXPECT_GT(largest_difference(fault), 1e-2) << static_cast<int>(fault);
 }
 
@@ -230,7 +242,8 @@ TEST(TrainingCurve, ThreadsTrainNetsOfTheirOwn) {
       nn::manual_seed(4);
       Net net;
       optim::SGD sgd(net.parameters(), {.lr = kRate, .momentum = kMomentum});
-      for (std::uint64_t step = 0; step < kSteps; ++step) losses[t].push_back(engine_step(net, sgd, batch_of(step)));
+      for (std::uint64_t step = 0; step < kSteps; ++step)
+        losses[t].push_back(engine_step(net, sgd, batch_of(step)));
     });
   for (std::thread& thread : threads) thread.join();
   for (int t = 1; t < kThreads; ++t) EXPECT_EQ(losses[t], losses[0]) << "the same bits on every thread";

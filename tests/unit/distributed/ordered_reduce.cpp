@@ -125,7 +125,8 @@ TEST(SumTree, HasTheBitsOfTheFullPaddedTree) {
     for (int shards = 1; shards <= 17; ++shards) {
       const PaddedTree tree(shards, count);
       for (int size = 1; size <= shards; ++size) {
-        ASSERT_TRUE(same_bits(summed(tree, shards, size, count, 1.0f), tree.root())) << shards << " over " << size;
+        ASSERT_TRUE(same_bits(summed(tree, shards, size, count, 1.0f), tree.root()))
+            << shards << " over " << size;
         ASSERT_TRUE(same_bits(summed(tree, shards, size, count, 1.0f / 3), tree.root(1.0f / 3)));
       }
     }
@@ -180,7 +181,8 @@ TEST(TestData, TellsOtherOrdersApart) {
 
     Floats scaled_first(count, -0.0f);
     const auto& pair = tree.levels[tree.levels.size() - 2];
-    for (std::size_t i = 0; i < count; ++i) scaled_first[i] = pair[0][i] * (1.0f / 3) + pair[1][i] * (1.0f / 3);
+    for (std::size_t i = 0; i < count; ++i)
+      scaled_first[i] = pair[0][i] * (1.0f / 3) + pair[1][i] * (1.0f / 3);
     EXPECT_FALSE(same_bits(scaled_first, tree.root(1.0f / 3))) << "scaling before the sum, " << shards;
   }
 }

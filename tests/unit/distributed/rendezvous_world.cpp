@@ -42,9 +42,10 @@ const Variables kMpirun = {{"OMPI_COMM_WORLD_SIZE", "4"},
                            {"OMPI_COMM_WORLD_RANK", "3"},
                            {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"},
                            {"OMPI_COMM_WORLD_LOCAL_RANK", "1"}};
-const Variables kSrun = {{"SLURM_JOB_ID", "12"},   {"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "5"},
-                         {"SLURM_PROCID", "4"},    {"SLURM_LOCALID", "0"}, {"SLURM_STEP_TASKS_PER_NODE", "2(x2),1"},
-                         {"SLURM_NODEID", "2"},    {"PMIX_RANK", "4"}};
+const Variables kSrun = {{"SLURM_JOB_ID", "12"},        {"SLURM_STEP_ID", "0"},
+                         {"SLURM_STEP_NUM_TASKS", "5"}, {"SLURM_PROCID", "4"},
+                         {"SLURM_LOCALID", "0"},        {"SLURM_STEP_TASKS_PER_NODE", "2(x2),1"},
+                         {"SLURM_NODEID", "2"},         {"PMIX_RANK", "4"}};
 
 Variables with(Variables variables, const Variables& more) {
   for (const auto& [name, value] : more) variables[name] = value;
@@ -73,13 +74,14 @@ TEST(World, MpirunInsideASlurmJobIsMpirun) {
 }
 
 TEST(World, InABatchScriptOutsideOfAStepIsAlone) {
-  expect_world(detect({{"SLURM_JOB_ID", "12"}, {"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "8"}}), Source::kAlone, 0, 1, 0,
-               1);
+  expect_world(detect({{"SLURM_JOB_ID", "12"}, {"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "8"}}), Source::kAlone,
+               0, 1, 0, 1);
 }
 
 TEST(World, Threads) {
   expect_world(detect({{"TRIREME_LOCAL_RANKS", "3"}}), Source::kThreads, 0, 3, 0, 3);
-  EXPECT_NE(refusal(with(kMpirun, {{"TRIREME_LOCAL_RANKS", "3"}})).find("use one of the two"), std::string::npos);
+  EXPECT_NE(refusal(with(kMpirun, {{"TRIREME_LOCAL_RANKS", "3"}})).find("use one of the two"),
+            std::string::npos);
 }
 
 TEST(World, SrunWithoutAnMpiPluginIsRefused) {
@@ -96,12 +98,15 @@ TEST(World, GarbageIsNamed) {
     EXPECT_NE(refusal(with(kMpirun, {{"OMPI_COMM_WORLD_SIZE", value}})).find("OMPI_COMM_WORLD_SIZE=\""),
               std::string::npos)
         << value;
-    EXPECT_NE(refusal({{"TRIREME_LOCAL_RANKS", value}}).find("TRIREME_LOCAL_RANKS=\""), std::string::npos) << value;
+    EXPECT_NE(refusal({{"TRIREME_LOCAL_RANKS", value}}).find("TRIREME_LOCAL_RANKS=\""), std::string::npos)
+        << value;
   }
   EXPECT_NE(refusal({{"TRIREME_LOCAL_RANKS", "0"}}).find("from 1"), std::string::npos);
   EXPECT_NE(refusal(with(kMpirun, {{"OMPI_COMM_WORLD_RANK", "4"}})).find("from 0 to 3"), std::string::npos);
-  EXPECT_NE(refusal(without(kMpirun, "OMPI_COMM_WORLD_RANK")).find("OMPI_COMM_WORLD_RANK is not"), std::string::npos);
-  EXPECT_NE(refusal(with(kSrun, {{"SLURM_STEP_TASKS_PER_NODE", "2(x"}})).find("TASKS_PER_NODE"), std::string::npos);
+  EXPECT_NE(refusal(without(kMpirun, "OMPI_COMM_WORLD_RANK")).find("OMPI_COMM_WORLD_RANK is not"),
+            std::string::npos);
+  EXPECT_NE(refusal(with(kSrun, {{"SLURM_STEP_TASKS_PER_NODE", "2(x"}})).find("TASKS_PER_NODE"),
+            std::string::npos);
   EXPECT_NE(refusal(with(kSrun, {{"SLURM_NODEID", "3"}})).find("SLURM_NODEID"), std::string::npos);
   EXPECT_NE(refusal(with(kSrun, {{"SLURM_LOCALID", "1"}})).find("1 tasks"), std::string::npos);
 }

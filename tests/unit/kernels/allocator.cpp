@@ -23,7 +23,8 @@ std::size_t used() { return allocator_statistics(kCpu).used_bytes; }
 TEST(Allocator, GivesAlignedMemoryOfEverySize) {
   std::vector<std::pair<void*, std::size_t>> blocks;
   for (std::size_t power = 0; power <= 24; ++power)
-    for (std::size_t bytes : {(std::size_t{1} << power) - 1, std::size_t{1} << power, (std::size_t{1} << power) + 1, (std::size_t{5} << power) / 4})
+    for (std::size_t bytes : {(std::size_t{1} << power) - 1, std::size_t{1} << power,
+                              (std::size_t{1} << power) + 1, (std::size_t{5} << power) / 4})
       blocks.emplace_back(allocate(kCpu, bytes), bytes);
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const auto [memory, bytes] = blocks[i];
@@ -48,7 +49,8 @@ TEST(Allocator, GivesDifferentBlocksOfZeroBytes) {
 
 TEST(Allocator, UsesABlockAgain) {
   if (!kCaching) GTEST_SKIP() << "not caching under the address sanitizer";
-  for (std::size_t bytes : {std::size_t{0}, std::size_t{64}, std::size_t{256}, std::size_t{1000}, std::size_t{1} << 16, std::size_t{1} << 20, std::size_t{5} << 20}) {
+  for (std::size_t bytes : {std::size_t{0}, std::size_t{64}, std::size_t{256}, std::size_t{1000},
+                            std::size_t{1} << 16, std::size_t{1} << 20, std::size_t{5} << 20}) {
     void* first = allocate(kCpu, bytes);
     deallocate(kCpu, first, bytes);
     const std::size_t reserved = allocator_statistics(kCpu).reserved_bytes;

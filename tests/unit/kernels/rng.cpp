@@ -9,9 +9,13 @@ namespace {
 
 using Four = std::array<std::uint32_t, 4>;
 
-// The known answers of Random123 (kat_vectors, philox4x32 with 10 rounds): counter words c0..c3, key words k0, k1.
-Four with_words(std::uint32_t c0, std::uint32_t c1, std::uint32_t c2, std::uint32_t c3, std::uint32_t k0, std::uint32_t k1) {
-  const auto join = [](std::uint32_t low, std::uint32_t high) { return static_cast<std::uint64_t>(high) << 32 | low; };
+// The known answers of Random123 (kat_vectors, philox4x32 with 10 rounds): counter words c0..c3, key words
+// k0, k1.
+Four with_words(std::uint32_t c0, std::uint32_t c1, std::uint32_t c2, std::uint32_t c3, std::uint32_t k0,
+                std::uint32_t k1) {
+  const auto join = [](std::uint32_t low, std::uint32_t high) {
+    return static_cast<std::uint64_t>(high) << 32 | low;
+  };
   return philox({join(k0, k1)}, join(c2, c3), join(c0, c1));
 }
 

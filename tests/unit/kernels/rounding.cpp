@@ -1,4 +1,5 @@
-// A product that feeds a sum rounds twice: were the compiler to fuse the two, bits would depend on where it does.
+// A product that feeds a sum rounds twice: were the compiler to fuse the two, bits would depend on where it
+// does.
 #include <gtest/gtest.h>
 
 #include <vector>

@@ -34,21 +34,59 @@ Tensor like(const Tensor& t) { return Tensor::empty_like(t); }
 std::vector<Threaded> elementwise_kernels() {
   const Tensor a = rough({300, 517}, 1), b = rough({300, 517}, 2), bt = rough({517, 300}, 2);
   const Tensor turned = bt.alias({300, 517}, {1, 300}, 0);
-  return {{"unary", [=] { const Tensor o = like(a); cpu().unary(UnaryOp::tanh, o.view(), a.view(), 0); return std::vector{o}; }},
-          {"binary", [=] { const Tensor o = like(a); cpu().binary(BinaryOp::mul, o.view(), a.view(), turned.view()); return std::vector{o}; }},
-          {"compare", [=] { const Tensor o = Tensor::empty(a.shape(), DType::kBool); cpu().compare(CompareOp::lt, o.view(), a.view(), b.view()); return std::vector{o}; }},
-          {"copy", [=] { const Tensor o = Tensor::empty(a.shape(), DType::kFloat64); cpu().copy(o.view(), turned.view()); return std::vector{o}; }},
-          {"fill", [=] { const Tensor o = like(a); cpu().fill(o.view(), 3); return std::vector{o}; }},
-          {"dropout", [=] { const Tensor o = like(a); cpu().dropout(o.view(), a.view(), 0.3, {5}, 7); return std::vector{o}; }},
-          {"uniform", [=] { const Tensor o = like(a); cpu().uniform(o.view(), {5}, 0, 1); return std::vector{o}; }},
-          {"sgd", [=] {
+  return {{"unary",
+           [=] {
+             const Tensor o = like(a);
+             cpu().unary(UnaryOp::tanh, o.view(), a.view(), 0);
+             return std::vector{o};
+           }},
+          {"binary",
+           [=] {
+             const Tensor o = like(a);
+             cpu().binary(BinaryOp::mul, o.view(), a.view(), turned.view());
+             return std::vector{o};
+           }},
+          {"compare",
+           [=] {
+             const Tensor o = Tensor::empty(a.shape(), DType::kBool);
+             cpu().compare(CompareOp::lt, o.view(), a.view(), b.view());
+             return std::vector{o};
+           }},
+          {"copy",
+           [=] {
+             const Tensor o = Tensor::empty(a.shape(), DType::kFloat64);
+             cpu().copy(o.view(), turned.view());
+             return std::vector{o};
+           }},
+          {"fill",
+           [=] {
+             const Tensor o = like(a);
+             cpu().fill(o.view(), 3);
+             return std::vector{o};
+           }},
+          {"dropout",
+           [=] {
+             const Tensor o = like(a);
+             cpu().dropout(o.view(), a.view(), 0.3, {5}, 7);
+             return std::vector{o};
+           }},
+          {"uniform",
+           [=] {
+             const Tensor o = like(a);
+             cpu().uniform(o.view(), {5}, 0, 1);
+             return std::vector{o};
+           }},
+          {"sgd",
+           [=] {
              const Tensor p = a.clone(), m = b.clone(), g = rough(a.shape(), 3);
              const View v = m.view();
-             cpu().sgd(p.view(), g.view(), &v, {.lr = 0.1, .momentum = 0.9, .weight_decay = 0.01, .nesterov = true});
+             cpu().sgd(p.view(), g.view(), &v,
+                       {.lr = 0.1, .momentum = 0.9, .weight_decay = 0.01, .nesterov = true});
              return std::vector{p, m};
            }},
           {"adamw", [=] {
-             const Tensor p = a.clone(), m = b.clone(), v = Tensor::full(a.shape(), 2), g = rough(a.shape(), 3);
+             const Tensor p = a.clone(), m = b.clone(), v = Tensor::full(a.shape(), 2),
+                          g = rough(a.shape(), 3);
              cpu().adamw(p.view(), g.view(), m.view(), v.view(), {.step = 3});
              return std::vector{p, m, v};
            }}};
@@ -56,29 +94,42 @@ std::vector<Threaded> elementwise_kernels() {
 
 std::vector<Threaded> reducing_kernels() {
   std::vector<Threaded> all;
-  for (const Shape& kept : {Shape{1, 1, 1}, Shape{40, 1, 1}, Shape{1, 50, 1}, Shape{1, 1, 60}, Shape{40, 1, 60}, Shape{40, 50, 1}})
+  for (const Shape& kept : {Shape{1, 1, 1}, Shape{40, 1, 1}, Shape{1, 50, 1}, Shape{1, 1, 60},
+                            Shape{40, 1, 60}, Shape{40, 50, 1}})
     for (const ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax})
       all.push_back({"reduce", [=] {
                        const Tensor o = Tensor::empty(kept);
                        cpu().reduce(op, o.view(), rough({40, 50, 60}, 4).view());
                        return std::vector{o};
                      }});
-  all.push_back({"sum_of_squares", [] { return std::vector{Tensor::scalar(cpu().sum_of_squares(rough({100000}, 5).view()), DType::kFloat64)}; }});
-  all.push_back({"log_softmax", [] { const Tensor x = rough({500, 33}, 6), o = like(x); cpu().log_softmax(o.view(), x.view()); return std::vector{o}; }});
-  all.push_back({"batch_norm_statistics", [] {
-                   const Tensor mean = Tensor::empty({17}), variance = Tensor::empty({17});
-                   cpu().batch_norm_statistics(mean.view(), variance.view(), rough({20, 17, 30, 31}, 7, true).view());
-                   return std::vector{mean, variance};
+  all.push_back({"sum_of_squares", [] {
+                   return std::vector{
+                       Tensor::scalar(cpu().sum_of_squares(rough({100000}, 5).view()), DType::kFloat64)};
                  }});
+  all.push_back({"log_softmax", [] {
+                   const Tensor x = rough({500, 33}, 6), o = like(x);
+                   cpu().log_softmax(o.view(), x.view());
+                   return std::vector{o};
+                 }});
+  all.push_back(
+      {"batch_norm_statistics", [] {
+         const Tensor mean = Tensor::empty({17}), variance = Tensor::empty({17});
+         cpu().batch_norm_statistics(mean.view(), variance.view(), rough({20, 17, 30, 31}, 7, true).view());
+         return std::vector{mean, variance};
+       }});
   all.push_back({"batch_norm_backward", [] {
-                   const Tensor x = rough({20, 17, 30, 31}, 7, true), dy = rough(x.shape(), 8, true), y = rough(x.shape(), 9, true);
-                   const Tensor dx = like(x), dskip = like(x), dg = Tensor::empty({17}), db = Tensor::empty({17}), c = Tensor::ones({17});
+                   const Tensor x = rough({20, 17, 30, 31}, 7, true), dy = rough(x.shape(), 8, true),
+                                y = rough(x.shape(), 9, true);
+                   const Tensor dx = like(x), dskip = like(x), dg = Tensor::empty({17}),
+                                db = Tensor::empty({17}), c = Tensor::ones({17});
                    const View skip = dskip.view(), out = y.view();
-                   cpu().batch_norm_backward(dx.view(), dg.view(), db.view(), &skip, dy.view(), x.view(), &out, c.view(), c.view(), c.view());
+                   cpu().batch_norm_backward(dx.view(), dg.view(), db.view(), &skip, dy.view(), x.view(),
+                                             &out, c.view(), c.view(), c.view());
                    return std::vector{dx, dg, db, dskip};
                  }});
   all.push_back({"pool", [] {
-                   const Tensor x = rough({9, 5, 20, 20}, 10, true), y = Tensor::empty_channels_last({9, 5, 10, 10}), dx = like(x);
+                   const Tensor x = rough({9, 5, 20, 20}, 10, true),
+                                y = Tensor::empty_channels_last({9, 5, 10, 10}), dx = like(x);
                    const Tensor at = Tensor::empty_channels_last(y.shape(), DType::kInt64);
                    const View where = at.view();
                    const Window window{3, 3, 2, 2, 1, 1};
@@ -113,13 +164,19 @@ TEST(Threads, AtLeastOne) { EXPECT_THROW(set_threads(0), Error); }
 TEST(Elementwise, WalksOddStrides) {
   // Every combination of a dense, transposed, strided or broadcast second argument with a strided result.
   const Tensor block = rough({20, 20}, 1), values = rough({20, 20}, 2);
-  const auto view = [](const Tensor& t, const Shape& strides, std::int64_t offset) { return t.alias({4, 5}, strides, offset); };
-  for (const Tensor& out : {view(block, {5, 1}, 0), view(block, {1, 4}, 0), view(block, {40, 3}, 7), view(block, {2, 50}, 1)})
-    for (const Tensor& in : {view(values, {5, 1}, 3), view(values, {1, 4}, 0), view(values, {40, 3}, 7), view(values, {0, 1}, 2), view(values, {1, 0}, 2), view(values, {0, 0}, 2)}) {
+  const auto view = [](const Tensor& t, const Shape& strides, std::int64_t offset) {
+    return t.alias({4, 5}, strides, offset);
+  };
+  for (const Tensor& out :
+       {view(block, {5, 1}, 0), view(block, {1, 4}, 0), view(block, {40, 3}, 7), view(block, {2, 50}, 1)})
+    for (const Tensor& in : {view(values, {5, 1}, 3), view(values, {1, 4}, 0), view(values, {40, 3}, 7),
+                             view(values, {0, 1}, 2), view(values, {1, 0}, 2), view(values, {0, 0}, 2)}) {
       cpu().binary(BinaryOp::sub, out.view(), in.view(), values.alias({4, 5}, {7, 2}, 5).view());
       for (std::int64_t i = 0; i < 4; ++i)
         for (std::int64_t k = 0; k < 5; ++k) {
-          const auto at = [&](const Tensor& t) { return t.data<float>()[i * t.strides()[0] + k * t.strides()[1]]; };
+          const auto at = [&](const Tensor& t) {
+            return t.data<float>()[i * t.strides()[0] + k * t.strides()[1]];
+          };
           ASSERT_EQ(at(out), at(in) - values.data<float>()[5 + 7 * i + 2 * k]);
         }
     }
@@ -127,7 +184,8 @@ TEST(Elementwise, WalksOddStrides) {
 
 TEST(Elementwise, NansGoThrough) {
   const float nan = std::nanf("");
-  const Tensor x = Tensor::from(std::vector<float>{nan, 1, nan, -1}, {4}), y = Tensor::from(std::vector<float>{1, nan, nan, 2}, {4}), o = like(x);
+  const Tensor x = Tensor::from(std::vector<float>{nan, 1, nan, -1}, {4}),
+               y = Tensor::from(std::vector<float>{1, nan, nan, 2}, {4}), o = like(x);
   for (const BinaryOp op : {BinaryOp::maximum, BinaryOp::minimum}) {
     cpu().binary(op, o.view(), x.view(), y.view());
     for (int i = 0; i < 3; ++i) EXPECT_TRUE(std::isnan(o.data<float>()[i]));
@@ -142,7 +200,8 @@ TEST(Elementwise, NansGoThrough) {
 
 TEST(Pool, LowestValuesHaveAPlace) {
   const float low = -std::numeric_limits<float>::infinity();
-  const Tensor x = Tensor::full({1, 1, 2, 2}, low), y = Tensor::empty({1, 1, 1, 1}), at = Tensor::full({1, 1, 1, 1}, 99, DType::kInt64);
+  const Tensor x = Tensor::full({1, 1, 2, 2}, low), y = Tensor::empty({1, 1, 1, 1}),
+               at = Tensor::full({1, 1, 1, 1}, 99, DType::kInt64);
   const View where = at.view();
   cpu().pool_forward(PoolOp::kMax, y.view(), &where, x.view(), {2, 2, 2, 2, 0, 0});
   EXPECT_EQ(y.item(), low);

@@ -8,7 +8,10 @@ namespace trireme {
 namespace {
 
 const std::string kRule = std::string(74, '-') + "\n";
-const std::string kAbort = kRule + "MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD\nwith errorcode 6.\n\nNOTE: ...\n" + kRule;
+const std::string kAbort =
+    kRule +
+    "MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD\nwith errorcode 6.\n\nNOTE: ...\n" +
+    kRule;
 
 /// Feeds `text` in pieces of `size`.
 std::string filtered(const std::string& text, size_t size) {
@@ -20,7 +23,8 @@ std::string filtered(const std::string& text, size_t size) {
 
 TEST(BannerFilter, DropsFramedMessagesHoweverTheyAreCut) {
   const std::string text = "one\n" + kAbort + "two\n" + kAbort + kAbort + "three\n";
-  for (size_t size : {1, 2, 7, 73, 74, 75, 76, 1000}) EXPECT_EQ(filtered(text, size), "one\ntwo\nthree\n") << size;
+  for (size_t size : {1, 2, 7, 73, 74, 75, 76, 1000})
+    EXPECT_EQ(filtered(text, size), "one\ntwo\nthree\n") << size;
 }
 
 TEST(BannerFilter, PassesFramesOfOthers) {
@@ -32,11 +36,13 @@ TEST(BannerFilter, PassesFramesOfOthers) {
 
 TEST(BannerFilter, DropsLinesOfMpirunItself) {
   const std::string lines =
-      "[node1:29391] [[7729,0],0] ORTE_ERROR_LOG: Out of resource in file ../../../orte/util/show_help.c at line 507\n"
+      "[node1:29391] [[7729,0],0] ORTE_ERROR_LOG: Out of resource in file ../../../orte/util/show_help.c at "
+      "line 507\n"
       "[node1:4169] 1 more process has sent help message help-mpi-api.txt / mpi-abort\n"
       "[node1:4169] Set MCA parameter \"orte_base_help_aggregate\" to 0 to see all help / error messages\n";
   const std::string others = "[1/8] step\n[node1:5] my ORTE_ERROR\n[\nORTE_ERROR_LOG\n";
-  for (size_t size : {1, 7, 1000}) EXPECT_EQ(filtered("one\n" + lines + others + "two\n", size), "one\n" + others + "two\n") << size;
+  for (size_t size : {1, 7, 1000})
+    EXPECT_EQ(filtered("one\n" + lines + others + "two\n", size), "one\n" + others + "two\n") << size;
 }
 
 TEST(BannerFilter, AMessageMayFollowAForeignRule) {
@@ -61,7 +67,8 @@ TEST(BannerFilter, FinishGivesBackWhatWasHeld) {
 }
 
 TEST(FirstTellingLine, SkipsFramesAndPrefixes) {
-  EXPECT_EQ(first_telling_line(kRule + "\nThere are not enough slots\n" + kRule), "There are not enough slots");
+  EXPECT_EQ(first_telling_line(kRule + "\nThere are not enough slots\n" + kRule),
+            "There are not enough slots");
   EXPECT_EQ(first_telling_line("Warning: Permanently added 'a'\nssh: no route\n"), "ssh: no route");
   EXPECT_EQ(first_telling_line("trireme: cannot reach it\n"), "cannot reach it");
   EXPECT_EQ(first_telling_line(kRule + "\n"), "");

@@ -18,8 +18,12 @@ LaunchOptions options(int ranks) {
 }
 
 Surroundings allocation() {
-  return {.cores = 4, .has_srun = true, .variables = {{"SLURM_JOB_ID", "7"}, {"SLURM_NTASKS", "6"},
-          {"SLURM_JOB_NUM_NODES", "3"}, {"SLURM_CPUS_ON_NODE", "4"}}};
+  return {.cores = 4,
+          .has_srun = true,
+          .variables = {{"SLURM_JOB_ID", "7"},
+                        {"SLURM_NTASKS", "6"},
+                        {"SLURM_JOB_NUM_NODES", "3"},
+                        {"SLURM_CPUS_ON_NODE", "4"}}};
 }
 
 StartPlan planned(const LaunchOptions& given, const Surroundings& here) {
@@ -32,7 +36,9 @@ std::string joined(const StartPlan& plan) {
   return text;
 }
 
-bool has(const StartPlan& plan, const std::string& text) { return joined(plan).find(text) != std::string::npos; }
+bool has(const StartPlan& plan, const std::string& text) {
+  return joined(plan).find(text) != std::string::npos;
+}
 
 TEST(StartPlan, OneHostWithinItsCores) {
   const StartPlan plan = planned(options(4), {.cores = 4, .has_srun = false, .variables = {}});
@@ -52,15 +58,16 @@ TEST(StartPlan, MoreRanksThanCoresYield) {
 }
 
 TEST(StartPlan, WhatTheUserHasSetWins) {
-  const StartPlan plan = planned(options(5), {.cores = 4, .has_srun = false,
-                                              .variables = {{"OMPI_MCA_mpi_yield_when_idle", "0"}}});
+  const StartPlan plan = planned(
+      options(5), {.cores = 4, .has_srun = false, .variables = {{"OMPI_MCA_mpi_yield_when_idle", "0"}}});
   EXPECT_EQ(plan.env.at("OMPI_MCA_mpi_yield_when_idle"), "0");
 }
 
 TEST(StartPlan, HostsShareEvenly) {
   LaunchOptions given = options(5);
   given.hosts = {"a", "b", "c"};
-  const StartPlan plan = planned(given, {.cores = 4, .has_srun = false, .variables = {{"OMP_NUM_THREADS", "2"}, {"HOME", "/"}}});
+  const StartPlan plan =
+      planned(given, {.cores = 4, .has_srun = false, .variables = {{"OMP_NUM_THREADS", "2"}, {"HOME", "/"}}});
   EXPECT_TRUE(plan.outside);
   EXPECT_TRUE(has(plan, "--host a:2,b:2,c:1 --map-by slot")) << joined(plan);
   EXPECT_TRUE(has(plan, "-x OMP_NUM_THREADS"));

@@ -38,7 +38,8 @@ TEST(Verdict, CauseOutranksPeerFailureInAnyOrder) {
   do {
     EXPECT_EQ(judge(ends).exit_code, 3);
     EXPECT_FALSE(judge(ends).restartable);
-  } while (std::next_permutation(ends.begin(), ends.end(), [](const RankEnd& a, const RankEnd& b) { return a.rank < b.rank; }));
+  } while (std::next_permutation(ends.begin(), ends.end(),
+                                 [](const RankEnd& a, const RankEnd& b) { return a.rank < b.rank; }));
 }
 
 TEST(Verdict, FirstCauseDecides) {
