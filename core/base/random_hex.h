@@ -1,11 +1,12 @@
-// Names for attempts that must never meet.
+// Names and tokens that must never meet another.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 namespace trireme {
 
-/// 16 random hexadecimal digits from the operating system, other ones at every call.
-std::string random_name();
+/// `digits` (at most 512) random hexadecimal digits from the operating system, other ones at every call.
+std::string random_hex(std::size_t digits);
 
 }  // namespace trireme
