@@ -172,7 +172,8 @@ void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
   };
   LoaderOptions loader{.workers = static_cast<int>(options_.loader_workers()),
                        .augmentation = augmentation,
-                       .seed = options_.seed()};
+                       .seed = options_.seed(),
+                       .patience = patience_of(options_)};
   loader_ = std::make_unique<Loader>(std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset),
                                      Sampler(options_.seed(), dataset_size_, true), loader, next_request);
 }
@@ -358,8 +359,7 @@ void Job::say_summary() {
   const OutputPaths& paths = reporter_->paths();
   if (!paths.metrics.empty()) say("metrics: " + paths.metrics.string());
   if (!paths.tensorboard.empty()) say("tensorboard: " + paths.tensorboard.string());
-  if (!paths.checkpoints.empty())
-    say("checkpoint: " + (paths.checkpoints / fmt::format("step-{:08}", step_)).string());
+  if (!paths.checkpoints.empty()) say("checkpoint: " + (paths.checkpoints / checkpoint_name(step_)).string());
 }
 
 double Step::lr() const {
