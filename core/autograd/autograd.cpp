@@ -10,6 +10,7 @@ namespace trireme {
 namespace {
 
 thread_local bool grad_mode = true;
+thread_local bool anomaly_mode = false;
 
 std::uint64_t next_sequence() {
   thread_local std::uint64_t sequence = 0;
@@ -39,31 +40,27 @@ void release_later(std::span<Edge> edges) {
   waiting = nullptr;
 }
 
-AutogradMeta& meta_of(const Tensor& t) {
-  if (!t.impl()->autograd) t.impl()->autograd = new AutogradMeta;
-  return *t.impl()->autograd;
-}
-
 /// Gathers gradients into a leaf's grad.
 class LeafNode final : public Node {
  public:
-  explicit LeafNode(Tensor leaf) : Node("leaf"), leaf_(std::move(leaf)) { is_leaf = true; }
+  explicit LeafNode(Tensor leaf) : Node("leaf"), leaf_(std::move(leaf)) {
+    is_leaf = true;
+    output(0).shape = leaf_.shape();
+    output(0).dtype = leaf_.dtype();
+  }
   ~LeafNode() override { leaf_.impl()->autograd->leaf_node = nullptr; }
   void release_saved() override {}
-  const std::vector<std::function<Tensor(const Tensor&)>>& gradient_hooks() const override {
-    return leaf_.impl()->autograd->hooks;
-  }
+  const GradientHooks& hooks(int) override { return leaf_.impl()->autograd->hooks; }
   void apply(Backward& backward) override {
     AutogradMeta& meta = *leaf_.impl()->autograd;
     const Tensor& gradient = backward.grad;
-    TRIREME_CHECK(gradient.shape() == leaf_.shape() && gradient.dtype() == leaf_.dtype(),
-                  "backward: a leaf of {} {} got a gradient of {} {}", name_of(leaf_.dtype()),
-                  leaf_.shape().to_string(), name_of(gradient.dtype()), gradient.shape().to_string());
     if (meta.grad.defined())
       meta.grad = sum_of_gradients(meta.grad, gradient);
     else
       meta.grad = grad_enabled() ? gradient : own(gradient);
-    for (const auto& hook : meta.post_accumulate_hooks) hook(leaf_);
+    const GradientHooks& done = meta.post_accumulate_hooks;
+    for (std::size_t i = 0; i < done.size(); ++i)
+      if (const auto hook = done[i]; *hook) (*hook)(leaf_);
   }
 
  private:
@@ -82,16 +79,59 @@ class LeafNode final : public Node {
   Tensor leaf_;
 };
 
-/// The node that takes gradients for t; null if t wants none.
-Ref<Node> node_of(const Tensor& t) {
-  AutogradMeta* meta = t.impl()->autograd;
-  if (!meta || !meta->requires_grad) return nullptr;
-  if (meta->node) return meta->node;
-  if (!meta->leaf_node) meta->leaf_node = new LeafNode(t);
-  return Ref<Node>(meta->leaf_node);
+void add_inputs(Node& node, std::span<const Tensor* const> inputs) {
+  node.inputs.reserve(inputs.size());
+  for (const Tensor* input : inputs) node.inputs.push_back(input->defined() ? gradient_edge(*input) : Edge{});
+}
+
+void set_history(const Tensor& t, const Ref<Node>& node, int output) {
+  NodeOutput& info = node->output(output);
+  info.shape = t.shape();
+  info.dtype = t.dtype();
+  AutogradMeta& meta = meta_of(*t.impl());
+  meta.requires_grad = true;
+  meta.node = node;
+  meta.output = output;
+}
+
+/// In anomaly mode: an op that makes NaN of numbers is to blame; one that passes it on is not.
+void search_for_nan(std::span<const Tensor* const> outs, std::span<const Tensor* const> inputs,
+                    const char* op) {
+  for (const Tensor* input : inputs) {
+    if (!input->defined()) continue;
+    try {
+      check_no_nan(*input, op, "an input");
+    } catch (const Error&) {
+      return;
+    }
+  }
+  for (const Tensor* out : outs) check_no_nan(*out, op, "its result");
 }
 
 }  // namespace
+
+AutogradMeta& meta_of(TensorImpl& t) {
+  if (!t.autograd) t.autograd = new AutogradMeta;
+  return *t.autograd;
+}
+
+Edge gradient_edge(const Tensor& t) {
+  follow_base(*t.impl());
+  AutogradMeta* meta = t.impl()->autograd;
+  if (!meta || !meta->requires_grad) return {};
+  if (meta->node) return {meta->node, meta->output};
+  if (!meta->leaf_node) meta->leaf_node = new LeafNode(t);
+  return {Ref<Node>(meta->leaf_node), 0};
+}
+
+Saved::Saved(const Tensor& tensor) : tensor_(tensor) {
+  if (!tensor.defined()) return;
+  version_ = tensor.version();
+  const bool wanted = tensor.requires_grad();
+  if (!grad_mode || (wanted && tensor.is_leaf())) return;
+  if (wanted) history_ = gradient_edge(tensor);
+  tensor_ = tensor.detach();
+}
 
 Node::Node(const char* name) : op(name), sequence(next_sequence()) {}
 Node::~Node() { release_later(inputs); }
@@ -104,8 +144,14 @@ TensorImpl::~TensorImpl() {
   release_later({&last, 1});
 }
 
+Tensor Backward::gradient(int i) const {
+  if (i == 0) return grad;
+  return i <= static_cast<int>(others_.size()) ? others_[static_cast<std::size_t>(i - 1)] : Tensor();
+}
+
 bool Backward::needs(int i) const {
-  return static_cast<bool>(node_.inputs[static_cast<std::size_t>(i)].node);
+  const Edge& edge = node_.inputs[static_cast<std::size_t>(i)];
+  return edge.node && edge.node->wanted_;
 }
 
 void Backward::set(int i, Tensor gradient) {
@@ -116,17 +162,20 @@ void Backward::set(int i, Tensor gradient) {
 
 Tensor Backward::get(const Saved& saved) const {
   const Tensor& t = saved.tensor_;
-  if (t.defined() && t.version() != saved.version_)
+  if (!t.defined()) return t;
+  if (t.version() != saved.version_)
     fail(ExitCode::kInternal,
          "{}: a tensor of shape {} that it saved for backward was changed in place by {} (version {}, saved "
          "at version {}); "
          "use the out-of-place op, or clone first",
          node_.op, t.shape().to_string(), t.impl()->storage->changed_by.load(), t.version(), saved.version_);
-  if (!saved.is_output_ || !grad_enabled()) return t;
+  const Edge history = saved.output_ < 0 ? saved.history_ : Edge{Ref<Node>(&node_), saved.output_};
+  if (!history.node || !grad_enabled()) return t;
   const Tensor with_history = t.detach();
-  AutogradMeta& meta = meta_of(with_history);
+  AutogradMeta& meta = meta_of(*with_history.impl());
   meta.requires_grad = true;
-  meta.node = Ref<Node>(&node_);
+  meta.node = history.node;
+  meta.output = history.output;
   return with_history;
 }
 
@@ -140,6 +189,9 @@ NoGrad::~NoGrad() { grad_mode = before_; }
 EnableGrad::EnableGrad() : before_(std::exchange(grad_mode, true)) {}
 EnableGrad::~EnableGrad() { grad_mode = before_; }
 bool grad_enabled() { return grad_mode; }
+DetectAnomaly::DetectAnomaly() : before_(std::exchange(anomaly_mode, true)) {}
+DetectAnomaly::~DetectAnomaly() { anomaly_mode = before_; }
+bool detecting_anomaly() { return anomaly_mode; }
 
 bool recording(std::span<const Tensor* const> inputs) {
   if (!grad_mode) return false;
@@ -147,54 +199,97 @@ bool recording(std::span<const Tensor* const> inputs) {
                      [](const Tensor* t) { return t->defined() && t->requires_grad(); });
 }
 
-void detail::attach(const Tensor& out, std::span<const Tensor* const> inputs, Ref<Node> node) {
-  node->inputs.reserve(inputs.size());
-  for (const Tensor* input : inputs) node->inputs.push_back({input->defined() ? node_of(*input) : nullptr});
-  AutogradMeta& meta = meta_of(out);
-  meta.requires_grad = true;
-  meta.node = std::move(node);
+void detail::attach(std::span<const Tensor* const> outs, std::span<const Tensor* const> inputs,
+                    Ref<Node> node) {
+  if (anomaly_mode) search_for_nan(outs, inputs, node->op);
+  add_inputs(*node, inputs);
+  node->set_outputs(static_cast<int>(outs.size()));
+  for (std::size_t i = 0; i < outs.size(); ++i)
+    if (outs[i]->defined() && is_floating(outs[i]->dtype())) set_history(*outs[i], node, static_cast<int>(i));
 }
 
-void check_in_place(const char* op, const Tensor& target, std::initializer_list<const Tensor*> others) {
-  if (!grad_mode) return;
-  const bool wants = target.requires_grad();
-  TRIREME_CHECK(!(wants && target.is_leaf()),
-                "{}: a leaf that wants a gradient cannot be changed in place; do it under NoGrad", op);
-  TRIREME_CHECK(!(target.impl()->is_view && (wants || recording(others))),
-                "{}: a view cannot be changed in place while gradients are recorded; use the out-of-place op",
-                op);
+void detail::attach_in_place(const Tensor& t, std::initializer_list<const Tensor*> others, Ref<Node> node) {
+  if (!is_floating(t.dtype())) return;
+  if (anomaly_mode) check_no_nan(t, node->op, "its result");
+  std::vector<const Tensor*> inputs{&t};
+  inputs.insert(inputs.end(), others.begin(), others.end());
+  add_inputs(*node, inputs);
+  TensorImpl* const base = t.impl()->base.get();
+  if (!base) {
+    set_history(t, node, 0);
+    ++t.impl()->generation;  // views of t follow
+    return;
+  }
+  node->output(0).shape = t.shape();
+  node->output(0).dtype = t.dtype();
+  const Tensor whole{Ref<TensorImpl>(base)};
+  Ref<Node> copy = copy_slices(whole, t, node);
+  copy->inputs.push_back(gradient_edge(whole));
+  for (std::size_t i = 1; i < node->inputs.size(); ++i) copy->inputs.push_back(node->inputs[i]);
+  set_history(whole, copy, 0);
+  ++base->generation;  // t itself follows, too, when it is next used
 }
 
-bool Tensor::requires_grad() const { return impl_ && impl_->autograd && impl_->autograd->requires_grad; }
+bool Tensor::requires_grad() const {
+  if (!impl_) return false;
+  follow_base(*impl_);
+  return impl_->autograd && impl_->autograd->requires_grad;
+}
 
-bool Tensor::is_leaf() const { return !impl_->autograd || !impl_->autograd->node; }
+bool Tensor::is_leaf() const {
+  follow_base(*impl_);
+  return !impl_->autograd || !impl_->autograd->node;
+}
 
 Tensor& Tensor::set_requires_grad(bool on) {
   TRIREME_CHECK(is_leaf(), "set_requires_grad: only a leaf can be changed; use detach() to cut the graph");
   TRIREME_CHECK(!on || is_floating(dtype()), "set_requires_grad: needs a floating point tensor, got {}",
                 name_of(dtype()));
-  if (on || impl_->autograd) meta_of(*this).requires_grad = on;
+  if (on || impl_->autograd) meta_of(*impl_).requires_grad = on;
   return *this;
 }
 
 Tensor Tensor::grad() const { return impl_->autograd ? impl_->autograd->grad : Tensor(); }
-void Tensor::set_grad(Tensor grad) const { meta_of(*this).grad = std::move(grad); }
+void Tensor::set_grad(Tensor grad) const { meta_of(*impl_).grad = std::move(grad); }
 void Tensor::backward() const { trireme::backward(*this); }
 
-void register_hook(const Tensor& t, std::function<Tensor(const Tensor&)> hook) {
-  TRIREME_CHECK(t.requires_grad(), "register_hook: the tensor wants no gradient");
-  if (t.is_leaf())
-    meta_of(t).hooks.push_back(std::move(hook));
-  else
-    meta_of(t).node->hooks.push_back(std::move(hook));
+Tensor Tensor::clone() const {
+  const Tensor out = empty_like(*this);
+  copy_into(out, *this);
+  return record("clone", out, {this}, [](Backward& g) { g.set(0, g.grad); });
 }
 
-void register_post_accumulate_hook(const Tensor& t, std::function<void(const Tensor&)> hook) {
+namespace {
+
+HookHandle add_hook(GradientHooks& hooks, GradientHook hook) {
+  hooks.push_back(std::make_shared<GradientHook>(std::move(hook)));
+  return HookHandle(hooks.back());
+}
+
+}  // namespace
+
+HookHandle register_hook(const Tensor& t, GradientHook hook) {
+  TRIREME_CHECK(t.requires_grad(), "register_hook: the tensor wants no gradient");
+  AutogradMeta& meta = meta_of(*t.impl());
+  return add_hook(t.is_leaf() ? meta.hooks : meta.node->output(meta.output).hooks, std::move(hook));
+}
+
+HookHandle register_post_accumulate_hook(const Tensor& t, std::function<void(const Tensor&)> hook) {
   TRIREME_CHECK(t.requires_grad() && t.is_leaf(),
                 "register_post_accumulate_hook: needs a leaf that wants a gradient");
-  meta_of(t).post_accumulate_hooks.push_back(std::move(hook));
+  return add_hook(meta_of(*t.impl()).post_accumulate_hooks, [hook = std::move(hook)](const Tensor& leaf) {
+    hook(leaf);
+    return Tensor();
+  });
 }
 
-Ref<Node> gradient_node(const Tensor& t) { return node_of(t); }
+Tensor run_hooks(const GradientHooks& hooks, Tensor gradient) {
+  for (std::size_t i = 0; i < hooks.size(); ++i) {
+    const auto hook = hooks[i];  // a hook may add others and move the list
+    if (!*hook) continue;
+    if (Tensor replaced = (*hook)(gradient); replaced.defined()) gradient = std::move(replaced);
+  }
+  return gradient;
+}
 
 }  // namespace trireme

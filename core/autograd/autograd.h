@@ -1,91 +1,22 @@
 // Reverse-mode differentiation, recorded while the program runs.
 //
-// An op that wants a gradient calls record() with a closure that maps the gradient of its output to
-// gradients of its inputs; the closure stands next to the op's forward code. Recording and backward
-// are per thread: build a graph and run it on one thread.
+// An op that wants a gradient calls record() with a closure that maps the gradients of its outputs to
+// gradients of its inputs; the closure stands next to the op's forward code. Views are made by make_view(),
+// in-place ops end with record_in_place(). Recording and backward are per thread: build a graph and run it
+// on one thread.
 #pragma once
 
 #include <functional>
 #include <initializer_list>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "core/autograd/node.h"
 #include "core/tensor/tensor.h"
 
 namespace trireme {
-
-class Node;
-
-/// A tensor kept for backward, with the version it had. Reading it after an in-place change is an error that
-/// names the op that saved it and the op that changed it.
-class Saved {
- public:
-  Saved() = default;
-  /// An input of the op.
-  Saved(const Tensor& tensor) : tensor_(tensor), version_(tensor.version()) {}
-  /// The op's own output: kept without its history, so that no cycle arises.
-  static Saved output(const Tensor& out) {
-    Saved saved(out.detach());
-    saved.is_output_ = true;
-    return saved;
-  }
-
- private:
-  friend class Backward;
-  Tensor tensor_;
-  std::uint32_t version_ = 0;
-  bool is_output_ = false;
-};
-
-/// What a backward closure works with.
-class Backward {
- public:
-  Backward(Node& node, Tensor gradient) : grad(std::move(gradient)), node_(node) {}
-  const Tensor grad;  ///< d(loss)/d(output), shape of the output
-  /// Whether input i wants a gradient.
-  bool needs(int i) const;
-  /// Hands over the gradient of input i (its shape); skip it to contribute nothing.
-  void set(int i, Tensor gradient);
-  /// The tensor that was saved; throws if it was changed in place since.
-  Tensor get(const Saved& saved) const;
-  /// For ops whose backward is no composition of ops: throws if the backward pass itself is being recorded.
-  void once_only() const;
-
- private:
-  friend class Engine;
-  Node& node_;
-  std::vector<Tensor> gradients_;
-};
-
-struct Edge {
-  Ref<Node> node;  ///< null where no gradient is wanted
-};
-
-/// One recorded operation with one output.
-class Node : public RefCounted {
- public:
-  explicit Node(const char* op);
-  virtual ~Node();
-  /// Computes the gradients of the inputs. Called at most once unless the graph is retained.
-  virtual void apply(Backward& backward) = 0;
-  /// Frees what was saved.
-  virtual void release_saved() = 0;
-  /// What sees and may replace the output's gradient first.
-  virtual const std::vector<std::function<Tensor(const Tensor&)>>& gradient_hooks() const { return hooks; }
-
-  const char* const op;
-  const std::uint64_t sequence;  ///< later operations have larger numbers
-  std::vector<Edge> inputs;
-  std::vector<std::function<Tensor(const Tensor&)>> hooks;  ///< of the output's gradient, in order
-  bool is_leaf = false;                                     ///< gathers into a leaf's grad
-
- private:
-  friend class Engine;
-  std::uint64_t visit_ = 0;  // the backward pass that the two below belong to
-  int pending_ = 0;
-  Tensor incoming_;
-};
 
 /// While alive, nothing is recorded on this thread.
 class NoGrad {
@@ -113,6 +44,19 @@ class EnableGrad {
 
 bool grad_enabled();
 
+/// While alive, on this thread: each recorded op and each backward step is searched for NaN, and the first
+/// one that makes a NaN from inputs without any throws Error(kNonFinite) that names it. Slow: for debugging.
+class DetectAnomaly {
+ public:
+  DetectAnomaly();
+  ~DetectAnomaly();
+  DetectAnomaly(const DetectAnomaly&) = delete;
+  DetectAnomaly& operator=(const DetectAnomaly&) = delete;
+
+ private:
+  bool before_;
+};
+
 /// True if an op over these inputs has to be recorded.
 bool recording(std::span<const Tensor* const> inputs);
 inline bool recording(std::initializer_list<const Tensor*> inputs) {
@@ -136,7 +80,14 @@ class ClosureNode final : public Node {
   std::optional<Fn> fn_;
 };
 
-void attach(const Tensor& out, std::span<const Tensor* const> inputs, Ref<Node> node);
+template <class Fn>
+Ref<Node> closure(const char* op, Fn&& fn) {
+  return Ref<Node>(new ClosureNode<std::decay_t<Fn>>(op, std::forward<Fn>(fn)));
+}
+
+void attach(std::span<const Tensor* const> outs, std::span<const Tensor* const> inputs, Ref<Node> node);
+void attach_in_place(const Tensor& t, std::initializer_list<const Tensor*> others, Ref<Node> node);
+void mark_view(const Tensor& view, const Tensor& of);
 
 }  // namespace detail
 
@@ -144,9 +95,8 @@ void attach(const Tensor& out, std::span<const Tensor* const> inputs, Ref<Node> 
 /// literal. fn(Backward&) computes the inputs' gradients from ops, so that it can itself be differentiated.
 template <class Fn>
 Tensor record(const char* op, Tensor out, std::span<const Tensor* const> inputs, Fn&& fn) {
-  if (recording(inputs))
-    detail::attach(out, inputs,
-                   Ref<Node>(new detail::ClosureNode<std::decay_t<Fn>>(op, std::forward<Fn>(fn))));
+  const Tensor* outs[] = {&out};
+  if (recording(inputs)) detail::attach(outs, inputs, detail::closure(op, std::forward<Fn>(fn)));
   return out;
 }
 
@@ -155,9 +105,39 @@ Tensor record(const char* op, Tensor out, std::initializer_list<const Tensor*> i
   return record(op, std::move(out), std::span(inputs.begin(), inputs.size()), std::forward<Fn>(fn));
 }
 
-/// Guards an in-place op over `target` with other inputs: throws if it would lose a gradient (a leaf that
-/// wants one, or a view while recording). Call before the write; bump the version after it.
-void check_in_place(const char* op, const Tensor& target, std::initializer_list<const Tensor*> others);
+/// The same for an op with several results; those that are not floating point get no gradient.
+/// fn reads their gradients with Backward::gradient(i).
+template <class Fn>
+std::vector<Tensor> record(const char* op, std::vector<Tensor> outs, std::span<const Tensor* const> inputs,
+                           Fn&& fn) {
+  if (!recording(inputs)) return outs;
+  std::vector<const Tensor*> pointers;
+  for (const Tensor& out : outs) pointers.push_back(&out);
+  detail::attach(pointers, inputs, detail::closure(op, std::forward<Fn>(fn)));
+  return outs;
+}
+
+/// A view of x's memory, recorded. An in-place op on it, on x or on another view of x reaches the history of
+/// all of them. `offset` counts elements from the start of the storage.
+template <class Fn>
+Tensor make_view(const char* op, const Tensor& x, const Shape& shape, const Shape& strides,
+                 std::int64_t offset, Fn&& fn) {
+  const Tensor view = x.alias(shape, strides, offset);
+  detail::mark_view(view, x);
+  return record(op, view, {&x}, std::forward<Fn>(fn));
+}
+
+/// Guards an in-place op over `target`: throws if elements of target share memory, or if target is (a view
+/// of) a leaf that wants a gradient while gradients are recorded. Call before the write.
+void check_in_place(const char* op, const Tensor& target);
+
+/// Ends an in-place op: call t.bump_version(op) after the write, then this. Input 0 of `fn` is what t was
+/// before, the others follow.
+template <class Fn>
+void record_in_place(const char* op, const Tensor& t, std::initializer_list<const Tensor*> others, Fn&& fn) {
+  if (recording({&t}) || recording(others))
+    detail::attach_in_place(t, others, detail::closure(op, std::forward<Fn>(fn)));
+}
 
 struct BackwardOptions {
   bool retain_graph = false;  ///< keep what was saved, so that backward can run again
@@ -167,16 +147,36 @@ struct BackwardOptions {
 /// Adds gradients of `root` to the grad of every leaf it depends on. `gradient` has root's shape; undefined
 /// means 1 for a root of one element.
 void backward(const Tensor& root, const Tensor& gradient = {}, BackwardOptions options = {});
+/// The same for several roots at once. `gradients` may be empty: 1 for each.
+void backward(const std::vector<Tensor>& roots, const std::vector<Tensor>& gradients = {},
+              BackwardOptions options = {});
 
 /// d(root)/d(input) for each input, undefined where root does not depend on it; leaves' grads stay as they
-/// are.
+/// are. Only what lies between root and inputs is run.
 std::vector<Tensor> grad(const Tensor& root, const std::vector<Tensor>& inputs, const Tensor& gradient = {},
                          BackwardOptions options = {});
+/// The sum of that over several roots.
+std::vector<Tensor> grad(const std::vector<Tensor>& roots, const std::vector<Tensor>& inputs,
+                         const std::vector<Tensor>& gradients = {}, BackwardOptions options = {});
+
+/// Names a registered hook. Dropping it keeps the hook.
+class HookHandle {
+ public:
+  HookHandle() = default;
+  explicit HookHandle(std::weak_ptr<GradientHook> hook) : hook_(std::move(hook)) {}
+  /// The hook is not called any more. Does nothing the second time.
+  void remove() {
+    if (const auto hook = hook_.lock()) *hook = nullptr;
+  }
+
+ private:
+  std::weak_ptr<GradientHook> hook_;
+};
 
 /// Calls `hook` with each gradient of t as it is known; a defined result replaces it.
-void register_hook(const Tensor& t, std::function<Tensor(const Tensor&)> hook);
+HookHandle register_hook(const Tensor& t, GradientHook hook);
 /// Calls `hook` each time a backward pass has finished leaf t's grad. Once per pass, even if t is used
 /// several times.
-void register_post_accumulate_hook(const Tensor& t, std::function<void(const Tensor&)> hook);
+HookHandle register_post_accumulate_hook(const Tensor& t, std::function<void(const Tensor&)> hook);
 
 }  // namespace trireme

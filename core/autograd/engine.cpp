@@ -20,32 +20,49 @@ Tensor sum_of_gradients(const Tensor& a, const Tensor& b) {
   });
 }
 
+/// What all roots of a pass hang on.
+class RootNode final : public Node {
+ public:
+  RootNode(const std::vector<Tensor>& roots, std::vector<Tensor> seeds)
+      : Node("backward"), seeds_(std::move(seeds)) {
+    for (const Tensor& root : roots) inputs.push_back(gradient_edge(root));
+  }
+  void release_saved() override {}
+  void apply(Backward& backward) override {
+    for (std::size_t i = 0; i < seeds_.size(); ++i) backward.set(static_cast<int>(i), seeds_[i]);
+  }
+
+ private:
+  std::vector<Tensor> seeds_;
+};
+
 class Engine {
  public:
-  Engine(Ref<Node> root, Tensor gradient, BackwardOptions options)
+  Engine(Ref<Node> root, BackwardOptions options)
       : root_(std::move(root)), options_(options), visit_(next_visit()) {
     running_.push_back(visit_);
-    count_uses();
-    root_->incoming_ = std::move(gradient);
   }
   ~Engine() {
     for (Displaced& d : displaced_) {
       d.node->visit_ = d.visit;
       d.node->pending_ = d.pending;
-      d.node->incoming_ = std::move(d.incoming);
+      d.node->wanted_ = d.wanted;
+      for (int i = 0; i < d.node->outputs(); ++i)
+        d.node->output(i).incoming = std::move(d.incoming[static_cast<std::size_t>(i)]);
     }
     running_.pop_back();
   }
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  /// Keeps the gradient that reaches `node`. Keep the node alive.
-  void capture(Node* node) { captures_.emplace(node, Tensor()); }
-  /// Leaves stay as they are.
-  void gather_nothing() { gathers_ = false; }
-  Tensor captured(Node* node) const { return captures_.at(node); }
+  /// Keeps the gradient that reaches an output of a node instead of gathering any into leaves, and runs
+  /// only what that needs. Keep the node alive.
+  void capture(const Edge& edge) { captures_[edge.node.get()].emplace(edge.output, Tensor()); }
+  Tensor captured(const Edge& edge) const { return captures_.at(edge.node.get()).at(edge.output); }
 
   void run() {
+    count_uses();
+    root_->output(0).incoming = Tensor::scalar(1);
     ready_.push_back(root_.get());
     while (!ready_.empty()) {
       std::pop_heap(ready_.begin(), ready_.end(), runs_later);
@@ -67,59 +84,114 @@ class Engine {
     return a->sequence < b->sequence;
   }
 
+  /// Depth first, with a stack of its own: a graph may be a million nodes deep.
   void count_uses() {
-    std::vector<Node*> stack{root_.get()};
-    enter(*root_);
+    struct Frame {
+      Node* node;
+      std::size_t next;
+    };
+    std::vector<Frame> stack;
+    const auto visit = [&](Node& node) {
+      enter(node);
+      stack.push_back({&node, 0});
+    };
+    visit(*root_);
     while (!stack.empty()) {
-      Node* node = stack.back();
-      stack.pop_back();
-      for (const Edge& edge : node->inputs) {
-        if (!edge.node) continue;
-        if (edge.node->visit_ != visit_) {
-          enter(*edge.node);
-          stack.push_back(edge.node.get());
-        }
-        ++edge.node->pending_;
+      Frame& top = stack.back();
+      if (top.next < top.node->inputs.size()) {
+        Node* input = top.node->inputs[top.next++].node.get();
+        if (!input) continue;
+        const bool is_new = input->visit_ != visit_;
+        if (is_new) visit(*input);  // top is gone
+        ++input->pending_;
+        continue;
       }
+      Node& node = *top.node;
+      node.wanted_ = captures_.empty() || captures_.contains(&node) || leads_on(node);
+      stack.pop_back();
     }
+  }
+
+  /// Whether an input of the node is wanted.
+  static bool leads_on(const Node& node) {
+    return std::any_of(node.inputs.begin(), node.inputs.end(),
+                       [](const Edge& edge) { return edge.node && edge.node->wanted_; });
   }
 
   void enter(Node& node) {
     // A hook or closure of a pass that is under way may run another one over the same nodes.
-    if (running_.size() > 1 && std::find(running_.begin(), running_.end(), node.visit_) != running_.end())
-      displaced_.push_back({Ref<Node>(&node), node.visit_, node.pending_, std::move(node.incoming_)});
+    const bool displaces =
+        running_.size() > 1 && std::find(running_.begin(), running_.end(), node.visit_) != running_.end();
+    Displaced before{Ref<Node>(&node), node.visit_, node.pending_, node.wanted_, {}};
+    for (int i = 0; i < node.outputs(); ++i) {
+      if (displaces) before.incoming.push_back(std::move(node.output(i).incoming));
+      node.output(i).incoming = Tensor();
+    }
+    if (displaces) displaced_.push_back(std::move(before));
     node.visit_ = visit_;
     node.pending_ = 0;
-    node.incoming_ = Tensor();
   }
 
   void run_node(Node& node) {
-    Tensor gradient = std::move(node.incoming_);
-    node.incoming_ = Tensor();
-    if (gradient.defined())
-      for (const auto& hook : node.gradient_hooks())
-        if (Tensor replaced = hook(gradient); replaced.defined()) gradient = std::move(replaced);
-    if (const auto found = captures_.find(&node); found != captures_.end()) found->second = gradient;
-    if (node.is_leaf && !gathers_) return;
+    Backward backward = take_incoming(node);
+    if (node.is_leaf && !captures_.empty()) return;
     // A node that no gradient reached passes none on, but its inputs must not wait for it.
-    Backward backward(node, std::move(gradient));
-    if (backward.grad.defined()) node.apply(backward);
-    if (!options_.retain_graph && !options_.create_graph) node.release_saved();
+    const bool reached = backward.grad.defined() || !backward.others_.empty();
+    if (reached && (node.is_leaf || leads_on(node))) {
+      node.apply(backward);
+      if (detecting_anomaly())
+        for (const Tensor& gradient : backward.gradients_)
+          if (gradient.defined()) check_no_nan(gradient, node.op, "its backward");
+      if (!options_.retain_graph && !options_.create_graph) node.release_saved();
+    }
     for (std::size_t i = 0; i < node.inputs.size(); ++i) {
-      Node* input = node.inputs[i].node.get();
-      if (!input) continue;
+      const Edge& edge = node.inputs[i];
+      if (!edge.node) continue;
       if (i < backward.gradients_.size() && backward.gradients_[i].defined())
-        deliver(*input, std::move(backward.gradients_[i]));
-      if (--input->pending_ == 0) {
-        ready_.push_back(input);
+        deliver(edge, std::move(backward.gradients_[i]), node.op);
+      if (--edge.node->pending_ == 0) {
+        ready_.push_back(edge.node.get());
         std::push_heap(ready_.begin(), ready_.end(), runs_later);
       }
     }
   }
 
-  static void deliver(Node& node, Tensor gradient) {
-    node.incoming_ =
-        node.incoming_.defined() ? sum_of_gradients(node.incoming_, gradient) : std::move(gradient);
+  /// The gradients of a node's outputs, through their hooks and past whoever asked for them.
+  Backward take_incoming(Node& node) {
+    std::vector<Tensor> gradients(static_cast<std::size_t>(node.outputs()));
+    const auto wanted = captures_.find(&node);
+    bool any = false;
+    for (int i = 0; i < node.outputs(); ++i) {
+      Tensor& gradient = gradients[static_cast<std::size_t>(i)];
+      gradient = std::exchange(node.output(i).incoming, Tensor());
+      if (gradient.defined() && !node.hooks(i).empty()) {
+        gradient = run_hooks(node.hooks(i), std::move(gradient));
+        check(node, i, gradient, "a hook");
+      }
+      any = any || gradient.defined();
+      if (wanted == captures_.end()) continue;
+      if (const auto found = wanted->second.find(i); found != wanted->second.end()) found->second = gradient;
+    }
+    Backward backward(node, std::move(gradients[0]));
+    if (any && gradients.size() > 1) {
+      gradients.erase(gradients.begin());
+      backward.others_ = std::move(gradients);
+    }
+    return backward;
+  }
+
+  static void check(Node& to, int output, const Tensor& gradient, const char* from) {
+    const NodeOutput& made = to.output(output);
+    TRIREME_CHECK(gradient.shape() == made.shape && gradient.dtype() == made.dtype,
+                  "backward: {} hands a gradient of {} {} to {}, whose result is {} {}", from,
+                  name_of(gradient.dtype()), gradient.shape().to_string(), to.op, name_of(made.dtype),
+                  made.shape.to_string());
+  }
+
+  static void deliver(const Edge& edge, Tensor gradient, const char* from) {
+    check(*edge.node, edge.output, gradient, from);
+    Tensor& incoming = edge.node->output(edge.output).incoming;
+    incoming = incoming.defined() ? sum_of_gradients(incoming, gradient) : std::move(gradient);
   }
 
   /// The state that a node has in a pass that waits for this one.
@@ -127,18 +199,18 @@ class Engine {
     Ref<Node> node;
     std::uint64_t visit;
     int pending;
-    Tensor incoming;
+    bool wanted;
+    std::vector<Tensor> incoming;
   };
   static thread_local std::vector<std::uint64_t>
       running_;  // passes under way on this thread, outermost first
 
   Ref<Node> root_;
   BackwardOptions options_;
-  bool gathers_ = true;  // into leaves
   std::vector<Displaced> displaced_;
   std::uint64_t visit_;
   std::vector<Node*> ready_;
-  std::unordered_map<Node*, Tensor> captures_;
+  std::unordered_map<Node*, std::unordered_map<int, Tensor>> captures_;
 };
 
 thread_local std::vector<std::uint64_t> Engine::running_;
@@ -159,6 +231,16 @@ Tensor seed_of(const Tensor& root, const Tensor& gradient) {
   return gradient;
 }
 
+std::vector<Tensor> seeds_of(const std::vector<Tensor>& roots, const std::vector<Tensor>& gradients) {
+  TRIREME_CHECK(!roots.empty(), "backward: no roots");
+  TRIREME_CHECK(gradients.empty() || gradients.size() == roots.size(), "backward: {} roots, {} gradients",
+                roots.size(), gradients.size());
+  std::vector<Tensor> seeds;
+  for (std::size_t i = 0; i < roots.size(); ++i)
+    seeds.push_back(seed_of(roots[i], gradients.empty() ? Tensor() : gradients[i]));
+  return seeds;
+}
+
 template <class Run>
 void with_mode(BackwardOptions options, const Run& run) {
   if (options.create_graph) {
@@ -172,28 +254,47 @@ void with_mode(BackwardOptions options, const Run& run) {
 
 }  // namespace
 
+void backward(const std::vector<Tensor>& roots, const std::vector<Tensor>& gradients,
+              BackwardOptions options) {
+  const Ref<Node> root(new RootNode(roots, seeds_of(roots, gradients)));
+  with_mode(options, [&] { Engine(root, options).run(); });
+}
+
 void backward(const Tensor& root, const Tensor& gradient, BackwardOptions options) {
-  const Tensor seed = seed_of(root, gradient);
-  with_mode(options, [&] { Engine(gradient_node(root), seed, options).run(); });
+  backward(std::vector{root}, std::vector{gradient}, options);
+}
+
+std::vector<Tensor> grad(const std::vector<Tensor>& roots, const std::vector<Tensor>& inputs,
+                         const std::vector<Tensor>& gradients, BackwardOptions options) {
+  if (inputs.empty()) return {};
+  const Ref<Node> root(new RootNode(roots, seeds_of(roots, gradients)));
+  std::vector<Tensor> result;
+  with_mode(options, [&] {
+    std::vector<Edge> edges;
+    Engine engine(root, options);
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      TRIREME_CHECK(inputs[i].requires_grad(), "grad: input {} wants no gradient", i);
+      edges.push_back(gradient_edge(inputs[i]));
+      engine.capture(edges.back());
+    }
+    engine.run();
+    for (const Edge& edge : edges) result.push_back(engine.captured(edge));
+  });
+  return result;
 }
 
 std::vector<Tensor> grad(const Tensor& root, const std::vector<Tensor>& inputs, const Tensor& gradient,
                          BackwardOptions options) {
-  const Tensor seed = seed_of(root, gradient);
-  std::vector<Tensor> result(inputs.size());
-  with_mode(options, [&] {
-    std::vector<Ref<Node>> nodes;
-    Engine engine(gradient_node(root), seed, options);
-    engine.gather_nothing();
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      TRIREME_CHECK(inputs[i].requires_grad(), "grad: input {} wants no gradient", i);
-      nodes.push_back(gradient_node(inputs[i]));
-      engine.capture(nodes.back().get());
-    }
-    engine.run();
-    for (std::size_t i = 0; i < inputs.size(); ++i) result[i] = engine.captured(nodes[i].get());
-  });
-  return result;
+  return grad(std::vector{root}, inputs, std::vector{gradient}, options);
+}
+
+void check_no_nan(const Tensor& t, const char* op, const char* what) {
+  if (!is_floating(t.dtype())) return;
+  const std::vector<double> values = t.to_vector<double>();
+  for (std::size_t i = 0; i < values.size(); ++i)
+    if (values[i] != values[i])
+      fail(ExitCode::kNonFinite, "{}: {} (shape {}) has a NaN at element {}", op, what, t.shape().to_string(),
+           i);
 }
 
 }  // namespace trireme

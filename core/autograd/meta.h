@@ -1,4 +1,4 @@
-// Internals that the recorder and the engine share. Not for other folders.
+// Internals that the recorder, the views and the engine share. Not for other folders.
 #pragma once
 
 #include "core/autograd/autograd.h"
@@ -8,16 +8,32 @@ namespace trireme {
 struct AutogradMeta {
   bool requires_grad = false;
   Ref<Node> node;             ///< what made this tensor; null for a leaf
+  int output = 0;             ///< which output of the node it is
   Node* leaf_node = nullptr;  ///< not owned: the graphs that reach this leaf own it, and it clears this
   Tensor grad;
-  std::vector<std::function<Tensor(const Tensor&)>> hooks;
-  std::vector<std::function<void(const Tensor&)>> post_accumulate_hooks;
+  GradientHooks hooks;                  ///< of a leaf
+  GradientHooks post_accumulate_hooks;  ///< given the leaf itself; what they return is not used
 };
 
-/// The node that takes gradients for t; null if t wants none.
-Ref<Node> gradient_node(const Tensor& t);
+AutogradMeta& meta_of(TensorImpl& t);
+
+/// Where gradients for t go; null if t wants none.
+Edge gradient_edge(const Tensor& t);
+
+/// The node of an in-place op `fn` over `view`, as an op over its base. Its inputs are the caller's to add.
+Ref<Node> copy_slices(const Tensor& base, const Tensor& view, Ref<Node> fn);
+
+/// A view whose base was changed in place since gets a history that starts from the base.
+void follow_base(TensorImpl& view);
 
 /// a + b of one shape, recorded if grad mode is on.
 Tensor sum_of_gradients(const Tensor& a, const Tensor& b);
+
+bool detecting_anomaly();
+/// Throws Error(kNonFinite) if t holds a NaN; `what` names it.
+void check_no_nan(const Tensor& t, const char* op, const char* what);
+
+/// Calls the hooks in order, those added meanwhile too.
+Tensor run_hooks(const GradientHooks& hooks, Tensor gradient);
 
 }  // namespace trireme

@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -20,29 +18,9 @@ Tensor floating_kernel(const char* name, UnaryOp op, const Tensor& x, double a =
   return unary_kernel(name, op, x, a);
 }
 
-/// The scalar takes x's dtype, so an integer tensor takes whole numbers only.
-void check_scalar(const char* name, const Tensor& x, double value) {
-  check_number(name, x);
-  TRIREME_CHECK(is_floating(x.dtype()) || value == std::trunc(value),
-                "{}: {} is no {}; convert the tensor with to()", name, value, name_of(x.dtype()));
-}
-
 Tensor scalar_kernel(const char* name, UnaryOp op, const Tensor& x, double value) {
   check_scalar(name, x, value);
   return unary_kernel(name, op, x, value);
-}
-
-View broadcast_view(const Tensor& t, const Shape& shape) {
-  View v = t.view();
-  if (t.shape() == shape) return v;
-  const int shift = shape.size() - t.dim();
-  View wide = v;
-  wide.dims = shape.size();
-  for (int d = 0; d < shape.size(); ++d) {
-    wide.shape[d] = shape[d];
-    wide.strides[d] = d < shift || t.shape()[d - shift] != shape[d] ? 0 : v.strides[d - shift];
-  }
-  return wide;
 }
 
 /// Memory order of the result: that of the first input that has the result's shape.
@@ -209,90 +187,6 @@ Tensor lt(const Tensor& a, const Tensor& b) { return compare_kernel("lt", Compar
 Tensor le(const Tensor& a, const Tensor& b) { return compare_kernel("le", CompareOp::le, a, b); }
 Tensor gt(const Tensor& a, const Tensor& b) { return compare_kernel("gt", CompareOp::gt, a, b); }
 Tensor ge(const Tensor& a, const Tensor& b) { return compare_kernel("ge", CompareOp::ge, a, b); }
-
-namespace {
-
-/// The shape rule of every in-place op with a second tensor.
-void check_fits(const char* op, const Tensor& t, const Tensor& other) {
-  check_same_kind(op, {&t, &other});
-  check_number(op, t);
-  TRIREME_CHECK(broadcast_shapes(t.shape(), other.shape(), op) == t.shape(),
-                "{}: shape {} does not broadcast to {}, the shape of what is changed", op,
-                other.shape().to_string(), t.shape().to_string());
-}
-
-const Tensor& binary_in_place(const char* name, BinaryOp op, const Tensor& t, const Tensor& other) {
-  check_fits(name, t, other);
-  kernels(t).binary(op, t.view(), t.view(), broadcast_view(other, t.shape()));
-  t.bump_version(name);
-  return t;
-}
-
-}  // namespace
-
-const Tensor& add_(const Tensor& t, const Tensor& other) {
-  check_same_kind("add_", {&t, &other});
-  check_in_place("add_", t, {&other});
-  binary_in_place("add_", BinaryOp::add, t, other);
-  const Tensor before = t;  // its history becomes an input of the new one
-  record("add_", t, {&before, &other}, [shape = other.shape()](Backward& g) {
-    g.set(0, g.grad);
-    if (g.needs(1)) g.set(1, sum_to(g.grad, shape));
-  });
-  return t;
-}
-
-const Tensor& mul_(const Tensor& t, const Tensor& other) {
-  check_same_kind("mul_", {&t, &other});
-  check_in_place("mul_", t, {&other});
-  const bool wanted = recording({&t, &other});
-  // Backward needs what `other` was, which the write below would change.
-  if (wanted && other.impl()->storage == t.impl()->storage) return mul_(t, mul(other, 1));
-  const Tensor old = wanted && other.requires_grad() ? mul(t, 1) : Tensor();
-  binary_in_place("mul_", BinaryOp::mul, t, other);
-  const Tensor before = t;
-  if (wanted)
-    record("mul_", t, {&before, &other},
-           [old = old.defined() ? Saved(old) : Saved(), other = Saved(other),
-            shape = other.shape()](Backward& g) {
-             if (g.needs(0)) g.set(0, mul(g.grad, g.get(other)));
-             if (g.needs(1)) g.set(1, sum_to(mul(g.grad, g.get(old)), shape));
-           });
-  return t;
-}
-
-const Tensor& mul_(const Tensor& t, double value) {
-  check_scalar("mul_", t, value);
-  check_in_place("mul_", t, {});
-  kernels(t).unary(UnaryOp::mul_scalar, t.view(), t.view(), value);
-  t.bump_version("mul_");
-  const Tensor before = t;
-  record("mul_", t, {&before}, [value](Backward& g) { g.set(0, mul(g.grad, value)); });
-  return t;
-}
-
-const Tensor& fill_(const Tensor& t, double value) {
-  check_defined("fill_", t);
-  check_in_place("fill_", t, {});
-  kernels(t).fill(t.view(), value);
-  t.bump_version("fill_");
-  const Tensor before = t;
-  record("fill_", t, {&before}, [](Backward&) {});  // nothing flows to what was overwritten
-  return t;
-}
-
-const Tensor& copy_(const Tensor& t, const Tensor& other) {
-  check_defined("copy_", t);
-  check_defined("copy_", other);
-  check_in_place("copy_", t, {&other});
-  copy_into(t, other);
-  t.bump_version("copy_");
-  const Tensor before = t;
-  record("copy_", t, {&before, &other}, [shape = other.shape(), dtype = other.dtype()](Backward& g) {
-    if (g.needs(1)) g.set(1, to(sum_to(g.grad, shape), dtype));
-  });
-  return t;
-}
 
 Tensor to(const Tensor& t, DType dtype) {
   check_defined("to", t);

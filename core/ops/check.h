@@ -1,6 +1,7 @@
 // Argument checks that several op families share.
 #pragma once
 
+#include <cmath>
 #include <initializer_list>
 
 #include "core/tensor/tensor.h"
@@ -29,6 +30,13 @@ inline void check_same_kind(const char* op, std::initializer_list<const Tensor*>
 inline void check_number(const char* op, const Tensor& t) {
   check_defined(op, t);
   TRIREME_CHECK(t.dtype() != DType::kBool, "{}: is not defined for bool; convert it with to()", op);
+}
+
+/// The scalar takes x's dtype, so an integer tensor takes whole numbers only.
+inline void check_scalar(const char* name, const Tensor& x, double value) {
+  check_number(name, x);
+  TRIREME_CHECK(is_floating(x.dtype()) || value == std::trunc(value),
+                "{}: {} is no {}; convert the tensor with to()", name, value, name_of(x.dtype()));
 }
 
 inline void check_floating(const char* op, const Tensor& t) {

@@ -68,9 +68,9 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOpt
                 w.shape().to_string(), w.size(0));
   const Window window{w.size(2), w.size(3), o.stride, o.stride, o.padding, o.padding};
   const Shape shape = windowed("conv2d", x, window, w.size(0));
-  const Tensor in = channels_last_data(x), weight = w.clone_contiguous();
+  const Tensor in = channels_last_data(x), weight = w.row_major();
   const Tensor y = Tensor::empty_channels_last(shape, x.dtype(), x.device());
-  const Tensor dense_bias = b.defined() ? b.clone_contiguous() : Tensor();
+  const Tensor dense_bias = b.defined() ? b.row_major() : Tensor();
   const View bias = b.defined() ? dense_bias.view() : View{};
   if (y.numel() > 0)
     kernels(x).conv2d_forward(y.view(), in.view(), weight.view(), b.defined() ? &bias : nullptr, window,
@@ -82,7 +82,7 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOpt
                   const bool empty = dy.numel() == 0;
                   if (g.needs(0)) {
                     const Tensor dx = Tensor::empty_channels_last(size, dy.dtype(), dy.device()),
-                                 filter = g.get(w).clone_contiguous();
+                                 filter = g.get(w).row_major();
                     if (empty)
                       kernels(dx).fill(dx.view(), 0);
                     else

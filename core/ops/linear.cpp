@@ -13,7 +13,7 @@ Tensor dense_matrix(const Tensor& t) {
                      sc = t.strides()[d - 1];
   const bool row_major = (sc == 1 || columns == 1) && (rows == 1 || sr >= columns);
   const bool column_major = (sr == 1 || rows == 1) && (columns == 1 || sc >= rows);
-  return row_major || column_major ? t : t.clone_contiguous();
+  return row_major || column_major ? t : t.row_major();
 }
 
 View as_batch(const Tensor& t) {

@@ -8,7 +8,7 @@ namespace {
 
 /// Log-probabilities of the rows of a dense x; not recorded.
 Tensor log_softmax_rows(const Tensor& x) {
-  const Tensor in = x.clone_contiguous(), out = Tensor::empty(x.shape(), x.dtype(), x.device());
+  const Tensor in = x.row_major(), out = Tensor::empty(x.shape(), x.dtype(), x.device());
   const std::int64_t width = x.size(-1), rows = width ? x.numel() / width : 0;
   const auto as_rows = [&](const Tensor& t) { return t.alias({rows, width}, {width, 1}, t.offset()).view(); };
   kernels(x).log_softmax(as_rows(out), as_rows(in));
@@ -50,12 +50,12 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& labels, double label_sm
   check_labels(logits, labels);
   TRIREME_CHECK(label_smoothing >= 0 && label_smoothing <= 1,
                 "cross_entropy: label_smoothing {} is outside 0..1", label_smoothing);
-  const Tensor lp = log_softmax_rows(logits), y = labels.clone_contiguous();
+  const Tensor lp = log_softmax_rows(logits), y = labels.row_major();
   const Tensor losses = Tensor::empty({logits.size(0)}, logits.dtype(), logits.device());
   kernels(logits).nll_forward(losses.view(), lp.view(), y.view(), label_smoothing);
   const Tensor each = record("cross_entropy", losses, {&logits}, [lp, y, label_smoothing](Backward& g) {
     g.once_only();
-    const Tensor dx = Tensor::empty(lp.shape(), lp.dtype(), lp.device()), dlosses = g.grad.clone_contiguous();
+    const Tensor dx = Tensor::empty(lp.shape(), lp.dtype(), lp.device()), dlosses = g.grad.row_major();
     kernels(dx).cross_entropy_backward(dx.view(), dlosses.view(), lp.view(), y.view(), label_smoothing);
     g.set(0, dx);
   });

@@ -7,7 +7,7 @@ namespace trireme {
 Tensor dropout(const Tensor& x, double p, RandomKey key, std::int64_t first_sample) {
   check_floating("dropout", x);
   TRIREME_CHECK(p >= 0 && p <= 1, "dropout: probability {} is outside 0..1", p);
-  const Tensor in = x.clone_contiguous(), out = Tensor::empty(x.shape(), x.dtype(), x.device());
+  const Tensor in = x.row_major(), out = Tensor::empty(x.shape(), x.dtype(), x.device());
   kernels(x).dropout(out.view(), in.view(), p, key, first_sample);
   // The same numbers again, not a stored mask: it costs no memory.
   return record("dropout", out, {&x},

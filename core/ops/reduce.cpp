@@ -78,7 +78,7 @@ Tensor argmax(const Tensor& x) {
   const std::int64_t width = shape[shape.size() - 1];
   shape.erase(shape.size() - 1);
   Tensor out = Tensor::empty(shape, DType::kInt64, x.device());
-  const Tensor dense = x.clone_contiguous();
+  const Tensor dense = x.row_major();
   const Tensor rows = dense.alias({shape.numel(), width}, {width, 1}, dense.offset());
   kernels(x).argmax(out.view(), rows.view());
   return out;

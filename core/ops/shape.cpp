@@ -66,13 +66,10 @@ Tensor reshape(const Tensor& x, Shape shape) {
   TRIREME_CHECK(shape.numel() == x.numel(), "reshape: shape {} has {} elements, shape {} has {}",
                 x.shape().to_string(), x.numel(), shape.to_string(), shape.numel());
   if (shape == x.shape()) return x;
+  const auto back = [before = x.shape()](Backward& g) { g.set(0, reshape(g.grad, before)); };
   Shape strides;
-  const Tensor out = view_strides(x, shape, strides) ? x.alias(shape, strides, x.offset()) : [&] {
-    const Tensor dense = x.clone_contiguous();
-    return dense.alias(shape, contiguous_strides(shape), 0);
-  }();
-  return record("reshape", out, {&x},
-                [before = x.shape()](Backward& g) { g.set(0, reshape(g.grad, before)); });
+  if (view_strides(x, shape, strides)) return make_view("reshape", x, shape, strides, x.offset(), back);
+  return record("reshape", x.row_major().alias(shape, contiguous_strides(shape), 0), {&x}, back);
 }
 
 Tensor flatten(const Tensor& x, int first, int last) {
@@ -102,8 +99,8 @@ Tensor permute(const Tensor& x, const std::vector<int>& order) {
     shape.push_back(x.shape()[d]);
     strides.push_back(x.strides()[d]);
   }
-  return record("permute", x.alias(shape, strides, x.offset()), {&x},
-                [back](Backward& g) { g.set(0, permute(g.grad, back)); });
+  return make_view("permute", x, shape, strides, x.offset(),
+                   [back](Backward& g) { g.set(0, permute(g.grad, back)); });
 }
 
 Tensor transpose(const Tensor& x, int a, int b) {
@@ -120,12 +117,9 @@ Tensor expand(const Tensor& x, const Shape& shape) {
   if (x.shape() == shape) return x;
   TRIREME_CHECK(broadcast_shapes(x.shape(), shape, "expand") == shape,
                 "expand: shape {} does not expand to {}", x.shape().to_string(), shape.to_string());
-  Shape strides = shape;
-  const int shift = shape.size() - x.dim();
-  for (int d = 0; d < shape.size(); ++d)
-    strides[d] = d < shift || x.shape()[d - shift] != shape[d] ? 0 : x.strides()[d - shift];
-  return record("expand", x.alias(shape, strides, x.offset()), {&x},
-                [before = x.shape()](Backward& g) { g.set(0, sum_to(g.grad, before)); });
+  const View wide = broadcast_view(x, shape);
+  return make_view("expand", x, shape, Shape(std::span(wide.strides, static_cast<std::size_t>(wide.dims))),
+                   x.offset(), [before = x.shape()](Backward& g) { g.set(0, sum_to(g.grad, before)); });
 }
 
 namespace {
@@ -145,13 +139,13 @@ Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count) 
   check_defined("narrow", x);
   TRIREME_CHECK(x.dim() > 0, "narrow: needs at least one dimension, got shape {}", x.shape().to_string());
   dim = wrap_dim(dim, x.dim(), "narrow");
-  TRIREME_CHECK(first >= 0 && count >= 0 && first + count <= x.size(dim),
+  TRIREME_CHECK(first >= 0 && count >= 0 && count <= x.size(dim) && first <= x.size(dim) - count,
                 "narrow: {} elements from {} of dimension {} of shape {}", count, first, dim,
                 x.shape().to_string());
   Shape shape = x.shape();
   shape[dim] = count;
-  return record(
-      "narrow", x.alias(shape, x.strides(), x.offset() + first * x.strides()[dim]), {&x},
+  return make_view(
+      "narrow", x, shape, x.strides(), x.offset() + first * x.strides()[dim],
       [before = x.shape(), dim, first](Backward& g) { g.set(0, embed_at(g.grad, before, dim, first)); });
 }
 
@@ -192,7 +186,6 @@ Tensor cat(const std::vector<Tensor>& parts, int dim) {
                   parts[0].shape().to_string(), part.shape().to_string(), dim);
   }
   const Tensor out = Tensor::empty(shape, parts[0].dtype(), parts[0].device());
-  Tensor joined = out;
   std::int64_t at = 0;
   for (const Tensor& part : parts) {
     copy_into(out.alias(part.shape(), out.strides(), at * out.strides()[dim]), part);
@@ -202,7 +195,7 @@ Tensor cat(const std::vector<Tensor>& parts, int dim) {
   for (const Tensor& part : parts) inputs.push_back(&part);
   std::vector<std::int64_t> sizes;
   for (const Tensor& part : parts) sizes.push_back(part.size(dim));
-  return record("cat", joined, std::span<const Tensor* const>(inputs), [dim, sizes](Backward& g) {
+  return record("cat", out, std::span<const Tensor* const>(inputs), [dim, sizes](Backward& g) {
     std::int64_t first = 0;
     for (std::size_t i = 0; i < sizes.size(); first += sizes[i++])
       if (g.needs(static_cast<int>(i))) g.set(static_cast<int>(i), narrow(g.grad, dim, first, sizes[i]));
@@ -212,7 +205,7 @@ Tensor cat(const std::vector<Tensor>& parts, int dim) {
 Tensor contiguous(const Tensor& x) {
   check_defined("contiguous", x);
   if (x.is_contiguous()) return x;
-  return record("contiguous", x.clone_contiguous(), {&x}, [](Backward& g) { g.set(0, g.grad); });
+  return record("contiguous", x.row_major(), {&x}, [](Backward& g) { g.set(0, g.grad); });
 }
 
 Tensor channels_last(const Tensor& x) {

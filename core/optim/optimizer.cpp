@@ -21,7 +21,7 @@ void Optimizer::step() {
     const Tensor gradient = parameter.grad();
     if (!gradient.defined()) continue;
     // Kernels walk parameter, gradient and state side by side, so all must lie alike in memory.
-    update(i, parameter, gradient.strides() == parameter.strides() ? gradient : gradient.clone_contiguous());
+    update(i, parameter, gradient.strides() == parameter.strides() ? gradient : gradient.row_major());
     parameter.bump_version("the optimizer's step");
   }
 }
@@ -79,7 +79,7 @@ double clip_grad_norm(const ParameterList& parameters, double max_norm) {
   double squares = 0;
   for (const NamedTensor& item : parameters.items)
     if (const Tensor gradient = item.tensor.grad(); gradient.defined())
-      squares += kernels_of(gradient.device()).sum_of_squares(gradient.clone_contiguous().view());
+      squares += kernels_of(gradient.device()).sum_of_squares(gradient.row_major().view());
   const double norm = std::sqrt(squares);
   if (max_norm <= 0 || !std::isfinite(norm) || norm <= max_norm) return norm;
   for (const NamedTensor& item : parameters.items)

@@ -95,15 +95,9 @@ bool Tensor::is_dense() const {
   return true;
 }
 
-Tensor Tensor::clone_contiguous() const {
+Tensor Tensor::row_major() const {
   if (is_contiguous()) return *this;
   Tensor out = empty(shape(), dtype(), device());
-  copy_into(out, *this);
-  return out;
-}
-
-Tensor Tensor::clone() const {
-  Tensor out = empty_like(*this);
   copy_into(out, *this);
   return out;
 }
@@ -115,32 +109,26 @@ Tensor Tensor::alias(const Shape& new_shape, const Shape& new_strides, std::int6
   impl->shape = new_shape;
   impl->strides = new_strides;
   impl->dtype = impl_->dtype;
-  impl->is_view = true;
   return Tensor(std::move(impl));
 }
 
-void Tensor::rebase(const Tensor& memory) const {
-  TRIREME_CHECK(memory.shape() == shape() && memory.dtype() == dtype(), "rebase: {} {} cannot become {} {}",
-                name_of(dtype()), shape().to_string(), name_of(memory.dtype()), memory.shape().to_string());
-  impl_->storage = memory.impl()->storage;
-  impl_->offset = memory.offset();
-  impl_->strides = memory.strides();
+View broadcast_view(const Tensor& t, const Shape& shape) {
+  const View narrow = t.view();
+  if (t.shape() == shape) return narrow;
+  const int shift = shape.size() - t.dim();
+  View wide = narrow;
+  wide.dims = shape.size();
+  for (int d = 0; d < shape.size(); ++d) {
+    wide.shape[d] = shape[d];
+    wide.strides[d] = d < shift || t.shape()[d - shift] != shape[d] ? 0 : narrow.strides[d - shift];
+  }
+  return wide;
 }
 
 void copy_into(const Tensor& out, const Tensor& in) {
-  const Shape common = broadcast_shapes(out.shape(), in.shape(), "copy");
-  TRIREME_CHECK(common == out.shape(), "copy: shape {} does not fit into {}", in.shape().to_string(),
-                out.shape().to_string());
-  View from = in.view();
-  const int shift = out.dim() - in.dim();
-  View wide = from;
-  wide.dims = out.dim();
-  for (int d = 0; d < out.dim(); ++d) {
-    wide.shape[d] = out.shape()[d];
-    wide.strides[d] =
-        d < shift || (from.shape[d - shift] == 1 && out.shape()[d] != 1) ? 0 : from.strides[d - shift];
-  }
-  kernels_of(out.device()).copy(out.view(), wide);
+  TRIREME_CHECK(broadcast_shapes(out.shape(), in.shape(), "copy") == out.shape(),
+                "copy: shape {} does not fit into {}", in.shape().to_string(), out.shape().to_string());
+  kernels_of(out.device()).copy(out.view(), broadcast_view(in, out.shape()));
 }
 
 Tensor to_dtype(const Tensor& t, DType dtype) {

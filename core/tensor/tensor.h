@@ -35,7 +35,8 @@ struct TensorImpl : RefCounted {
   Shape shape;
   Shape strides;  ///< in elements
   DType dtype = DType::kFloat32;
-  bool is_view = false;              ///< made by alias(): shares its storage with another tensor
+  Ref<TensorImpl> base;              ///< of a recorded view: the tensor (itself no view) that it looks into
+  std::uint32_t generation = 0;      ///< recorded in-place changes of a base; in a view, those it knows of
   AutogradMeta* autograd = nullptr;  ///< owned; null for a tensor that autograd does not know
 };
 
@@ -104,20 +105,16 @@ class Tensor {
   bool is_channels_last() const;
   /// True if elements fill their memory without holes or overlap, in whatever order of dimensions.
   bool is_dense() const;
-  /// Same elements in new row-major memory, or this tensor if it is row-major already. Not recorded by
-  /// autograd.
-  Tensor clone_contiguous() const;
-  /// Same elements in new memory of the same order. Not recorded by autograd.
-  Tensor clone() const;
+  /// This tensor if its elements lie row-major, else a copy that does. Not recorded by autograd.
+  Tensor row_major() const;
   /// A view of the same memory; no bounds check. Not recorded by autograd.
   Tensor alias(const Shape& shape, const Shape& strides, std::int64_t offset) const;
   /// A new handle on the same memory that autograd does not know.
   Tensor detach() const { return alias(impl_->shape, impl_->strides, impl_->offset); }
-  /// Makes this handle's tensor use other memory of the same shape, strides and dtype from now on, for all
-  /// handles to it. Contents are not copied.
-  void rebase(const Tensor& memory) const;
 
   // Autograd: defined in core/autograd/autograd.cpp.
+  /// Same elements in new memory of the same order. Differentiable.
+  Tensor clone() const;
   bool requires_grad() const;
   /// Makes this a leaf that gathers gradients (or not). Floating point leaves only. Returns *this.
   Tensor& set_requires_grad(bool on);
@@ -145,6 +142,9 @@ Tensor Tensor::from(const std::vector<T>& values, const Shape& shape) {
   return out;
 }
 
+/// t's elements seen as `shape`, which t must broadcast to: repeated dimensions have stride 0.
+View broadcast_view(const Tensor& t, const Shape& shape);
+
 /// Copies elements into `out` (same shape or broadcast), converting the dtype. Not recorded by autograd.
 void copy_into(const Tensor& out, const Tensor& in);
 
@@ -153,7 +153,7 @@ Tensor to_dtype(const Tensor& t, DType dtype);
 
 template <class T>
 std::vector<T> Tensor::to_vector() const {
-  const Tensor flat = to_dtype(*this, dtype_of<T>).clone_contiguous();
+  const Tensor flat = to_dtype(*this, dtype_of<T>).row_major();
   const T* begin = flat.data<T>();
   return std::vector<T>(begin, begin + flat.numel());
 }

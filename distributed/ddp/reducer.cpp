@@ -84,7 +84,7 @@ void Reducer::take(std::size_t index, const Tensor& gradient) {
          "on the sum of the losses, or use --overlap off",
          parameters_[index].name);
   float* slot = bucket.sum->leaf() + bucket.plan.offsets[place.slot];
-  const Tensor dense = gradient.clone_contiguous();
+  const Tensor dense = gradient.row_major();
   const auto count = static_cast<std::size_t>(dense.numel());
   if (bucket.ready[place.slot]) {
     add_in_order(slot, slot, dense.data<float>(), count);

@@ -1,0 +1,112 @@
+// The graph that backward runs over: nodes (recorded operations) and edges to the nodes of their inputs.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "core/tensor/tensor.h"
+
+namespace trireme {
+
+class Node;
+
+/// Sees a gradient; a defined result replaces it.
+using GradientHook = std::function<Tensor(const Tensor&)>;
+/// In order of registration; an empty function was removed.
+using GradientHooks = std::vector<std::shared_ptr<GradientHook>>;
+
+/// Output `output` of `node`; null where no gradient is wanted.
+struct Edge {
+  Ref<Node> node;
+  int output = 0;
+};
+
+/// A tensor kept for backward, with the version it had. Reading it after an in-place change is an error that
+/// names the op that saved it and the op that changed it. An undefined tensor stays undefined.
+class Saved {
+ public:
+  Saved() = default;
+  /// An input of the op. Its history is kept as an edge: keeping the tensor would make a cycle when the op's
+  /// result is later copied into it.
+  Saved(const Tensor& tensor);
+  /// The op's own output number `index`: kept without its history, so that no cycle arises.
+  static Saved output(const Tensor& out, int index = 0) {
+    Saved saved(out.detach());
+    saved.output_ = index;
+    return saved;
+  }
+
+ private:
+  friend class Backward;
+  Tensor tensor_;
+  Edge history_;
+  std::uint32_t version_ = 0;
+  int output_ = -1;  ///< >= 0: which output of the op this is
+};
+
+/// What a backward closure works with.
+class Backward {
+ public:
+  Backward(Node& node, Tensor gradient) : grad(std::move(gradient)), node_(node) {}
+  const Tensor grad;  ///< d(loss)/d(output 0), its shape; undefined only if the op has several outputs
+  /// d(loss)/d(output i), undefined where none arrived.
+  Tensor gradient(int i) const;
+  /// Whether input i wants a gradient.
+  bool needs(int i) const;
+  /// Hands over the gradient of input i (its shape and dtype); skip it to contribute nothing.
+  void set(int i, Tensor gradient);
+  /// The tensor that was saved; throws if it was changed in place since.
+  Tensor get(const Saved& saved) const;
+  /// For ops whose backward is no composition of ops: throws if the backward pass itself is being recorded.
+  void once_only() const;
+
+ private:
+  friend class Engine;
+  friend class CopySlices;
+  Node& node_;
+  std::vector<Tensor> others_;  ///< gradients of outputs 1...
+  std::vector<Tensor> gradients_;
+};
+
+/// What a node knows of one of its outputs.
+struct NodeOutput {
+  Shape shape;
+  DType dtype = DType::kFloat32;
+  GradientHooks hooks;
+  Tensor incoming;  ///< the gradient gathered by the pass under way
+};
+
+/// One recorded operation.
+class Node : public RefCounted {
+ public:
+  explicit Node(const char* op);
+  virtual ~Node();
+  /// Computes the gradients of the inputs. Called at most once unless the graph is retained.
+  virtual void apply(Backward& backward) = 0;
+  /// Frees what was saved.
+  virtual void release_saved() = 0;
+  /// What sees and may replace the gradient of output i first.
+  virtual const GradientHooks& hooks(int i) { return output(i).hooks; }
+
+  NodeOutput& output(int i) { return i == 0 ? first_ : others_[static_cast<std::size_t>(i - 1)]; }
+  int outputs() const { return 1 + static_cast<int>(others_.size()); }
+  void set_outputs(int count) { others_.resize(static_cast<std::size_t>(count - 1)); }
+
+  const char* const op;
+  const std::uint64_t sequence;  ///< later operations have larger numbers
+  std::vector<Edge> inputs;
+  bool is_leaf = false;  ///< gathers into a leaf's grad
+
+ private:
+  friend class Engine;
+  friend class Backward;
+  NodeOutput first_;
+  std::vector<NodeOutput> others_;
+  // What follows belongs to the backward pass `visit_`.
+  std::uint64_t visit_ = 0;
+  int pending_ = 0;
+  bool wanted_ = true;  ///< lies on a way to what the pass asks for
+};
+
+}  // namespace trireme

@@ -1,0 +1,164 @@
+// Views and in-place changes: how a change of one handle reaches the history of all that share its memory.
+//
+// A view keeps its root base. An in-place op on a view becomes an op on the base (CopySlices) that replaces
+// the view's window; it raises the base's generation. A view of an older generation gets a new history, a
+// window of the base, when it is next used. (The scheme is PyTorch's.)
+#include <algorithm>
+#include <cmath>
+
+#include "core/autograd/meta.h"
+#include "kernels/table.h"
+
+namespace trireme {
+
+namespace {
+
+/// Where a view lies in its base.
+struct Slice {
+  Shape base_shape, base_strides;
+  Shape shape, strides;
+  std::int64_t offset = 0;  ///< from the base's first element
+
+  Slice(const TensorImpl& base, const TensorImpl& view)
+      : base_shape(base.shape),
+        base_strides(base.strides),
+        shape(view.shape),
+        strides(view.strides),
+        offset(view.offset - base.offset) {}
+};
+
+/// True unless every element certainly has memory of its own.
+bool overlaps(const Shape& shape, const Shape& strides) {
+  std::vector<std::pair<std::int64_t, std::int64_t>> steps;  // stride and reach, from the smallest on
+  for (int d = 0; d < shape.size(); ++d) {
+    if (shape[d] == 0) return false;
+    if (shape[d] > 1) steps.emplace_back(strides[d], strides[d] * (shape[d] - 1));
+  }
+  std::sort(steps.begin(), steps.end());
+  std::int64_t reached = 0;
+  for (const auto& [stride, reach] : steps) {
+    if (stride <= reached) return true;
+    reached += reach;
+  }
+  return false;
+}
+
+/// New memory with the base's strides, so that the window means the same in it.
+Tensor memory_for(const Slice& w, DType dtype, Device device) {
+  std::int64_t extent = 1;
+  for (int d = 0; d < w.base_shape.size(); ++d) extent += (w.base_shape[d] - 1) * w.base_strides[d];
+  return Tensor::zeros({std::max<std::int64_t>(0, extent)}, dtype, device)
+      .alias(w.base_shape, w.base_strides, 0);
+}
+
+Tensor in_base_layout(const Tensor& t, const Slice& w) {
+  if (t.strides() == w.base_strides) return t;
+  const Tensor out = memory_for(w, t.dtype(), t.device());
+  copy_into(out, t);
+  return out;
+}
+
+Tensor replace_window(const Tensor& base, const Tensor& part, const Slice& w);
+
+/// The window's elements of t (the base's shape) in new memory.
+Tensor take_window(const Tensor& t, const Slice& w) {
+  const Tensor whole = in_base_layout(t, w);
+  const Tensor out = Tensor::empty(w.shape, t.dtype(), t.device());
+  copy_into(out, whole.alias(w.shape, w.strides, whole.offset() + w.offset));
+  return record("take_window", out, {&t}, [w](Backward& g) { g.set(0, replace_window({}, g.grad, w)); });
+}
+
+/// Elements that share memory because they were expanded come together as a sum.
+Tensor sum_expanded(const Tensor& part, const Slice& w, Shape& kept) {
+  kept = w.shape;
+  for (int d = 0; d < kept.size(); ++d)
+    if (w.strides[d] == 0 && kept[d] > 1) kept[d] = 1;
+  TRIREME_CHECK(!overlaps(kept, w.strides),
+                "backward: elements of a view {} of strides {} share memory; clone the view before its base "
+                "is changed in place",
+                w.shape.to_string(), w.strides.to_string());
+  if (kept == w.shape) return part;
+  const Tensor out = Tensor::empty(kept, part.dtype(), part.device());
+  kernels_of(part.device()).reduce(ReduceOp::kSum, out.view(), part.view());
+  return out;
+}
+
+/// `base` (zeros if undefined) with the window's elements replaced by `part` (zeros if undefined). New
+/// memory.
+Tensor replace_window(const Tensor& base, const Tensor& part, const Slice& w) {
+  const Tensor& like = base.defined() ? base : part;
+  const Tensor out = memory_for(w, like.dtype(), like.device());
+  if (base.defined()) copy_into(out, base);
+  Shape kept = w.shape;
+  const Tensor filling = part.defined() ? sum_expanded(part, w, kept) : Tensor();
+  const Tensor hole = out.alias(kept, w.strides, w.offset);
+  if (filling.defined())
+    copy_into(hole, filling);
+  else
+    kernels_of(out.device()).fill(hole.view(), 0);
+  return record("replace_window", out, {&base, &part}, [w](Backward& g) {
+    if (g.needs(0)) g.set(0, replace_window(g.grad, {}, w));
+    if (g.needs(1)) g.set(1, take_window(g.grad, w));
+  });
+}
+
+}  // namespace
+
+/// An in-place op on a view, seen from the base: `fn` is the op over the view's window.
+class CopySlices final : public Node {
+ public:
+  CopySlices(Slice w, Ref<Node> fn) : Node(fn->op), w_(w), fn_(std::move(fn)) {}
+  void release_saved() override { fn_->release_saved(); }
+  void apply(Backward& b) override {
+    Backward inner(*fn_, take_window(b.grad, w_));
+    fn_->apply(inner);
+    inner.gradients_.resize(fn_->inputs.size());
+    b.set(0, replace_window(b.grad, inner.gradients_[0], w_));
+    for (std::size_t i = 1; i < inner.gradients_.size(); ++i)
+      b.set(static_cast<int>(i), std::move(inner.gradients_[i]));
+  }
+
+ private:
+  Slice w_;
+  Ref<Node> fn_;
+};
+
+Ref<Node> copy_slices(const Tensor& base, const Tensor& view, Ref<Node> fn) {
+  return Ref<Node>(new CopySlices(Slice(*base.impl(), *view.impl()), std::move(fn)));
+}
+
+void follow_base(TensorImpl& view) {
+  if (!view.base || view.generation == view.base->generation) return;
+  view.generation = view.base->generation;
+  const Tensor base{view.base};
+  if (!base.requires_grad()) return;
+  Ref<Node> node = detail::closure(
+      "as_strided", [w = Slice(*view.base, view)](Backward& g) { g.set(0, replace_window({}, g.grad, w)); });
+  node->inputs.push_back(gradient_edge(base));
+  node->output(0).shape = view.shape;
+  node->output(0).dtype = view.dtype;
+  AutogradMeta& meta = meta_of(view);
+  meta.requires_grad = true;
+  meta.node = std::move(node);
+  meta.output = 0;
+}
+
+void detail::mark_view(const Tensor& view, const Tensor& of) {
+  follow_base(*of.impl());
+  view.impl()->base = of.impl()->base ? of.impl()->base : Ref<TensorImpl>(of.impl());
+  view.impl()->generation = view.impl()->base->generation;
+}
+
+void check_in_place(const char* op, const Tensor& target) {
+  TRIREME_CHECK(target.defined(), "{}: an argument is an undefined tensor", op);
+  TRIREME_CHECK(!overlaps(target.shape(), target.strides()),
+                "{}: elements of the target (shape {}, strides {}) share memory; clone it first", op,
+                target.shape().to_string(), target.strides().to_string());
+  if (!grad_enabled()) return;
+  const Tensor root = target.impl()->base ? Tensor(target.impl()->base) : target;
+  TRIREME_CHECK(!(root.requires_grad() && root.is_leaf()),
+                "{}: {} that wants a gradient cannot be changed in place; do it under NoGrad", op,
+                root.is_same(target) ? "a leaf" : "a view of a leaf");
+}
+
+}  // namespace trireme

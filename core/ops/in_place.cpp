@@ -1,0 +1,96 @@
+// Ops that change their first argument. All others of the kind `op_` are the op itself and copy_.
+#include "core/ops/in_place.h"
+
+#include "core/autograd/autograd.h"
+#include "core/ops/check.h"
+#include "core/ops/ops.h"
+
+namespace trireme {
+
+namespace {
+
+/// `other` broadcast to t's shape; in memory of its own if the op would change elements before reading them.
+struct Operand {
+  Operand(const char* op, const Tensor& t, const Tensor& other) {
+    check_same_kind(op, {&t, &other});
+    TRIREME_CHECK(broadcast_shapes(t.shape(), other.shape(), op) == t.shape(),
+                  "{}: shape {} does not broadcast to {}, the shape of what is changed", op,
+                  other.shape().to_string(), t.shape().to_string());
+    const bool same_elements =
+        other.offset() == t.offset() && other.shape() == t.shape() && other.strides() == t.strides();
+    memory = other.impl()->storage == t.impl()->storage && !same_elements ? other.detach().clone() : other;
+    view = broadcast_view(memory, t.shape());
+  }
+  Tensor memory;
+  View view;
+};
+
+const Tensor& binary_in_place(const char* name, BinaryOp op, const Tensor& t, const Tensor& other) {
+  check_number(name, t);
+  const Operand operand(name, t, other);
+  check_in_place(name, t);
+  kernels(t).binary(op, t.view(), t.view(), operand.view);
+  t.bump_version(name);
+  return t;
+}
+
+}  // namespace
+
+const Tensor& add_(const Tensor& t, const Tensor& other) {
+  binary_in_place("add_", BinaryOp::add, t, other);
+  record_in_place("add_", t, {&other}, [shape = other.shape()](Backward& g) {
+    g.set(0, g.grad);
+    if (g.needs(1)) g.set(1, sum_to(g.grad, shape));
+  });
+  return t;
+}
+
+const Tensor& mul_(const Tensor& t, const Tensor& other) {
+  check_same_kind("mul_", {&t, &other});
+  if (!recording({&t, &other})) return binary_in_place("mul_", BinaryOp::mul, t, other);
+  // Backward needs what both were.
+  const bool shared = other.impl()->storage == t.impl()->storage;
+  const Tensor factor = shared ? other.clone() : other, old = other.requires_grad() ? t.clone() : Tensor();
+  binary_in_place("mul_", BinaryOp::mul, t, factor);
+  record_in_place("mul_", t, {&factor},
+                  [old = Saved(old), factor = Saved(factor), shape = factor.shape()](Backward& g) {
+                    if (g.needs(0)) g.set(0, mul(g.grad, g.get(factor)));
+                    if (g.needs(1)) g.set(1, sum_to(mul(g.grad, g.get(old)), shape));
+                  });
+  return t;
+}
+
+const Tensor& mul_(const Tensor& t, double value) {
+  check_scalar("mul_", t, value);
+  check_in_place("mul_", t);
+  kernels(t).unary(UnaryOp::mul_scalar, t.view(), t.view(), value);
+  t.bump_version("mul_");
+  record_in_place("mul_", t, {}, [value](Backward& g) { g.set(0, mul(g.grad, value)); });
+  return t;
+}
+
+const Tensor& fill_(const Tensor& t, double value) {
+  check_in_place("fill_", t);
+  kernels(t).fill(t.view(), value);
+  t.bump_version("fill_");
+  record_in_place("fill_", t, {}, [](Backward&) {});  // nothing flows to what was overwritten
+  return t;
+}
+
+const Tensor& assign_(const char* name, const Tensor& t, const Tensor& other) {
+  check_defined(name, other);
+  check_in_place(name, t);
+  TRIREME_CHECK(t.device() == other.device(), "{}: devices {} and {} differ", name, name_of(t.device()),
+                name_of(other.device()));
+  const bool shared = other.impl()->storage == t.impl()->storage;
+  copy_into(t, shared ? other.detach().clone() : other);
+  t.bump_version(name);
+  record_in_place(name, t, {&other}, [shape = other.shape(), dtype = other.dtype()](Backward& g) {
+    if (g.needs(1)) g.set(1, to(sum_to(g.grad, shape), dtype));
+  });
+  return t;
+}
+
+const Tensor& copy_(const Tensor& t, const Tensor& other) { return assign_("copy_", t, other); }
+
+}  // namespace trireme
