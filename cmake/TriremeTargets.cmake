@@ -2,7 +2,8 @@
 
 add_library(trireme_settings INTERFACE)
 target_compile_features(trireme_settings INTERFACE cxx_std_20)
-target_include_directories(trireme_settings INTERFACE ${PROJECT_SOURCE_DIR})
+target_include_directories(trireme_settings INTERFACE
+  $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include/trireme>)
 target_compile_options(trireme_settings INTERFACE
   -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-unused-parameter -Wno-missing-field-initializers -Wno-restrict
   # A product and a sum must round twice everywhere, or bits would depend on where the compiler

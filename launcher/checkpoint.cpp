@@ -22,53 +22,32 @@ namespace {
 
 constexpr int kDifferent = 1;  // the exit code of `diff`, as of the tool of that name
 
-struct NumberField {
-  const char* name;
-  std::int64_t JobState::*member;
-};
-constexpr NumberField kNumbers[] = {{"step", &JobState::step},
-                                    {"shards", &JobState::shards},
-                                    {"global_batch", &JobState::global_batch},
-                                    {"threads", &JobState::threads},
-                                    {"dataset_size", &JobState::dataset_size}};
-struct TextField {
-  const char* name;
-  std::string JobState::*member;
-};
-constexpr TextField kTexts[] = {{"run_id", &JobState::run_id},
-                                {"model", &JobState::model},
-                                {"optimizer", &JobState::optimizer},
-                                {"build", &JobState::build},
-                                {"job", &JobState::job}};
-constexpr const char* kSeed = "seed";
 constexpr const char* kPrefix = "trireme.";  // of our entries in a plain file's metadata
 
 SafetensorsMetadata metadata_of(const JobState& job) {
   SafetensorsMetadata metadata = {{"format", "pt"}};
-  for (const auto& field : kNumbers)
-    metadata[kPrefix + std::string(field.name)] = std::to_string(job.*field.member);
-  for (const auto& field : kTexts) metadata[kPrefix + std::string(field.name)] = job.*field.member;
-  metadata[kPrefix + std::string(kSeed)] = std::to_string(job.seed);
+  for_each_field(job, [&](const char* name, const auto& value) {
+    metadata[std::string(kPrefix) + name] = fmt::format("{}", value);
+  });
   return metadata;
 }
 
-template <class T>
-void read_number(const SafetensorsMetadata& metadata, const char* name, T& number) {
-  const auto found = metadata.find(kPrefix + std::string(name));
-  if (found == metadata.end()) return;
-  const std::string& text = found->second;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size())
-    fail(ExitCode::kCheckpoint, "its metadata says {}{} = '{}', which is not a number", kPrefix, name, text);
+void read_value(std::string& text, const char*, const std::string& found) { text = found; }
+
+template <class Number>
+void read_value(Number& number, const char* name, const std::string& found) {
+  const char* last = found.data() + found.size();
+  const auto [end, error] = std::from_chars(found.data(), last, number);
+  if (error != std::errc() || end != last)
+    fail(ExitCode::kCheckpoint, "its metadata says {}{} = '{}', which is not a number", kPrefix, name, found);
 }
 
 JobState job_of(const SafetensorsMetadata& metadata) {
   JobState job;
-  for (const auto& field : kNumbers) read_number(metadata, field.name, job.*field.member);
-  read_number(metadata, kSeed, job.seed);
-  for (const auto& field : kTexts)
-    if (const auto found = metadata.find(kPrefix + std::string(field.name)); found != metadata.end())
-      job.*field.member = found->second;
+  for_each_field(job, [&](const char* name, auto& value) {
+    const auto found = metadata.find(std::string(kPrefix) + name);
+    if (found != metadata.end()) read_value(value, name, found->second);
+  });
   return job;
 }
 
@@ -133,9 +112,7 @@ int inspect(const std::string& directory) {
   const CheckpointStore store = store_at(path.parent_path());
   const JobState job = store.read_state(path);
   fmt::print("{}\n", path.string());
-  for (const auto& field : kNumbers) fmt::print("{}: {}\n", field.name, job.*field.member);
-  fmt::print("{}: {}\n", kSeed, job.seed);
-  for (const auto& field : kTexts) fmt::print("{}: {}\n", field.name, job.*field.member);
+  for_each_field(job, [](const char* name, const auto& value) { fmt::print("{}: {}\n", name, value); });
   const auto tensors = store.tensors(path);
   fmt::print("tensors: {}, {} bytes\n", tensors.size(), bytes_in(tensors));
   for (const auto& tensor : tensors)

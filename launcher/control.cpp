@@ -7,7 +7,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 #include <sstream>
 #include <thread>
 
+#include "core/base/random_hex.h"
 #include "kernels/error.h"
 
 namespace trireme {
@@ -32,16 +32,6 @@ void watch_connection(int fd) {
   setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
   setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof unanswered_ms);
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-}
-
-std::string random_token() {
-  unsigned char bytes[16];
-  if (getrandom(bytes, sizeof bytes, 0) != static_cast<ssize_t>(sizeof bytes)) {
-    fail(ExitCode::kUsage, "cannot get random bytes: {}", std::strerror(errno));
-  }
-  std::string text;
-  for (unsigned char byte : bytes) text += fmt::format("{:02x}", byte);
-  return text;
 }
 
 /// This host's IPv4 addresses, the loopback last.
@@ -121,7 +111,7 @@ bool LineSocket::receive(std::vector<std::string>* lines) {
 ControlServer::ControlServer(bool reachable_from_outside)
     : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)),
       outside_(reachable_from_outside),
-      token_(random_token()) {
+      token_(random_hex(32)) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(outside_ ? INADDR_ANY : INADDR_LOOPBACK);

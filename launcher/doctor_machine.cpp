@@ -19,7 +19,9 @@
 #include <thread>
 #include <vector>
 
+#include "core/base/compiler.h"
 #include "kernels/error.h"
+#include "kernels/table.h"
 #include "launcher/doctor.h"
 
 namespace trireme {
@@ -57,12 +59,7 @@ std::string field_of(const std::string& path, const std::string& key) {
 Finding look_at_build() {
   Finding found;
   const std::string type = *TRIREME_BUILD_TYPE ? TRIREME_BUILD_TYPE : "no build type";
-#if defined(__clang__)
-  const char* compiler = "Clang " __clang_version__;
-#else
-  const char* compiler = "GCC " __VERSION__;
-#endif
-  found.value = fmt::format("trireme {}, {}, {}", TRIREME_VERSION, type, compiler);
+  found.value = fmt::format("trireme {}, {}, {}", TRIREME_VERSION, type, compiler_name());
   if (type != "Release" && type != "RelWithDebInfo") {
     found.mark = Mark::kWarn;
     found.advice = "kernels are slow in this build: configure with -DCMAKE_BUILD_TYPE=Release";
@@ -93,15 +90,15 @@ Finding look_at_processor() {
     found.figures["quota_cores"] = quota;
   }
 #if defined(__x86_64__)
-  __builtin_cpu_init();
   const bool wide = __builtin_cpu_supports("avx512f");
   found.value += wide ? ", AVX-512" : __builtin_cpu_supports("avx2") ? ", AVX2" : "";
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("bmi2")) {
-    found.mark = Mark::kFail;
-    found.value += ", no AVX2 with FMA";
-    found.advice = "the kernels need x86-64-v3: configure with -DTRIREME_MARCH=x86-64-v2";
-  }
 #endif
+  try {
+    check_cpu();
+  } catch (const Error& error) {
+    found.mark = Mark::kFail;
+    found.advice = error.what();
+  }
   return found;
 }
 

@@ -34,10 +34,8 @@ class RankGuard {
     sigprocmask(SIG_BLOCK, &watched, nullptr);
     signals_ = signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    char host[256] = "?";
-    gethostname(host, sizeof host - 1);
-    launcher_->send(
-        fmt::format("hello {} {} {}", token_of(contact), detect_world(process_environment()).rank, host));
+    const World world = detect_world(process_environment());
+    launcher_->send(fmt::format("hello {} {} {}", token_of(contact), world.rank, world.host));
   }
 
   /// Returns when the launcher has said bye or is gone; nothing that was started is left then.

@@ -1,10 +1,8 @@
 // `trireme selftest-mpi latency|allreduce`: run by doctor as ranks; rank 0 prints figures as JSON.
-#include <mpi.h>
-
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
-#include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,32 +15,28 @@ namespace trireme {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using std::chrono::seconds;
+constexpr std::chrono::seconds kPatience{10};
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-/// "Open MPI v4.1.4" of "Open MPI v4.1.4, package: ..."
-std::string library_version() {
-  char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
-  int size = 0;
-  MPI_Get_library_version(text, &size);
-  const std::string version(text, static_cast<size_t>(size));
-  return version.substr(0, version.find_first_of(",\n"));
-}
-
 /// Half a round trip of eight bytes between ranks 0 and 1, in microseconds.
-double ping(const MpiSession& mpi) {
+double ping(Transport& transport) {
   constexpr int kTrips = 500;
-  if (mpi.size() < 2 || mpi.rank() > 1) return 0;
-  double word = 0;
-  const int other = 1 - mpi.rank();
+  if (transport.size() < 2) return 0;
+  const bool first = transport.rank() == 0;
+  double sent = 0, got = 0;
+  std::vector<ConstBytes> to_peer(2), nothing_to_send(2);
+  std::vector<Bytes> from_peer(2), nothing_to_get(2);
+  to_peer[first ? 1 : 0] = std::as_bytes(std::span(&sent, 1));
+  from_peer[first ? 1 : 0] = std::as_writable_bytes(std::span(&got, 1));
   const auto begin = Clock::now();
+  const Deadline deadline = begin + kPatience;
   for (int i = 0; i < kTrips; ++i) {
-    if (mpi.rank() == 0) MPI_Send(&word, 1, MPI_DOUBLE, other, 0, MPI_COMM_WORLD);
-    MPI_Recv(&word, 1, MPI_DOUBLE, other, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-    if (mpi.rank() == 1) MPI_Send(&word, 1, MPI_DOUBLE, other, 0, MPI_COMM_WORLD);
+    if (first) transport.exchange(to_peer, nothing_to_get, deadline);
+    transport.exchange(nothing_to_send, from_peer, deadline);
+    if (!first) transport.exchange(to_peer, nothing_to_get, deadline);
   }
   return seconds_since(begin) / kTrips / 2 * 1e6;
 }
@@ -67,13 +61,14 @@ double all_reduce(Communicator& comm, size_t count, int repeats) {
 }
 
 int run(const std::string& what) {
-  const MpiSession mpi(seconds(10));
+  const MpiSession mpi(kPatience);
+  if (mpi.size() > 2) fail(ExitCode::kUsage, "selftest-mpi is for two ranks, not {}", mpi.size());
   nlohmann::json figures;
   if (what == "latency") {
-    figures = {{"library", library_version()}, {"latency_us", ping(mpi)}};
+    figures = {{"library", mpi_library_version()}, {"latency_us", ping(*make_mpi_transport(kPatience))}};
   } else {
     constexpr size_t kLarge = 4 << 20, kSmall = 1 << 10;
-    const auto comm = make_mpi_communicator(seconds(10));
+    const auto comm = make_mpi_communicator(kPatience);
     const double small = all_reduce(*comm, kSmall, 50);
     const double large = all_reduce(*comm, kLarge, 5);
     figures = {{"small_us", small * 1e6}, {"bytes_per_s", kLarge * sizeof(float) / large}};

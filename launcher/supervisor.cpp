@@ -98,6 +98,8 @@ void Supervisor::start() {
     fail(ExitCode::kUsage, "cannot make a pipe: {}", std::strerror(errno));
   }
   errors_ = errors[0];
+  // Whatever inherits the other end may outlive mpirun and keep it open: no read may wait for it.
+  if (errors_ >= 0) fcntl(errors_, F_SETFL, O_NONBLOCK);
   Spawn options;
   options.command = plan_.command;
   options.env = plan_.env;
@@ -180,7 +182,7 @@ void Supervisor::take_starter_end() {
 void Supervisor::take_errors() {
   char chunk[16384];
   const ssize_t got = read(errors_, chunk, sizeof chunk);
-  if (got < 0 && errno == EINTR) return;
+  if (got < 0 && (errno == EINTR || errno == EAGAIN)) return;
   if (got <= 0) {
     close(errors_);
     errors_ = -1;

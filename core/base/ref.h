@@ -46,8 +46,6 @@ class Ref {
   T& operator*() const { return *object_; }
   explicit operator bool() const { return object_ != nullptr; }
   bool operator==(const Ref& other) const { return object_ == other.object_; }
-  /// Gives up the pointer without dropping the reference.
-  T* leak() { return std::exchange(object_, nullptr); }
 
  private:
   T* object_ = nullptr;

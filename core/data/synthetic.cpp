@@ -13,6 +13,7 @@ namespace {
 constexpr std::int64_t kCells = 8;
 constexpr std::int64_t kMaxElements = std::int64_t{1} << 28;
 constexpr std::int64_t kMaxCount = std::int64_t{1} << 48;
+constexpr std::int64_t kMaxTestCount = 10'000;               // an evaluation goes through all of them
 constexpr std::uint64_t kPatternPurpose = 0x7061747465726e;  // "pattern"
 constexpr std::uint64_t kNoisePurpose = 0x6e6f697365;        // "noise"
 
@@ -48,7 +49,8 @@ std::unique_ptr<SyntheticDataset> SyntheticDataset::open(const std::string& spec
   // Divisions, because the products may overflow.
   if (channels > kMaxElements / height / width || classes > kMaxElements / (kCells * kCells) / channels)
     fail_spec(spec);
-  const std::int64_t size = split == Split::kTrain ? count : std::max<std::int64_t>(1, count / 6);
+  const std::int64_t size =
+      split == Split::kTrain ? count : std::clamp<std::int64_t>(count / 6, 1, kMaxTestCount);
   return std::make_unique<SyntheticDataset>(SampleShape{channels, height, width}, classes, size, split);
 }
 

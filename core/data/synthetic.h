@@ -17,7 +17,8 @@ namespace trireme {
 class SyntheticDataset final : public Dataset {
  public:
   /// `spec` is "C,H,W,classes,count" or empty for 1,28,28,10,60000. The training split has `count` samples,
-  /// the test split a sixth of that, at least one. Fails with kUsage if `spec` is malformed or out of bounds.
+  /// the test split a sixth of that, from 1 to 10000. Fails with kUsage if `spec` is malformed or out of
+  /// bounds.
   static std::unique_ptr<SyntheticDataset> open(const std::string& spec, Split split);
 
   SyntheticDataset(SampleShape shape, std::int64_t classes, std::int64_t size, Split split,

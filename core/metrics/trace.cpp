@@ -103,11 +103,6 @@ void Trace::span(std::string_view name, std::string_view category, std::int64_t 
   record(name, category, {begin_ns, std::max<std::int64_t>(end_ns - begin_ns, 0), 0, 0, track});
 }
 
-void Trace::instant(std::string_view name, std::string_view category, std::int64_t at_ns, Track track) {
-  if (!enabled()) return;
-  record(name, category, {at_ns, -1, 0, 0, track});
-}
-
 void Trace::record(std::string_view name, std::string_view category, const Event& event) {
   Shard& shard = shards_[thread_number() % shards_.size()];
   std::lock_guard lock(shard.mutex);
@@ -151,11 +146,10 @@ void Trace::close() {
     std::string_view texts = shard.texts;
     for (const Event& event : shard.events) {
       text += ",\n";
-      text += fmt::format(R"({{"ts":{},"pid":{},"tid":{},"name":{},"cat":{},)", microseconds(event.begin_ns),
-                          rank_, event.track, json_quoted(texts.substr(0, event.name_size)),
+      text += fmt::format(R"({{"ts":{},"dur":{},"pid":{},"tid":{},"name":{},"cat":{},"ph":"X"}})",
+                          microseconds(event.begin_ns), microseconds(event.duration_ns), rank_, event.track,
+                          json_quoted(texts.substr(0, event.name_size)),
                           json_quoted(texts.substr(event.name_size, event.category_size)));
-      text += event.duration_ns < 0 ? R"("ph":"i","s":"t"})"
-                                    : fmt::format(R"("ph":"X","dur":{}}})", microseconds(event.duration_ns));
       texts.remove_prefix(event.name_size + event.category_size);
       if (text.size() > 1 << 20) {
         file.write(text);

@@ -40,8 +40,6 @@ class Trace {
   /// Something that ran from `begin_ns` to `end_ns` (see now_ns). The texts are copied.
   void span(std::string_view name, std::string_view category, std::int64_t begin_ns, std::int64_t end_ns,
             Track track = kCompute);
-  /// Something that happened.
-  void instant(std::string_view name, std::string_view category, std::int64_t at_ns, Track track = kCompute);
 
   /// Writes DIR/trace-rank-N.json, whole or not at all, and records nothing from then on. Error(kUsage) when
   /// it cannot be written. Later calls do nothing.
@@ -56,8 +54,8 @@ class Trace {
  private:
   struct Event {
     std::int64_t begin_ns;
-    std::int64_t duration_ns;  ///< -1: an instant
-    std::uint32_t name_size;   ///< the texts stand in Shard::texts, in the events' order
+    std::int64_t duration_ns;
+    std::uint32_t name_size;  ///< the texts stand in Shard::texts, in the events' order
     std::uint32_t category_size;
     Track track;
   };

@@ -19,7 +19,7 @@ Tensor constant(std::int64_t size, double value, bool wants_gradient) {
 }
 
 void update_running(const Tensor& running, const Tensor& value, double momentum) {
-  if (StatisticsSink* sink = statistics_sink()) return sink->observe(running, value, momentum);
+  if (StatisticsSink* sink = statistics_sink(); sink && sink->observe(running, value, momentum)) return;
   const NoGrad off;
   copy_(running, running * (1 - momentum) + value * momentum);
 }
@@ -48,41 +48,44 @@ void Conv2d::visit(Visitor& v) {
   v.parameter("bias", bias);
 }
 
-BatchNorm2d::BatchNorm2d(std::int64_t channels, bool with_relu, double epsilon, double m)
+BatchNorm2d::BatchNorm2d(std::int64_t channels, BatchNorm2dOptions o)
     : weight(constant(channels, 1, true)),
       bias(constant(channels, 0, true)),
       running_mean(constant(channels, 0, false)),
       running_var(constant(channels, 1, false)),
-      relu(with_relu),
-      eps(epsilon),
-      momentum(m) {}
+      options(o) {}
 
 Tensor BatchNorm2d::forward(const Tensor& x, const Tensor& residual) {
-  BatchNormOptions options{.eps = eps, .relu = relu};
+  BatchNormOptions how{.eps = options.eps, .relu = options.relu};
   BatchStatistics statistics{running_mean, running_var};
   if (!training()) {
-    options.fixed = &statistics;
-    return batch_norm(x, weight, bias, residual, options);
+    how.fixed = &statistics;
+    return batch_norm(x, weight, bias, residual, how);
   }
-  options.measured = &statistics;
-  const Tensor y = batch_norm(x, weight, bias, residual, options);
+  how.measured = &statistics;
+  const Tensor y = batch_norm(x, weight, bias, residual, how);
   const double count = static_cast<double>(x.size(0) * x.size(2) * x.size(3));
-  update_running(running_mean, statistics.mean, momentum);
-  update_running(running_var, mul(statistics.variance, count > 1 ? count / (count - 1) : 1), momentum);
+  update_running(running_mean, statistics.mean, options.momentum);
+  update_running(running_var, mul(statistics.variance, count > 1 ? count / (count - 1) : 1),
+                 options.momentum);
   return y;
 }
 
 void BatchNorm2d::visit(Visitor& v) {
   v.parameter("weight", weight);
   v.parameter("bias", bias);
-  v.buffer("running_mean", running_mean);
-  v.buffer("running_var", running_var);
+  v.statistics("running_mean", running_mean);
+  v.statistics("running_var", running_var);
 }
 
 Tensor Dropout::forward(const Tensor& x) {
   if (!training() || p == 0) return x;
   const RandomContext& context = random_context();
-  return dropout(x, p, random_key(context.seed, context.step, layer_), context.first_sample);
+  const std::uint64_t calls = calls_.next();
+  // The first call of a step's first round has the plain key of (seed, step, layer).
+  const std::uint64_t layer =
+      layer_ ^ (context.round ? mix64(context.round) : 0) ^ (calls ? mix64(~calls) : 0);
+  return dropout(x, p, random_key(context.seed, context.step, layer), context.first_sample);
 }
 
 void Dropout::set_path(const std::string& path) {
@@ -93,8 +96,8 @@ void Dropout::set_path(const std::string& path) {
 BasicBlock::BasicBlock(std::int64_t in, std::int64_t out, std::int64_t stride)
     : conv1(in, out, 3, {.stride = stride, .padding = 1}, false),
       conv2(out, out, 3, {.padding = 1}, false),
-      bn1(out, true),
-      bn2(out, true) {
+      bn1(out, {.relu = true}),
+      bn2(out, {.relu = true}) {
   if (stride != 1 || in != out)
     downsample = Sequential(Conv2d(in, out, 1, {.stride = stride}, false), BatchNorm2d(out));
 }

@@ -28,33 +28,39 @@ class Conv2d : public Module {
   Conv2dOptions options;
 };
 
+struct BatchNorm2dOptions {
+  double eps = 1e-5;
+  double momentum = 0.1;  ///< of the newest statistics in the running ones
+  bool relu = false;      ///< of the result, in the same pass
+};
+
 /// Batch normalization of x (N,C,H,W), optionally + residual and ReLU in the same pass. In training each call
 /// uses the statistics of its own batch (one shard); running statistics take the mean over all shards of the
 /// step.
 class BatchNorm2d : public Module {
  public:
-  explicit BatchNorm2d(std::int64_t channels, bool with_relu = false, double eps = 1e-5,
-                       double momentum = 0.1);
+  explicit BatchNorm2d(std::int64_t channels, BatchNorm2dOptions options = {});
   using Module::operator();
   Tensor forward(const Tensor& x) override { return forward(x, {}); }
   Tensor forward(const Tensor& x, const Tensor& residual);
   void visit(Visitor& v) override;
   Tensor weight, bias;               ///< (C)
   Tensor running_mean, running_var;  ///< (C); unbiased variance
-  bool relu;
-  double eps, momentum;
+  BatchNorm2dOptions options;
 };
 
-/// Zeroes elements with probability p in training. Its numbers depend on seed, step, its name and the sample.
+/// Zeroes elements with probability p in training. Its numbers depend on seed, step, its path, how often it
+/// was called in this shard, and the sample. Without a path, on the order in which such layers were made.
 class Dropout : public Module {
  public:
-  explicit Dropout(double probability = 0.5) : p(probability) {}
+  explicit Dropout(double probability = 0.5) : p(probability), layer_(mix64(next_random_layer())) {}
   Tensor forward(const Tensor& x) override;
   void set_path(const std::string& path) override;
   double p;
 
  private:
-  std::uint64_t layer_ = 0;
+  std::uint64_t layer_;
+  CallCounter calls_;
 };
 
 class ReLU : public Module {

@@ -7,7 +7,7 @@ namespace trireme::nn {
 
 namespace {
 
-enum class Kind { kParameter, kBuffer };
+enum class Kind { kParameter, kBuffer, kStatistics };
 
 /// Gathers named tensors of one kind below a module.
 class Collector final : public Visitor {
@@ -15,6 +15,9 @@ class Collector final : public Visitor {
   explicit Collector(Kind kind) : kind_(kind) {}
   void parameter(const std::string& name, Tensor& t) override { take(Kind::kParameter, name, t); }
   void buffer(const std::string& name, Tensor& t) override { take(Kind::kBuffer, name, t); }
+  void statistics(const std::string& name, Tensor& t) override {
+    take(kind_ == Kind::kBuffer ? Kind::kBuffer : Kind::kStatistics, name, t);
+  }
   void module(const std::string& name, Module& m) override {
     const std::string before = prefix_;
     prefix_ += name + ".";
@@ -31,6 +34,12 @@ class Collector final : public Visitor {
   std::string prefix_;
   std::unordered_set<TensorImpl*> seen_;
 };
+
+std::vector<NamedTensor> collect(Module& module, Kind kind) {
+  Collector collector(kind);
+  module.visit(collector);
+  return std::move(collector.found);
+}
 
 /// Calls fn(path, module) for the children of a module.
 class Children final : public Visitor {
@@ -58,6 +67,13 @@ struct InitialValues {
 };
 thread_local InitialValues initial_values;
 
+struct RandomState {
+  RandomContext context;
+  std::uint64_t layers = 0;
+  std::uint64_t shards = 0;
+};
+thread_local RandomState random_state;
+
 }  // namespace
 
 Tensor Module::forward(const Tensor&) {
@@ -66,17 +82,9 @@ Tensor Module::forward(const Tensor&) {
 void Module::visit(Visitor&) {}
 void Module::set_path(const std::string&) {}
 
-std::vector<NamedTensor> Module::parameters() {
-  Collector collector(Kind::kParameter);
-  visit(collector);
-  return std::move(collector.found);
-}
-
-std::vector<NamedTensor> Module::buffers() {
-  Collector collector(Kind::kBuffer);
-  visit(collector);
-  return std::move(collector.found);
-}
+std::vector<NamedTensor> Module::parameters() { return collect(*this, Kind::kParameter); }
+std::vector<NamedTensor> Module::buffers() { return collect(*this, Kind::kBuffer); }
+std::vector<NamedTensor> Module::statistics() { return collect(*this, Kind::kStatistics); }
 
 void Module::train(bool on) {
   training_ = on;
@@ -94,18 +102,32 @@ void Sequential::visit(Visitor& visitor) {
   for (std::size_t i = 0; i < modules_.size(); ++i) visitor.module(std::to_string(i), *modules_[i]);
 }
 
-void name_modules(Module& root) { set_paths(root, ""); }
+void name_modules(Module& root, const std::string& path) { set_paths(root, path); }
 
-void manual_seed(std::uint64_t seed) { initial_values = {seed, 0}; }
+void manual_seed(std::uint64_t seed) {
+  initial_values = {seed, 0};
+  random_state.layers = 0;
+  set_random_context({.seed = seed});
+}
 
 RandomKey next_initial_key() {
   constexpr std::uint64_t kPurpose = 0x696e6974;  // "init"
   return random_key(initial_values.seed, kPurpose, initial_values.count++);
 }
 
-RandomContext& random_context() {
-  thread_local RandomContext context;
-  return context;
+std::uint64_t next_random_layer() { return random_state.layers++; }
+
+void set_random_context(const RandomContext& context) {
+  random_state.context = context;
+  ++random_state.shards;
+}
+
+const RandomContext& random_context() { return random_state.context; }
+
+std::uint64_t CallCounter::next() {
+  if (shard_ != random_state.shards) calls_ = 0;
+  shard_ = random_state.shards;
+  return calls_++;
 }
 
 StatisticsSink*& statistics_sink() {

@@ -35,8 +35,10 @@ class Visitor {
  public:
   virtual ~Visitor() = default;
   virtual void parameter(const std::string& name, Tensor& tensor) = 0;
-  /// State that is saved but gets no gradient (running statistics).
+  /// State that is saved but gets no gradient.
   virtual void buffer(const std::string& name, Tensor& tensor) = 0;
+  /// A buffer of running statistics, which is given to the StatisticsSink in training.
+  virtual void statistics(const std::string& name, Tensor& tensor) { buffer(name, tensor); }
   virtual void module(const std::string& name, Module& module) = 0;
 };
 
@@ -53,6 +55,8 @@ class Module {
   /// name.
   std::vector<NamedTensor> parameters();
   std::vector<NamedTensor> buffers();
+  /// The buffers that are running statistics.
+  std::vector<NamedTensor> statistics();
   /// Switches this module and all below to training (dropout, batch statistics) or evaluation.
   void train(bool on = true);
   void eval() { train(false); }
@@ -85,30 +89,48 @@ class Sequential : public Module {
   std::vector<std::shared_ptr<Module>> modules_;
 };
 
-/// Names all modules below `root`; random layers take their keys from their names. Data parallel wrappers
-/// call it.
-void name_modules(Module& root);
+/// Names `root` and all modules below it; random layers take their keys from their names. Data parallel
+/// wrappers call it. Models with different `path`s draw different numbers.
+void name_modules(Module& root, const std::string& path = "");
 
-/// Starts the sequence of initial values on this thread: equal seeds and construction orders give equal
-/// models.
+/// Starts the sequences of initial values and of random layers on this thread: equal seeds and construction
+/// orders give equal models.
 void manual_seed(std::uint64_t seed);
 /// The key of the next tensor to initialize.
 RandomKey next_initial_key();
 
-/// What random layers mix into their keys, per thread. The training loop sets it for every shard.
+/// The number of the next random layer, which tells it apart until it has a path.
+std::uint64_t next_random_layer();
+
+/// What random layers mix into their keys, per thread.
 struct RandomContext {
   std::uint64_t seed = 0;
   std::uint64_t step = 0;
   std::int64_t first_sample = 0;  ///< place of the batch's first sample in the global batch
+  std::uint64_t round = 0;        ///< of the step's passes over its shards
 };
-RandomContext& random_context();
+/// A training loop calls it at the start of every shard: layers count their calls anew. Without a loop they
+/// just count on, so that no two calls draw the same numbers.
+void set_random_context(const RandomContext& context);
+const RandomContext& random_context();
+
+/// Numbers the calls of one random layer since the shard began.
+class CallCounter {
+ public:
+  std::uint64_t next();
+
+ private:
+  std::uint64_t calls_ = 0;
+  std::uint64_t shard_ = 0;
+};
 
 /// Takes the statistics that a shard measured, to average them over all shards.
 class StatisticsSink {
  public:
   virtual ~StatisticsSink() = default;
   /// At the end of the step: running = (1 - momentum) * running + momentum * (mean of all observed values).
-  virtual void observe(const Tensor& running, const Tensor& value, double momentum) = 0;
+  /// False if `running` is not the sink's business: then the module updates it at once.
+  virtual bool observe(const Tensor& running, const Tensor& value, double momentum) = 0;
 };
 /// Of this thread; null: running statistics are updated at once.
 StatisticsSink*& statistics_sink();

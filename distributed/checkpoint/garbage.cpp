@@ -5,9 +5,9 @@
 #include <charconv>
 #include <optional>
 
+#include "core/base/random_hex.h"
 #include "core/base/sha256.h"
 #include "distributed/checkpoint/manifest.h"
-#include "distributed/checkpoint/random_name.h"
 
 namespace trireme {
 
@@ -35,7 +35,7 @@ std::optional<std::int64_t> step_of(const std::string& name) {
 std::string checkpoint_name(std::int64_t step) { return fmt::format("step-{:08}", step); }
 
 std::string garbage_name(std::int64_t step, const std::string& run_id) {
-  return fmt::format("{}.tmp.{}.{}", checkpoint_name(step), tag_of(run_id), random_name());
+  return fmt::format("{}.tmp.{}.{}", checkpoint_name(step), tag_of(run_id), random_hex(16));
 }
 
 std::vector<Checkpoint> list_checkpoints(const FileSystem& files, const fs::path& directory) {

@@ -11,8 +11,6 @@
 
 namespace trireme {
 
-/// "step-00000012"
-std::string checkpoint_name(std::int64_t step);
 /// "step-00000012.tmp.<run>.<epoch>": no reader looks at it, and it meets no other name.
 std::string garbage_name(std::int64_t step, const std::string& run_id);
 

@@ -22,35 +22,36 @@ std::string seal_of(std::string_view bytes) {
   return seal;
 }
 
-void encode_job(const JobState& job, checkpoint::Job& out) {
-  out.set_run_id(job.run_id);
-  out.set_step(job.step);
-  out.set_shards(job.shards);
-  out.set_seed(job.seed);
-  out.set_global_batch(job.global_batch);
-  out.set_threads(job.threads);
-  out.set_dataset_size(job.dataset_size);
-  out.set_model(job.model);
-  out.set_optimizer(job.optimizer);
-  out.set_build(job.build);
-  out.set_job(job.job);
+/// The field of manifest.proto that has this name.
+const google::protobuf::FieldDescriptor* field_of_job(const char* name) {
+  return checkpoint::Job::descriptor()->FindFieldByName(name);
 }
 
-JobState decode_job(const checkpoint::Job& in) {
-  JobState job;
-  job.run_id = in.run_id();
-  job.step = in.step();
-  job.shards = in.shards();
-  job.seed = in.seed();
-  job.global_batch = in.global_batch();
-  job.threads = in.threads();
-  job.dataset_size = in.dataset_size();
-  job.model = in.model();
-  job.optimizer = in.optimizer();
-  job.build = in.build();
-  job.job = in.job();
-  return job;
-}
+struct JobEncoder {
+  checkpoint::Job& out;
+  void operator()(const char* name, const std::string& text) {
+    out.GetReflection()->SetString(&out, field_of_job(name), text);
+  }
+  void operator()(const char* name, std::int64_t number) {
+    out.GetReflection()->SetInt64(&out, field_of_job(name), number);
+  }
+  void operator()(const char* name, std::uint64_t number) {
+    out.GetReflection()->SetUInt64(&out, field_of_job(name), number);
+  }
+};
+
+struct JobDecoder {
+  const checkpoint::Job& in;
+  void operator()(const char* name, std::string& text) {
+    text = in.GetReflection()->GetString(in, field_of_job(name));
+  }
+  void operator()(const char* name, std::int64_t& number) {
+    number = in.GetReflection()->GetInt64(in, field_of_job(name));
+  }
+  void operator()(const char* name, std::uint64_t& number) {
+    number = in.GetReflection()->GetUInt64(in, field_of_job(name));
+  }
+};
 
 TensorRecord decode_tensor(const checkpoint::Tensor& in, const std::string& where) {
   TensorRecord tensor;
@@ -119,7 +120,7 @@ void check_tensor(const Manifest& manifest, const TensorRecord& tensor, const st
 std::string encode_manifest(const Manifest& manifest, std::uint32_t version) {
   checkpoint::Manifest out;
   out.set_format_version(version);
-  encode_job(manifest.job, *out.mutable_job());
+  for_each_field(manifest.job, JobEncoder{*out.mutable_job()});
   for (const TensorRecord& tensor : manifest.tensors) {
     auto& to = *out.add_tensors();
     to.set_name(tensor.name);
@@ -160,7 +161,7 @@ Manifest decode_manifest(std::string_view bytes, const std::string& where) {
          "{}: has format version {}, this program reads {}; use the version that wrote it", where,
          in.format_version(), kManifestVersion);
   Manifest manifest;
-  manifest.job = decode_job(in.job());
+  for_each_field(manifest.job, JobDecoder{in.job()});
   for (const auto& tensor : in.tensors()) manifest.tensors.push_back(decode_tensor(tensor, where));
   for (const auto& file : in.files())
     manifest.files.push_back(

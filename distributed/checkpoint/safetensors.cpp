@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "distributed/checkpoint/random_name.h"
+#include "core/base/random_hex.h"
 
 namespace trireme {
 
@@ -244,7 +244,7 @@ void write_safetensors(const fs::path& path, const std::vector<TensorSlot>& tens
   std::map<std::string, const TensorSlot*> by_name;
   for (const auto& tensor : tensors) by_name[tensor.name] = &tensor;
 
-  const fs::path temporary = path.string() + ".tmp." + random_name();
+  const fs::path temporary = path.string() + ".tmp." + random_hex(16);
   const auto file = files.create(temporary);
   try {
     file->append(std::as_bytes(std::span(header)));

@@ -6,9 +6,9 @@
 #include <map>
 
 #include "core/base/crc32c.h"
+#include "core/base/finite.h"
 #include "core/base/sha256.h"
 #include "distributed/checkpoint/garbage.h"
-#include "distributed/checkpoint/random_name.h"
 #include "distributed/checkpoint/reader.h"
 #include "distributed/checkpoint/safetensors.h"
 #include "distributed/checkpoint/store.h"
@@ -61,34 +61,12 @@ class BlockWriter {
   FileRecord record_;
 };
 
-/// Elements of T in `bytes`; index of the first that is infinite or NaN, or `count`.
-template <class T, class Bits>
-std::uint64_t first_non_finite(const std::byte* bytes, std::uint64_t count, Bits exponent) {
-  constexpr std::uint64_t kChunk = 4096;
-  for (std::uint64_t begin = 0; begin < count; begin += kChunk) {
-    const std::uint64_t end = std::min(count, begin + kChunk);
-    bool any = false;  // without a branch, so that the compiler can use vectors
-    for (std::uint64_t i = begin; i < end; ++i) {
-      Bits bits;
-      std::memcpy(&bits, bytes + i * sizeof(T), sizeof bits);
-      any |= (bits & exponent) == exponent;
-    }
-    for (std::uint64_t i = begin; any && i < end; ++i) {
-      T value;
-      std::memcpy(&value, bytes + i * sizeof(T), sizeof value);
-      if (!std::isfinite(value)) return i;
-    }
-  }
-  return count;
-}
-
 void check_finite(const TensorSlot& tensor, const Cut& cut) {
   const std::uint64_t count = cut.end - cut.begin;
   const std::byte* data = tensor.data + cut.begin * size_of(tensor.dtype);
   std::uint64_t bad = count;
-  if (tensor.dtype == DType::kFloat32) bad = first_non_finite<float>(data, count, std::uint32_t{0x7F800000});
-  if (tensor.dtype == DType::kFloat64)
-    bad = first_non_finite<double>(data, count, std::uint64_t{0x7FF0000000000000});
+  if (tensor.dtype == DType::kFloat32) bad = first_not_finite<float>(data, count);
+  if (tensor.dtype == DType::kFloat64) bad = first_not_finite<double>(data, count);
   if (bad == count) return;
   const double value = visit_floating(tensor.dtype, "check_finite", [&]<class T>(T element) {
     std::memcpy(&element, data + bad * sizeof(T), sizeof(T));
@@ -338,7 +316,7 @@ void Attempt::publish_here() {
       files_.rename(target(), path_);
     throw;
   }
-  if (exchanged) remove_tree(files_, path_);
+  if (exchanged) discard();
 }
 
 /// Gives the attempt its committed name. Returns whether it changed names with an older one.
@@ -364,7 +342,8 @@ bool Attempt::put_in_place() {
   return false;
 }
 
-/// Best effort: what stays is garbage by name, and the next save removes it.
+/// Removes what lies under the attempt's name: the attempt, or what it has replaced. Best effort: what stays
+/// is garbage by name, and the next save removes it.
 void Attempt::discard() try {
   if (files_.status(path_).kind == FileKind::kMissing) return;
   files_.sync_dir(directory_);

@@ -36,6 +36,22 @@ struct JobState {
   bool operator==(const JobState&) const = default;
 };
 
+/// Calls fn(name, member) for each member of a JobState, in order. Manifests and plain files name them so.
+template <class State, class Fn>
+void for_each_field(State& state, Fn&& fn) {
+  fn("run_id", state.run_id);
+  fn("step", state.step);
+  fn("shards", state.shards);
+  fn("seed", state.seed);
+  fn("global_batch", state.global_batch);
+  fn("threads", state.threads);
+  fn("dataset_size", state.dataset_size);
+  fn("model", state.model);
+  fn("optimizer", state.optimizer);
+  fn("build", state.build);
+  fn("job", state.job);
+}
+
 /// Bytes of a tensor of this shape; -1 when a dimension is negative or the product does not fit 63 bits.
 std::int64_t bytes_of(DType dtype, const std::vector<std::int64_t>& shape);
 

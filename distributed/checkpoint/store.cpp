@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "core/base/random_hex.h"
 #include "distributed/checkpoint/garbage.h"
-#include "distributed/checkpoint/random_name.h"
 #include "distributed/checkpoint/reader.h"
 
 namespace trireme {
@@ -46,7 +46,7 @@ CheckpointStore::CheckpointStore(std::shared_ptr<FileSystem> files, fs::path dir
     : files_(std::move(files)), directory_(without_slash(directory)) {}
 
 void CheckpointStore::check_writable() {
-  const fs::path probe = directory_ / ("probe.tmp." + random_name());
+  const fs::path probe = directory_ / ("probe.tmp." + random_hex(16));
   try {
     make_dirs(*files_, directory_);
     const auto file = files_->create(probe);
@@ -99,10 +99,6 @@ JobState CheckpointStore::load(const fs::path& checkpoint, const std::vector<Ten
            checkpoint.string(), record.name, text_of(record.dtype, record.shape));
   read_into(reader, checkpoint, tensors);
   return reader.manifest().job;
-}
-
-void CheckpointStore::load_some(const fs::path& checkpoint, const std::vector<TensorSlot>& tensors) const {
-  read_into(CheckpointReader(*files_, checkpoint), checkpoint, tensors);
 }
 
 std::vector<std::string> CheckpointStore::verify(const fs::path& checkpoint) const {

@@ -20,6 +20,9 @@ struct Checkpoint {
   std::int64_t step = 0;
 };
 
+/// "step-00000012": the folder of a step's checkpoint in a store's directory.
+std::string checkpoint_name(std::int64_t step);
+
 /// Reading is thread-safe; one save at a time. No method follows a symbolic link inside the directory.
 class CheckpointStore {
  public:
@@ -50,8 +53,6 @@ class CheckpointStore {
   /// of the checkpoint; the error names the first that is not. Throws Error(kCheckpoint) naming file and
   /// offset of damage; tensors may be partly filled then.
   JobState load(const std::filesystem::path& checkpoint, const std::vector<TensorSlot>& tensors) const;
-  /// As load, for some of the checkpoint's tensors.
-  void load_some(const std::filesystem::path& checkpoint, const std::vector<TensorSlot>& tensors) const;
   /// Checks every byte against its checksums. Returns one line per damage: file, offset, what. Empty: sound.
   std::vector<std::string> verify(const std::filesystem::path& checkpoint) const;
   /// Names, dtypes and shapes, in name order (data is null).

@@ -24,9 +24,16 @@ struct Mailbox {
 };
 
 struct LocalWorld {
-  explicit LocalWorld(int ranks) : size(ranks), changed(ranks), interrupted(ranks), boxes(ranks * ranks) {}
+  explicit LocalWorld(int ranks)
+      : size(ranks),
+        changed(ranks),
+        interrupted(ranks),
+        boxes(static_cast<std::size_t>(ranks) * static_cast<std::size_t>(ranks)) {}
 
-  Mailbox& box(int from, int to) { return boxes[from * size + to]; }
+  Mailbox& box(int from, int to) {
+    return boxes[static_cast<std::size_t>(from) * static_cast<std::size_t>(size) +
+                 static_cast<std::size_t>(to)];
+  }
 
   const int size;
   std::mutex mutex;                              // guards all below

@@ -260,6 +260,7 @@ class MpiTransport final : public Transport {
 
 MpiSession::MpiSession(std::chrono::milliseconds patience)
     : patience_(patience), exceptions_(std::uncaught_exceptions()) {
+  const ExitTimer timer(patience, ExitCode::kPeer, "MPI start-up");
   int provided = MPI_THREAD_SINGLE;
   check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_MULTIPLE) {
@@ -270,7 +271,6 @@ MpiSession::MpiSession(std::chrono::milliseconds patience)
   check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
   check(MPI_Comm_size(MPI_COMM_WORLD, &size_), "MPI_Comm_size");
-  const ExitTimer timer(patience, ExitCode::kPeer, "MPI start-up");
   MPI_Comm host = MPI_COMM_NULL;
   check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &host),
         "MPI_Comm_split_type");
@@ -296,10 +296,18 @@ void MpiSession::abort_if_running(ExitCode code) {
   _exit(static_cast<int>(code));
 }
 
-std::unique_ptr<HostCommunicator> make_mpi_communicator(std::chrono::milliseconds patience) {
+std::string mpi_library_version() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+  int size = 0;
+  MPI_Get_library_version(text, &size);
+  const std::string version(text, static_cast<std::size_t>(size));
+  return version.substr(0, version.find_first_of(",\n"));
+}
+
+std::unique_ptr<Transport> make_mpi_transport(std::chrono::milliseconds patience) {
   int started = 0;
   MPI_Initialized(&started);
-  TRIREME_CHECK(started, "make_mpi_communicator needs an MpiSession");
+  TRIREME_CHECK(started, "a communicator over MPI needs an MpiSession");
   MPI_Comm comm = MPI_COMM_NULL;
   MPI_Request request = MPI_REQUEST_NULL;
   check(MPI_Comm_idup(MPI_COMM_WORLD, &comm, &request), "MPI_Comm_idup");
@@ -317,7 +325,11 @@ std::unique_ptr<HostCommunicator> make_mpi_communicator(std::chrono::millisecond
   int size = 1;
   MPI_Comm_rank(comm, &rank);
   MPI_Comm_size(comm, &size);
-  return std::make_unique<HostCommunicator>(std::make_unique<MpiTransport>(comm, rank, size), patience);
+  return std::make_unique<MpiTransport>(comm, rank, size);
+}
+
+std::unique_ptr<HostCommunicator> make_mpi_communicator(std::chrono::milliseconds patience) {
+  return std::make_unique<HostCommunicator>(make_mpi_transport(patience), patience);
 }
 
 }  // namespace trireme

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <memory>
+#include <string>
 
 #include "distributed/comm/host_communicator.h"
 
@@ -13,7 +14,8 @@ namespace trireme {
 /// own business.
 class MpiSession {
  public:
-  /// Throws Error(kUsage) if MPI cannot serve several threads. `patience` bounds finalization.
+  /// Throws Error(kUsage) if MPI cannot serve several threads. `patience` bounds start-up and finalization:
+  /// where a peer does not come in time, the process ends with kPeer.
   explicit MpiSession(std::chrono::milliseconds patience);
   /// Finalizes, waiting at most `patience` for the peers, then the process ends with kPeer. When an
   /// exception unwinds it, MPI stays up, because finalizing would wait for peers that wait for this rank:
@@ -40,6 +42,12 @@ class MpiSession {
   int local_rank_ = 0;
   int local_size_ = 1;
 };
+
+/// The MPI library that runs: "Open MPI v4.1.4". Needs no MpiSession.
+std::string mpi_library_version();
+
+/// Messages between all ranks of MPI_COMM_WORLD, for the calling thread. As make_mpi_communicator.
+std::unique_ptr<Transport> make_mpi_transport(std::chrono::milliseconds patience);
 
 /// All ranks of MPI_COMM_WORLD; backend() is "mpi". All ranks must make their communicators in the same
 /// order. Needs an MpiSession that outlives it. Throws Error(kPeer) if a peer does not come in time.

@@ -105,11 +105,11 @@ void WorkQueue::run(Job job) {
     const std::int64_t start = now_ns();
     try {
       job.work(job.label);
+      if (job.trace) (*job.trace)(job.label, job.op, start, now_ns());
     } catch (...) {
       fail(std::current_exception());
       result = report_failure();
     }
-    if (job.trace) (*job.trace)(job.label, job.op, start, now_ns());
   }
   job.work = nullptr;
   job.completion->finish(std::move(result));

@@ -15,21 +15,23 @@ namespace trireme {
 /// 3).
 class DistributedDataParallel {
  public:
-  /// `name` tells several models of one job apart in checkpoints.
-  DistributedDataParallel(nn::Module& model, DataParallelContext& context, std::string name = "model")
+  /// `name` tells several models of one job apart, in checkpoints, errors and random numbers.
+  DistributedDataParallel(nn::Module& model, DataParallelContext& context,
+                          std::string name = kDefaultModelName)
       : model_(model),
         context_(context),
         replica_(std::make_shared<Replica>(model, context, std::move(name))) {
     replica_->hook_parameters();
-    context_.replicas_.push_back(replica_);
+    context_.add(replica_);
   }
-  ~DistributedDataParallel() { std::erase(context_.replicas_, replica_); }
+  ~DistributedDataParallel() { context_.remove(replica_); }
   DistributedDataParallel(const DistributedDataParallel&) = delete;
   DistributedDataParallel& operator=(const DistributedDataParallel&) = delete;
 
   Tensor operator()(const Tensor& x) { return model_.forward(x); }
   nn::Module& module() { return model_; }
-  /// For an optimizer: its step() waits until the gradients are reduced.
+  /// Those that want gradients when the model is wrapped; the others stay as they are. For an optimizer: its
+  /// step() waits until the gradients are reduced.
   ParameterList parameters() { return {replica_->parameters(), replica_}; }
 
  private:

@@ -94,10 +94,7 @@ void Reducer::take(std::size_t index, const Tensor& gradient) {
   bucket.ready[place.slot] = true;
   ++bucket.ready_count;
   if (!planned_from_order_ && range_.first == 0 && shards_done_ == 0) ready_order_.push_back(index);
-  if (options_.overlap && bucket.ready_count == bucket.ready.size()) {
-    complete(bucket);
-    launch_ready();
-  }
+  if (options_.overlap && bucket.ready_count == bucket.ready.size()) complete(bucket);
 }
 
 void Reducer::complete(Bucket& bucket) {
@@ -114,27 +111,27 @@ void Reducer::complete(Bucket& bucket) {
   bucket.pushed = true;
 }
 
-void Reducer::launch_ready() {
-  if (shards_done_ + 1 < range_.size()) return;
-  while (launched_ < buckets_.size() && buckets_[launched_].pushed)
-    buckets_[launched_++].sum->launch(1.0f / static_cast<float>(shards_));
+bool Reducer::launch_ready() {
+  if (!options_.overlap && shards_done_ < range_.size()) return false;
+  for (; launched_ < buckets_.size() && buckets_[launched_].sum->complete(); ++launched_)
+    buckets_[launched_].sum->launch(1.0f / static_cast<float>(shards_));
+  return launched_ == buckets_.size();
 }
 
 void Reducer::end_shard() {
   release_shuffled(true);
   for (Bucket& bucket : buckets_)
     if (!bucket.pushed) complete(bucket);
-  if (options_.overlap) launch_ready();
   ++shards_done_;
 }
 
 std::string Reducer::finish() {
   TRIREME_CHECK(shards_done_ == range_.size(), "data parallel: step finished after {} of {} shards",
                 shards_done_, range_.size());
-  for (; launched_ < buckets_.size(); ++launched_)
-    buckets_[launched_].sum->launch(1.0f / static_cast<float>(shards_));
+  launch_ready();
   const auto begin = std::chrono::steady_clock::now();
   std::string not_finite;
+  bool any_used = false;
   for (Bucket& bucket : buckets_) {
     const std::size_t bad = bucket.sum->finish();
     const BucketPlan& plan = bucket.plan;
@@ -151,12 +148,13 @@ std::string Reducer::finish() {
       const bool used = sum.data<float>()[plan.elements + slot] > 0;
       p.set_grad(used ? sum.alias(p.shape(), p.strides(), static_cast<std::int64_t>(plan.offsets[slot]))
                       : Tensor());
+      any_used |= used;
     }
   }
   exposed_ += std::chrono::steady_clock::now() - begin;
   shards_done_ = 0;
   launched_ = 0;
-  if (!planned_from_order_) adopt_ready_order();
+  if (any_used && !planned_from_order_) adopt_ready_order();  // all ranks know alike whether any was used
   return not_finite;
 }
 

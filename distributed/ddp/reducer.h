@@ -16,16 +16,18 @@ namespace trireme {
 struct ReducerOptions {
   Reduction reduction = Reduction::kInvariant;
   std::size_t bucket_bytes = 25 << 20;
-  bool overlap = true;  ///< false: buckets travel only when the step is finished
+  bool overlap = true;  ///< false: buckets travel only after the last shard's backward
   /// Test aid: gradients are taken in a random order (which must change no bit); 0: as they come.
   std::uint64_t shuffle_ready = 0;
 };
 
 /// Takes each shard's gradients and hands back the mean over shards as the parameters' grads.
 ///
-/// A step is: for each local shard begin_shard(), backward (add() through hooks), end_shard(); then finish().
-/// All ranks make the same number of steps. One thread calls. A parameter that got no gradient in a shard
-/// contributes zeros; one that got none in any shard of any rank has no grad after finish().
+/// A round is: for each local shard begin_shard(), backward (add() through hooks), end_shard(); then
+/// finish(). launch_ready() may be called at any time in between: early, so that buckets travel while
+/// backward goes on. All ranks make the same number of rounds. One thread calls. A parameter that got no
+/// gradient in a shard contributes zeros; one that got none in any shard of any rank has no grad after
+/// finish().
 class Reducer {
  public:
   Reducer(Communicator& comm, int shards, std::vector<NamedTensor> parameters, ReducerOptions options);
@@ -35,12 +37,13 @@ class Reducer {
   /// bucket has not left, and an error after that.
   void add(std::size_t index, Tensor gradient);
   void end_shard();
-  /// Waits for all buckets and sets the grads (views of bucket memory, valid until the next step's finish).
+  /// Sends the buckets that are complete on their way, in the order of their indices. True if all are.
+  bool launch_ready();
+  /// Waits for all buckets and sets the grads (views of bucket memory, valid until the next round's finish).
   /// Returns a text naming the first parameter whose summed gradient is not finite, the same on all ranks;
   /// else "".
   std::string finish();
 
-  std::size_t bucket_count() const { return buckets_.size(); }
   /// Time that finish() has waited for communication, in all.
   std::chrono::nanoseconds exposed() const { return exposed_; }
 
@@ -59,7 +62,6 @@ class Reducer {
   void make_buckets(const std::vector<std::size_t>& order);
   void take(std::size_t index, const Tensor& gradient);
   void complete(Bucket& bucket);
-  void launch_ready();
   void adopt_ready_order();
   void release_shuffled(bool all);
 
@@ -72,7 +74,7 @@ class Reducer {
   std::vector<Place> places_;
   int shards_done_ = 0;
   std::size_t launched_ = 0;
-  std::vector<std::size_t> ready_order_;  // of the first shard of the first step
+  std::vector<std::size_t> ready_order_;  // of shard 0 in the first round that had gradients
   bool planned_from_order_ = false;
   std::chrono::nanoseconds exposed_{0};
   struct Held {

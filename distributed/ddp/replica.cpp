@@ -14,87 +14,151 @@ std::size_t total_elements(const std::vector<NamedTensor>& tensors) {
   return count;
 }
 
+std::vector<NamedTensor> those_with_gradients(std::vector<NamedTensor> parameters) {
+  std::erase_if(parameters, [](const NamedTensor& p) { return !p.tensor.requires_grad(); });
+  return parameters;
+}
+
+/// Buckets and errors name their model: two models may well be built alike.
+std::vector<NamedTensor> with_prefix(const std::string& name, std::vector<NamedTensor> tensors) {
+  for (NamedTensor& t : tensors) t.name = name + "." + t.name;
+  return tensors;
+}
+
+/// Paths of several models differ too, since random layers take their keys from them.
+std::string root_path(const std::string& name) { return name == kDefaultModelName ? "" : name + ":"; }
+
 }  // namespace
+
+DataParallelContext::~DataParallelContext() {
+  if (nn::statistics_sink() == this) nn::statistics_sink() = nullptr;
+}
+
+void DataParallelContext::add(std::shared_ptr<Replica> replica) {
+  for (const auto& other : replicas_)
+    if (other->name() == replica->name())
+      fail(ExitCode::kUsage, "data parallel: two models are called {}; give each a name", replica->name());
+  replicas_.push_back(std::move(replica));
+}
+
+void DataParallelContext::remove(const std::shared_ptr<Replica>& replica) {
+  replica->close();
+  std::erase(replicas_, replica);
+}
+
+void DataParallelContext::begin_round(std::int64_t step) {
+  for (const auto& replica : replicas_) replica->begin_round(step);
+}
+
+void DataParallelContext::begin_shard(float weight) {
+  for (const auto& replica : replicas_) replica->begin_shard(weight);
+  nn::statistics_sink() = this;
+}
+
+void DataParallelContext::end_shard() {
+  nn::statistics_sink() = nullptr;
+  for (const auto& replica : replicas_) replica->end_shard();
+  launch_ready();
+  for (const auto& replica : replicas_) replica->launch_statistics();
+}
+
+void DataParallelContext::launch_ready() {
+  for (const auto& replica : replicas_)
+    if (!replica->launch_ready()) return;
+}
+
+bool DataParallelContext::observe(const Tensor& running, const Tensor& value, double momentum) {
+  return std::ranges::any_of(replicas_, [&](const auto& r) { return r->observe(running, value, momentum); });
+}
 
 Replica::Replica(nn::Module& model, DataParallelContext& context, std::string name)
     : name_(std::move(name)),
-      comm_(context.comm()),
+      context_(context),
       parameters_(model.parameters()),
       buffers_(model.buffers()),
-      buffer_momentum_(buffers_.size()),
-      reducer_(comm_, context.shards(), parameters_, context.reducer_options()),
-      statistics_(comm_, context.shards(), total_elements(buffers_) + buffers_.size(),
+      trained_(those_with_gradients(parameters_)),
+      averaged_(model.statistics()),
+      reducer_(context.comm(), context.shards(), with_prefix(name_, trained_), context.reducer_options()),
+      statistics_(context.comm(), context.shards(), total_elements(averaged_) + 2 * averaged_.size(),
                   context.reducer_options().reduction, name_ + " statistics") {
-  nn::name_modules(model);
+  nn::name_modules(model, root_path(name_));
   std::size_t offset = 0;
-  for (const NamedTensor& buffer : buffers_) {
+  for (const NamedTensor& buffer : averaged_) {
     TRIREME_CHECK(buffer.tensor.dtype() == DType::kFloat32 && buffer.tensor.is_contiguous(),
-                  "data parallel: buffer {} must be a row-major float32 tensor", buffer.name);
-    buffer_offsets_.push_back(offset);
+                  "data parallel: running statistics {}.{} must be a row-major float32 tensor", name_,
+                  buffer.name);
+    offsets_.push_back(offset);
     offset += static_cast<std::size_t>(buffer.tensor.numel());
   }
+  broadcast_state();
+}
+
+void Replica::broadcast_state() {
   Event last;
   for (const auto* list : {&parameters_, &buffers_})
     for (const NamedTensor& t : *list) {
-      const auto bytes = static_cast<std::size_t>(t.tensor.numel()) * sizeof(float);
-      last = comm_.broadcast({static_cast<std::byte*>(t.tensor.raw()), bytes}, 0, "initial " + t.name);
+      TRIREME_CHECK(t.tensor.is_contiguous(), "data parallel: {}.{} must be row-major in memory", name_,
+                    t.name);
+      const auto bytes = static_cast<std::size_t>(t.tensor.numel()) * size_of(t.tensor.dtype());
+      last = context_.comm().broadcast({static_cast<std::byte*>(t.tensor.raw()), bytes}, 0,
+                                       fmt::format("initial {}.{}", name_, t.name));
     }
   last.wait();
 }
 
-Replica::~Replica() {
-  if (nn::statistics_sink() == this) nn::statistics_sink() = nullptr;
-}
-
 void Replica::hook_parameters() {
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    if (!parameters_[i].tensor.requires_grad()) continue;
+  for (std::size_t i = 0; i < trained_.size(); ++i) {
     // The tensors may outlive this replica.
-    register_post_accumulate_hook(parameters_[i].tensor,
-                                  [self = weak_from_this(), i](const Tensor& parameter) {
-                                    const auto replica = self.lock();
-                                    if (!replica || replica->finished_) return;
-                                    replica->reducer_.add(i, parameter.grad());
-                                    parameter.set_grad({});
-                                  });
+    register_post_accumulate_hook(trained_[i].tensor, [self = weak_from_this(), i](const Tensor& parameter) {
+      const auto replica = self.lock();
+      if (!replica || !replica->open_) return;
+      replica->reducer_.add(i, parameter.grad());
+      parameter.set_grad({});
+      replica->context_.launch_ready();
+    });
   }
 }
 
-void Replica::begin_step(std::int64_t step) {
+void Replica::begin_round(std::int64_t step) {
   step_ = step;
-  finished_ = false;
+  open_ = true;
 }
 
 void Replica::begin_shard(float weight) {
   weight_ = weight;
   reducer_.begin_shard();
   std::fill_n(statistics_.leaf(), statistics_.count(), 0.0f);
-  nn::statistics_sink() = this;
 }
 
 void Replica::end_shard() {
-  nn::statistics_sink() = nullptr;
   reducer_.end_shard();
   statistics_.push();
 }
 
-void Replica::observe(const Tensor& running, const Tensor& value, double momentum) {
-  const auto found = std::find_if(buffers_.begin(), buffers_.end(),
-                                  [&](const NamedTensor& b) { return b.tensor.is_same(running); });
-  TRIREME_CHECK(found != buffers_.end(), "data parallel: statistics of a buffer that is not part of {}",
-                name_);
-  const auto index = static_cast<std::size_t>(found - buffers_.begin());
-  buffer_momentum_[index] = momentum;
-  float* slot = statistics_.leaf() + buffer_offsets_[index];
+bool Replica::launch_ready() { return reducer_.launch_ready(); }
+
+void Replica::launch_statistics() {
+  if (statistics_.complete()) statistics_.launch(1);
+}
+
+bool Replica::observe(const Tensor& running, const Tensor& value, double momentum) {
+  const auto found =
+      std::ranges::find_if(averaged_, [&](const NamedTensor& b) { return b.tensor.is_same(running); });
+  if (found == averaged_.end()) return false;
+  const auto index = static_cast<std::size_t>(found - averaged_.begin());
+  float* slot = statistics_.leaf() + offsets_[index];
   const float* in = value.data<float>();
   for (std::int64_t i = 0; i < value.numel(); ++i) slot[i] += in[i] * weight_;
-  statistics_.leaf()[statistics_.count() - buffers_.size() + index] += weight_;
+  float* weight = statistics_.leaf() + total_elements(averaged_) + index;
+  weight[0] += weight_;
+  // It rides along because a rank whose shards had no samples has not seen it.
+  weight[averaged_.size()] += static_cast<float>(momentum) * weight_;
+  return true;
 }
 
 void Replica::finish() {
-  if (finished_) return;
-  finished_ = true;
-  statistics_.launch(1);
+  if (!open_) return;
+  open_ = false;
   const std::string bad = reducer_.finish();
   statistics_.finish();
   if (!bad.empty())
@@ -108,15 +172,14 @@ void Replica::finish() {
 
 void Replica::apply_statistics() {
   const float* sums = statistics_.result().data<float>();
-  const float* weights = sums + statistics_.count() - buffers_.size();
-  for (std::size_t b = 0; b < buffers_.size(); ++b) {
+  const float* weights = sums + total_elements(averaged_);
+  for (std::size_t b = 0; b < averaged_.size(); ++b) {
     if (!(weights[b] > 0)) continue;
-    const Tensor& running = buffers_[b].tensor;
-    const auto keep = static_cast<float>(1 - buffer_momentum_[b]),
-               take = static_cast<float>(buffer_momentum_[b]);
+    const Tensor& running = averaged_[b].tensor;
+    const float take = weights[averaged_.size() + b] / weights[b], keep = 1 - take;
     float* out = running.data<float>();
     for (std::int64_t i = 0; i < running.numel(); ++i)
-      out[i] = out[i] * keep + sums[buffer_offsets_[b] + static_cast<std::size_t>(i)] / weights[b] * take;
+      out[i] = out[i] * keep + sums[offsets_[b] + static_cast<std::size_t>(i)] / weights[b] * take;
     running.bump_version("the step's statistics");
   }
 }

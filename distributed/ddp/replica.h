@@ -13,71 +13,98 @@ namespace trireme {
 
 class Replica;
 
+/// What a model is called where its user gives it no name.
+inline constexpr const char* kDefaultModelName = "model";
+
 /// What models that train together share: ranks, shards and the place of each in the step. The training loop
-/// owns it.
-class DataParallelContext {
+/// owns it and drives rounds: begin_round(); for each local shard begin_shard(), backward, end_shard().
+/// Any replica may then be finished, by its optimizer or by the loop, in an order that all ranks share.
+///
+/// In a round every replica's gradients travel once, whether they are used or not. The order of launches is
+/// the same on all ranks whatever their graphs look like: a replica's buckets in the order of their indices,
+/// and no bucket of a replica before all those of the replicas wrapped earlier. So wrap first the model whose
+/// gradients are there first: the one nearer to the loss.
+class DataParallelContext : public nn::StatisticsSink {
  public:
-  virtual ~DataParallelContext() = default;
+  ~DataParallelContext() override;
   Communicator& comm() const { return *comm_; }
   int shards() const { return shards_; }
   const ReducerOptions& reducer_options() const { return reducer_options_; }
   /// Shares of this rank.
   ShardRange shard_range() const { return shards_of_rank(shards_, comm_->size(), comm_->rank()); }
 
+  /// Takes statistics of wrapped models; others are left to the module, as without data parallel training.
+  bool observe(const Tensor& running, const Tensor& value, double momentum) override;
+
  protected:
   DataParallelContext() = default;
-  Communicator* comm_ = nullptr;
-  int shards_ = 1;
-  ReducerOptions reducer_options_;
-  std::vector<std::shared_ptr<Replica>> replicas_;
-
- private:
-  friend class DistributedDataParallel;
-};
-
-/// Made by DistributedDataParallel, driven by the training loop. One thread.
-class Replica final : public GradientSource,
-                      public nn::StatisticsSink,
-                      public std::enable_shared_from_this<Replica> {
- public:
-  /// Collective: rank 0's values become everyone's.
-  Replica(nn::Module& model, DataParallelContext& context, std::string name);
-  ~Replica() override;
-  /// Hooks the parameters; separate from construction because hooks refer to the shared object.
-  void hook_parameters();
-
   /// `step` is for error messages.
-  void begin_step(std::int64_t step);
+  void begin_round(std::int64_t step);
   /// `weight`: samples of the shard over the mean number of samples of all shards.
   void begin_shard(float weight);
   void end_shard();
 
+  Communicator* comm_ = nullptr;
+  int shards_ = 1;
+  ReducerOptions reducer_options_;
+  std::vector<std::shared_ptr<Replica>> replicas_;  ///< in the order of wrapping
+
+ private:
+  friend class DistributedDataParallel;
+  friend class Replica;
+  void add(std::shared_ptr<Replica> replica);
+  void remove(const std::shared_ptr<Replica>& replica);
+  void launch_ready();
+};
+
+/// Made by DistributedDataParallel, driven by its context. One thread.
+class Replica final : public GradientSource, public std::enable_shared_from_this<Replica> {
+ public:
+  /// Collective: rank 0's values become everyone's.
+  Replica(nn::Module& model, DataParallelContext& context, std::string name);
+  /// Hooks the parameters; separate from construction because hooks refer to the shared object.
+  void hook_parameters();
+
+  void begin_round(std::int64_t step);
+  void begin_shard(float weight);
+  void end_shard();
+  /// Sends complete buckets on their way; true if all are.
+  bool launch_ready();
+  /// After the last shard's launches.
+  void launch_statistics();
+  /// Gradients that come from now on are not this replica's business.
+  void close() { open_ = false; }
+
+  /// Ends the round for this model: its gradients are there, its statistics applied. A gradient that no shard
+  /// of any rank had is undefined.
   void finish() override;
   void attach(optim::Optimizer& optimizer) override;
   void detach(optim::Optimizer& optimizer) override;
-  void observe(const Tensor& running, const Tensor& value, double momentum) override;
+  /// False if `running` is none of this model's statistics.
+  bool observe(const Tensor& running, const Tensor& value, double momentum);
 
   const std::string& name() const { return name_; }
-  const std::vector<NamedTensor>& parameters() const { return parameters_; }
+  /// Those that wanted gradients when the model was wrapped.
+  const std::vector<NamedTensor>& parameters() const { return trained_; }
   /// Everything that a checkpoint holds and a digest covers: "model.<path>", "model.optimizer.<kind>.<path>".
   std::vector<NamedTensor> state() const;
   const Reducer& reducer() const { return reducer_; }
 
  private:
+  void broadcast_state();
   void apply_statistics();
 
   const std::string name_;
-  Communicator& comm_;
-  std::vector<NamedTensor> parameters_;
-  std::vector<NamedTensor> buffers_;
-  std::vector<std::size_t> buffer_offsets_;
-  std::vector<double> buffer_momentum_;
+  DataParallelContext& context_;
+  const std::vector<NamedTensor> parameters_, buffers_;
+  const std::vector<NamedTensor> trained_, averaged_;  // subsets of the two above
+  std::vector<std::size_t> offsets_;                   // of each averaged buffer in statistics_
   std::vector<optim::Optimizer*> optimizers_;
   Reducer reducer_;
-  ShardSum statistics_;  // values of all buffers, then for each the weight that was observed
+  ShardSum statistics_;  // values of all averaged buffers, then the weight of each, then weight * momentum
   float weight_ = 1;
   std::int64_t step_ = 0;
-  bool finished_ = true;
+  bool open_ = false;  // between begin_round() and finish()
 };
 
 }  // namespace trireme

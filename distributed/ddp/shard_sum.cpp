@@ -1,31 +1,8 @@
 #include "distributed/ddp/shard_sum.h"
 
-#include <cmath>
-#include <cstring>
+#include "core/base/finite.h"
 
 namespace trireme {
-
-namespace {
-
-/// Index of the first element that is infinite or NaN, or `count`.
-std::size_t first_not_finite(const float* x, std::size_t count) {
-  constexpr std::size_t kBlock = 4096;
-  for (std::size_t begin = 0; begin < count; begin += kBlock) {
-    const std::size_t end = std::min(count, begin + kBlock);
-    std::uint32_t worst = 0;
-    for (std::size_t i = begin; i < end; ++i) {
-      std::uint32_t bits;
-      std::memcpy(&bits, x + i, sizeof bits);
-      worst = std::max(worst, bits & 0x7fffffffu);
-    }
-    if (worst < 0x7f800000u) continue;
-    for (std::size_t i = begin; i < end; ++i)
-      if (!std::isfinite(x[i])) return i;
-  }
-  return count;
-}
-
-}  // namespace
 
 ShardSum::ShardSum(Communicator& comm, int shards, std::size_t count, Reduction reduction, std::string label)
     : comm_(comm),
@@ -100,7 +77,7 @@ void ShardSum::launch(float scale) {
     for (std::size_t i = 0; i < count_; ++i) out[i] = sum[i] * scale;
     comm_.all_reduce_fastest({out, count_}, label_);
   }
-  done_ = comm_.run([this, out] { first_bad_ = first_not_finite(out, count_); }, label_);
+  done_ = comm_.run([this, out] { first_bad_ = first_not_finite<float>(out, count_); }, label_);
 }
 
 std::size_t ShardSum::finish() {

@@ -29,15 +29,15 @@ class ShardSum {
   ShardSum& operator=(const ShardSum&) = delete;
 
   std::size_t count() const { return count_; }
-  const std::string& label() const { return label_; }
   /// Memory for the vector of the next local shard; contents are undefined.
   float* leaf();
   /// The leaf is filled. Call once per local shard.
   void push();
-  /// All local shards are pushed. Enqueues the sum over ranks, times `scale`, and a search for the first
+  /// All local shards are pushed.
+  bool complete() const { return pushed_ == range_.size(); }
+  /// To be called when complete. Enqueues the sum over ranks, times `scale`, and a search for the first
   /// element that is not finite. All ranks must launch their sums in the same order.
   void launch(float scale);
-  bool launched() const { return launched_; }
   /// Blocks until the sum is there (or throws what made it fail), and makes ready for the next step.
   /// Returns the index of the first element that is not finite, or count().
   std::size_t finish();

@@ -113,7 +113,7 @@ void JobCheckpoints::load(const std::vector<NamedTensor>& tensors) const {
 
 std::filesystem::path JobCheckpoints::save(const JobState& state, const std::vector<NamedTensor>& tensors) {
   store_->save(comm_, state, slots_of(tensors), static_cast<int>(options_.keep_checkpoints()));
-  return directory_ / fmt::format("step-{:08}", state.step);
+  return directory_ / checkpoint_name(state.step);
 }
 
 }  // namespace trireme

@@ -30,14 +30,14 @@ Evaluation evaluate(Job& job, nn::Module& model, const Dataset& dataset, std::in
   std::vector<BatchResult> results(static_cast<std::size_t>(batches));
   std::int64_t at = first_of(job.rank());
   const std::int64_t end = first_of(job.rank() + 1);
-  Loader loader(std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset),
-                Sampler(0, dataset.size(), false),
-                {.workers = static_cast<int>(job.options().loader_workers())},
-                [next = at, end, batch, &dataset]() mutable -> std::optional<Request> {
-                  if (next >= end) return std::nullopt;
-                  const std::int64_t first = next++ * batch;
-                  return Request{0, first, std::min(batch, dataset.size() - first)};
-                });
+  Loader loader(
+      std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset), Sampler(0, dataset.size(), false),
+      {.workers = static_cast<int>(job.options().loader_workers()), .patience = patience_of(job.options())},
+      [next = at, end, batch, &dataset]() mutable -> std::optional<Request> {
+        if (next >= end) return std::nullopt;
+        const std::int64_t first = next++ * batch;
+        return Request{0, first, std::min(batch, dataset.size() - first)};
+      });
   {
     const NoGrad off;
     model.eval();

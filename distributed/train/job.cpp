@@ -1,5 +1,6 @@
 #include "distributed/train/job.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/ops/ops.h"
@@ -31,9 +32,6 @@ ReducerOptions reducer_options_of(const JobOptions& o) {
           .overlap = o.overlap(),
           .shuffle_ready = o.shuffle_ready()};
 }
-
-/// What rides in the step's own sum, besides gradients.
-enum StepSum : std::size_t { kLoss, kCorrect, kCounted, kStop, kStepSumSize };
 
 }  // namespace
 
@@ -100,12 +98,8 @@ void Job::say(const std::string& line) {
 
 std::vector<NamedTensor> Job::state() const {
   std::vector<NamedTensor> all;
-  for (const auto& replica : replicas_) {
-    for (const auto& other : replicas_)
-      TRIREME_CHECK(other == replica || other->name() != replica->name(),
-                    "data parallel: two models are called {}; give each a name", replica->name());
+  for (const auto& replica : replicas_)
     for (NamedTensor& t : replica->state()) all.push_back(std::move(t));
-  }
   return all;
 }
 
@@ -178,7 +172,8 @@ void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
   };
   LoaderOptions loader{.workers = static_cast<int>(options_.loader_workers()),
                        .augmentation = augmentation,
-                       .seed = options_.seed()};
+                       .seed = options_.seed(),
+                       .patience = patience_of(options_)};
   loader_ = std::make_unique<Loader>(std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset),
                                      Sampler(options_.seed(), dataset_size_, true), loader, next_request);
 }
@@ -195,17 +190,40 @@ bool Job::begin_step() {
   current_.ends_epoch_ = current_.plan_.first + current_.plan_.count == dataset_size_;
   current_.is_last_ = step_ + 1 == total_steps_;
   current_.extra_ = Record();
-  step_began_ = finish_ended_ = Clock::now();
+  step_began_ = Clock::now();
   forward_ = backward_ = excluded_ = {};
   data_wait_ = loader_->wait_time();
   timing_->comm_ns = 0;
   exposed_before_ = {};
-  for (const auto& replica : replicas_) {
-    replica->begin_step(step_);
-    exposed_before_ += replica->reducer().exposed();
-  }
-  shard_cursor_ = shard_range().first - 1;
+  for (const auto& replica : replicas_) exposed_before_ += replica->reducer().exposed();
+  loaded_.clear();
+  totals_ = {};
+  round_ = 0;
+  open_round();
   return true;
+}
+
+void Job::begin_pass() {
+  if (shard_cursor_ < shard_range().first) return;  // the step's first
+  end_round();
+  ++round_;
+  open_round();
+}
+
+void Job::open_round() {
+  DataParallelContext::begin_round(step_);
+  shard_cursor_ = shard_range().first - 1;
+}
+
+void Job::end_round() {
+  if (shard_cursor_ < shard_range().last)
+    fail(ExitCode::kUsage,
+         "job: step {} ran {} of its {} shards on rank {}; run through step.shards() to the end", step_,
+         std::max(0, shard_cursor_ - shard_range().first), shard_range().size(), rank());
+  for (const auto& replica : replicas_) replica->finish();
+  step_sum_->finish();
+  for (std::size_t i = 0; i < kStepSumSize; ++i)
+    totals_[i] += static_cast<double>(step_sum_->result().data<float>()[i]);
 }
 
 bool Job::next_shard() {
@@ -217,42 +235,44 @@ bool Job::next_shard() {
   return false;
 }
 
-void Job::begin_shard() {
+void Job::load_shard() {
   const StepPlan& plan = current_.plan_;
   const PositionRange part = shard_positions(plan.count, shards_, shard_cursor_);
-  shard_ = {shard_cursor_, part.count(), {}, {}};
+  Shard shard{shard_cursor_, part.count(), {}, {}};
   if (part.count() > 0) {
     const TraceScope scope(timing_->trace, "wait for data", "data");
     Batch batch = loader_->next().value();
     TRIREME_CHECK(batch.first_position == plan.first + part.first && batch.x.size(0) == part.count(),
                   "job: step {} wants samples from {}, the loader brings {}", step_, plan.first + part.first,
                   batch.first_position);
-    shard_.x = std::move(batch.x);
-    shard_.y = std::move(batch.y);
+    shard.x = std::move(batch.x);
+    shard.y = std::move(batch.y);
   }
-  nn::random_context() = {options_.seed(), static_cast<std::uint64_t>(step_), part.first};
-  const float weight =
-      static_cast<float>(static_cast<double>(part.count()) * shards_ / static_cast<double>(plan.count));
-  for (const auto& replica : replicas_) replica->begin_shard(weight);
-  loss_ = correct_ = counted_ = stop_ = 0;
-  if (shard_cursor_ == shard_range().first && stop_signal() != 0) stop_ = 1;
+  loaded_.push_back(std::move(shard));
+}
+
+void Job::begin_shard() {
+  const StepPlan& plan = current_.plan_;
+  const PositionRange part = shard_positions(plan.count, shards_, shard_cursor_);
+  if (round_ == 0) load_shard();
+  shard_ = loaded_[static_cast<std::size_t>(shard_cursor_ - shard_range().first)];
+  nn::set_random_context({options_.seed(), static_cast<std::uint64_t>(step_), part.first, round_});
+  DataParallelContext::begin_shard(
+      static_cast<float>(static_cast<double>(part.count()) * shards_ / static_cast<double>(plan.count)));
+  measured_ = {};
+  if (shard_cursor_ == shard_range().first && stop_signal() != 0) measured_[kStop] = 1;
   forward_began_ = Clock::now();
 }
 
 void Job::end_shard() {
-  for (const auto& replica : replicas_) replica->end_shard();
-  float* leaf = step_sum_->leaf();
-  leaf[kLoss] = loss_;
-  leaf[kCorrect] = correct_;
-  leaf[kCounted] = counted_;
-  leaf[kStop] = stop_;
+  DataParallelContext::end_shard();
+  std::ranges::copy(measured_, step_sum_->leaf());
   step_sum_->push();
-  if (shard_cursor_ + 1 == shard_range().last) step_sum_->launch(1);
+  if (step_sum_->complete()) step_sum_->launch(1);
 }
 
 void Job::end_step() {
-  for (const auto& replica : replicas_) replica->finish();
-  step_sum_->finish();
+  end_round();
   ++step_;
   report_step();
   if (options_.checkpoint_every() > 0 && step_ % options_.checkpoint_every() == 0) save_checkpoint();
@@ -260,8 +280,7 @@ void Job::end_step() {
 }
 
 void Job::report_step() {
-  const float* sums = step_sum_->result().data<float>();
-  const double loss = static_cast<double>(sums[kLoss]) / shards_;
+  const double loss = totals_[kLoss] / shards_;
   if (!std::isfinite(loss))
     throw AgreedError(
         ExitCode::kNonFinite,
@@ -279,8 +298,7 @@ void Job::report_step() {
                     .samples = current_.plan_.count};
   report.loss = loss;
   report.lr = current_.lr();
-  if (sums[kCounted] > 0)
-    report.accuracy = static_cast<double>(sums[kCorrect]) / static_cast<double>(sums[kCounted]);
+  if (totals_[kCounted] > 0) report.accuracy = totals_[kCorrect] / totals_[kCounted];
   report.step_ms = milliseconds(now - step_began_ - excluded_);
   report.forward_ms = milliseconds(forward_);
   report.backward_ms = milliseconds(backward_);
@@ -311,7 +329,7 @@ void Job::save_checkpoint() {
 }
 
 void Job::stop_if_asked() {
-  if (!(step_sum_->result().data<float>()[kStop] > 0)) return;
+  if (!(totals_[kStop] > 0)) return;
   save_checkpoint();
   if (checkpoints_->enabled())
     throw AgreedError(
@@ -341,8 +359,7 @@ void Job::say_summary() {
   const OutputPaths& paths = reporter_->paths();
   if (!paths.metrics.empty()) say("metrics: " + paths.metrics.string());
   if (!paths.tensorboard.empty()) say("tensorboard: " + paths.tensorboard.string());
-  if (!paths.checkpoints.empty())
-    say("checkpoint: " + (paths.checkpoints / fmt::format("step-{:08}", step_)).string());
+  if (!paths.checkpoints.empty()) say("checkpoint: " + (paths.checkpoints / checkpoint_name(step_)).string());
 }
 
 double Step::lr() const {
@@ -361,7 +378,7 @@ StepLoss Step::add(const Tensor& loss) {
                              Trace::now_ns());
   const double weight =
       static_cast<double>(job_.shard_.count) * job_.shards_ / static_cast<double>(plan_.count);
-  job_.loss_ += static_cast<float>(loss.item() * weight);
+  job_.measured_[Job::kLoss] += static_cast<float>(loss.item() * weight);
   return {*this, weight == 1 ? loss : mul(loss, weight)};
 }
 
@@ -377,11 +394,14 @@ void StepLoss::backward() {
 
 void Step::count_correct(const Tensor& logits, const Tensor& y) {
   const Tensor hits = to_dtype(eq(argmax(logits.detach()), y), DType::kInt64);
-  job_.correct_ += static_cast<float>(sum(hits).item());
-  job_.counted_ += static_cast<float>(y.numel());
+  job_.measured_[Job::kCorrect] += static_cast<float>(sum(hits).item());
+  job_.measured_[Job::kCounted] += static_cast<float>(y.numel());
 }
 
-ShardIterator::ShardIterator(Step* step) : step_(step->job_.next_shard() ? step : nullptr) {}
+ShardIterator::ShardIterator(Step* step) : step_(step) {
+  step->job_.begin_pass();
+  if (!step->job_.next_shard()) step_ = nullptr;
+}
 Shard& ShardIterator::operator*() const { return step_->job_.shard_; }
 ShardIterator& ShardIterator::operator++() {
   step_->job_.end_shard();

@@ -10,6 +10,7 @@
 //   }
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <iterator>
@@ -62,10 +63,20 @@ class Step {
   double lr() const;
 
   class Shards;
-  /// This rank's shards that have samples, to be run through once per step.
+  /// This rank's shards that have samples. Each pass over them is a round of its own: it brings every model
+  /// the gradients of this pass's losses alone, and they are gone when the next pass starts, used or not. So
+  /// two models train in turn:
+  ///
+  ///   for (auto& shard : step.shards()) step.add(critic_loss(shard)).backward();
+  ///   critic_optimizer.step();
+  ///   for (auto& shard : step.shards()) step.add(generator_loss(shard)).backward();  // through the critic
+  ///   generator_optimizer.step();
+  ///
+  /// All ranks make the same passes, each to its end. A step keeps its samples until it ends.
   Shards shards();
 
-  /// `loss`: the mean over the shard's samples, one element. Its mean over the global batch is reported.
+  /// `loss`: the mean over the shard's samples, one element. Its mean over the global batch is reported;
+  /// losses of one step add up.
   StepLoss add(const Tensor& loss);
   /// Counts correct rows of logits (N,C) for the reported training accuracy.
   void count_correct(const Tensor& logits, const Tensor& y);
@@ -188,10 +199,13 @@ class Job : public DataParallelContext {
   void begin_training(const Dataset& dataset, Augmentation augmentation);
   bool begin_step();
   void end_step();
+  void begin_pass();
+  void open_round();
+  void end_round();
   bool next_shard();
+  void load_shard();
   void begin_shard();
   void end_shard();
-  void finish_step_sum();
   void report_step();
   void save_checkpoint();
   void stop_if_asked();
@@ -208,16 +222,20 @@ class Job : public DataParallelContext {
 
   Step current_{*this};
   Shard shard_;
+  std::vector<Shard> loaded_;  // this step's shards, from the first pass on
   int shard_cursor_ = 0;
-  bool shard_open_ = false;
-  struct Requests {  // where the loader is, which runs ahead
+  std::uint64_t round_ = 0;  // of this step
+  struct Requests {          // where the loader is, which runs ahead
     std::int64_t step = 0;
     int shard = 0;
   } requests_;
   std::unique_ptr<Loader> loader_;  // behind what its requests use
-  float loss_ = 0, correct_ = 0, counted_ = 0, stop_ = 0;
+  /// What rides in a sum of its own, besides gradients.
+  enum StepSum : std::size_t { kLoss, kCorrect, kCounted, kStop, kStepSumSize };
+  std::array<float, kStepSumSize> measured_{};  // in this shard
+  std::array<double, kStepSumSize> totals_{};   // over all shards of the step's rounds
   // Of the current step, in this rank.
-  Clock::time_point step_began_, forward_began_, finish_ended_;
+  Clock::time_point step_began_, forward_began_;
   std::chrono::nanoseconds forward_{0}, backward_{0}, data_wait_{0}, excluded_{0}, exposed_before_{0};
 };
 

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "core/base/nearest.h"
+#include "kernels/table.h"
 
 namespace trireme {
 namespace {
@@ -312,6 +313,10 @@ std::string to_text(const JobOptions& job) {
   return text;
 }
 
+std::chrono::milliseconds patience_of(const JobOptions& job) {
+  return std::chrono::milliseconds(static_cast<std::int64_t>(job.patience() * 1000));
+}
+
 void validate(const JobOptions& job, int world_size) {
   if (job.replay_ranks() > 0 && world_size > 1) {
     fail(ExitCode::kUsage, "--replay-ranks {} needs one process, but {} ranks were started",
@@ -332,9 +337,7 @@ void validate(const JobOptions& job, int world_size) {
     fail(ExitCode::kUsage, "--global-batch {} does not cut into {} equal shards: use --global-batch {}",
          batch, shards, allowed);
   }
-  if (job.device() == "cuda") {
-    fail(ExitCode::kUsage, "--device cuda: this build has no CUDA; use --device cpu");
-  }
+  if (job.device() == "cuda") kernels_of({DeviceType::kCuda, 0});  // which says why there are none
   if (job.backend() == "nccl") {
     fail(ExitCode::kUsage, "--backend nccl: this build has no NCCL; use --backend auto or mpi");
   }

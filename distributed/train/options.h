@@ -1,6 +1,7 @@
 // The job as flags and as a file: see job.proto, where every flag is described.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <string_view>
 
@@ -26,6 +27,9 @@ JobOptions parse_options(int argc, const char* const* argv, const JobOptions& de
 
 /// The whole job as a text that --config reads back to the same job.
 std::string to_text(const JobOptions& job);
+
+/// The longest wait for a peer or for data, from which all deadlines follow.
+std::chrono::milliseconds patience_of(const JobOptions& job);
 
 /// Checks what only the number of ranks and this build can tell: enough shards for the ranks, a global
 /// batch that cuts into equal shards, device and backend at hand. `shards` 0 counts as `world_size`.

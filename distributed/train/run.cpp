@@ -6,6 +6,7 @@
 #include <exception>
 #include <optional>
 
+#include "core/base/compiler.h"
 #include "distributed/comm/local.h"
 #include "distributed/comm/mpi.h"
 #include "distributed/rendezvous/world.h"
@@ -13,10 +14,6 @@
 namespace trireme {
 
 namespace {
-
-std::chrono::milliseconds patience_of(const JobOptions& o) {
-  return std::chrono::milliseconds(static_cast<std::int64_t>(o.patience() * 1000));
-}
 
 /// --help and the like are no errors: their text is what was asked for.
 void say_once(const Error& e) {
@@ -40,8 +37,11 @@ int say_error(const std::exception_ptr& error, const World& world) {
     return static_cast<int>(e.code());
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%sunexpected error: %s\n", rank.c_str(), e.what());
-    return static_cast<int>(ExitCode::kInternal);
+  } catch (...) {
+    std::fprintf(stderr, "%sunexpected error: something was thrown that is no std::exception\n",
+                 rank.c_str());
   }
+  return static_cast<int>(ExitCode::kInternal);
 }
 
 /// Every rank has the same arguments, so an error in them is everyone's.
@@ -155,6 +155,6 @@ std::unique_ptr<JobRuntime> JobRuntime::from_main(int argc, char** argv, const J
   return std::make_unique<ProcessRuntime>(std::move(options), main_world);
 }
 
-std::string build_description() { return fmt::format("g++ {}, {}", __VERSION__, kernel_libraries()); }
+std::string build_description() { return fmt::format("{}, {}", compiler_name(), kernel_libraries()); }
 
 }  // namespace trireme

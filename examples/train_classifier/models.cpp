@@ -29,7 +29,7 @@ Sequential lenet(const ModelOptions& o) {
 /// the size.
 Sequential residual(const ModelOptions& o, std::initializer_list<std::int64_t> widths, int blocks) {
   Sequential net(Conv2d(o.input.channels, *widths.begin(), 3, {.padding = 1}, false),
-                 BatchNorm2d(*widths.begin(), true));
+                 BatchNorm2d(*widths.begin(), {.relu = true}));
   std::int64_t in = *widths.begin();
   for (const std::int64_t width : widths)
     for (int block = 0; block < blocks; ++block) {

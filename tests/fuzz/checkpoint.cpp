@@ -4,7 +4,7 @@
 //
 //   clang++ -std=c++20 -O1 -g -I. -isystem build/proto -fsanitize=fuzzer,address,undefined
 //   tests/fuzz/checkpoint.cpp
-//     distributed/checkpoint/{safetensors,manifest,state,file_system,memory_file_system,random_name}.cpp
+//     distributed/checkpoint/{safetensors,manifest,state,file_system,memory_file_system}.cpp
 //     core/base/crc32c.cpp build/distributed/libtrireme_proto.a -lprotobuf -lfmt -o checkpoint_fuzzer
 #include <algorithm>
 #include <cstdint>

@@ -49,7 +49,7 @@ THIRD_PARTY = [
     (r"(cuda|cublas|cudnn|cub/|cooperative_groups|thrust/)", ["kernels/cuda", "distributed/comm"]),
     (r"nccl", ["distributed/comm"]),
     (r"(zlib\.h|openssl/|jpeglib\.h|turbojpeg\.h|archive)", ["core", "tests"]),
-    (r"mpi\.h", ["distributed/rendezvous", "distributed/comm", "launcher", "tests"]),
+    (r"mpi\.h", ["distributed/comm", "tests"]),
     (r"google/protobuf/", ["distributed/checkpoint", "distributed/train", "launcher", "tests"]),
     (r"CLI/", ["distributed/train", "launcher"]),
     (r"nlohmann/", ["core", "distributed", "launcher", "tests"]),

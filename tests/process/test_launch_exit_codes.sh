@@ -45,6 +45,14 @@ done
 expect 2 "a host that is not there" "$TRIREME" launch -n 2 --hosts no-such-host.invalid -- true
 one_line "a host that is not there" '^trireme: cannot start the ranks: .*'
 
+# What mpirun leaves behind may keep its standard error open.
+mkdir "$work/bin"
+printf '#!/bin/sh\nsleep 40 &\nexit 7\n' >"$work/bin/mpirun"
+chmod +x "$work/bin/mpirun"
+expect 2 "mpirun ends but not what it started" env "PATH=$work/bin:$PATH" "$TRIREME" launch -n 2 -- true
+[ "$took" -le 9 ] || bad "mpirun ends but not what it started: took $took s"
+one_line "mpirun ends but not what it started" 'cannot start the ranks: mpirun ended with exit code 7'
+
 expect 2 "an unknown command" "$TRIREME" lunch
 one_line "an unknown command" "did you mean 'trireme launch'"
 expect 2 "no command" "$TRIREME"

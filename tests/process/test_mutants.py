@@ -19,6 +19,9 @@ SHARDS = "distributed/ddp/shard_sum.cpp"
 REDUCER = "distributed/ddp/reducer.cpp"
 TREE_TESTS = ["unit_distributed_ordered_reduce", "ranks_comm_ordered"]
 REDUCER_TESTS = ["ranks_ddp_reducer"]
+REPLICA = "distributed/ddp/replica.cpp"
+JOB = "distributed/train/job.cpp"
+MODEL_TESTS = ["ranks_ddp_models"]
 
 ROUNDING_TESTS = ["unit_kernels_rounding"]
 
@@ -78,6 +81,17 @@ MUTANTS = [
      "const bool used = bucket.ready[slot] && sum.data<float>()[plan.elements + slot] > 0;", REDUCER_TESTS),
     ("unused is taken for a gradient of zeros", REDUCER,
      "const bool used = sum.data<float>()[plan.elements + slot] > 0;", "const bool used = true;", REDUCER_TESTS),
+    ("models launch as their gradients come", REPLICA,
+     "if (!replica->launch_ready()) return;", "replica->launch_ready();", MODEL_TESTS),
+    ("statistics go to the last model only", REPLICA,
+     "return std::ranges::any_of(replicas_, [&](const auto& r) { return r->observe(running, value, momentum); });",
+     "return replicas_.back()->observe(running, value, momentum);", MODEL_TESTS),
+    ("frozen parameters are reduced", REPLICA,
+     "return !p.tensor.requires_grad();", "return !p.tensor.defined();", MODEL_TESTS),
+    ("a second pass is the first one's continuation", JOB,
+     "  end_round();\n  ++round_;\n  open_round();", "  open_round();", MODEL_TESTS),
+    ("every pass drops out alike", JOB,
+     "part.first, round_}", "part.first, 0}", MODEL_TESTS),
     ("contraction on in a reduction", "kernels/cpu/reduce.cpp", None, "-ffp-contract=fast", ROUNDING_TESTS),
     ("contraction on in an optimizer", "kernels/cpu/optim.cpp", None, "-ffp-contract=fast", ROUNDING_TESTS),
 ]

@@ -5,11 +5,14 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <thread>
 
 #include "core/nn/layers.h"
 #include "core/ops/ops.h"
 #include "distributed/comm/local.h"
+#include "distributed/train/evaluate.h"
 #include "distributed/train/job.h"
+#include "tests/support/rank_test.h"
 #include "tests/support/watchdog.h"
 
 namespace trireme {
@@ -123,6 +126,38 @@ TEST_F(TrainSamples, EachOnceThroughStopsAndOtherWorldSizes) {
   for (const auto& [step, ranks] : stops) train(ranks, options_of(step, directory_, 2), seen);
   expect_every_sample_once(seen);
   EXPECT_EQ(seen.all(), alone.all());
+}
+
+/// Storage that hangs behind the first samples.
+class Stuck final : public Dataset {
+ public:
+  std::int64_t size() const override { return kSamples; }
+  SampleShape sample_shape() const override { return {1, 1, 1}; }
+  std::int64_t classes() const override { return 2; }
+  void get(std::int64_t, float* x, std::int64_t* y) const override {
+    std::this_thread::sleep_for(std::chrono::milliseconds(700));
+    *x = 0;
+    *y = 0;
+  }
+};
+
+TEST_F(TrainSamples, PatienceBoundsTheWaitForData) {
+  JobOptions options = options_of(1, "", 1);
+  options.set_patience(0.3);
+  run_local_ranks(1, std::chrono::seconds(30), [&](Communicator& comm) {
+    const Stuck dataset;
+    nn::Sequential model{nn::Flatten(), nn::Linear(1, 2)};
+    const auto expect_patience = [](const std::string& message) {
+      EXPECT_NE(message.find("was not ready after 300 ms"), std::string::npos) << message;
+    };
+    Job training(options, comm);
+    expect_patience(test::error_of([&] {
+      for (auto& step : training.steps(dataset))
+        for (auto& shard : step.shards()) ADD_FAILURE() << "got shard " << shard.index;
+    }));
+    Job evaluation(options, comm);
+    expect_patience(test::error_of([&] { evaluate(evaluation, model, dataset, 100); }));
+  });
 }
 
 }  // namespace

@@ -34,6 +34,9 @@ TEST(SyntheticDataset, HasTheShapeItWasAskedFor) {
   EXPECT_EQ(odd->classes(), 7);
   EXPECT_EQ(odd->size(), 100);
   EXPECT_EQ(open_dataset("synthetic:1,1,1,2,3", Split::kTest)->size(), 1);
+  const std::string endless = "synthetic:1,28,28,10,1000000000000";
+  EXPECT_EQ(open_dataset(endless, Split::kTrain)->size(), 1'000'000'000'000);
+  EXPECT_EQ(open_dataset(endless, Split::kTest)->size(), 10000);
 }
 
 TEST(SyntheticDataset, IsAPureFunctionOfItsParameters) {

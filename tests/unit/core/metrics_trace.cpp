@@ -26,7 +26,7 @@ std::vector<json> events_of(const json& trace, const std::string& phase) {
   return events;
 }
 
-TEST(Trace, WritesSpansInstantsAndNames) {
+TEST(Trace, WritesSpansAndNames) {
   const Scratch scratch;
   Trace trace(scratch / "made", 3);
   const Trace::Track loader = trace.track("data 1");
@@ -34,20 +34,17 @@ TEST(Trace, WritesSpansInstantsAndNames) {
   EXPECT_EQ(trace.track("communication"), Trace::kCommunication);
   trace.span("forward", "step", 1'000'001, 3'500'002);
   trace.span("bucket 4", "all-reduce", 2'000'000, 2'000'000, Trace::kCommunication);
-  trace.instant("checkpoint", "step", 7, loader);
+  trace.span("decode", "data", 7, 8, loader);
   trace.close();
 
   const json file = parse(scratch / "made/trace-rank-3.json");
   const auto spans = events_of(file, "X");
-  ASSERT_EQ(spans.size(), 2u);
+  ASSERT_EQ(spans.size(), 3u);
   EXPECT_EQ(spans[0], json::parse(R"({"ph":"X","pid":3,"tid":0,"name":"forward","cat":"step",
                                       "ts":1000.001,"dur":2500.001})"));
   EXPECT_EQ(spans[1]["tid"], Trace::kCommunication);
   EXPECT_EQ(spans[1]["dur"], 0);
-  const auto instants = events_of(file, "i");
-  ASSERT_EQ(instants.size(), 1u);
-  EXPECT_EQ(instants[0], json::parse(R"({"ph":"i","s":"t","pid":3,"tid":3,"name":"checkpoint","cat":"step",
-                                         "ts":0.007})"));
+  EXPECT_EQ(spans[2]["tid"], 3);
   std::map<std::string, std::set<std::string>> names;
   for (const json& event : events_of(file, "M")) {
     EXPECT_EQ(event["pid"], 3);
@@ -66,23 +63,22 @@ TEST(Trace, OddNamesStayJson) {
     trace.track(odd);
     trace.span(odd, odd, 1, 2);
     trace.span("", "", 1, 2);
-    trace.instant("next", "after", 5);
+    trace.span("next", "after", 5, 6);
   }
   const json file = parse(scratch / "trace-rank-0.json");
   const auto spans = events_of(file, "X");
-  ASSERT_EQ(spans.size(), 2u);
+  ASSERT_EQ(spans.size(), 3u);
   EXPECT_TRUE(spans[0]["name"].get<std::string>().starts_with("a\"b\\c\n\t\x01"));
   EXPECT_TRUE(spans[0]["name"].get<std::string>().ends_with("end"));
   EXPECT_EQ(spans[1]["name"], "");
-  EXPECT_EQ(events_of(file, "i")[0]["name"], "next");  // texts of earlier events do not shift later ones
-  EXPECT_EQ(events_of(file, "i")[0]["cat"], "after");
+  EXPECT_EQ(spans[2]["name"], "next");  // texts of earlier events do not shift later ones
+  EXPECT_EQ(spans[2]["cat"], "after");
 }
 
 TEST(Trace, WithoutAFolderNothingHappens) {
   Trace trace;
   EXPECT_FALSE(trace.enabled());
   trace.span("a", "b", 1, 2);
-  trace.instant("a", "b", 1);
   { const TraceScope scope(trace, "a", "b"); }
   trace.close();
 }

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
+#include <type_traits>
 
 #include "core/autograd/autograd.h"
 #include "core/nn/layers.h"
@@ -44,6 +46,7 @@ TEST(Module, NamesItsTensorsInVisitingOrder) {
   EXPECT_EQ(names_of(net.parameters()),
             (Names{"0.weight", "0.bias", "1.weight", "1.bias", "2.1.weight", "2.1.bias"}));
   EXPECT_EQ(names_of(net.buffers()), (Names{"1.running_mean", "1.running_var"}));
+  EXPECT_EQ(names_of(net.statistics()), names_of(net.buffers()));
   EXPECT_EQ(names_of(BasicBlock(4, 8, 2).parameters()),
             (Names{"conv1.weight", "bn1.weight", "bn1.bias", "conv2.weight", "bn2.weight", "bn2.bias",
                    "downsample.0.weight", "downsample.1.weight", "downsample.1.bias"}));
@@ -178,14 +181,16 @@ TEST(BatchNorm2d, KeepsRunningStatistics) {
 }
 
 struct Recorder : StatisticsSink {
-  void observe(const Tensor& running, const Tensor& value, double momentum) override {
+  bool observe(const Tensor& running, const Tensor& value, double momentum) override {
     seen.push_back({running, value, momentum});
+    return takes;
   }
   struct One {
     Tensor running, value;
     double momentum;
   };
   std::vector<One> seen;
+  bool takes = true;
 };
 
 TEST(BatchNorm2d, HandsStatisticsToTheSink) {
@@ -205,32 +210,91 @@ TEST(BatchNorm2d, HandsStatisticsToTheSink) {
     EXPECT_NEAR(sink.seen[1].value.data<float>()[c], moments(x, c, 1).second, 1e-4);
   }
   EXPECT_EQ(sink.seen[0].momentum, 0.1);
+  sink.takes = false;
+  statistics_sink() = &sink;
+  norm(x);
+  statistics_sink() = nullptr;
+  EXPECT_NEAR(norm.running_mean.data<float>()[0], 0.1 * moments(x, 0, 0).first, 1e-5)
+      << "what the sink leaves is updated at once";
+}
+
+TEST(BatchNorm2d, TakesItsOptionsByName) {
+  const BatchNorm2d plain(2), other(2, {.eps = 1e-3, .momentum = 0.5, .relu = true});
+  EXPECT_FALSE(plain.options.relu);
+  EXPECT_EQ(plain.options.eps, 1e-5);
+  EXPECT_TRUE(other.options.relu);
+  EXPECT_EQ(other.options.eps, 1e-3);
+  EXPECT_EQ(other.options.momentum, 0.5);
+  static_assert(!std::is_constructible_v<BatchNorm2d, int, double> &&
+                !std::is_constructible_v<BatchNorm2d, int, bool>);
 }
 
 TEST(Dropout, DependsOnTheSampleNotOnTheBatch) {
   Dropout layer(0.4);
   layer.set_path("block.drop");
   const Tensor x = Tensor::ones({10, 3, 5});
-  random_context() = {.seed = 3, .step = 8, .first_sample = 100};
+  set_random_context({.seed = 3, .step = 8, .first_sample = 100});
   const Tensor whole = layer(x);
   for (std::int64_t cut = 1; cut < 10; ++cut) {
-    random_context().first_sample = 100;
+    set_random_context({.seed = 3, .step = 8, .first_sample = 100});
     const Tensor head = layer(narrow(x, 0, 0, cut));
-    random_context().first_sample = 100 + cut;
+    set_random_context({.seed = 3, .step = 8, .first_sample = 100 + cut});
     const Tensor tail = layer(narrow(x, 0, cut, 10 - cut));
     EXPECT_EQ(cat({head, tail}).to_vector<float>(), whole.to_vector<float>()) << cut;
   }
   const auto differs = [&](RandomContext context, const char* path) {
     Dropout other(0.4);
     other.set_path(path);
-    random_context() = context;
+    set_random_context(context);
     return other(x).to_vector<float>() != whole.to_vector<float>();
   };
   EXPECT_FALSE(differs({3, 8, 100}, "block.drop"));
   EXPECT_TRUE(differs({4, 8, 100}, "block.drop"));
   EXPECT_TRUE(differs({3, 9, 100}, "block.drop"));
   EXPECT_TRUE(differs({3, 8, 100}, "block.drop2"));
-  random_context() = {};
+  EXPECT_TRUE(differs({3, 8, 100, 1}, "block.drop"));
+  set_random_context({});
+}
+
+TEST(Dropout, DrawsNewNumbersInEveryCall) {
+  Dropout layer(0.5);
+  layer.set_path("cell.drop");
+  const Tensor x = Tensor::ones({4, 64});
+  const auto run = [&] { return layer(x).to_vector<float>(); };
+  set_random_context({.seed = 3, .step = 1});
+  const auto first = run(), second = run();
+  EXPECT_NE(first, second) << "a layer that is called for each word of a sentence";
+  set_random_context({.seed = 3, .step = 1});
+  EXPECT_EQ(run(), first) << "calls are counted from the start of the shard";
+  EXPECT_EQ(run(), second);
+  set_random_context({});
+}
+
+TEST(Dropout, NeedsNeitherNamesNorALoop) {
+  const Tensor x = Tensor::ones({4, 64});
+  const auto draw = [&](std::uint64_t seed) {
+    manual_seed(seed);
+    Dropout one(0.5), other(0.5);
+    std::vector<std::vector<float>> all;
+    for (int step = 0; step < 3; ++step) {
+      all.push_back(one(x).to_vector<float>());
+      all.push_back(other(x).to_vector<float>());
+    }
+    return all;
+  };
+  const auto drawn = draw(5);
+  EXPECT_EQ(std::set(drawn.begin(), drawn.end()).size(), 6u) << "masks repeat";
+  EXPECT_EQ(draw(5), drawn);
+  EXPECT_NE(draw(6), drawn);
+  set_random_context({});
+}
+
+TEST(Dropout, DiffersBetweenModelsOfOneShape) {
+  Sequential one(Dropout(0.5)), other(Dropout(0.5));
+  name_modules(one);
+  name_modules(other, "critic:");
+  const Tensor x = Tensor::ones({4, 64});
+  EXPECT_NE(one(x).to_vector<float>(), other(x).to_vector<float>());
 }
 
 TEST(Dropout, DropsTheShareItShould) {

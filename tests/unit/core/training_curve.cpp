@@ -45,7 +45,7 @@ Batch batch_of(std::uint64_t step) {
 
 struct Net : nn::Module {
   nn::Conv2d conv{kIn, kOut, 3, {.padding = 1}};
-  nn::BatchNorm2d norm{kOut, true};
+  nn::BatchNorm2d norm{kOut, {.relu = true}};
   nn::MaxPool2d pool{{.kernel = 2}};
   nn::Linear head{kFeatures, kClasses};
   Tensor forward(const Tensor& x) override { return head(flatten(pool(norm(conv(x))), 1)); }

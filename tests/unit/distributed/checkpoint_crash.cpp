@@ -262,6 +262,31 @@ TEST(CheckpointFault, OfOneRankIsTheErrorOfAll) {
       }
 }
 
+TEST(CheckpointFault, WhileRemovingWhatWasReplacedDoesNotUnsaveTheNewOne) {
+  const TensorSet other = small_model(777);
+  long operations = 0, not_saved = 0;
+  {
+    Scene scene;
+    scene.files->fail_at(-1, Fault::kIo);
+    scene.save(2, other);
+    operations = scene.files->operations();
+  }
+  for (long k = 0; k < operations; ++k) {
+    Scene scene;
+    scene.files->fail_at(k, Fault::kIo);
+    std::string what;
+    const ExitCode code = code_thrown_by([&] { scene.save(2, other); }, &what);
+    TensorSet loaded = other.empty_copy();
+    scene.store.load(kDirectory / "step-00000002", loaded.slots);
+    EXPECT_EQ(loaded.holds_the_same(other), code == ExitCode::kDone) << "fault at operation " << k << what;
+    not_saved += code != ExitCode::kDone;
+    scene.save(4);
+    for (const std::string& name : scene.disk->list(kDirectory))
+      EXPECT_EQ(name.find(".tmp."), std::string::npos) << "fault at operation " << k << " left " << name;
+  }
+  EXPECT_LT(not_saved, operations - 3) << "the removal of files was not reached";
+}
+
 TEST(CheckpointCrash, LeftoversOfOtherRunsStay) {
   Scene scene;
   scene.disk->make_dir(kDirectory / "step-00000009.tmp.0123456789abcdef.0000000000000000");

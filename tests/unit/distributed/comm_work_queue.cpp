@@ -134,6 +134,14 @@ TEST_F(WorkQueueTest, TracesLabelOpAndTimes) {
   EXPECT_LE(trace[0].end, trace[1].start);
 }
 
+TEST_F(WorkQueueTest, AnErrorOfTheTraceIsAnErrorOfTheCall) {
+  queue_.set_trace([](const std::string&, std::string_view, std::int64_t, std::int64_t) {
+    throw std::runtime_error("no room for the trace");
+  });
+  EXPECT_EQ(message_of(push([] {})), "no room for the trace");
+  EXPECT_EQ(failures_, 1);
+}
+
 TEST(WorkQueueDestructor, RunsWhatIsLeft) {
   const test::Watchdog watchdog("a queue's destructor", 60s);
   int ran = 0;
