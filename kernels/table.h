@@ -17,6 +17,7 @@
 namespace trireme {
 
 enum class ReduceOp { kSum, kProd, kMax, kMin, kAny, kAll };
+enum class ScatterOp { kSet, kAdd };
 enum class PoolOp { kMax, kAverage };
 
 /// Window of a 2-D convolution or pooling; padding is the same on both sides.
@@ -65,6 +66,18 @@ struct KernelTable {
   /// Running sums of the rows of in (R,C) row-major, gathered in float64 or int64; dtype of `out` as for
   /// sums.
   void (*cumsum)(const View& out, const View& in);
+
+  // `index` is int64 and within range.
+  /// out[o,i,j] = in[o, index[o,i,j], j], all with three dimensions of any strides.
+  void (*gather)(const View& out, const View& in, const View& index);
+  /// out[o, index[o,i,j], j] = or += in[o,i,j], in the order of i: the last one stays, sums have fixed bits.
+  void (*scatter)(ScatterOp op, const View& out, const View& index, const View& in);
+  /// The order (int64) that sorts each row of in (R,C), row-major. Stable; NaN is the largest.
+  void (*argsort)(const View& out, const View& in, bool descending);
+  /// Positions of true in mask (N), dense, to `out`, int64, which has just that many elements.
+  void (*nonzero)(const View& out, const View& mask);
+  /// out (N), dense: start, start + step, ...
+  void (*arange)(const View& out, double start, double step);
 
   /// out (B,M,N) = a (B,M,K) @ b (B,K,N); each matrix row- or column-major. Bits may depend on threads.
   void (*matmul)(const View& out, const View& a, const View& b);

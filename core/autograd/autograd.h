@@ -127,6 +127,10 @@ Tensor make_view(const char* op, const Tensor& x, const Shape& shape, const Shap
   return record(op, view, {&x}, std::forward<Fn>(fn));
 }
 
+/// The same for any view without overlap: its gradient goes back to where its elements lie.
+Tensor strided_view(const char* op, const Tensor& x, const Shape& shape, const Shape& strides,
+                    std::int64_t offset);
+
 /// Guards an in-place op over `target`: throws if elements of target share memory, or if target is (a view
 /// of) a leaf that wants a gradient while gradients are recorded. Call before the write.
 void check_in_place(const char* op, const Tensor& target);

@@ -148,6 +148,15 @@ void detail::mark_view(const Tensor& view, const Tensor& of) {
   view.impl()->generation = view.impl()->base->generation;
 }
 
+Tensor strided_view(const char* op, const Tensor& x, const Shape& shape, const Shape& strides,
+                    std::int64_t offset) {
+  const Tensor view = x.alias(shape, strides, offset);
+  detail::mark_view(view, x);
+  return record(op, view, {&x}, [w = Slice(*x.impl(), *view.impl())](Backward& g) {
+    g.set(0, replace_window({}, g.grad, w));
+  });
+}
+
 void check_in_place(const char* op, const Tensor& target) {
   TRIREME_CHECK(target.defined(), "{}: an argument is an undefined tensor", op);
   TRIREME_CHECK(!overlaps(target.shape(), target.strides()),

@@ -214,6 +214,64 @@ Tensor contiguous(const Tensor& x);  ///< x itself if row-major
 /// (N,C,H,W) with channels next to each other in memory; x itself if it is so already.
 Tensor channels_last(const Tensor& x);
 
+// --- arrange.cpp: cut, repeat, turn, pad
+Tensor select(const Tensor& x, int dim, std::int64_t index);  ///< view; a negative index counts from the end
+Tensor stack(const std::vector<Tensor>& parts, int dim = 0);
+/// Views of parts of `size` (the last may be smaller), or of `sizes`, or of about equal size.
+std::vector<Tensor> split(const Tensor& x, std::int64_t size, int dim = 0);
+std::vector<Tensor> split(const Tensor& x, const std::vector<std::int64_t>& sizes, int dim = 0);
+std::vector<Tensor> chunk(const Tensor& x, std::int64_t count, int dim = 0);
+Tensor repeat(const Tensor& x, const Shape& times);
+Tensor flip(const Tensor& x, const std::vector<int>& dims);
+Tensor roll(const Tensor& x, std::int64_t shift, int dim);
+/// Two sizes (before, after) for each of the last dimensions, from the last one back; negative ones cut off.
+Tensor pad(const Tensor& x, const std::vector<std::int64_t>& sizes, double value = 0);
+/// View of windows along `dim`: they become that dimension, their elements a new last one.
+Tensor unfold(const Tensor& x, int dim, std::int64_t size, std::int64_t step);
+Tensor tril(const Tensor& x, std::int64_t diagonal = 0);  ///< the rest becomes zero
+Tensor triu(const Tensor& x, std::int64_t diagonal = 0);
+Tensor diagonal(const Tensor& x, std::int64_t offset = 0, int a = 0,
+                int b = 1);                      ///< view, as the last dimension
+Tensor outer(const Tensor& a, const Tensor& b);  ///< (N), (M) -> (N,M)
+
+// --- index.cpp: indices are int64; sums over equal indices go in their order, so bits are fixed
+/// out[i][j] = x[index[i][j]][j] along `dim`.
+Tensor gather(const Tensor& x, int dim, const Tensor& index);
+/// x with out[index[i][j]][j] = src[i][j] along `dim`; of equal indices the last stays.
+Tensor scatter(const Tensor& x, int dim, const Tensor& index, const Tensor& src);
+Tensor scatter_add(const Tensor& x, int dim, const Tensor& index, const Tensor& src);
+Tensor index_select(const Tensor& x, int dim, const Tensor& index);
+Tensor index_add(const Tensor& x, int dim, const Tensor& index, const Tensor& src);
+/// gather with broadcast
+Tensor take_along_dim(const Tensor& x, const Tensor& index, int dim);
+/// Rows of weight (rows, width); the row `padding_index` gets no gradient.
+Tensor embedding(const Tensor& weight, const Tensor& index, std::optional<std::int64_t> padding_index = {});
+/// x[indices[0], indices[1], ...]; negative ones count from the end.
+Tensor index(const Tensor& x, const std::vector<Tensor>& indices);
+/// x with values (broadcast) there, or added there.
+Tensor index_put(const Tensor& x, const std::vector<Tensor>& indices, const Tensor& values,
+                 bool accumulate = false);
+Tensor nonzero(const Tensor& x);  ///< (found, dimensions)
+Tensor masked_select(const Tensor& x, const Tensor& mask);
+/// Stable; NaN is the largest.
+Tensor argsort(const Tensor& x, int dim = -1, bool descending = false);
+struct Found {
+  Tensor values;
+  Tensor indices;
+};
+Found sort(const Tensor& x, int dim = -1, bool descending = false);
+Found topk(const Tensor& x, std::int64_t k, int dim = -1, bool largest = true);
+Found max(const Tensor& x, int dim, bool keepdim = false);
+Found min(const Tensor& x, int dim, bool keepdim = false);
+/// (...) -> (..., classes) int64; classes < 0: the largest index + 1.
+Tensor one_hot(const Tensor& index, std::int64_t classes = -1);
+
+// --- create.cpp
+Tensor arange(double start, double end, double step = 1, DType dtype = DType::kFloat32, Device device = kCpu);
+Tensor linspace(double start, double end, std::int64_t steps, DType dtype = DType::kFloat32,
+                Device device = kCpu);
+Tensor eye(std::int64_t rows, std::int64_t columns, DType dtype = DType::kFloat32, Device device = kCpu);
+
 // --- linear.cpp
 /// (M,K) @ (K,N), or (B,M,K) @ (B,K,N).
 Tensor matmul(const Tensor& a, const Tensor& b);

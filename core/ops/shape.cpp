@@ -122,19 +122,6 @@ Tensor expand(const Tensor& x, const Shape& shape) {
                    x.offset(), [before = x.shape()](Backward& g) { g.set(0, sum_to(g.grad, before)); });
 }
 
-namespace {
-
-/// Zeros with g at [first, first + g's size) of dimension dim: the gradient of narrow.
-Tensor embed_at(const Tensor& g, const Shape& shape, int dim, std::int64_t first) {
-  const Tensor out = Tensor::zeros(shape, g.dtype(), g.device());
-  copy_into(out.alias(g.shape(), out.strides(), first * out.strides()[dim]), g);
-  return record("narrow_backward", out, {&g}, [dim, first, count = g.size(dim)](Backward& b) {
-    b.set(0, narrow(b.grad, dim, first, count));
-  });
-}
-
-}  // namespace
-
 Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count) {
   check_defined("narrow", x);
   TRIREME_CHECK(x.dim() > 0, "narrow: needs at least one dimension, got shape {}", x.shape().to_string());
@@ -144,9 +131,7 @@ Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count) 
                 x.shape().to_string());
   Shape shape = x.shape();
   shape[dim] = count;
-  return make_view(
-      "narrow", x, shape, x.strides(), x.offset() + first * x.strides()[dim],
-      [before = x.shape(), dim, first](Backward& g) { g.set(0, embed_at(g.grad, before, dim, first)); });
+  return strided_view("narrow", x, shape, x.strides(), x.offset() + first * x.strides()[dim]);
 }
 
 Tensor squeeze(const Tensor& x, int dim) {

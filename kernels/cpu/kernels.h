@@ -14,6 +14,11 @@ void where(const View& out, const View& condition, const View& a, const View& b)
 void reduce(ReduceOp op, const View& out, const View& in);
 void arg_extreme(ReduceOp op, const View& out, const View& in);
 void cumsum(const View& out, const View& in);
+void gather(const View& out, const View& in, const View& index);
+void scatter(ScatterOp op, const View& out, const View& index, const View& in);
+void argsort(const View& out, const View& in, bool descending);
+void nonzero(const View& out, const View& mask);
+void arange(const View& out, double start, double step);
 void matmul(const View& out, const View& a, const View& b);
 void conv2d_forward(const View& y, const View& x, const View& w, const View* bias, const Window&,
                     std::int64_t groups);

@@ -99,6 +99,7 @@ std::vector<OpRow> elementwise_rows();
 std::vector<OpRow> in_place_rows();
 std::vector<OpRow> shape_rows();
 std::vector<OpRow> reduce_rows();
+std::vector<OpRow> index_rows();
 std::vector<OpRow> layer_rows();
 std::vector<OpRow> loss_rows();
 std::vector<OpRow> random_rows();

@@ -160,7 +160,7 @@ Array along(const Array& x, int dim, bool keepdim, const std::function<double(co
     return same_order(y, keepdim ? kept : shape);
 }
 
-std::vector<OpRow> index_rows() {
+std::vector<OpRow> along_rows() {
   const auto first = [](bool largest) {
     return [largest](const std::vector<double>& line) {
       const auto at = largest ? std::max_element(line.begin(), line.end()) : std::min_element(line.begin(), line.end());
@@ -197,7 +197,7 @@ std::vector<OpRow> index_rows() {
 
 std::vector<OpRow> reduce_rows() {
   std::vector<OpRow> rows;
-  for (const auto& part : {sum_rows(), extreme_rows(), spread_rows(), index_rows()}) rows.insert(rows.end(), part.begin(), part.end());
+  for (const auto& part : {sum_rows(), extreme_rows(), spread_rows(), along_rows()}) rows.insert(rows.end(), part.begin(), part.end());
   return rows;
 }
 
