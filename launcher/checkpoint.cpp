@@ -75,10 +75,12 @@ JobState job_of(const SafetensorsMetadata& metadata) {
 CheckpointStore store_at(const fs::path& path) { return {std::make_shared<RealFileSystem>(), path}; }
 
 fs::path existing(const std::string& text) {
-  fs::path path = fs::path(text).lexically_normal();
-  if (!path.has_filename()) path = path.parent_path();
-  if (!fs::exists(path)) fail(ExitCode::kUsage, "'{}' does not exist: give a checkpoint directory", text);
-  return path;
+  std::error_code ignored;
+  if (!fs::exists(text, ignored))
+    fail(ExitCode::kUsage, "'{}' does not exist: give a checkpoint directory", text);
+  // A relative path may have no parent to find its store by.
+  const fs::path path = fs::absolute(text).lexically_normal();
+  return path.has_filename() ? path : path.parent_path();
 }
 
 /// The checkpoints that a path names: itself, or those of a store.

@@ -16,10 +16,10 @@ namespace trireme {
 class JobCheckpoints {
  public:
   /// Collective. Does nothing without a directory. Throws (on all ranks) if the directory cannot be written,
-  /// or if
-  /// --resume names what is no checkpoint. With --resume auto a damaged checkpoint is passed over for the one
-  /// before it; what was passed over is said in notes(). Once restarted by `trireme launch`, a job goes on
-  /// from the newest one that the same command has made, whatever --resume says.
+  /// or if --resume names what is neither a checkpoint nor a store of them. In a store (--resume auto: the
+  /// job's own) a damaged checkpoint is passed over for the one before it; what was passed over is said in
+  /// notes(). Once restarted by `trireme launch`, a job goes on from the newest one that the same command has
+  /// made, whatever --resume says.
   JobCheckpoints(Communicator& comm, const JobOptions& options, const std::filesystem::path& directory);
 
   /// The state to go on from; nothing for a fresh start.
@@ -41,7 +41,8 @@ class JobCheckpoints {
 
  private:
   std::filesystem::path choose();
-  std::filesystem::path newest_sound();
+  std::filesystem::path named(const std::string& resume);
+  std::filesystem::path newest_sound(const CheckpointStore& store);
   bool is_of_this_command(const JobState& then) const;
 
   Communicator& comm_;
