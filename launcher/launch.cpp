@@ -118,6 +118,14 @@ bool drop_hosts(const std::vector<std::string>& lost, std::vector<std::string>* 
 
 std::string ranks_text(int ranks) { return fmt::format("{} rank{}", ranks, ranks == 1 ? "" : "s"); }
 
+/// Somebody who gave --restarts wonders why there was none.
+void explain_no_restart(const LaunchOptions& options, Verdict* verdict) {
+  if (options.restarts == 0 || !verdict->by_exit || verdict->restartable) return;
+  if (!verdict->line.empty()) verdict->line += "; ";
+  verdict->line += fmt::format("not restarted: no rank was lost, code {} is the program's own failure",
+                               verdict->exit_code);
+}
+
 /// Runs the job to its final verdict, restarts included.
 Verdict run_job(LaunchOptions options, const Surroundings& here, int signals) {
   const std::vector<std::string> guard = {own_path(), "rank-guard"};
@@ -128,6 +136,7 @@ Verdict run_job(LaunchOptions options, const Surroundings& here, int signals) {
     plan.env["TRIREME_RESTART"] = std::to_string(restart);
     Supervisor supervisor(plan, patience, signals);
     Verdict verdict = supervisor.run();
+    if (!supervisor.stop_requested()) explain_no_restart(options, &verdict);
     if (!verdict.restartable || supervisor.stop_requested() || restart == options.restarts) return verdict;
     // Threads die together: all of them can come back.
     const int left = options.backend == "local" ? ranks : ranks - verdict.dead;

@@ -5,10 +5,17 @@
 for n in 1 2 3; do
   for code in 0 1 2 3 4 6 75; do
     expect $code "$n ranks that exit $code" "$TRIREME" launch -n $n -- sh -c "exit $code"
-    silent "$n ranks that exit $code"
+    case $code in
+      0 | 75) silent "$n ranks that exit $code" ;;
+      *) one_line "$n ranks that exit $code" "^trireme: rank [0-2] exited with code $code$" ;;
+    esac
   done
 done
 expect 5 "a peer's failure" "$TRIREME" launch -n 2 -- sh -c 'exit 5'
+one_line "a peer's failure" '^trireme: rank [01] exited with code 5$'
+expect 7 "a rank that says why" "$TRIREME" launch -n 3 -- \
+  sh -c '[ $OMPI_COMM_WORLD_RANK = 1 ] || sleep 50; echo because >&2; exit 7'
+one_line "a rank that says why" '^because$'
 
 expect 3 "the cause outranks 'a peer failed'" "$TRIREME" launch -n 3 -- \
   sh -c '[ $OMPI_COMM_WORLD_RANK = 2 ] || exit 5; sleep 0.5; exit 3'
