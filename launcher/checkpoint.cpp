@@ -11,6 +11,7 @@
 
 #include "distributed/checkpoint/safetensors.h"
 #include "distributed/checkpoint/store.h"
+#include "distributed/checkpoint/store_lock.h"
 #include "distributed/comm/local.h"
 #include "launcher/commands.h"
 
@@ -102,6 +103,7 @@ std::uint64_t bytes_in(const std::vector<TensorSlot>& tensors) {
 
 int list(const std::string& directory) {
   const std::vector<fs::path> found = checkpoints_at(directory);
+  std::size_t damaged = 0;
   fmt::print("{:>10}  {:>14}  {:>7}  {:<16}  {}\n", "step", "bytes", "tensors", "run", "path");
   for (const fs::path& path : found) {
     const CheckpointStore store = store_at(path.parent_path());
@@ -112,8 +114,11 @@ int list(const std::string& directory) {
                  job.run_id, path.string());
     } catch (const Error& error) {
       fmt::print("{:>10}  {}\n", "damaged", error.what());
+      ++damaged;
     }
   }
+  if (damaged == found.size())
+    fail(ExitCode::kCheckpoint, "'{}': none of its {} checkpoints can be read", directory, damaged);
   return 0;
 }
 
@@ -232,6 +237,7 @@ int import_from(const std::string& directory, const std::string& file, std::opti
   if (step) job.step = *step;
   CheckpointStore store = store_at(directory);
   store.check_writable();
+  const StoreLock lock(directory);
   for (const Checkpoint& found : store.list())
     if (found.step == job.step)
       fail(ExitCode::kUsage, "'{}' exists: choose another --step or another directory", found.path.string());

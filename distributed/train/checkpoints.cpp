@@ -31,7 +31,7 @@ JobCheckpoints::JobCheckpoints(Communicator& comm, const JobOptions& options,
   const auto files = std::make_shared<RealFileSystem>();
   if (!directory.empty()) {
     store_.emplace(files, directory);
-    agree(comm_, "checkpoint directory", [&] { store_->check_writable(); });
+    agree(comm_, "checkpoint directory", [&] { check_writable(); });
   }
   // Rank 0 decides, so that all ranks go on from the same one.
   std::string chosen;
@@ -42,6 +42,14 @@ JobCheckpoints::JobCheckpoints(Communicator& comm, const JobOptions& options,
   if (path_.empty()) return;
   agree(comm_, "checkpoint state",
         [&] { resumed_ = CheckpointStore(files, path_.parent_path()).read_state(path_); });
+}
+
+void JobCheckpoints::check_writable() try {
+  store_->check_writable();
+  if (comm_.rank() == 0) lock_.emplace(directory_);
+} catch (const Error& error) {
+  fail(error.code(), "{}; choose another {}", error.what(),
+       options_.checkpoint_dir().empty() ? "--out" : "--checkpoint-dir");
 }
 
 std::filesystem::path JobCheckpoints::choose() {

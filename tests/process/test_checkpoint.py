@@ -105,6 +105,14 @@ class Checkpoint(unittest.TestCase):
         self.assertIn("'a' is only in the second", self.run_program(1, "diff", self.store, other))
         self.assertIn("'a' is only in the first", self.run_program(1, "diff", other, self.store))
 
+    def test_list_of_damaged_ones(self):
+        for step in (7, 12):
+            self.run_program(0, "import", self.store, self.plain, "--step", step)
+        (self.store / "step-00000012" / "manifest.pb").write_bytes(b"")
+        self.assertIn("damaged", self.run_program(0, "list", self.store))
+        (self.store / "step-00000007" / "manifest.pb").write_bytes(b"")
+        self.assertIn("none of its 2 checkpoints can be read", self.run_program(4, "list", self.store))
+
     def test_verify_names_the_damage(self):
         self.run_program(0, "import", self.store, self.plain)
         self.assertIn("sound", self.run_program(0, "verify", self.store))
