@@ -6,6 +6,7 @@
 #include <exception>
 #include <optional>
 
+#include "core/base/standard_output.h"
 #include "distributed/comm/local.h"
 #include "distributed/comm/mpi.h"
 #include "distributed/rendezvous/world.h"
@@ -135,14 +136,15 @@ World main_world;  // of the handler below
 }  // namespace
 
 int run(int argc, char** argv, const Program& program, const std::function<void(Job&)>& body) {
+  hold_standard_files();
   World world;
   try {
     world = detect_world(process_environment());
     const JobOptions options = parse_for_all(argc, argv, program.defaults, program.about);
     install_signal_handlers();
-    return run_ranks(options, world, body);
+    return checked_output(run_ranks(options, world, body));
   } catch (const AgreedError&) {
-    return say_error(std::current_exception(), world);
+    return checked_output(say_error(std::current_exception(), world));
   } catch (...) {
     const int code = say_error(std::current_exception(), world);
     leave_mpi(code);
