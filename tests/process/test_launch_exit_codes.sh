@@ -49,6 +49,19 @@ for args in "-n 0 -- true" "-n -3 -- true" "-n 9999999 -- true" "-n two -- true"
   expect 2 "launch $args" env -u SLURM_JOB_ID "$TRIREME" launch $args
   one_line "launch $args" '^trireme: '
 done
+for case in "-n 0|^trireme: launch: -n: " "--ranks 0|^trireme: launch: -n: " "--rank 2|unknown argument '--rank': did you mean --ranks\?" \
+  "--nn 2|unknown argument '--nn': 'trireme launch --help'"; do
+  # shellcheck disable=SC2086
+  expect 2 "launch ${case%%|*}" "$TRIREME" launch ${case%%|*} -- true
+  one_line "launch ${case%%|*}" "${case#*|}"
+done
+expect 2 "a directory for a program" "$TRIREME" launch -n 1 -- /tmp
+one_line "a directory for a program" "'/tmp': it is a directory"
+expect 1 "help that is lost" sh -c '"$0" launch --help >/dev/full' "$TRIREME"
+one_line "help that is lost" 'standard output could not be written: No space left on device'
+expect 1 "help to a closed file" sh -c '"$0" help >&-' "$TRIREME"
+one_line "help to a closed file" 'standard output could not be written'
+
 expect 2 "a host that is not there" "$TRIREME" launch -n 2 --hosts no-such-host.invalid -- true
 one_line "a host that is not there" '^trireme: cannot start the ranks: .*'
 
