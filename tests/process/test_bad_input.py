@@ -60,7 +60,7 @@ class BadInput(training.Training):
                 (["--config", "/no/such/file"], "--config '/no/such/file': cannot read this file"),
                 (["--config", "/"], "--config '/': cannot read this file"),
                 (["--config", ""], "--config '': cannot read this file"),
-                (["--config="], "--config '': cannot read this file")):
+                (["--config="], "--config needs a value")):
             self.refused(2, [*SYNTHETIC, *flags], pattern, places=(dict(how="plain"), dict(ranks=2)))
 
     def test_values(self):

@@ -217,9 +217,10 @@ TEST(IdxDataset, NamesImagesOfOtherSizes) {
   directory.write("t10k-images-idx3-ubyte", idx_bytes({2, 5, 4}, Bytes(40)));
   directory.write("t10k-labels-idx1-ubyte", idx_bytes({2}, {0, 1}));
   IdxDataset::open(directory.path(), Split::kTrain);
-  expect_error(ExitCode::kData,
-               {"t10k-images-idx3-ubyte: holds images of 5x4, but ", "train-images-idx3-ubyte holds images of "},
-               [&] { IdxDataset::open(directory.path(), Split::kTest); });
+  expect_error(
+      ExitCode::kData,
+      {"t10k-images-idx3-ubyte: holds images of 5x4, but ", "train-images-idx3-ubyte holds images of "},
+      [&] { IdxDataset::open(directory.path(), Split::kTest); });
 }
 
 TEST(IdxDataset, RealFashionMnist) {
