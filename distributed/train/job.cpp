@@ -162,10 +162,10 @@ void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
   // Nothing of an earlier run is touched before all else is known to be right.
   agree(*comm_, "outputs", [&] {
     if (!is_root()) return;
+    reporter_->open(checkpoints_->resumed() ? std::optional(step_) : std::nullopt);
     if (const std::filesystem::path folder = checkpoints_->set_aside(); !folder.empty())
       reporter_->note(
           fmt::format("checkpoints that this run does not go on from are set aside in {}", folder.string()));
-    reporter_->open(checkpoints_->resumed() ? std::optional(step_) : std::nullopt);
   });
   requests_ = {step_, shard_range().first};
   // The loader runs ahead of training: it asks for this rank's shards of step after step.

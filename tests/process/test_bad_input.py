@@ -212,7 +212,8 @@ class BadInput(training.Training):
         for code, wrong in ((2, ["--model", "none"]), (3, ["--data", "idx:/no/such/folder"]), (2, ["--global-batch", 7]),
                             (4, ["--seed", 1]), (4, ["--resume", self.dir / "none"]), (2, ["--lr", "x"]),
                             (3, ["--data", "idx:/no/such/folder", "--resume", "never"]),
-                            (2, ["--model", "none", "--resume", "never"])):
+                            (2, ["--model", "none", "--resume", "never"]),
+                            (2, ["--metrics", self.dir / "none" / "m.jsonl", "--resume", "never"])):
             for where in (dict(how="plain"), dict(ranks=2)):
                 self.run_to_end([*JOB, *flags, *wrong], code=code, **where)
                 self.assertEqual(self.left(), before, wrong)
