@@ -6,68 +6,62 @@
 #include <string_view>
 
 #include "kernels/error.h"
+#include "kernels/low_precision.h"
 
 namespace trireme {
 
-enum class DType : std::uint8_t { kFloat32, kFloat64, kInt64, kUInt8, kBool };
+// F(enumerator, C++ type, the name that error messages and files use). New ones go to the end: checkpoints
+// hold the number.
+#define TRIREME_DTYPES(F)            \
+  F(kFloat32, float, "float32")      \
+  F(kFloat64, double, "float64")     \
+  F(kInt64, std::int64_t, "int64")   \
+  F(kUInt8, std::uint8_t, "uint8")   \
+  F(kBool, bool, "bool")             \
+  F(kBFloat16, BFloat16, "bfloat16") \
+  F(kFloat16, Float16, "float16")
+
+#define TRIREME_NAME(enumerator, type, name) enumerator,
+enum class DType : std::uint8_t { TRIREME_DTYPES(TRIREME_NAME) };
+#undef TRIREME_NAME
 
 constexpr std::size_t size_of(DType dtype) {
   switch (dtype) {
-    case DType::kFloat32:
-      return 4;
-    case DType::kFloat64:
-      return 8;
-    case DType::kInt64:
-      return 8;
-    case DType::kUInt8:
-      return 1;
-    case DType::kBool:
-      return 1;
+#define TRIREME_SIZE(enumerator, type, name) \
+  case DType::enumerator:                    \
+    return sizeof(type);
+    TRIREME_DTYPES(TRIREME_SIZE)
+#undef TRIREME_SIZE
   }
   return 0;
 }
 
-/// "float32", "int64", ...: the name that error messages and files use.
 constexpr std::string_view name_of(DType dtype) {
   switch (dtype) {
-    case DType::kFloat32:
-      return "float32";
-    case DType::kFloat64:
-      return "float64";
-    case DType::kInt64:
-      return "int64";
-    case DType::kUInt8:
-      return "uint8";
-    case DType::kBool:
-      return "bool";
+#define TRIREME_TEXT(enumerator, type, name) \
+  case DType::enumerator:                    \
+    return name;
+    TRIREME_DTYPES(TRIREME_TEXT)
+#undef TRIREME_TEXT
   }
   return "?";
 }
 
-constexpr bool is_floating(DType dtype) { return dtype == DType::kFloat32 || dtype == DType::kFloat64; }
+/// Stored in 16 bits, computed with in float32.
+constexpr bool is_low_precision(DType dtype) { return dtype == DType::kBFloat16 || dtype == DType::kFloat16; }
+constexpr bool is_floating(DType dtype) {
+  return dtype == DType::kFloat32 || dtype == DType::kFloat64 || is_low_precision(dtype);
+}
 
 template <class T>
 struct DTypeOf;
-template <>
-struct DTypeOf<float> {
-  static constexpr DType value = DType::kFloat32;
-};
-template <>
-struct DTypeOf<double> {
-  static constexpr DType value = DType::kFloat64;
-};
-template <>
-struct DTypeOf<std::int64_t> {
-  static constexpr DType value = DType::kInt64;
-};
-template <>
-struct DTypeOf<std::uint8_t> {
-  static constexpr DType value = DType::kUInt8;
-};
-template <>
-struct DTypeOf<bool> {
-  static constexpr DType value = DType::kBool;
-};
+#define TRIREME_DTYPE_OF(enumerator, type, name)      \
+  template <>                                         \
+  struct DTypeOf<type> {                              \
+    static constexpr DType value = DType::enumerator; \
+  };
+TRIREME_DTYPES(TRIREME_DTYPE_OF)
+#undef TRIREME_DTYPE_OF
 template <class T>
 inline constexpr DType dtype_of = DTypeOf<T>::value;
 
@@ -75,21 +69,16 @@ inline constexpr DType dtype_of = DTypeOf<T>::value;
 template <class Fn>
 decltype(auto) visit_dtype(DType dtype, Fn&& fn) {
   switch (dtype) {
-    case DType::kFloat32:
-      return fn(float{});
-    case DType::kFloat64:
-      return fn(double{});
-    case DType::kInt64:
-      return fn(std::int64_t{});
-    case DType::kUInt8:
-      return fn(std::uint8_t{});
-    case DType::kBool:
-      return fn(bool{});
+#define TRIREME_VISIT(enumerator, type, name) \
+  case DType::enumerator:                     \
+    return fn(type{});
+    TRIREME_DTYPES(TRIREME_VISIT)
+#undef TRIREME_VISIT
   }
   fail(ExitCode::kInternal, "dtype {} is not known", static_cast<int>(dtype));
 }
 
-/// As visit_dtype, for operations that are defined on floating point only.
+/// As visit_dtype, for kernels that compute in float32 and float64 only.
 template <class Fn>
 decltype(auto) visit_floating(DType dtype, const char* op, Fn&& fn) {
   if (dtype == DType::kFloat32) return fn(float{});

@@ -1,43 +1,103 @@
 // Elementwise functions, one line each, shared by every device.
 //
-// To add one: a line here; the op with its derivative in core/ops; a row in the op test table.
+// T is the type that is computed in: float for 16-bit storage. To add one: a line here; the op with its
+// derivative in core/ops/elementwise.cpp; a row in the op test table.
 #pragma once
 
 #include <cmath>
+#include <cstdint>
+#include <limits>
 
-// F(name, expression of x and the scalar a)
-#define TRIREME_UNARY_OPS(F)                           \
-  F(neg, -x)                                           \
-  F(abs, x < T(0) ? -x : x)                            \
-  F(sign, x > T(0) ? T(1) : (x < T(0) ? T(-1) : T(0))) \
-  F(exp, T(std::exp(x)))                               \
-  F(log, T(std::log(x)))                               \
-  F(sqrt, T(std::sqrt(x)))                             \
-  F(tanh, T(std::tanh(x)))                             \
-  F(sigmoid, T(1) / (T(1) + T(std::exp(-x))))          \
-  F(relu, x > T(0) || x != x ? x : T(0))               \
-  F(add_scalar, x + T(a))                              \
-  F(mul_scalar, x* T(a))                               \
-  F(pow_scalar, T(std::pow(x, T(a))))
+// F(name, expression of x and the scalars a and b), for every dtype but bool
+// clang-format off
+#define TRIREME_UNARY_NUMBER_OPS(F)                              \
+  F(neg, -x)                                                     \
+  F(abs, x < T(0) ? -x : x + T(0))                               \
+  F(sign, x > T(0) ? T(1) : (x < T(0) ? T(-1) : T(0)))           \
+  F(square, x * x)                                               \
+  F(relu, x > T(0) || x != x ? x : T(0))                         \
+  F(add_scalar, x + T(a))                                        \
+  F(rsub_scalar, T(a) - x)                                       \
+  F(mul_scalar, x * T(a))                                        \
+  F(clamp, x < T(a) ? T(a) : (x > T(b) ? T(b) : x))
 
-// F(name, expression of x and y), result of the inputs' type
-#define TRIREME_BINARY_OPS(F)         \
-  F(add, x + y)                       \
-  F(sub, x - y)                       \
-  F(mul, x* y)                        \
-  F(div, x / y)                       \
-  F(maximum, x > y || x != x ? x : y) \
-  F(minimum, x < y || x != x ? x : y) \
-  F(relu_backward, y > T(0) ? x : T(0))
+// For floating point only
+#define TRIREME_UNARY_FLOATING_OPS(F)                            \
+  F(exp, T(std::exp(x)))                                         \
+  F(exp2, T(std::exp2(x)))                                       \
+  F(expm1, T(std::expm1(x)))                                     \
+  F(log, T(std::log(x)))                                         \
+  F(log2, T(std::log2(x)))                                       \
+  F(log10, T(std::log10(x)))                                     \
+  F(log1p, T(std::log1p(x)))                                     \
+  F(sqrt, T(std::sqrt(x)))                                       \
+  F(rsqrt, T(1) / T(std::sqrt(x)))                               \
+  F(reciprocal, T(1) / x)                                        \
+  F(sin, T(std::sin(x)))                                         \
+  F(cos, T(std::cos(x)))                                         \
+  F(tan, T(std::tan(x)))                                         \
+  F(asin, T(std::asin(x)))                                       \
+  F(acos, T(std::acos(x)))                                       \
+  F(atan, T(std::atan(x)))                                       \
+  F(sinh, T(std::sinh(x)))                                       \
+  F(cosh, T(std::cosh(x)))                                       \
+  F(tanh, T(std::tanh(x)))                                       \
+  F(erf, T(std::erf(x)))                                         \
+  F(erfc, T(std::erfc(x)))                                       \
+  F(floor, T(std::floor(x)))                                     \
+  F(ceil, T(std::ceil(x)))                                       \
+  F(round, T(std::nearbyint(x)))                                 \
+  F(trunc, T(std::trunc(x)))                                     \
+  F(sigmoid, T(1) / (T(1) + T(std::exp(-x))))                    \
+  F(log_sigmoid, (x < T(0) ? x : T(0)) - T(std::log1p(std::exp(x < T(0) ? x : -x)))) \
+  F(softplus, (x > T(0) ? x : T(0)) + T(std::log1p(std::exp(x > T(0) ? -x : x)))) \
+  F(silu, x / (T(1) + T(std::exp(-x))))                          \
+  F(gelu, T(0.5) * x * (T(1) + T(std::erf(x * T(0.70710678118654752440))))) \
+  F(gelu_tanh, T(0.5) * x * (T(1) + T(std::tanh(T(0.79788456080286535588) * (x + T(0.044715) * x * x * x))))) \
+  F(leaky_relu, x > T(0) ? x : x * T(a))                         \
+  F(elu, x > T(0) ? x : T(a) * T(std::expm1(x)))                 \
+  F(div_scalar, x / T(a))                                        \
+  F(pow_scalar, T(std::pow(x, T(a))))                            \
+  F(rpow_scalar, T(std::pow(T(a), x)))                           \
+  F(nan_to_num, x != x ? T(a) : (std::isinf(x) ? (x > T(0) ? std::numeric_limits<T>::max() : std::numeric_limits<T>::lowest()) : x))
 
-// F(name, expression of x and y), result of type bool
+#define TRIREME_UNARY_OPS(F) TRIREME_UNARY_NUMBER_OPS(F) TRIREME_UNARY_FLOATING_OPS(F)
+
+// F(name, expression of x and y), result of the inputs' type; every dtype but bool
+#define TRIREME_BINARY_NUMBER_OPS(F)                             \
+  F(add, x + y)                                                  \
+  F(sub, x - y)                                                  \
+  F(mul, x * y)                                                  \
+  F(maximum, x > y || x != x ? x : y)                            \
+  F(minimum, x < y || x != x ? x : y)
+
+#define TRIREME_BINARY_FLOATING_OPS(F)                           \
+  F(div, x / y)                                                  \
+  F(pow, T(std::pow(x, y)))                                      \
+  F(atan2, T(std::atan2(x, y)))                                  \
+  F(fmod, T(std::fmod(x, y)))                                    \
+  F(remainder, x - y * T(std::floor(x / y)))                     \
+  F(relu_backward, y <= T(0) ? T(0) : x)                         \
+  F(tanh_backward, x * (T(1) - y * y))                           \
+  F(sigmoid_backward, x * y * (T(1) - y))                        \
+  F(silu_backward, x * functors::silu_slope(y))                  \
+  F(gelu_backward, x * functors::gelu_slope(y))                  \
+  F(gelu_tanh_backward, x * functors::gelu_tanh_slope(y))
+
+#define TRIREME_BINARY_OPS(F) TRIREME_BINARY_NUMBER_OPS(F) TRIREME_BINARY_FLOATING_OPS(F)
+
+// F(name, expression of x and y), result of type bool; every dtype
 #define TRIREME_COMPARE_OPS(F) \
   F(eq, x == y)                \
   F(ne, x != y)                \
   F(lt, x < y)                 \
   F(le, x <= y)                \
   F(gt, x > y)                 \
-  F(ge, x >= y)
+  F(ge, x >= y)                \
+  F(logical_and, x != T(0) && y != T(0)) \
+  F(logical_or, x != T(0) || y != T(0)) \
+  F(logical_xor, (x != T(0)) != (y != T(0)))
+// clang-format on
 
 namespace trireme {
 
@@ -49,13 +109,31 @@ enum class CompareOp { TRIREME_COMPARE_OPS(TRIREME_NAME) };
 
 namespace functors {
 
+template <class T>
+T silu_slope(T x) {
+  const T s = T(1) / (T(1) + T(std::exp(-x)));
+  return s * (T(1) + x * (T(1) - s));
+}
+
+template <class T>
+T gelu_slope(T x) {
+  const T area = T(0.5) * (T(1) + T(std::erf(x * T(0.70710678118654752440))));
+  return area + x * T(0.39894228040143267794) * T(std::exp(T(-0.5) * x * x));
+}
+
+template <class T>
+T gelu_tanh_slope(T x) {
+  const T k = T(0.79788456080286535588), t = T(std::tanh(k * (x + T(0.044715) * x * x * x)));
+  return T(0.5) * (T(1) + t) + T(0.5) * x * (T(1) - t * t) * k * (T(1) + T(0.134145) * x * x);
+}
+
 #define TRIREME_DEFINE(name, expression) \
   struct name {                          \
-    double a;                            \
+    double a, b;                         \
     template <class T>                   \
     T operator()(T x) const {            \
-      (void)a;                           \
-      return expression;                 \
+      (void)a, (void)b;                  \
+      return static_cast<T>(expression); \
     }                                    \
   };
 TRIREME_UNARY_OPS(TRIREME_DEFINE)
@@ -65,7 +143,7 @@ TRIREME_UNARY_OPS(TRIREME_DEFINE)
   struct name {                          \
     template <class T>                   \
     T operator()(T x, T y) const {       \
-      return expression;                 \
+      return static_cast<T>(expression); \
     }                                    \
   };
 TRIREME_BINARY_OPS(TRIREME_DEFINE)

@@ -16,7 +16,7 @@
 
 namespace trireme {
 
-enum class ReduceOp { kSum, kMax };
+enum class ReduceOp { kSum, kProd, kMax, kMin, kAny, kAll };
 enum class PoolOp { kMax, kAverage };
 
 /// Window of a 2-D convolution or pooling; padding is the same on both sides.
@@ -37,26 +37,37 @@ struct AdamWOptions {
   std::int64_t step = 1;  ///< counts from 1
 };
 
+/// The scalars of a unary op.
+struct Scalars {
+  double a = 0, b = 0;
+};
+
 struct KernelTable {
   const char* device;
 
   void (*fill)(const View& out, double value);
   /// Converts dtypes; `in` may be broadcast by zero strides.
   void (*copy)(const View& out, const View& in);
-  /// Same shape and dtype. `a` is the op's scalar.
-  void (*unary)(UnaryOp op, const View& out, const View& in, double a);
+  /// Same shape and dtype.
+  void (*unary)(UnaryOp op, const View& out, const View& in, Scalars scalars);
   /// Same shape (broadcast by zero strides) and dtype.
   void (*binary)(BinaryOp op, const View& out, const View& a, const View& b);
   /// `out` is bool; a and b share a dtype.
   void (*compare)(CompareOp op, const View& out, const View& a, const View& b);
-  /// `out` has as many dimensions as `in`, of size 1 where reduced. float32 sums are gathered in float64.
+  /// out = condition (bool) ? a : b, broadcast by zero strides.
+  void (*where)(const View& out, const View& condition, const View& a, const View& b);
+  /// `out` has as many dimensions as `in`, of size 1 where reduced. Floating point is gathered in float64.
+  /// `out` has in's dtype, but int64 for sums and products of integers and bool, bool for any and all.
   void (*reduce)(ReduceOp op, const View& out, const View& in);
-  /// Index of the first largest element of each row: in (R,C) row-major -> out (R) int64.
-  void (*argmax)(const View& out, const View& in);
+  /// Index of the first largest (kMax) or smallest (kMin) element of each row, NaN being both: in (R,C)
+  /// row-major -> out (R) int64.
+  void (*arg_extreme)(ReduceOp op, const View& out, const View& in);
+  /// Running sums of the rows of in (R,C) row-major, gathered in float64 or int64; dtype of `out` as for
+  /// sums.
+  void (*cumsum)(const View& out, const View& in);
 
-  /// out (B,M,N) = a (B,M,K) @ b (B,K,N) + beta * out; each matrix row- or column-major. Bits may depend on
-  /// threads.
-  void (*matmul)(const View& out, const View& a, const View& b, double beta);
+  /// out (B,M,N) = a (B,M,K) @ b (B,K,N); each matrix row- or column-major. Bits may depend on threads.
+  void (*matmul)(const View& out, const View& a, const View& b);
 
   // Convolution, channels-last x (N,C,H,W), w (O,C/groups,kh,kw) row-major, y (N,O,H',W') channels-last.
   // Bits may depend on threads (backward of weights).

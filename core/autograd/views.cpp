@@ -43,12 +43,11 @@ bool overlaps(const Shape& shape, const Shape& strides) {
   return false;
 }
 
-/// New memory with the base's strides, so that the window means the same in it.
+/// New zeros with the base's strides, so that the slice means the same in it.
 Tensor memory_for(const Slice& w, DType dtype, Device device) {
-  std::int64_t extent = 1;
-  for (int d = 0; d < w.base_shape.size(); ++d) extent += (w.base_shape[d] - 1) * w.base_strides[d];
-  return Tensor::zeros({std::max<std::int64_t>(0, extent)}, dtype, device)
-      .alias(w.base_shape, w.base_strides, 0);
+  const Tensor out = Tensor::empty_strided(w.base_shape, w.base_strides, dtype, device);
+  kernels_of(device).fill(out.view(), 0);
+  return out;
 }
 
 Tensor in_base_layout(const Tensor& t, const Slice& w) {

@@ -1,7 +1,6 @@
 // Argument checks that several op families share.
 #pragma once
 
-#include <cmath>
 #include <initializer_list>
 
 #include "core/tensor/tensor.h"
@@ -11,6 +10,10 @@ namespace trireme {
 
 inline void check_defined(const char* op, const Tensor& t) {
   TRIREME_CHECK(t.defined(), "{}: an argument is an undefined tensor", op);
+}
+
+inline void check_defined(const char* op, std::initializer_list<const Tensor*> tensors) {
+  for (const Tensor* t : tensors) check_defined(op, *t);
 }
 
 /// All defined, of one dtype and one device; throws naming `op` and what differs.
@@ -32,16 +35,15 @@ inline void check_number(const char* op, const Tensor& t) {
   TRIREME_CHECK(t.dtype() != DType::kBool, "{}: is not defined for bool; convert it with to()", op);
 }
 
-/// The scalar takes x's dtype, so an integer tensor takes whole numbers only.
-inline void check_scalar(const char* name, const Tensor& x, double value) {
-  check_number(name, x);
-  TRIREME_CHECK(is_floating(x.dtype()) || value == std::trunc(value),
-                "{}: {} is no {}; convert the tensor with to()", name, value, name_of(x.dtype()));
+/// x, checked.
+inline const Tensor& number(const char* op, const Tensor& x) {
+  check_number(op, x);
+  return x;
 }
 
 inline void check_floating(const char* op, const Tensor& t) {
   check_defined(op, t);
-  TRIREME_CHECK(is_floating(t.dtype()), "{}: needs float32 or float64, got {}", op, name_of(t.dtype()));
+  TRIREME_CHECK(is_floating(t.dtype()), "{}: needs floating point, got {}", op, name_of(t.dtype()));
 }
 
 inline void check_dims(const char* op, const char* what, const Tensor& t, int dims) {

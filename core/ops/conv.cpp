@@ -20,6 +20,8 @@ Shape windowed(const char* op, const Tensor& x, const Window& k, std::int64_t ch
   TRIREME_CHECK(k.stride_h > 0 && k.padding_h >= 0 && k.kernel_h > 0 && k.kernel_w > 0,
                 "{}: kernel {} x {}, stride {}, padding {}: sizes must be positive, padding at least 0", op,
                 k.kernel_h, k.kernel_w, k.stride_h, k.padding_h);
+  TRIREME_CHECK(x.size(2) > 0 && x.size(3) > 0, "{}: an image of x {} has no pixels", op,
+                x.shape().to_string());
   const std::int64_t h = x.size(2) + 2 * k.padding_h - k.kernel_h,
                      w = x.size(3) + 2 * k.padding_w - k.kernel_w;
   TRIREME_CHECK(h >= 0 && w >= 0, "{}: kernel {} x {} is larger than the padded input {} x {}", op,

@@ -1,6 +1,8 @@
 // Ops that change their first argument. All others of the kind `op_` are the op itself and copy_.
 #include "core/ops/in_place.h"
 
+#include <cmath>
+
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -12,13 +14,20 @@ namespace {
 /// `other` broadcast to t's shape; in memory of its own if the op would change elements before reading them.
 struct Operand {
   Operand(const char* op, const Tensor& t, const Tensor& other) {
-    check_same_kind(op, {&t, &other});
+    check_defined(op, t);
+    check_defined(op, other);
+    TRIREME_CHECK(t.device() == other.device(), "{}: devices {} and {} differ", op, name_of(t.device()),
+                  name_of(other.device()));
+    TRIREME_CHECK(is_floating(t.dtype()) || !is_floating(other.dtype()),
+                  "{}: a result of {} does not fit into {}; convert the target with to()", op,
+                  name_of(other.dtype()), name_of(t.dtype()));
     TRIREME_CHECK(broadcast_shapes(t.shape(), other.shape(), op) == t.shape(),
                   "{}: shape {} does not broadcast to {}, the shape of what is changed", op,
                   other.shape().to_string(), t.shape().to_string());
     const bool same_elements =
         other.offset() == t.offset() && other.shape() == t.shape() && other.strides() == t.strides();
-    memory = other.impl()->storage == t.impl()->storage && !same_elements ? other.detach().clone() : other;
+    memory = other.impl()->storage == t.impl()->storage && !same_elements ? other.detach().clone()
+                                                                          : to_dtype(other, t.dtype());
     view = broadcast_view(memory, t.shape());
   }
   Tensor memory;
@@ -34,23 +43,35 @@ const Tensor& binary_in_place(const char* name, BinaryOp op, const Tensor& t, co
   return t;
 }
 
+/// An op by a scalar whose derivative is `factor`.
+const Tensor& unary_in_place(const char* name, UnaryOp op, const Tensor& t, double value, double factor) {
+  check_number(name, t);
+  TRIREME_CHECK(is_floating(t.dtype()) || value == std::trunc(value),
+                "{}: {} does not fit into {}; convert the target with to()", name, value, name_of(t.dtype()));
+  check_in_place(name, t);
+  kernels(t).unary(op, t.view(), t.view(), {value});
+  t.bump_version(name);
+  record_in_place(name, t, {}, [factor](Backward& g) { g.set(0, mul(g.grad, factor)); });
+  return t;
+}
+
 }  // namespace
 
 const Tensor& add_(const Tensor& t, const Tensor& other) {
   binary_in_place("add_", BinaryOp::add, t, other);
-  record_in_place("add_", t, {&other}, [shape = other.shape()](Backward& g) {
+  record_in_place("add_", t, {&other}, [shape = other.shape(), dtype = other.dtype()](Backward& g) {
     g.set(0, g.grad);
-    if (g.needs(1)) g.set(1, sum_to(g.grad, shape));
+    if (g.needs(1)) g.set(1, to(sum_to(g.grad, shape), dtype));
   });
   return t;
 }
 
 const Tensor& mul_(const Tensor& t, const Tensor& other) {
-  check_same_kind("mul_", {&t, &other});
   if (!recording({&t, &other})) return binary_in_place("mul_", BinaryOp::mul, t, other);
   // Backward needs what both were.
   const bool shared = other.impl()->storage == t.impl()->storage;
-  const Tensor factor = shared ? other.clone() : other, old = other.requires_grad() ? t.clone() : Tensor();
+  const Tensor factor = to(shared ? other.clone() : other, t.dtype()),
+               old = other.requires_grad() ? t.clone() : Tensor();
   binary_in_place("mul_", BinaryOp::mul, t, factor);
   record_in_place("mul_", t, {&factor},
                   [old = Saved(old), factor = Saved(factor), shape = factor.shape()](Backward& g) {
@@ -60,13 +81,37 @@ const Tensor& mul_(const Tensor& t, const Tensor& other) {
   return t;
 }
 
+const Tensor& sub_(const Tensor& t, const Tensor& other) {
+  if (!recording({&t, &other})) return binary_in_place("sub_", BinaryOp::sub, t, other);
+  return assign_("sub_", t, sub(t, other));
+}
+
+const Tensor& div_(const Tensor& t, const Tensor& other) {
+  check_floating("div_", t);
+  if (!recording({&t, &other})) return binary_in_place("div_", BinaryOp::div, t, other);
+  return assign_("div_", t, div(t.clone(), other));
+}
+
+const Tensor& add_(const Tensor& t, double value) {
+  return unary_in_place("add_", UnaryOp::add_scalar, t, value, 1);
+}
 const Tensor& mul_(const Tensor& t, double value) {
-  check_scalar("mul_", t, value);
-  check_in_place("mul_", t);
-  kernels(t).unary(UnaryOp::mul_scalar, t.view(), t.view(), value);
-  t.bump_version("mul_");
-  record_in_place("mul_", t, {}, [value](Backward& g) { g.set(0, mul(g.grad, value)); });
-  return t;
+  return unary_in_place("mul_", UnaryOp::mul_scalar, t, value, value);
+}
+
+const Tensor& clamp_(const Tensor& t, std::optional<double> low, std::optional<double> high) {
+  check_number("clamp_", t);
+  return assign_("clamp_", t, clamp(recording({&t}) ? t.clone() : t, low, high));
+}
+
+const Tensor& masked_fill_(const Tensor& t, const Tensor& mask, double value) {
+  check_defined("masked_fill_", {&t, &mask});
+  return assign_("masked_fill_", t, masked_fill(t, mask, value));
+}
+
+const Tensor& zero_(const Tensor& t) {
+  check_defined("zero_", t);
+  return fill_(t, 0);
 }
 
 const Tensor& fill_(const Tensor& t, double value) {

@@ -43,7 +43,7 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   shape[a.dim() - 1] = b.size(-1);
   const Tensor out = Tensor::empty(shape, a.dtype(), a.device());
   const Tensor x = dense_matrix(a), y = dense_matrix(b);
-  kernels(a).matmul(as_batch(out), as_batch(x), as_batch(y), 0);
+  kernels(a).matmul(as_batch(out), as_batch(x), as_batch(y));
   return record("matmul", out, {&a, &b}, [a = Saved(a), b = Saved(b)](Backward& g) {
     if (g.needs(0)) g.set(0, matmul(g.grad, transpose(g.get(b), -1, -2)));
     if (g.needs(1)) g.set(1, matmul(transpose(g.get(a), -1, -2), g.grad));

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <cmath>
+
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -33,59 +36,167 @@ Shape dropped_shape(const Tensor& x, const std::vector<int>& dims) {
 
 /// Reduces x to `kept`, handed out as `shape` (the same elements).
 Tensor reduce_kernel(ReduceOp op, const Tensor& x, const Shape& kept, const Shape& shape) {
-  Tensor out = Tensor::empty(shape, x.dtype(), x.device());
+  const bool sums = op == ReduceOp::kSum || op == ReduceOp::kProd, is_whole = !is_floating(x.dtype());
+  const DType dtype = op == ReduceOp::kAny || op == ReduceOp::kAll ? DType::kBool
+                      : sums && is_whole                           ? DType::kInt64
+                                                                   : x.dtype();
+  Tensor out = Tensor::empty(shape, dtype, x.device());
   kernels(x).reduce(op, out.alias(kept, contiguous_strides(kept), 0).view(), x.view());
   return out;
+}
+
+void check_not_empty(const char* op, const Tensor& x, const Shape& kept) {
+  for (int d = 0; d < x.dim(); ++d)
+    TRIREME_CHECK(x.shape()[d] > 0 || kept[d] == 0,
+                  "{}: dimension {} of shape {} is empty and has no such element", op, d,
+                  x.shape().to_string());
+}
+
+Tensor extreme(const char* name, ReduceOp op, const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  check_number(name, x);
+  const Shape kept = kept_shape(name, x, dims);
+  check_not_empty(name, x, kept);
+  const Tensor y = reduce_kernel(op, x, kept, keepdim ? kept : dropped_shape(x, dims));
+  return record(name, y, {&x}, [x = Saved(x), y = Saved::output(y), kept](Backward& g) {
+    const Tensor in = g.get(x), best = reshape(g.get(y).detach(), kept);
+    const Tensor hits = to(eq(in.detach(), best), in.dtype());
+    const Tensor share = div(reshape(g.grad, kept), reduce_kernel(ReduceOp::kSum, hits, kept, kept));
+    g.set(0, mul(expand(share, in.shape()), hits));  // equal ones share, as in PyTorch
+  });
+}
+
+Tensor truth(const char* name, ReduceOp op, const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  check_defined(name, x);
+  const Shape kept = kept_shape(name, x, dims);
+  return reduce_kernel(op, x, kept, keepdim ? kept : dropped_shape(x, dims));
+}
+
+/// x with `dim` last and dense, as rows; 0-d counts as one row of one element.
+struct Rows {
+  Rows(const char* op, const Tensor& x, int dim) {
+    check_defined(op, x);
+    d = wrap_dim(dim, x.dim(), op);
+    moved = x.dim() > 0 ? transpose(x.detach(), d, -1).row_major() : x.detach();
+    width = x.dim() > 0 ? moved.size(-1) : 1;
+    count = width ? moved.numel() / width : 0;
+  }
+  View view() const { return moved.alias({count, width}, {width, 1}, moved.offset()).view(); }
+  int d;
+  Tensor moved;
+  std::int64_t width, count;
+};
+
+Tensor arg_extreme(const char* name, ReduceOp op, const Tensor& x, int dim, bool keepdim) {
+  const Rows rows(name, x, dim);
+  TRIREME_CHECK(rows.width > 0, "{}: dimension {} of shape {} is empty", name, dim, x.shape().to_string());
+  Shape shape = rows.moved.shape();
+  if (x.dim() > 0) shape[x.dim() - 1] = 1;
+  const Tensor found = Tensor::empty(shape, DType::kInt64, x.device());
+  kernels(x).arg_extreme(op, found.alias({rows.count}, {1}, 0).view(), rows.view());
+  if (x.dim() == 0) return found;
+  const Tensor back = transpose(found, rows.d, -1);
+  return keepdim ? back.row_major() : squeeze(back, rows.d).row_major();
+}
+
+double count_of(const char* op, const Tensor& x, const std::vector<int>& dims) {
+  const std::int64_t results = kept_shape(op, x, dims).numel();
+  return results ? static_cast<double>(x.numel()) / static_cast<double>(results) : 0;
 }
 
 }  // namespace
 
 Tensor sum(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
-  check_number("sum", x);
+  check_defined("sum", x);
   const Shape kept = kept_shape("sum", x, dims);
   return record("sum", reduce_kernel(ReduceOp::kSum, x, kept, keepdim ? kept : dropped_shape(x, dims)), {&x},
                 [kept, shape = x.shape()](Backward& g) { g.set(0, expand(reshape(g.grad, kept), shape)); });
 }
 
-Tensor mean(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
-  check_floating("mean", x);
-  const std::int64_t results = kept_shape("mean", x, dims).numel();
-  const double count = results ? static_cast<double>(x.numel()) / static_cast<double>(results) : 0;
-  return mul(sum(x, dims, keepdim), 1 / count);
-}
-
-Tensor amax(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
-  check_number("amax", x);
-  const Shape kept = kept_shape("amax", x, dims);
-  for (int d = 0; d < x.dim(); ++d)
-    TRIREME_CHECK(x.shape()[d] > 0 || kept[d] == 0,
-                  "amax: dimension {} of shape {} is empty and has no largest element", d,
-                  x.shape().to_string());
-  const Tensor y = reduce_kernel(ReduceOp::kMax, x, kept, keepdim ? kept : dropped_shape(x, dims));
-  return record("amax", y, {&x}, [x = Saved(x), y = Saved::output(y), kept](Backward& g) {
-    const Tensor in = g.get(x), largest = reshape(g.get(y).detach(), kept);
-    const Tensor hits = to(eq(in.detach(), largest), in.dtype());
-    const Tensor share = div(reshape(g.grad, kept), reduce_kernel(ReduceOp::kSum, hits, kept, kept));
-    g.set(0, mul(expand(share, in.shape()), hits));  // equal maxima share, as in PyTorch
+Tensor prod(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  check_defined("prod", x);
+  const Shape kept = kept_shape("prod", x, dims);
+  const Tensor y = reduce_kernel(ReduceOp::kProd, x, kept, keepdim ? kept : dropped_shape(x, dims));
+  return record("prod", y, {&x}, [x = Saved(x), kept, dims](Backward& g) {
+    // The product of all others: with the only zero left out, or zero.
+    const Tensor in = g.get(x), zero = eq(in, 0), ones = Tensor::ones({}, in.dtype(), in.device());
+    const Tensor zeros = sum(to(zero, DType::kInt64), dims, true), rest = where(zero, ones, in);
+    const Tensor product = reshape(prod(rest, dims, true), kept),
+                 others = div(expand(product, in.shape()), rest);
+    const Tensor counts = expand(reshape(zeros, kept), in.shape());
+    const Tensor seen = logical_or(eq(counts, 0), logical_and(eq(counts, 1), zero));
+    g.set(0, mul(expand(reshape(g.grad, kept), in.shape()), mul(others, to(seen, in.dtype()))));
   });
 }
 
-Tensor argmax(const Tensor& x) {
-  TRIREME_CHECK(x.defined() && x.dim() >= 1 && x.size(-1) > 0,
-                "argmax: needs a last dimension with elements, got shape {}",
-                x.defined() ? x.shape().to_string() : "of an undefined tensor");
-  Shape shape = x.shape();
-  const std::int64_t width = shape[shape.size() - 1];
-  shape.erase(shape.size() - 1);
-  Tensor out = Tensor::empty(shape, DType::kInt64, x.device());
-  const Tensor dense = x.row_major();
-  const Tensor rows = dense.alias({shape.numel(), width}, {width, 1}, dense.offset());
-  kernels(x).argmax(out.view(), rows.view());
-  return out;
+Tensor mean(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  check_floating("mean", x);
+  return mul(sum(x, dims, keepdim), 1 / count_of("mean", x, dims));
+}
+
+Tensor amax(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  return extreme("amax", ReduceOp::kMax, x, dims, keepdim);
+}
+Tensor amin(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  return extreme("amin", ReduceOp::kMin, x, dims, keepdim);
+}
+
+Tensor var(const Tensor& x, const std::vector<int>& dims, double correction, bool keepdim) {
+  check_floating("var", x);
+  const Tensor centered = sub(x, mean(x, dims, true));
+  return mul(sum(square(centered), dims, keepdim), 1 / std::max(0.0, count_of("var", x, dims) - correction));
+}
+
+Tensor std(const Tensor& x, const std::vector<int>& dims, double correction, bool keepdim) {
+  check_floating("std", x);
+  return sqrt(var(x, dims, correction, keepdim));
+}
+
+Tensor norm(const Tensor& x, double p, const std::vector<int>& dims, bool keepdim) {
+  check_floating("norm", x);
+  TRIREME_CHECK(p > 0, "norm: p {} must be positive", p);
+  if (std::isinf(p)) return amax(abs(x), dims, keepdim);
+  if (p == 1) return sum(abs(x), dims, keepdim);
+  if (p == 2) return sqrt(sum(square(x), dims, keepdim));
+  return pow(sum(pow(abs(x), p), dims, keepdim), 1 / p);
+}
+
+Tensor logsumexp(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  check_floating("logsumexp", x);
+  kept_shape("logsumexp", x, dims);  // for its errors
+  const Tensor largest = amax(x.detach(), dims, true);
+  const Tensor shift = where(isfinite(largest), largest, Tensor::zeros({}, x.dtype(), x.device()));
+  const Tensor y = add(log(sum(exp(sub(x, shift)), dims, true)), shift);
+  return keepdim ? y : reshape(y, dropped_shape(x, dims));
+}
+
+Tensor any(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  return truth("any", ReduceOp::kAny, x, dims, keepdim);
+}
+Tensor all(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  return truth("all", ReduceOp::kAll, x, dims, keepdim);
+}
+
+Tensor argmax(const Tensor& x, int dim, bool keepdim) {
+  return arg_extreme("argmax", ReduceOp::kMax, x, dim, keepdim);
+}
+Tensor argmin(const Tensor& x, int dim, bool keepdim) {
+  return arg_extreme("argmin", ReduceOp::kMin, x, dim, keepdim);
+}
+
+Tensor cumsum(const Tensor& x, int dim) {
+  const Rows rows("cumsum", x, dim);
+  const Tensor out =
+      Tensor::empty(rows.moved.shape(), is_floating(x.dtype()) ? x.dtype() : DType::kInt64, x.device());
+  kernels(x).cumsum(out.alias({rows.count, rows.width}, {rows.width, 1}, 0).view(), rows.view());
+  return record("cumsum", x.dim() > 0 ? transpose(out, rows.d, -1).detach() : out, {&x}, [dim](Backward& g) {
+    // Everything from here on: the total less what came before.
+    const Tensor total = sum(g.grad, {dim}, true);
+    g.set(0, add(sub(total, cumsum(g.grad, dim)), g.grad));
+  });
 }
 
 Tensor sum_to(const Tensor& x, const Shape& shape) {
-  check_number("sum_to", x);
+  check_defined("sum_to", x);
   if (x.shape() == shape) return x;
   TRIREME_CHECK(broadcast_shapes(x.shape(), shape, "sum_to") == x.shape(),
                 "sum_to: shape {} is no broadcast of shape {}", x.shape().to_string(), shape.to_string());

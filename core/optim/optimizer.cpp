@@ -7,6 +7,11 @@
 namespace trireme::optim {
 
 Optimizer::Optimizer(ParameterList parameters) : parameters_(std::move(parameters)) {
+  // Kernels walk parameter, gradient and state side by side.
+  for (const NamedTensor& item : parameters_.items)
+    TRIREME_CHECK(item.tensor.is_contiguous(),
+                  "optimizer: parameter {} (shape {}, strides {}) must be row-major in memory", item.name,
+                  item.tensor.shape().to_string(), item.tensor.strides().to_string());
   if (parameters_.source) parameters_.source->attach(*this);
 }
 
@@ -41,8 +46,6 @@ std::vector<NamedTensor> Optimizer::state() const {
 const std::vector<Tensor>& Optimizer::add_state(const std::string& kind) {
   states_.push_back(std::make_unique<StateKind>(StateKind{kind, {}}));
   for (const NamedTensor& item : parameters_.items) {
-    TRIREME_CHECK(item.tensor.is_contiguous(), "optimizer: parameter {} must be row-major in memory",
-                  item.name);
     states_.back()->tensors.push_back(
         Tensor::zeros(item.tensor.shape(), item.tensor.dtype(), item.tensor.device()));
   }
@@ -82,10 +85,13 @@ double clip_grad_norm(const ParameterList& parameters, double max_norm) {
       squares += kernels_of(gradient.device()).sum_of_squares(gradient.row_major().view());
   const double norm = std::sqrt(squares);
   if (max_norm <= 0 || !std::isfinite(norm) || norm <= max_norm) return norm;
-  for (const NamedTensor& item : parameters.items)
-    if (const Tensor gradient = item.tensor.grad(); gradient.defined())
-      kernels_of(gradient.device())
-          .unary(UnaryOp::mul_scalar, gradient.view(), gradient.view(), max_norm / (norm + 1e-6));
+  for (const NamedTensor& item : parameters.items) {
+    const Tensor gradient = item.tensor.grad();
+    if (!gradient.defined()) continue;
+    kernels_of(gradient.device())
+        .unary(UnaryOp::mul_scalar, gradient.view(), gradient.view(), {max_norm / (norm + 1e-6)});
+    gradient.bump_version("clip_grad_norm");
+  }
   return norm;
 }
 

@@ -48,6 +48,12 @@ Tensor Tensor::empty_like(const Tensor& like) {
               like.device());
 }
 
+Tensor Tensor::empty_strided(const Shape& shape, const Shape& strides, DType dtype, Device device) {
+  std::int64_t extent = 1;
+  for (int d = 0; d < shape.size(); ++d) extent += (shape[d] - 1) * strides[d];
+  return empty({shape.numel() ? extent : 0}, dtype, device).alias(shape, strides, 0);
+}
+
 Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
   Tensor out = empty(shape, dtype, device);
   kernels_of(device).fill(out.view(), value);

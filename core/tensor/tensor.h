@@ -53,6 +53,9 @@ class Tensor {
   static Tensor empty_channels_last(const Shape& shape, DType dtype = DType::kFloat32, Device device = kCpu);
   /// Uninitialized, dense, with memory laid out as `like` where that is dense, else row-major.
   static Tensor empty_like(const Tensor& like);
+  /// Uninitialized, with these strides (not negative) in memory that just holds them.
+  static Tensor empty_strided(const Shape& shape, const Shape& strides, DType dtype = DType::kFloat32,
+                              Device device = kCpu);
   static Tensor full(const Shape& shape, double value, DType dtype = DType::kFloat32, Device device = kCpu);
   static Tensor zeros(const Shape& shape, DType dtype = DType::kFloat32, Device device = kCpu) {
     return full(shape, 0, dtype, device);

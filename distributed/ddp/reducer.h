@@ -44,7 +44,6 @@ class Reducer {
   /// else "".
   std::string finish();
 
-  std::size_t bucket_count() const { return buckets_.size(); }
   /// Time that finish() has waited for communication, in all.
   std::chrono::nanoseconds exposed() const { return exposed_; }
 

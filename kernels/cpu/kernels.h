@@ -7,12 +7,14 @@ namespace trireme::cpu {
 
 void fill(const View& out, double value);
 void copy(const View& out, const View& in);
-void unary(UnaryOp op, const View& out, const View& in, double a);
+void unary(UnaryOp op, const View& out, const View& in, Scalars scalars);
 void binary(BinaryOp op, const View& out, const View& a, const View& b);
 void compare(CompareOp op, const View& out, const View& a, const View& b);
+void where(const View& out, const View& condition, const View& a, const View& b);
 void reduce(ReduceOp op, const View& out, const View& in);
-void argmax(const View& out, const View& in);
-void matmul(const View& out, const View& a, const View& b, double beta);
+void arg_extreme(ReduceOp op, const View& out, const View& in);
+void cumsum(const View& out, const View& in);
+void matmul(const View& out, const View& a, const View& b);
 void conv2d_forward(const View& y, const View& x, const View& w, const View* bias, const Window&,
                     std::int64_t groups);
 void conv2d_backward_input(const View& dx, const View& dy, const View& w, const Window&, std::int64_t groups);

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <tuple>
+#include <utility>
 
 #include "kernels/cpu/parallel.h"
 #include "kernels/view.h"
@@ -38,8 +40,7 @@ struct Loops {
   }
 
   /// Calls body(offsets, count) for every inner run; offsets[v] and strides in elements.
-  template <class Body>
-  void run(const Body& body) const {
+  void run(FunctionRef<const std::array<std::int64_t, N>&, std::int64_t> body) const {
     const std::int64_t inner = shape[dims - 1];
     std::int64_t outer = 1;
     for (int d = 0; d + 1 < dims; ++d) outer *= shape[d];
@@ -68,5 +69,60 @@ struct Loops {
 
   std::int64_t inner_stride(int v) const { return strides[v][dims - 1]; }
 };
+
+/// out = fn(in...) element by element, computed in Compute<In>.
+template <class Out, class... In, class Fn, class... Views>
+void map(const Fn& fn, const View& out, const Views&... in) {
+  constexpr int kInputs = sizeof...(In);
+  const Loops<kInputs + 1> loops({&out, &in...});
+  std::array<std::int64_t, kInputs + 1> step;
+  for (int v = 0; v <= kInputs; ++v) step[v] = loops.inner_stride(v);
+  const bool dense = std::all_of(step.begin(), step.end() - 1, [](std::int64_t s) { return s == 1; });
+  const bool scalar_last = kInputs > 1 && step[kInputs] == 0;  // a scalar operand, most often
+  loops.run([&](const auto& at, std::int64_t count) {
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+      Out* const o = out.template as<Out>() + at[0];
+      const std::tuple<const In*...> p{in.template as<In>() + at[I + 1]...};
+      // One loop is enough for what is seldom long; the others may be turned into vector instructions.
+      constexpr bool kFast = std::is_floating_point_v<Out> && (std::is_same_v<In, Compute<In>> && ...);
+      const auto value = [&](auto... index) {
+        return static_cast<Out>(fn(static_cast<Compute<In>>(std::get<I>(p)[index])...));
+      };
+      const auto all = [&](std::int64_t k, std::int64_t last) {
+        return value((I + 1 == kInputs ? last : k)...);
+      };
+      if (kFast && dense && step[kInputs] == 1) {
+        for (std::int64_t k = 0; k < count; ++k) o[k] = all(k, k);
+      } else if (kFast && dense && scalar_last) {
+        for (std::int64_t k = 0; k < count; ++k) o[k] = all(k, 0);
+      } else {
+        for (std::int64_t k = 0; k < count; ++k) o[k * step[0]] = value((k * step[I + 1])...);
+      }
+    }
+    (std::make_index_sequence<kInputs>());
+  });
+}
+
+/// Calls fn(T{}) for a dtype that arithmetic is defined on: every one but bool.
+template <class Fn>
+void visit_number(DType dtype, const char* op, Fn&& fn) {
+  visit_dtype(dtype, [&](auto type) {
+    if constexpr (std::is_same_v<decltype(type), bool>)
+      fail(ExitCode::kInternal, "{}: not defined for bool; convert it with to() first", op);
+    else
+      fn(type);
+  });
+}
+
+/// Calls fn(T{}) for any floating point dtype.
+template <class Fn>
+void visit_any_floating(DType dtype, const char* op, Fn&& fn) {
+  visit_dtype(dtype, [&](auto type) {
+    if constexpr (std::is_integral_v<decltype(type)>)
+      fail(ExitCode::kInternal, "{}: needs floating point, got {}", op, name_of(dtype));
+    else
+      fn(type);
+  });
+}
 
 }  // namespace trireme::cpu

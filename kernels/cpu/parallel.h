@@ -8,9 +8,23 @@
 
 namespace trireme::cpu {
 
+/// A reference to a callable, so that a loop nest is compiled once and not once per op.
+template <class... Args>
+class FunctionRef {
+ public:
+  template <class Fn>
+  FunctionRef(const Fn& fn)
+      : object_(&fn),
+        call_([](const void* object, Args... args) { (*static_cast<const Fn*>(object))(args...); }) {}
+  void operator()(Args... args) const { call_(object_, args...); }
+
+ private:
+  const void* object_;
+  void (*call_)(const void*, Args...);
+};
+
 /// Calls fn(begin, end) for the pieces of [0, count) of `piece` each, on up to threads() threads.
-template <class Fn>
-void for_pieces(std::int64_t count, std::int64_t piece, const Fn& fn) {
+inline void for_pieces(std::int64_t count, std::int64_t piece, FunctionRef<std::int64_t, std::int64_t> fn) {
   const std::int64_t pieces = (count + piece - 1) / piece;
   // With one thread OpenMP is not entered at all: cheaper, and clean under the thread sanitizer.
   if (pieces <= 1 || omp_get_max_threads() == 1) {

@@ -33,32 +33,92 @@ struct Dims {
   }
 };
 
+// Floating point is gathered in double; integers in int64.
+template <class T>
+using Accumulator = std::conditional_t<std::is_integral_v<T>, std::int64_t, double>;
+
+/// Identity and join of a reduction; Out is the result's type for elements of type T.
 struct Sum {
-  static double start() { return 0; }
+  template <class A>
+  static A start() {
+    return 0;
+  }
   template <class A>
   static A join(A x, A y) {
     return x + y;
   }
+  template <class T>
+  using Out = std::conditional_t<std::is_integral_v<T>, std::int64_t, T>;
+};
+
+struct Prod : Sum {
+  template <class A>
+  static A start() {
+    return 1;
+  }
+  template <class A>
+  static A join(A x, A y) {
+    return x * y;
+  }
 };
 
 struct Max {
-  static double start() { return -std::numeric_limits<double>::infinity(); }
+  template <class A>
+  static A start() {
+    if constexpr (std::is_integral_v<A>)
+      return std::numeric_limits<A>::min();
+    else
+      return -std::numeric_limits<A>::infinity();
+  }
   template <class A>
   static A join(A x, A y) {
     return x > y || x != x ? x : y;
   }
+  template <class T>
+  using Out = T;
 };
 
-// float sums are gathered in double; integers in int64.
-template <class T>
-using Accumulator = std::conditional_t<std::is_floating_point_v<T>, double, std::int64_t>;
+struct Min : Max {
+  template <class A>
+  static A start() {
+    if constexpr (std::is_integral_v<A>)
+      return std::numeric_limits<A>::max();
+    else
+      return std::numeric_limits<A>::infinity();
+  }
+  template <class A>
+  static A join(A x, A y) {
+    return x < y || x != x ? x : y;
+  }
+};
 
-template <class R, class A>
-A start_of() {
-  if constexpr (std::is_same_v<R, Max> && std::is_integral_v<A>)
-    return std::numeric_limits<A>::min();
-  else
-    return static_cast<A>(R::start());
+struct Any {
+  template <class A>
+  static A start() {
+    return 0;
+  }
+  template <class A>
+  static A join(A x, A y) {
+    return x != 0 || y != 0 ? A(1) : A(0);
+  }
+  template <class T>
+  using Out = bool;
+};
+
+struct All : Any {
+  template <class A>
+  static A start() {
+    return 1;
+  }
+  template <class A>
+  static A join(A x, A y) {
+    return x != 0 && y != 0 ? A(1) : A(0);
+  }
+};
+
+template <class T>
+Accumulator<T> to_accumulator(T x) {
+  return static_cast<Accumulator<T>>(static_cast<Compute<T>>(x));
 }
 
 /// One output: all reduced elements, the inner run in eight fixed lanes.
@@ -70,14 +130,14 @@ Accumulator<T> reduce_one(const T* in, const Dims& reduced) {
   Dims rest = reduced;
   if (rest.count) --rest.count;
   A lanes[8];
-  for (A& lane : lanes) lane = start_of<R, A>();
+  for (A& lane : lanes) lane = R::template start<A>();
   const std::int64_t runs = rest.numel();
   for (std::int64_t r = 0; r < runs; ++r) {
     const T* x = in + rest.offset(r, rest.in);
     std::int64_t k = 0;
     for (; k + 8 <= inner; k += 8)
-      for (int l = 0; l < 8; ++l) lanes[l] = R::join(lanes[l], static_cast<A>(x[(k + l) * stride]));
-    for (int l = 0; k < inner; ++k, ++l) lanes[l] = R::join(lanes[l], static_cast<A>(x[k * stride]));
+      for (int l = 0; l < 8; ++l) lanes[l] = R::join(lanes[l], to_accumulator(x[(k + l) * stride]));
+    for (int l = 0; k < inner; ++k, ++l) lanes[l] = R::join(lanes[l], to_accumulator(x[k * stride]));
   }
   for (int width = 4; width; width /= 2)
     for (int l = 0; l < width; ++l) lanes[l] = R::join(lanes[l], lanes[l + width]);
@@ -85,8 +145,8 @@ Accumulator<T> reduce_one(const T* in, const Dims& reduced) {
 }
 
 /// The innermost dimension is kept: rows are gathered side by side.
-template <class R, class T>
-void reduce_rows(T* out, const T* in, Dims kept, const Dims& reduced) {
+template <class R, class T, class Out>
+void reduce_rows(Out* out, const T* in, Dims kept, const Dims& reduced) {
   using A = Accumulator<T>;
   const std::int64_t width = kept.shape[kept.count - 1], out_stride = kept.out[kept.count - 1];
   --kept.count;
@@ -97,13 +157,13 @@ void reduce_rows(T* out, const T* in, Dims kept, const Dims& reduced) {
       const std::int64_t first = i % blocks * kBlock, count = std::min(kBlock, width - first);
       const T* x = in + kept.offset(i / blocks, kept.in) + first;
       A lanes[kBlock];
-      std::fill(lanes, lanes + count, start_of<R, A>());
+      std::fill(lanes, lanes + count, R::template start<A>());
       for (std::int64_t r = 0; r < runs; ++r) {
         const T* row = x + reduced.offset(r, reduced.in);
-        for (std::int64_t k = 0; k < count; ++k) lanes[k] = R::join(lanes[k], static_cast<A>(row[k]));
+        for (std::int64_t k = 0; k < count; ++k) lanes[k] = R::join(lanes[k], to_accumulator(row[k]));
       }
-      T* o = out + kept.offset(i / blocks, kept.out) + first * out_stride;
-      for (std::int64_t k = 0; k < count; ++k) o[k * out_stride] = static_cast<T>(lanes[k]);
+      Out* o = out + kept.offset(i / blocks, kept.out) + first * out_stride;
+      for (std::int64_t k = 0; k < count; ++k) o[k * out_stride] = static_cast<Out>(lanes[k]);
     }
   });
 }
@@ -123,16 +183,16 @@ void reduce_as(const View& out, const View& in) {
     else
       kept.add(in.shape[d], in.strides[d], out.strides[d]);
   }
-  T* o = out.as<T>();
+  using Out = typename R::template Out<T>;
+  Out* o = out.as<Out>();
   const T* x = in.as<T>();
-  if (kept.count && kept.in[kept.count - 1] == 1 && reduced.count)
-    return reduce_rows<R, T>(o, x, kept, reduced);
+  if (kept.count && kept.in[kept.count - 1] == 1 && reduced.count) return reduce_rows<R>(o, x, kept, reduced);
   const std::int64_t work = std::max<std::int64_t>(1, reduced.numel());
   for_pieces(kept.numel(), std::max<std::int64_t>(1, kPiece / work),
              [&](std::int64_t begin, std::int64_t end) {
                for (std::int64_t i = begin; i < end; ++i)
                  o[kept.offset(i, kept.out)] =
-                     static_cast<T>(reduce_one<R, T>(x + kept.offset(i, kept.in), reduced));
+                     static_cast<Out>(reduce_one<R, T>(x + kept.offset(i, kept.in), reduced));
              });
 }
 
@@ -141,20 +201,54 @@ void reduce_as(const View& out, const View& in) {
 void reduce(ReduceOp op, const View& out, const View& in) {
   visit_dtype(in.dtype, [&](auto type) {
     using T = decltype(type);
-    if constexpr (std::is_same_v<T, bool>)
-      fail(ExitCode::kInternal, "reduce: not defined for bool");
-    else
-      op == ReduceOp::kSum ? reduce_as<Sum, T>(out, in) : reduce_as<Max, T>(out, in);
+    switch (op) {
+      case ReduceOp::kSum:
+        return reduce_as<Sum, T>(out, in);
+      case ReduceOp::kProd:
+        return reduce_as<Prod, T>(out, in);
+      case ReduceOp::kMax:
+        return reduce_as<Max, T>(out, in);
+      case ReduceOp::kMin:
+        return reduce_as<Min, T>(out, in);
+      case ReduceOp::kAny:
+        return reduce_as<Any, T>(out, in);
+      case ReduceOp::kAll:
+        return reduce_as<All, T>(out, in);
+    }
   });
 }
 
-void argmax(const View& out, const View& in) {
+void arg_extreme(ReduceOp op, const View& out, const View& in) {
   const std::int64_t rows = in.shape[0], width = in.shape[1];
   visit_dtype(in.dtype, [&](auto type) {
     using T = decltype(type);
+    using A = Accumulator<T>;
+    for_pieces(rows, std::max<std::int64_t>(1, kPiece / std::max<std::int64_t>(1, width)),
+               [&](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t r = begin; r < end; ++r) {
+                   const T* x = in.as<T>() + r * width;
+                   std::int64_t best = 0;
+                   for (std::int64_t k = 1; k < width; ++k) {
+                     const A a = to_accumulator(x[k]), b = to_accumulator(x[best]);
+                     if (b == b && (a != a || (op == ReduceOp::kMax ? a > b : a < b))) best = k;
+                   }
+                   out.as<std::int64_t>()[r] = best;
+                 }
+               });
+  });
+}
+
+void cumsum(const View& out, const View& in) {
+  const std::int64_t rows = in.shape[0], width = in.shape[1];
+  visit_dtype(in.dtype, [&](auto type) {
+    using T = decltype(type);
+    using Out = Sum::Out<T>;
     for (std::int64_t r = 0; r < rows; ++r) {
-      const T* x = in.as<T>() + r * width;
-      out.as<std::int64_t>()[r] = std::max_element(x, x + width) - x;
+      Accumulator<T> total = 0;
+      for (std::int64_t k = r * width; k < (r + 1) * width; ++k) {
+        total += to_accumulator(in.as<T>()[k]);
+        out.as<Out>()[k] = static_cast<Out>(total);
+      }
     }
   });
 }

@@ -21,6 +21,20 @@ double Array::at(const std::vector<std::int64_t>& index) const {
   return (*this)[offset];
 }
 
+Array same_order(const Array& x, const Shape& shape) {
+  Array y(shape);
+  y.values = x.values;
+  return y;
+}
+
+Case moving(const Shape& from, std::function<Tensor(const Tensor&)> op,
+            std::function<Array(const Array&)> reference) {
+  return {from.to_string(),
+          {{from}},
+          [op](const Tensors& in) { return op(in[0]); },
+          [reference](const Arrays& in) { return reference(in[0]); }};
+}
+
 const std::vector<OpRow>& op_table() {
   static const std::vector<OpRow> table = [] {
     std::vector<OpRow> all;

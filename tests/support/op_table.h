@@ -65,7 +65,12 @@ struct BadCall {
   std::vector<std::string> parts;
 };
 
-enum class Takes { kFloating, kNumbers, kAnything };
+enum class Takes {
+  kFloating,
+  kNumbers,   ///< and integers
+  kAnything,  ///< and bool
+  kPromotes,  ///< all, but the result is floating point
+};
 
 struct OpRow {
   std::string declaration;  ///< "add(Tensor, Tensor)": as declarations_in() writes it
@@ -82,6 +87,12 @@ const std::vector<OpRow>& op_table();
 /// The functions that a header's text declares, as "name(type, type)" without const, references, names and
 /// defaults.
 std::vector<std::string> declarations_in(const std::string& header);
+
+/// The same values in another shape.
+Array same_order(const Array& x, const Shape& shape);
+/// A case of one tensor argument.
+Case moving(const Shape& from, std::function<Tensor(const Tensor&)> op,
+            std::function<Array(const Array&)> reference);
 
 // One part of the table per family, in op_table_<family>.cpp.
 std::vector<OpRow> elementwise_rows();

@@ -52,11 +52,9 @@ OpRow binary_row(const std::string& name, BinaryCall op, const Binary& fn, doubl
                          {{s.a, low, high}, {s.b, low, high}},
                          [op](const Tensors& in) { return op(in[0], in[1]); },
                          [fn, s](const Arrays& in) { return map(in[0], in[1], s.out, fn); }});
-  static const std::string operators = "operator";
   const std::string shown = name == "operator+" ? "add" : name == "operator-" ? "sub" : name == "operator*" ? "mul"
                             : name == "operator/" ? "div" : name;
   row.bad.push_back({[op] { op(Tensor::zeros({2, 3}), Tensor::zeros({4, 3})); }, {shown + ":", "(2, 3)", "(4, 3)"}});
-  row.bad.push_back({[op] { op(Tensor::zeros({2}), Tensor::zeros({2}, DType::kFloat64)); }, {shown + ":", "float32", "float64"}});
   return row;
 }
 
@@ -69,44 +67,103 @@ OpRow compare_row(const std::string& name, BinaryCall op, const Binary& fn) {
   return row;
 }
 
-std::vector<OpRow> unary_rows() {
-  const Takes numbers = Takes::kNumbers;
-  const std::string scalar = "(Tensor, double)";
-  std::vector<OpRow> rows{
-      unary_row("neg", neg, [](double x) { return -x; }, -1, 1, "(Tensor)", numbers),
-      unary_row("operator-", [](const Tensor& x) { return -x; }, [](double x) { return -x; }, -1, 1, "(Tensor)", numbers),
-      unary_row("abs", abs, [](double x) { return std::fabs(x); }, -1, 1, "(Tensor)", numbers),
-      unary_row("sign", sign, [](double x) { return x > 0 ? 1.0 : x < 0 ? -1.0 : 0.0; }, -1, 1, "(Tensor)", numbers),
-      unary_row("exp", exp, [](double x) { return std::exp(x); }, -3, 3),
-      unary_row("log", log, [](double x) { return std::log(x); }, 0.2, 5),
-      unary_row("sqrt", sqrt, [](double x) { return std::sqrt(x); }, 0.2, 5),
-      unary_row("tanh", tanh, [](double x) { return 1 - 2 / (std::exp(2 * x) + 1); }, -3, 3),
-      unary_row("sigmoid", sigmoid, [](double x) { return 0.5 * (1 + std::tanh(x / 2)); }, -5, 5),
-      unary_row("relu", relu, [](double x) { return std::fmax(x, 0); }, -1, 1, "(Tensor)", numbers),
-      unary_row("pow", [](const Tensor& x) { return pow(x, 2.5); }, [](double x) { return x * x * std::sqrt(x); }, 0.2, 3, scalar),
-      unary_row("add", [](const Tensor& x) { return add(x, 2.0); }, [](double x) { return x + 2; }, -1, 1, scalar, numbers),
-      unary_row("mul", [](const Tensor& x) { return mul(x, 3.0); }, [](double x) { return x * 3; }, -1, 1, scalar, numbers),
-      unary_row("operator+", [](const Tensor& x) { return x + 2.0; }, [](double x) { return x + 2; }, -1, 1, scalar, numbers),
-      unary_row("operator-", [](const Tensor& x) { return x - 1.0; }, [](double x) { return x - 1; }, -1, 1, scalar, numbers),
-      unary_row("operator*", [](const Tensor& x) { return x * 3.0; }, [](double x) { return x * 3; }, -1, 1, scalar, numbers),
-      unary_row("operator/", [](const Tensor& x) { return x / 1.0; }, [](double x) { return x; }, -1, 1, scalar, numbers)};
-  for (OpRow& row : rows)
-    if (row.name() == "sign") row.second = Second::kNone;
-  const auto whole = [](const char* what, auto call) { return BadCall{call, {what, "0.5", "int64"}}; };
-  const auto ints = [] { return Tensor::zeros({2}, DType::kInt64); };
-  for (OpRow& row : rows) {
-    if (row.declaration == "add(Tensor, double)") row.bad.push_back(whole("add:", [ints] { add(ints(), 0.5); }));
-    if (row.declaration == "mul(Tensor, double)") row.bad.push_back(whole("mul:", [ints] { mul(ints(), 0.5); }));
-    if (row.name() == "pow")
-      for (const double exponent : {0.0, 1.0, 2.0, -1.0})
-        row.cases.push_back({"exponent", {{{2, 3}, 0.5, 2}}, [exponent](const Tensors& in) { return pow(in[0], exponent); },
-                             [exponent](const Arrays& in) { return map(in[0], [exponent](double x) { return std::pow(x, exponent); }); }});
-  }
-  return rows;
-}
+/// The op and its in-place form. `expression` is of double x.
+#define ROW(name, low, high, takes, expression)                                                                          \
+  rows.push_back(unary_row(#name, name, [](double x) { return expression; }, low, high, "(Tensor)", Takes::takes));       \
+  rows.push_back(unary_row(#name "_", [](const Tensor& x) { return name##_(fresh(x)); }, [](double x) { return expression; }, low, \
+                           high, "(Tensor)", Takes::takes == Takes::kPromotes ? Takes::kFloating : Takes::takes));
 
 /// What an in-place op may write to: a result of its own, with the history of x.
 Tensor fresh(const Tensor& x) { return !x.defined() ? x : is_floating(x.dtype()) ? mul(x, 1.0) : x.clone(); }
+
+double logistic(double x) { return 0.5 * (1 + std::tanh(x / 2)); }
+
+std::vector<OpRow> unary_rows() {
+  std::vector<OpRow> rows;
+  ROW(neg, -1, 1, kNumbers, -x)
+  ROW(abs, -1, 1, kNumbers, std::fabs(x))
+  ROW(sign, -1, 1, kNumbers, x > 0 ? 1.0 : x < 0 ? -1.0 : 0.0)
+  ROW(square, -1, 1, kNumbers, x * x)
+  ROW(relu, -1, 1, kNumbers, std::fmax(x, 0))
+  ROW(exp, -3, 3, kPromotes, std::exp(x))
+  ROW(exp2, -3, 3, kPromotes, std::pow(2, x))
+  ROW(expm1, -1, 1, kPromotes, std::exp(x) - 1)
+  ROW(log, 0.2, 5, kPromotes, std::log(x))
+  ROW(log2, 0.2, 5, kPromotes, std::log(x) / std::log(2.0))
+  ROW(log10, 0.2, 5, kPromotes, std::log(x) / std::log(10.0))
+  ROW(log1p, -0.5, 5, kPromotes, std::log(1 + x))
+  ROW(sqrt, 0.2, 5, kPromotes, std::sqrt(x))
+  ROW(rsqrt, 0.2, 5, kPromotes, 1 / std::sqrt(x))
+  ROW(reciprocal, 0.5, 2, kPromotes, 1 / x)
+  ROW(sin, -3, 3, kPromotes, std::sin(x))
+  ROW(cos, -3, 3, kPromotes, std::cos(x))
+  ROW(tan, -1, 1, kPromotes, std::sin(x) / std::cos(x))
+  ROW(asin, -0.8, 0.8, kPromotes, std::atan2(x, std::sqrt(1 - x * x)))
+  ROW(acos, -0.8, 0.8, kPromotes, std::atan2(std::sqrt(1 - x * x), x))
+  ROW(atan, -2, 2, kPromotes, std::atan2(x, 1))
+  ROW(sinh, -2, 2, kPromotes, (std::exp(x) - std::exp(-x)) / 2)
+  ROW(cosh, -2, 2, kPromotes, (std::exp(x) + std::exp(-x)) / 2)
+  ROW(tanh, -3, 3, kPromotes, 1 - 2 / (std::exp(2 * x) + 1))
+  ROW(erf, -2, 2, kPromotes, 1 - std::erfc(x))
+  ROW(erfc, -2, 2, kPromotes, 1 - std::erf(x))
+  ROW(floor, -3, 3, kPromotes, x - std::fmod(x, 1) - (std::fmod(x, 1) < 0 ? 1 : 0))
+  ROW(ceil, -3, 3, kPromotes, -std::floor(-x))
+  ROW(round, -3, 3, kPromotes, std::floor(x + 0.5))
+  ROW(trunc, -3, 3, kPromotes, x - std::fmod(x, 1))
+  ROW(sigmoid, -5, 5, kPromotes, logistic(x))
+  ROW(log_sigmoid, -5, 5, kPromotes, std::log(logistic(x)))
+  ROW(softplus, -5, 5, kPromotes, std::log(1 + std::exp(x)))
+  ROW(silu, -5, 5, kPromotes, x * logistic(x))
+  return rows;
+}
+
+std::vector<OpRow> scalar_rows() {
+  const auto numbers = Takes::kNumbers, promotes = Takes::kPromotes, mixed = Takes::kAnything;
+  const auto row = [](const char* name, const std::function<Tensor(const Tensor&)>& op, const Unary& fn, double low, double high,
+                      const char* arguments, Takes takes) { return unary_row(name, op, fn, low, high, arguments, takes); };
+  const char *after = "(Tensor, double)", *before = "(double, Tensor)";
+  const char* bounds = "(Tensor, std::optional<double>, std::optional<double>)";
+  const double k = std::sqrt(2 / 3.14159265358979323846);
+  std::vector<OpRow> rows{
+      row("pow", [](const Tensor& x) { return pow(x, 2.5); }, [](double x) { return x * x * std::sqrt(x); }, 0.2, 3, after, promotes),
+      row("pow", [](const Tensor& x) { return pow(2.5, x); }, [](double x) { return std::exp(x * std::log(2.5)); }, -2, 2, before, promotes),
+      row("add", [](const Tensor& x) { return add(x, 2.0); }, [](double x) { return x + 2; }, -1, 1, after, mixed),
+      row("sub", [](const Tensor& x) { return sub(x, 2.0); }, [](double x) { return x - 2; }, -1, 1, after, mixed),
+      row("rsub", [](const Tensor& x) { return rsub(x, 9.0); }, [](double x) { return 9 - x; }, -1, 1, after, mixed),
+      row("mul", [](const Tensor& x) { return mul(x, 3.0); }, [](double x) { return x * 3; }, -1, 1, after, mixed),
+      row("div", [](const Tensor& x) { return div(x, 4.0); }, [](double x) { return x / 4; }, -1, 1, after, promotes),
+      row("operator+", [](const Tensor& x) { return x + 2.0; }, [](double x) { return x + 2; }, -1, 1, after, mixed),
+      row("operator-", [](const Tensor& x) { return x - 1.0; }, [](double x) { return x - 1; }, -1, 1, after, mixed),
+      row("operator*", [](const Tensor& x) { return x * 3.0; }, [](double x) { return x * 3; }, -1, 1, after, mixed),
+      row("operator/", [](const Tensor& x) { return x / 8.0; }, [](double x) { return x / 8; }, -1, 1, after, promotes),
+      row("operator+", [](const Tensor& x) { return 2.0 + x; }, [](double x) { return x + 2; }, -1, 1, before, mixed),
+      row("operator-", [](const Tensor& x) { return 7.0 - x; }, [](double x) { return 7 - x; }, -1, 1, before, mixed),
+      row("operator*", [](const Tensor& x) { return 3.0 * x; }, [](double x) { return x * 3; }, -1, 1, before, mixed),
+      row("operator/", [](const Tensor& x) { return 3.0 / x; }, [](double x) { return 3 / x; }, 0.5, 2, before, promotes),
+      row("operator-", [](const Tensor& x) { return -x; }, [](double x) { return -x; }, -1, 1, "(Tensor)", numbers),
+      row("gelu", [](const Tensor& x) { return gelu(x); }, [](double x) { return x * 0.5 * std::erfc(-x / std::sqrt(2.0)); }, -3, 3, "(Tensor, Gelu)", promotes),
+      row("leaky_relu", [](const Tensor& x) { return leaky_relu(x, 0.1); }, [](double x) { return x > 0 ? x : 0.1 * x; }, -1, 1, after, promotes),
+      row("elu", [](const Tensor& x) { return elu(x, 1.5); }, [](double x) { return x > 0 ? x : 1.5 * (std::exp(x) - 1); }, -2, 2, after, promotes),
+      row("relu6", relu6, [](double x) { return std::fmin(std::fmax(x, 0), 6); }, -5, 9, "(Tensor)", numbers),
+      row("hardtanh", [](const Tensor& x) { return hardtanh(x, 0, 2); }, [](double x) { return std::fmin(std::fmax(x, 0), 2); }, -5, 9, "(Tensor, double, double)", numbers),
+      row("nan_to_num", [](const Tensor& x) { return nan_to_num(x, 3); }, [](double x) { return x; }, -1, 1, after, promotes),
+      row("clamp", [](const Tensor& x) { return clamp(x, 0.0, 3.0); }, [](double x) { return std::fmin(std::fmax(x, 0), 3); }, -5, 9, bounds, numbers),
+      row("clamp_", [](const Tensor& x) { return clamp_(fresh(x), 0.0, 3.0); }, [](double x) { return std::fmin(std::fmax(x, 0), 3); }, -5, 9, bounds, numbers)};
+  const auto more = [&](const char* declaration, const char* label, double low, double high, const std::function<Tensor(const Tensor&)>& op, const Unary& fn) {
+    for (OpRow& one : rows)
+      if (one.declaration == declaration)
+        one.cases.push_back({label, {{{2, 3}, low, high}}, [op](const Tensors& in) { return op(in[0]); }, [fn](const Arrays& in) { return map(in[0], fn); }});
+  };
+  for (const double exponent : {0.0, 1.0, 2.0, -1.0})
+    more("pow(Tensor, double)", "exponent", 0.5, 2, [exponent](const Tensor& x) { return pow(x, exponent); }, [exponent](double x) { return std::pow(x, exponent); });
+  more("gelu(Tensor, Gelu)", "tanh", -3, 3, [](const Tensor& x) { return gelu(x, Gelu::kTanh); },
+       [k](double x) { return x / (1 + std::exp(-2 * k * (x + 0.044715 * x * x * x))); });
+  more("clamp(Tensor, std::optional<double>, std::optional<double>)", "below only", -5, 9, [](const Tensor& x) { return clamp(x, 1.0); }, [](double x) { return std::fmax(x, 1); });
+  more("clamp(Tensor, std::optional<double>, std::optional<double>)", "above only", -5, 9, [](const Tensor& x) { return clamp(x, {}, 1.0); }, [](double x) { return std::fmin(x, 1); });
+  for (OpRow& one : rows)
+    if (one.name() == "clamp") one.bad.push_back({[] { clamp(Tensor::zeros({2}), {}); }, {"clamp:", "bound"}});
+  return rows;
+}
 
 template <class Op>
 OpRow in_place_binary(const std::string& name, Op op, const Binary& fn, Takes takes) {
@@ -127,10 +184,49 @@ OpRow in_place_binary(const std::string& name, Op op, const Binary& fn, Takes ta
   return row;
 }
 
+/// Every other element of an array of alternating signs is positive.
+Tensor mask_of(const Tensor& like) { return !like.defined() ? like : gt(to(like, DType::kFloat64), 0); }
+
+std::vector<OpRow> ternary_rows() {
+  const Input x{{2, 3}}, y{{3}}, z{{2, 1}, 0.5, 2}, mask{{2, 3}, -1, 1, Kind::kConstant};
+  const auto ternary = [](const Shape& shape, const std::function<double(double, double, double)>& fn) {
+    return [shape, fn](const Arrays& in) {
+      Array out(shape);
+      for (std::int64_t i = 0; i < out.size(); ++i) {
+        const auto at = index_of(i, shape);
+        out[i] = fn(in[0].at(at), in[1].at(at), in.size() > 2 ? in[2].at(at) : 0);
+      }
+      return out;
+    };
+  };
+  const Shape whole{2, 3};
+  std::vector<OpRow> rows;
+  const auto row = [&](const char* declaration, std::vector<Input> inputs, const std::function<Tensor(const Tensors&)>& op,
+                       const std::function<double(double, double, double)>& fn, Takes takes) {
+    rows.push_back({.declaration = declaration, .takes = takes, .cases = {{"broadcast", std::move(inputs), op, ternary(whole, fn)}}});
+  };
+  row("where(Tensor, Tensor, Tensor)", {mask, y, z}, [](const Tensors& in) { return where(mask_of(in[0]), in[1], in[2]); },
+      [](double m, double a, double b) { return m > 0 ? a : b; }, Takes::kAnything);
+  rows.back().bad.push_back({[] { where(Tensor::zeros({2}), Tensor::zeros({2}), Tensor::zeros({2})); }, {"where:", "bool", "float32"}});
+  row("masked_fill(Tensor, Tensor, double)", {x, mask}, [](const Tensors& in) { return masked_fill(in[0], mask_of(in[1]), 1); },
+      [](double a, double m, double) { return m > 0 ? 1.0 : a; }, Takes::kAnything);
+  row("masked_fill_(Tensor, Tensor, double)", {x, mask}, [](const Tensors& in) { return masked_fill_(fresh(in[0]), mask_of(in[1]), 1); },
+      [](double a, double m, double) { return m > 0 ? 1.0 : a; }, Takes::kAnything);
+  row("lerp(Tensor, Tensor, double)", {x, y}, [](const Tensors& in) { return lerp(in[0], in[1], 0.25); },
+      [](double a, double b, double) { return a + 0.25 * (b - a); }, Takes::kFloating);
+  row("lerp(Tensor, Tensor, Tensor)", {x, y, z}, [](const Tensors& in) { return lerp(in[0], in[1], in[2]); },
+      [](double a, double b, double c) { return a + c * (b - a); }, Takes::kFloating);
+  row("addcmul(Tensor, Tensor, Tensor, double)", {x, y, z}, [](const Tensors& in) { return addcmul(in[0], in[1], in[2], 2); },
+      [](double a, double b, double c) { return a + 2 * b * c; }, Takes::kNumbers);
+  row("addcdiv(Tensor, Tensor, Tensor, double)", {x, y, z}, [](const Tensors& in) { return addcdiv(in[0], in[1], in[2], 2); },
+      [](double a, double b, double c) { return a + 2 * b / c; }, Takes::kFloating);
+  return rows;
+}
+
 }  // namespace
 
 std::vector<OpRow> elementwise_rows() {
-  const Takes numbers = Takes::kNumbers, floating = Takes::kFloating;
+  const Takes numbers = Takes::kNumbers, promotes = Takes::kPromotes;
   const auto plus = [](double x, double y) { return x + y; };
   const auto minus = [](double x, double y) { return x - y; };
   const auto times = [](double x, double y) { return x * y; };
@@ -139,11 +235,15 @@ std::vector<OpRow> elementwise_rows() {
       binary_row("add", add, plus, -1, 1, numbers),
       binary_row("sub", sub, minus, -1, 1, numbers),
       binary_row("mul", mul, times, -1, 1, numbers),
-      binary_row("div", div, over, 0.5, 2, floating),
+      binary_row("div", div, over, 0.5, 2, promotes),
       binary_row("operator+", operator+, plus, -1, 1, numbers),
       binary_row("operator-", operator-, minus, -1, 1, numbers),
       binary_row("operator*", operator*, times, -1, 1, numbers),
-      binary_row("operator/", operator/, over, 0.5, 2, floating),
+      binary_row("operator/", operator/, over, 0.5, 2, promotes),
+      binary_row("pow", pow, [](double x, double y) { return std::exp(y * std::log(x)); }, 0.5, 2, promotes),
+      binary_row("atan2", atan2, [](double x, double y) { return std::atan(x / y); }, 0.5, 2, promotes),
+      binary_row("remainder", remainder, [](double x, double y) { return x - y * std::floor(x / y); }, 0.55, 2, promotes),
+      binary_row("fmod", fmod, [](double x, double y) { return x - y * std::trunc(x / y); }, 0.55, 2, promotes),
       binary_row("maximum", maximum, [](double x, double y) { return std::fmax(x, y); }, -1, 1, numbers),
       binary_row("minimum", minimum, [](double x, double y) { return std::fmin(x, y); }, -1, 1, numbers),
       compare_row("eq", eq, [](double x, double y) { return x == y; }),
@@ -151,35 +251,59 @@ std::vector<OpRow> elementwise_rows() {
       compare_row("lt", lt, [](double x, double y) { return x < y; }),
       compare_row("le", le, [](double x, double y) { return x <= y; }),
       compare_row("gt", gt, [](double x, double y) { return x > y; }),
-      compare_row("ge", ge, [](double x, double y) { return x >= y; })};
-  for (OpRow& row : unary_rows()) rows.push_back(row);
+      compare_row("ge", ge, [](double x, double y) { return x >= y; }),
+      compare_row("logical_and", logical_and, [](double x, double y) { return x != 0 && y != 0; }),
+      compare_row("logical_or", logical_or, [](double x, double y) { return x != 0 || y != 0; }),
+      compare_row("logical_xor", logical_xor, [](double x, double y) { return (x != 0) != (y != 0); })};
+  const auto test = [&](const char* name, const std::function<Tensor(const Tensor&)>& op, const Unary& fn, const char* arguments = "(Tensor)") {
+    rows.push_back(unary_row(name, op, fn, -1, 1, arguments, Takes::kAnything));
+    rows.back().second = Second::kNone;
+  };
+  const char* scalar = "(Tensor, double)";
+  test("eq", [](const Tensor& x) { return eq(x, 1); }, [](double x) { return x == 1; }, scalar);
+  test("ne", [](const Tensor& x) { return ne(x, 1); }, [](double x) { return x != 1; }, scalar);
+  test("lt", [](const Tensor& x) { return lt(x, 0.25); }, [](double x) { return x < 0.25; }, scalar);
+  test("le", [](const Tensor& x) { return le(x, 0.25); }, [](double x) { return x <= 0.25; }, scalar);
+  test("gt", [](const Tensor& x) { return gt(x, 0.25); }, [](double x) { return x > 0.25; }, scalar);
+  test("ge", [](const Tensor& x) { return ge(x, 0.25); }, [](double x) { return x >= 0.25; }, scalar);
+  test("logical_not", logical_not, [](double x) { return x == 0; });
+  test("isnan", isnan, [](double) { return false; });
+  test("isinf", isinf, [](double) { return false; });
+  test("isfinite", isfinite, [](double) { return true; });
+  for (const auto& part : {unary_rows(), scalar_rows(), ternary_rows()}) rows.insert(rows.end(), part.begin(), part.end());
   return rows;
 }
 
 std::vector<OpRow> in_place_rows() {
   using TensorOp = const Tensor& (*)(const Tensor&, const Tensor&);
-  using ScalarOp = const Tensor& (*)(const Tensor&, double);
-  const auto scalar_row = [](const std::string& name, ScalarOp op, double value, const Unary& fn, Takes takes) {
-    OpRow row{.declaration = name + "(Tensor, double)", .takes = takes};
+  const auto scalar_row = [](const std::string& name, const std::function<Tensor(const Tensor&)>& op, const Unary& fn, Takes takes, const char* arguments = "(Tensor, double)") {
+    OpRow row{.declaration = name + arguments, .takes = takes};
     for (const Shape& shape : {Shape{3, 4}, Shape{}, Shape{0, 2}, Shape{2, 3, 2, 2}})
-      row.cases.push_back({shape.to_string(), {{shape}}, [op, value](const Tensors& in) { return op(fresh(in[0]), value); },
+      row.cases.push_back({shape.to_string(), {{shape}}, [op](const Tensors& in) { return op(fresh(in[0])); },
                            [fn](const Arrays& in) { return map(in[0], fn); }});
     return row;
   };
+  const Takes numbers = Takes::kNumbers, anything = Takes::kAnything;
   std::vector<OpRow> rows{
-      in_place_binary("add_", TensorOp(add_), [](double x, double y) { return x + y; }, Takes::kNumbers),
-      in_place_binary("mul_", TensorOp(mul_), [](double x, double y) { return x * y; }, Takes::kNumbers),
-      in_place_binary("copy_", TensorOp(copy_), [](double, double y) { return y; }, Takes::kAnything),
-      scalar_row("mul_", ScalarOp(mul_), 3, [](double x) { return 3 * x; }, Takes::kNumbers),
-      scalar_row("fill_", ScalarOp(fill_), 1, [](double) { return 1.0; }, Takes::kAnything)};
-  rows[3].bad.push_back({[] { mul_(Tensor::zeros({2}, DType::kInt64), 0.5); }, {"mul_:", "0.5", "int64"}});
-  for (OpRow& row : rows)  // the copy of the argument that is written to is an op of its own
-    if (row.name() == "add_" || row.declaration == "mul_(Tensor, Tensor)")
-      row.bad.push_back({[name = row.name()] {
-                           name == "add_" ? add_(Tensor::zeros({2}), Tensor::zeros({2}, DType::kInt64))
-                                          : mul_(Tensor::zeros({2}), Tensor::zeros({2}, DType::kInt64));
-                         },
-                         {row.name() + ":", "float32", "int64"}});
+      in_place_binary("add_", TensorOp(add_), [](double x, double y) { return x + y; }, numbers),
+      in_place_binary("sub_", TensorOp(sub_), [](double x, double y) { return x - y; }, numbers),
+      in_place_binary("mul_", TensorOp(mul_), [](double x, double y) { return x * y; }, numbers),
+      in_place_binary("copy_", TensorOp(copy_), [](double, double y) { return y; }, anything),
+      scalar_row("add_", [](const Tensor& t) { return add_(t, 3); }, [](double x) { return x + 3; }, numbers),
+      scalar_row("mul_", [](const Tensor& t) { return mul_(t, 3); }, [](double x) { return 3 * x; }, numbers),
+      scalar_row("fill_", [](const Tensor& t) { return fill_(t, 1); }, [](double) { return 1.0; }, anything),
+      scalar_row("zero_", zero_, [](double) { return 0.0; }, anything, "(Tensor)")};
+  rows[5].bad.push_back({[] { mul_(Tensor::zeros({2}, DType::kInt64), 0.5); }, {"mul_:", "0.5", "int64"}});
+  for (int i = 0; i < 3; ++i) {
+    const TensorOp op = i == 0 ? TensorOp(add_) : i == 1 ? TensorOp(sub_) : TensorOp(mul_);
+    rows[static_cast<std::size_t>(i)].bad.push_back({[op] { op(Tensor::zeros({2}, DType::kInt64), Tensor::zeros({2})); },
+                                                     {rows[static_cast<std::size_t>(i)].name() + ":", "float32", "int64"}});
+  }
+  OpRow quotient{.declaration = "div_(Tensor, Tensor)"};
+  for (const Shapes& s : {Shapes{{3, 4}, {3, 4}, {3, 4}}, Shapes{{2, 3, 2, 2}, {3, 1, 1}, {2, 3, 2, 2}}})
+    quotient.cases.push_back({s.a.to_string(), {{s.a}, {s.b, 0.5, 2}}, [](const Tensors& in) { return div_(fresh(in[0]), in[1]); },
+                              [s](const Arrays& in) { return map(in[0], in[1], s.out, [](double x, double y) { return x / y; }); }});
+  rows.push_back(quotient);
   return rows;
 }
 

@@ -112,6 +112,7 @@ OpRow conv_row() {
   }
   const auto image = [] { return Tensor::zeros({1, 3, 4, 4}); };
   row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 4, 3, 3})); }, {"conv2d:", "(1, 3, 4, 4)", "(2, 4, 3, 3)"}});
+  row.bad.push_back({[image] { conv2d(Tensor::zeros({1, 3, 4, 0}), Tensor::zeros({2, 3, 1, 1}), {}, {.padding = 1}); }, {"conv2d:", "(1, 3, 4, 0)"}});
   row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 3})); }, {"conv2d:", "(2, 3)", "4 dimensions"}});
   row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 3, 5, 5})); }, {"conv2d:", "5 x 5", "4 x 4"}});
   row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 3, 3, 3}), Tensor::zeros({3})); }, {"conv2d:", "(3)", "(2, 3, 3, 3)"}});
@@ -143,6 +144,7 @@ OpRow pool_row(const std::string& name, Tensor (*op)(const Tensor&, const PoolOp
                          }});
   row.bad.push_back({[op] { op(Tensor::zeros({2, 3}), {}); }, {name + ":", "(2, 3)", "4 dimensions"}});
   row.bad.push_back({[op] { op(Tensor::zeros({1, 1, 2, 2}), {3, 1, 0}); }, {name + ":", "3 x 3", "2 x 2"}});
+  row.bad.push_back({[op] { op(Tensor::zeros({1, 3, 0, 4}), {2, 1, 1}); }, {name + ":", "(1, 3, 0, 4)", "no pixels"}});
   row.bad.push_back({[op] { op(Tensor::zeros({1, 1, 4, 4}), {2, 1, 2}); }, {name + ":", "padding 2", "kernel 2"}});
   row.bad.push_back({[op] { op(Tensor::zeros({1, 1, 4, 4}), {2, -1, 0}); }, {name + ":", "stride -1"}});
   return row;

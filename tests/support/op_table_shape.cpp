@@ -19,63 +19,7 @@ Array gather(const Array& x, const Shape& shape,
   return y;
 }
 
-Array same_order(const Array& x, const Shape& shape) {
-  Array y(shape);
-  y.values = x.values;
-  return y;
-}
-
 OpRow row_of(const std::string& declaration) { return {.declaration = declaration, .takes = Takes::kAnything}; }
-
-Case moving(const Shape& from, std::function<Tensor(const Tensor&)> op, std::function<Array(const Array&)> reference) {
-  return {from.to_string(), {{from}}, [op](const Tensors& in) { return op(in[0]); },
-          [reference](const Arrays& in) { return reference(in[0]); }};
-}
-
-/// Reduces `dims` (all if empty) of x by `join` from `start`.
-Array reduce(const Array& x, const std::vector<int>& dims, bool keepdim, double start,
-             const std::function<double(double, double)>& join) {
-  Shape kept, shape;
-  for (int d = 0; d < x.shape.size(); ++d) {
-    const bool gone = dims.empty() || std::any_of(dims.begin(), dims.end(), [&](int one) {
-                        return (one < 0 ? one + x.shape.size() : one) == d;
-                      });
-    kept.push_back(gone ? 1 : x.shape[d]);
-    if (!gone || keepdim) shape.push_back(kept[d]);
-  }
-  Array y(kept, start);
-  for (std::int64_t i = 0; i < x.size(); ++i) {
-    std::int64_t at = 0;
-    const auto index = index_of(i, x.shape);
-    for (int d = 0; d < kept.size(); ++d) at = at * kept[d] + (kept[d] == 1 ? 0 : index[static_cast<std::size_t>(d)]);
-    y[at] = join(y[at], x[i]);
-  }
-  return same_order(y, shape);
-}
-
-struct Reduction {
-  Shape shape;
-  std::vector<int> dims;
-  bool keepdim;
-};
-
-using ReduceCall = Tensor (*)(const Tensor&, const std::vector<int>&, bool);
-
-OpRow reduce_row(const std::string& name, ReduceCall op, Takes takes,
-                 const std::function<Array(const Array&, const Reduction&)>& reference, bool takes_empty) {
-  OpRow row{.declaration = name + "(Tensor, std::vector<int>, bool)", .takes = takes};
-  std::vector<Reduction> all{{{3, 4}, {}, false},       {{3, 4}, {0}, false},     {{3, 4}, {1}, true},
-                             {{2, 3, 4}, {0, 2}, true}, {{2, 3, 4}, {-2}, false}, {{2, 3, 2, 2}, {0, 2, 3}, false},
-                             {{}, {}, false},           {{2, 1, 3}, {1}, false},  {{2, 3, 2, 2}, {1, 3}, true},
-                             {{1, 17}, {-1}, false},    {{0, 3}, {1}, false}};
-  if (takes_empty) all.insert(all.end(), {{{0, 3}, {0}, false}, {{0}, {}, true}});
-  for (const Reduction& r : all)
-    row.cases.push_back({r.shape.to_string(), {{r.shape}}, [op, r](const Tensors& in) { return op(in[0], r.dims, r.keepdim); },
-                         [reference, r](const Arrays& in) { return reference(in[0], r); }});
-  row.bad.push_back({[op] { op(Tensor::zeros({2, 3}), {2}, false); }, {name + ":", "dimension 2"}});
-  row.bad.push_back({[op] { op(Tensor::zeros({2, 3}), {0, -2}, false); }, {name + ":", "twice"}});
-  return row;
-}
 
 OpRow reshape_row() {
   OpRow row = row_of("reshape(Tensor, Shape)");
@@ -219,45 +163,6 @@ std::vector<OpRow> shape_rows() {
                                       [](const Array& x) { return x; }));
   for (OpRow* row : {&squeezing, &unsqueezing, &dense, &images, &converting}) rows.push_back(*row);
   return rows;
-}
-
-std::vector<OpRow> reduce_rows() {
-  const auto plus = [](double x, double y) { return x + y; };
-  const auto total = [plus](const Array& x, const Reduction& r) { return reduce(x, r.dims, r.keepdim, 0, plus); };
-  OpRow averages = reduce_row("mean", mean, Takes::kFloating, [total](const Array& x, const Reduction& r) {
-    Array y = total(x, r);
-    for (double& v : y.values) v = v / (static_cast<double>(x.size()) / static_cast<double>(y.size()));
-    return y;
-  }, false);
-  OpRow largest = reduce_row("amax", amax, Takes::kNumbers, [](const Array& x, const Reduction& r) {
-    return reduce(x, r.dims, r.keepdim, -std::numeric_limits<double>::infinity(), [](double a, double b) { return std::fmax(a, b); });
-  }, false);
-  largest.bad.push_back({[] { amax(Tensor::zeros({0, 3}), {0}); }, {"amax:", "(0, 3)"}});
-
-  OpRow where{.declaration = "argmax(Tensor)", .second = Second::kNone, .takes = Takes::kAnything};
-  const auto first_largest = [](const Array& x) {
-    const std::int64_t width = x.shape[x.shape.size() - 1];
-    Shape shape = x.shape;
-    shape.erase(shape.size() - 1);
-    Array y(shape);
-    for (std::int64_t r = 0; r < y.size(); ++r)
-      for (std::int64_t k = 1; k < width; ++k)
-        if (x[r * width + k] > x[r * width + static_cast<std::int64_t>(y[r])]) y[r] = static_cast<double>(k);
-    return y;
-  };
-  for (const Shape& shape : {Shape{3, 4}, Shape{5}, Shape{2, 3, 2}, Shape{0, 3}, Shape{3, 1}})
-    where.cases.push_back(moving(shape, argmax, first_largest));
-  where.bad.push_back({[] { argmax(Tensor::zeros({3, 0})); }, {"argmax:", "(3, 0)"}});
-  where.bad.push_back({[] { argmax(Tensor::zeros({})); }, {"argmax:", "()"}});
-
-  OpRow back{.declaration = "sum_to(Tensor, Shape)", .takes = Takes::kNumbers};
-  for (const auto& [from, to, dims] : {std::tuple{Shape{2, 3, 4}, Shape{3, 1}, std::vector<int>{0, 2}}, {Shape{2, 3}, Shape{}, {0, 1}},
-                                       {Shape{0, 3}, Shape{1, 3}, {0}}, {Shape{2, 3}, Shape{3}, {0}}})
-    back.cases.push_back(moving(from, [to = to](const Tensor& x) { return sum_to(x, to); },
-                                [to = to, dims = dims, plus](const Array& x) { return same_order(reduce(x, dims, true, 0, plus), to); }));
-  back.cases.push_back(moving({2, 3}, [](const Tensor& x) { return sum_to(x, {2, 3}); }, [](const Array& x) { return x; }));
-  back.bad.push_back({[] { sum_to(Tensor::zeros({2, 3}), {2, 2}); }, {"sum_to:", "(2, 3)", "(2, 2)"}});
-  return {reduce_row("sum", sum, Takes::kNumbers, total, true), averages, largest, where, back};
 }
 
 }  // namespace trireme::test

@@ -37,7 +37,7 @@ std::vector<Threaded> elementwise_kernels() {
   return {{"unary",
            [=] {
              const Tensor o = like(a);
-             cpu().unary(UnaryOp::tanh, o.view(), a.view(), 0);
+             cpu().unary(UnaryOp::tanh, o.view(), a.view(), {});
              return std::vector{o};
            }},
           {"binary",
@@ -190,7 +190,7 @@ TEST(Elementwise, NansGoThrough) {
     cpu().binary(op, o.view(), x.view(), y.view());
     for (int i = 0; i < 3; ++i) EXPECT_TRUE(std::isnan(o.data<float>()[i]));
   }
-  cpu().unary(UnaryOp::relu, o.view(), x.view(), 0);
+  cpu().unary(UnaryOp::relu, o.view(), x.view(), {});
   EXPECT_TRUE(std::isnan(o.data<float>()[0]));
   EXPECT_EQ(o.data<float>()[3], 0);
   const Tensor largest = Tensor::empty({1});

@@ -1,0 +1,31 @@
+// The one gate that operands of elementwise ops go through.
+#pragma once
+
+#include "core/tensor/tensor.h"
+
+namespace trireme {
+
+/// The dtype that two operands meet in, by PyTorch's rule: the wider kind (bool, integer, floating point)
+/// wins; within a kind the wider type, where a tensor without dimensions does not count against one with;
+/// bfloat16 and float16 meet in float32.
+DType promoted(const Tensor& a, const Tensor& b);
+
+/// Two operands of one dtype, converted (recorded) where needed. Throws if one is undefined or the devices
+/// differ.
+struct Operands {
+  Operands(const char* op, const Tensor& x, const Tensor& y);
+  Tensor a, b;
+};
+
+/// x, or x as float32 if it is an integer or bool: what ops with fractional results compute with.
+Tensor as_floating(const char* op, const Tensor& x);
+
+/// x as it meets a scalar: bool becomes int64, an integer meets a fraction in float32.
+Tensor scalar_operand(const char* op, const Tensor& x, double value);
+/// The scalar without dimensions, of the dtype of scalar_operand.
+Tensor scalar_like(const char* op, const Tensor& x, double value);
+
+/// Memory for a result of `shape`, laid out as the first operand that has this shape.
+Tensor result_like(const Tensor& a, const Tensor& b, const Shape& shape, DType dtype);
+
+}  // namespace trireme
