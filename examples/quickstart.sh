@@ -3,7 +3,8 @@
 #
 #   examples/quickstart.sh [--ranks N] [--data DIR] [--out DIR]
 #
-# --ranks   processes to train on (default 2); the digest at the end does not depend on it
+# --ranks   processes to train on (default 2, at most 128); the digest at the end is the same on 1 to 4. More need
+#           a job of more shards (8 for 5 to 8 ranks, 16 for 9 to 16, ...), which is another job with another digest
 # --data    folder with Fashion-MNIST's four idx files (default: Debian's dataset-fashion-mnist)
 # --out     folder for the curve, the metrics and the checkpoint; a run that was stopped goes on from
 #           there (default build/quickstart, made anew)
@@ -29,10 +30,17 @@ while [[ $# -gt 0 ]]; do
     *) echo "quickstart.sh: unknown argument '$1': --help lists them all" >&2; exit 2 ;;
   esac
 done
-if ! [[ $ranks =~ ^[1-9][0-9]{0,3}$ ]]; then
-  echo "quickstart.sh: --ranks '$ranks': must be a whole number, at least 1" >&2
+# The batch of 128 samples cuts into equal shards of at least one sample, and a rank needs a shard.
+if ! [[ $ranks =~ ^[1-9][0-9]{0,2}$ ]] || [[ $ranks -gt 128 ]]; then
+  echo "quickstart.sh: --ranks '$ranks': must be a whole number from 1 to 128" >&2
   exit 2
 fi
+if [[ -n $out && -e $out && ! -d $out ]]; then
+  echo "quickstart.sh: --out '$out': is not a folder" >&2
+  exit 2
+fi
+shards=4
+while [[ $shards -lt $ranks ]]; do shards=$((2 * shards)); done
 
 cmake/install_dependencies.sh quickstart
 if ! compgen -G "$data/train-images-idx3-ubyte*" >/dev/null; then
@@ -60,4 +68,4 @@ if [[ -z $out ]]; then
   rm -rf "$out"
 fi
 exec build/bin/trireme launch -n "$ranks" -- build/bin/train_classifier \
-  --config examples/quickstart.textproto --data "idx:$data" --out "$out"
+  --config examples/quickstart.textproto --shards "$shards" --data "idx:$data" --out "$out"

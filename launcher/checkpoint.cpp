@@ -11,6 +11,7 @@
 
 #include "distributed/checkpoint/safetensors.h"
 #include "distributed/checkpoint/store.h"
+#include "distributed/checkpoint/store_lock.h"
 #include "distributed/comm/local.h"
 #include "launcher/commands.h"
 
@@ -54,10 +55,12 @@ JobState job_of(const SafetensorsMetadata& metadata) {
 CheckpointStore store_at(const fs::path& path) { return {std::make_shared<RealFileSystem>(), path}; }
 
 fs::path existing(const std::string& text) {
-  fs::path path = fs::path(text).lexically_normal();
-  if (!path.has_filename()) path = path.parent_path();
-  if (!fs::exists(path)) fail(ExitCode::kUsage, "'{}' does not exist: give a checkpoint directory", text);
-  return path;
+  std::error_code ignored;
+  if (!fs::exists(text, ignored))
+    fail(ExitCode::kUsage, "'{}' does not exist: give a checkpoint directory", text);
+  // A relative path may have no parent to find its store by.
+  const fs::path path = fs::absolute(text).lexically_normal();
+  return path.has_filename() ? path : path.parent_path();
 }
 
 /// The checkpoints that a path names: itself, or those of a store.
@@ -79,6 +82,7 @@ std::uint64_t bytes_in(const std::vector<TensorSlot>& tensors) {
 
 int list(const std::string& directory) {
   const std::vector<fs::path> found = checkpoints_at(directory);
+  std::size_t damaged = 0;
   fmt::print("{:>10}  {:>14}  {:>7}  {:<16}  {}\n", "step", "bytes", "tensors", "run", "path");
   for (const fs::path& path : found) {
     const CheckpointStore store = store_at(path.parent_path());
@@ -89,8 +93,11 @@ int list(const std::string& directory) {
                  job.run_id, path.string());
     } catch (const Error& error) {
       fmt::print("{:>10}  {}\n", "damaged", error.what());
+      ++damaged;
     }
   }
+  if (damaged == found.size())
+    fail(ExitCode::kCheckpoint, "'{}': none of its {} checkpoints can be read", directory, damaged);
   return 0;
 }
 
@@ -207,6 +214,7 @@ int import_from(const std::string& directory, const std::string& file, std::opti
   if (step) job.step = *step;
   CheckpointStore store = store_at(directory);
   store.check_writable();
+  const StoreLock lock(directory);
   for (const Checkpoint& found : store.list())
     if (found.step == job.step)
       fail(ExitCode::kUsage, "'{}' exists: choose another --step or another directory", found.path.string());

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "core/base/nearest.h"
 #include "kernels/error.h"
 #include "launcher/commands.h"
 #include "launcher/process.h"
@@ -24,6 +25,15 @@ namespace {
 
 constexpr int kMostRanks = 16384;
 constexpr const char* kUsage = "trireme launch -n N [OPTIONS] -- PROGRAM [ARGS]";
+
+[[noreturn]] void fail_unknown(const CLI::App& app) {
+  const std::string given = app.remaining().front();
+  std::vector<std::string> known;
+  for (const CLI::Option* option : app.get_options()) known.push_back(option->get_name());
+  const std::string meant = nearest(given, known);
+  fail(ExitCode::kUsage, "launch: unknown argument '{}': {}", given,
+       meant.empty() ? "'trireme launch --help' lists them all" : fmt::format("did you mean {}?", meant));
+}
 
 /// False when the user asked for help and got it. Throws Error(kUsage).
 bool read_options(int argc, char** argv, LaunchOptions* options) {
@@ -53,8 +63,12 @@ bool read_options(int argc, char** argv, LaunchOptions* options) {
   } catch (const CLI::CallForHelp&) {
     std::fputs(app.help().c_str(), stdout);
     return false;
+  } catch (const CLI::ExtrasError&) {
+    fail_unknown(app);
   } catch (const CLI::ParseError& error) {
-    fail(ExitCode::kUsage, "launch: {}", error.what());
+    const std::string text = error.what();
+    const bool ranks = text.starts_with("--ranks");  // people know it as -n
+    fail(ExitCode::kUsage, "launch: {}{}", ranks ? "-n" : "", ranks ? text.substr(7) : text);
   }
   options->program.assign(argv + separator + 1, argv + argc);
   if (options->program.empty())
@@ -118,6 +132,14 @@ bool drop_hosts(const std::vector<std::string>& lost, std::vector<std::string>* 
 
 std::string ranks_text(int ranks) { return fmt::format("{} rank{}", ranks, ranks == 1 ? "" : "s"); }
 
+/// Somebody who gave --restarts wonders why there was none.
+void explain_no_restart(const LaunchOptions& options, Verdict* verdict) {
+  if (options.restarts == 0 || !verdict->by_exit || verdict->restartable) return;
+  if (!verdict->line.empty()) verdict->line += "; ";
+  verdict->line += fmt::format("not restarted: no rank was lost, code {} is the program's own failure",
+                               verdict->exit_code);
+}
+
 /// Runs the job to its final verdict, restarts included.
 Verdict run_job(LaunchOptions options, const Surroundings& here, int signals) {
   const std::vector<std::string> guard = {own_path(), "rank-guard"};
@@ -128,6 +150,7 @@ Verdict run_job(LaunchOptions options, const Surroundings& here, int signals) {
     plan.env["TRIREME_RESTART"] = std::to_string(restart);
     Supervisor supervisor(plan, patience, signals);
     Verdict verdict = supervisor.run();
+    if (!supervisor.stop_requested()) explain_no_restart(options, &verdict);
     if (!verdict.restartable || supervisor.stop_requested() || restart == options.restarts) return verdict;
     // Threads die together: all of them can come back.
     const int left = options.backend == "local" ? ranks : ranks - verdict.dead;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/base/nearest.h"
+#include "core/base/standard_output.h"
 #include "kernels/error.h"
 #include "launcher/commands.h"
 
@@ -67,8 +68,9 @@ int run(int argc, char** argv) {
 }  // namespace trireme
 
 int main(int argc, char** argv) {
+  trireme::hold_standard_files();
   try {
-    return trireme::run(argc, argv);
+    return trireme::checked_output(trireme::run(argc, argv));
   } catch (const trireme::Error& error) {
     fmt::print(stderr, "trireme: {}\n", error.what());
     return static_cast<int>(error.code());

@@ -23,9 +23,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-bool is_file(const std::string& path) {
+/// S_IFREG, S_IFDIR, ...; 0: nothing is there.
+mode_t kind_of(const std::string& path) {
   struct stat info;
-  return stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
+  return stat(path.c_str(), &info) == 0 ? info.st_mode & S_IFMT : 0;
 }
 
 /// Runs in the child: reports the error of exec through `report` (closed by a successful exec).
@@ -66,12 +67,13 @@ std::string find_program(const std::string& program) {
   }
   std::string unusable;
   for (const std::string& file : candidates) {
-    if (!is_file(file)) continue;
+    if (kind_of(file) != S_IFREG) continue;
     if (access(file.c_str(), X_OK) == 0) return file;
     unusable = file;
   }
   if (!unusable.empty()) fail(ExitCode::kUsage, "cannot run '{}': the file is not executable", unusable);
-  fail(ExitCode::kUsage, "cannot run '{}': no such program", program);
+  const bool folder = kind_of(program) == S_IFDIR;
+  fail(ExitCode::kUsage, "cannot run '{}': {}", program, folder ? "it is a directory" : "no such program");
 }
 
 std::string own_path() {

@@ -100,6 +100,7 @@ void Supervisor::start() {
   errors_ = errors[0];
   // Whatever inherits the other end may outlive mpirun and keep it open: no read may wait for it.
   if (errors_ >= 0) fcntl(errors_, F_SETFL, O_NONBLOCK);
+  ranks_spoke_ = !through_pipe;  // where we cannot hear them
   Spawn options;
   options.command = plan_.command;
   options.env = plan_.env;
@@ -190,10 +191,15 @@ void Supervisor::take_errors() {
   }
   const std::string_view piece(chunk, static_cast<size_t>(got));
   if (running_) {
-    show(filter_.feed(piece));
+    show_errors(filter_.feed(piece));
   } else if (early_errors_.size() < 65536) {
     early_errors_ += piece;  // no rank runs yet: this is mpirun or srun speaking
   }
+}
+
+void Supervisor::show_errors(std::string_view text) {
+  ranks_spoke_ = ranks_spoke_ || !text.empty();
+  show(text);
 }
 
 void Supervisor::take_lines(Peer& peer) {
@@ -313,14 +319,16 @@ void Supervisor::close_down() {
     poll(nullptr, 0, 10);
   }
   starter_ = 0;
-  show(filter_.finish());
+  show_errors(filter_.finish());
 }
 
 Verdict Supervisor::conclude() const {
   const bool known = std::any_of(ends_.begin(), ends_.end(),
                                  [](const RankEnd& end) { return is_failure(end) && !end.asked; });
   if (own_verdict_ && !known) return *own_verdict_;
-  return judge(ends_);
+  Verdict verdict = judge(ends_);
+  if (verdict.by_exit && ranks_spoke_) verdict.line.clear();
+  return verdict;
 }
 
 }  // namespace trireme

@@ -54,6 +54,7 @@ class Supervisor {
   void take_signal(int number);
   void take_starter_end();
   void take_errors();
+  void show_errors(std::string_view text);
   void take_lines(Peer& peer);
   void take_line(Peer& peer, std::string_view line);
   void greet(Peer& peer, std::string_view rest);
@@ -74,6 +75,7 @@ class Supervisor {
   int errors_ = -1;    ///< the starter's standard error; -1: ours
   std::string early_errors_;
   BannerFilter filter_;
+  bool ranks_spoke_ = false;  ///< on standard error, or may have
   std::vector<Peer> peers_;
   std::vector<RankEnd> ends_;
   std::optional<Verdict> own_verdict_;  ///< what the launcher itself saw, where ranks tell nothing

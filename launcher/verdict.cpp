@@ -1,8 +1,11 @@
 #include "launcher/verdict.h"
 
+#include <fmt/ranges.h>
+#include <signal.h>
 #include <string.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/error.h"
 
@@ -21,10 +24,32 @@ bool exited_with(const RankEnd& end, int code) {
 /// An end that explains itself: not success, not a stop, not "my peer failed", and not our own doing.
 bool is_cause(const RankEnd& end) { return !end.asked && is_failure(end) && !exited_with(end, kPeer); }
 
+std::string exit_text(const RankEnd& end) {
+  return fmt::format("rank {} exited with code {}", end.rank, end.value);
+}
+
+/// Others have given up waiting. A rank that lives follows them, or heeds SIGTERM, before it is killed.
+Verdict judge_peer_failure(const RankEnd& told, std::span<const RankEnd> ends) {
+  std::vector<int> silent;
+  for (const RankEnd& end : ends) {
+    if (end.asked && end.how == RankEnd::How::kKilled && end.value == SIGKILL) silent.push_back(end.rank);
+  }
+  Verdict verdict{.exit_code = kPeer, .line = exit_text(told), .by_exit = true, .restartable = true};
+  if (silent.empty()) return verdict;
+  std::sort(silent.begin(), silent.end());
+  verdict.by_exit = false;
+  verdict.dead = static_cast<int>(silent.size());
+  verdict.line = fmt::format("rank{} {} did not answer the others and had to be killed",
+                             silent.size() > 1 ? "s" : "", fmt::join(silent, ", "));
+  return verdict;
+}
+
 Verdict judge_cause(const RankEnd& cause, std::span<const RankEnd> ends) {
   Verdict verdict;
   if (cause.how == RankEnd::How::kExited) {
     verdict.exit_code = cause.value;
+    verdict.line = exit_text(cause);
+    verdict.by_exit = true;
     return verdict;
   }
   verdict.exit_code = kPeer;
@@ -47,21 +72,17 @@ Verdict judge(std::span<const RankEnd> ends) {
   const auto cause = std::find_if(ends.begin(), ends.end(), is_cause);
   if (cause != ends.end()) return judge_cause(*cause, ends);
   const auto any = [&](auto&& what) { return std::find_if(ends.begin(), ends.end(), what); };
-  if (any([](const RankEnd& end) { return !end.asked && exited_with(end, kPeer); }) != ends.end()) {
-    return {.exit_code = kPeer, .line = "", .restartable = true, .dead = 0};
-  }
+  const auto told = any([](const RankEnd& end) { return !end.asked && exited_with(end, kPeer); });
+  if (told != ends.end()) return judge_peer_failure(*told, ends);
   // Only ends that were asked for are left: a program's way to answer a signal, or the signal's own.
   auto failure = any([](const RankEnd& end) { return is_failure(end) && !exited_with(end, kPeer); });
   if (failure == ends.end()) failure = any(is_failure);
   if (failure != ends.end()) {
     const bool exited = failure->how == RankEnd::How::kExited;
-    return {.exit_code = exited ? failure->value : 128 + failure->value,
-            .line = "",
-            .restartable = false,
-            .dead = 0};
+    return {.exit_code = exited ? failure->value : 128 + failure->value, .line = "", .restartable = false};
   }
   const auto stopped = any([](const RankEnd& end) { return exited_with(end, kStopped); });
-  return {.exit_code = stopped != ends.end() ? kStopped : 0, .line = "", .restartable = false, .dead = 0};
+  return {.exit_code = stopped != ends.end() ? kStopped : 0, .line = "", .restartable = false};
 }
 
 std::string signal_text(int number) {

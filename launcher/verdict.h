@@ -22,7 +22,8 @@ struct RankEnd {
 
 struct Verdict {
   int exit_code = 0;
-  std::string line;          ///< what happened, where no rank can have said it itself; else empty
+  std::string line;          ///< what happened; empty: nothing that needs a word
+  bool by_exit = false;      ///< the line tells a rank's own exit code, of which it may have said more itself
   bool restartable = false;  ///< a lost or killed rank, or a peer's failure: not the job's own fault
   int dead = 0;              ///< ranks that a restart should do without
 };
@@ -31,7 +32,8 @@ struct Verdict {
 bool is_failure(const RankEnd& end);
 
 /// `ends` in the order in which they were noticed. The first cause decides; "a peer failed" (5) is a
-/// consequence of something else wherever something else is known.
+/// consequence of something else wherever something else is known: where a peer had to be killed because it
+/// did not end even when it was told to, that peer is the lost one.
 Verdict judge(std::span<const RankEnd> ends);
 
 /// "signal 9 (SIGKILL)"

@@ -11,7 +11,11 @@ cd "$(dirname "$0")/.."
 quick=no
 arguments=()
 for argument in "$@"; do
-  if [[ $argument == --quick ]]; then quick=yes; else arguments+=("$argument"); fi
+  case $argument in
+    --help | -h) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' tests/run.sh; exit 0 ;;
+    --quick) quick=yes ;;
+    *) arguments+=("$argument") ;;
+  esac
 done
 jobs=$(nproc)
 mkdir -p build/all

@@ -79,14 +79,17 @@ std::string find_file(const std::filesystem::path& directory, const std::string&
   fail(ExitCode::kData, "{}: no such file, with or without .gz; {}", plain.string(), kAdvice);
 }
 
-/// One of the four files: decode_idx of `split` + `rest`.
+std::string file_name(Split split, int rank) {
+  return std::string(split == Split::kTrain ? "train" : "t10k") +
+         (rank == kImageRank ? "-images-idx3-ubyte" : "-labels-idx1-ubyte");
+}
+
+/// One of the four files, decoded, and its path.
 std::pair<IdxArray, std::string> load(const std::string& directory, Split split, int rank) {
   std::error_code ignored;
   if (!std::filesystem::is_directory(directory, ignored))
     fail(ExitCode::kData, "{}: no such directory; {}", directory, kAdvice);
-  const std::string name = std::string(split == Split::kTrain ? "train" : "t10k") +
-                           (rank == kImageRank ? "-images-idx3-ubyte" : "-labels-idx1-ubyte");
-  std::string path = find_file(directory, name);
+  std::string path = find_file(directory, file_name(split, rank));
   const std::vector<std::uint8_t> raw = read_file(path, kAdvice);
   return {decode_idx(raw, path, rank), std::move(path)};
 }
@@ -99,6 +102,16 @@ ByteImages load_images(const std::string& directory, Split split) {
          images_path, images.dims[0], labels_path, labels.dims[0]);
   check_labels(labels.values, kClasses, labels_path);
   return {{1, images.dims[1], images.dims[2]}, std::move(images.values), std::move(labels.values)};
+}
+
+void check_same_size(const SampleShape& test, const std::string& directory, const IdxArray& training,
+                     const std::string& training_path) {
+  const std::int64_t height = training.dims[1], width = training.dims[2];
+  if (test.height == height && test.width == width) return;
+  fail(ExitCode::kData,
+       "{}: holds images of {}x{}, but {} holds images of {}x{}; take both from the same data set",
+       find_file(directory, file_name(Split::kTest, kImageRank)), test.height, test.width, training_path,
+       height, width);
 }
 
 }  // namespace
@@ -122,9 +135,14 @@ IdxArray decode_idx(std::span<const std::uint8_t> raw, const std::string& name, 
 
 std::unique_ptr<IdxDataset> IdxDataset::open(const std::string& directory, Split split) {
   ByteImages images = load_images(directory, split);
-  Normalization normalization = split == Split::kTrain
-                                    ? measure(images.pixels, 1)
-                                    : measure(load(directory, Split::kTrain, kImageRank).first.values, 1);
+  Normalization normalization;
+  if (split == Split::kTrain) {
+    normalization = measure(images.pixels, 1);
+  } else {
+    const auto [training, path] = load(directory, Split::kTrain, kImageRank);
+    check_same_size(images.shape, directory, training, path);
+    normalization = measure(training.values, 1);
+  }
   return std::unique_ptr<IdxDataset>(new IdxDataset(std::move(images), kClasses, std::move(normalization)));
 }
 

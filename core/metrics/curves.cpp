@@ -256,10 +256,6 @@ class Script {
       text += fmt::format(" · accuracy {:.2f} %", run_.eval_accuracy.back().second);
     if (!run_.eval_loss.empty())
       text += fmt::format(" · evaluation loss {:.4g}", run_.eval_loss.back().second);
-    if (!run_.throughput.empty()) {
-      text += fmt::format(" · {} samples/s",
-                          grouped_digits(std::llround(smoothed(run_.throughput).back().second)));
-    }
     return text;
   }
 

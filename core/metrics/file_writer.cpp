@@ -15,7 +15,8 @@ namespace trireme {
 namespace {
 
 [[noreturn]] void fail_errno(const std::filesystem::path& path, const char* what, int error) {
-  fail(ExitCode::kUsage, "cannot {} {}: {}", what, path.string(), std::strerror(error));
+  fail(ExitCode::kUsage, "cannot {} {}: {}{}", what, path.string(), std::strerror(error),
+       error == ENOSPC ? ": free space and run again" : "");
 }
 
 int mode_flags(FileWriter::Mode mode) {

@@ -70,7 +70,8 @@ class RealOutputFile : public OutputFile {
 
 FileError::FileError(const char* what, const fs::path& path, int number)
     : Error(ExitCode::kCheckpoint,
-            fmt::format("cannot {} '{}': {}", what, path.string(), std::generic_category().message(number))),
+            fmt::format("cannot {} '{}': {}{}", what, path.string(), std::generic_category().message(number),
+                        number == ENOSPC ? ": free space and run again" : "")),
       number_(number) {}
 
 std::unique_ptr<OutputFile> RealFileSystem::create(const fs::path& path) {

@@ -16,7 +16,7 @@ namespace trireme {
 /// A failed file operation: Error(kCheckpoint) that also knows errno.
 class FileError : public Error {
  public:
-  /// "cannot <what> '<path>': <text of number>"
+  /// "cannot <what> '<path>': <text of number>", and for a full disk what to do
   FileError(const char* what, const std::filesystem::path& path, int number);
   int number() const { return number_; }
 

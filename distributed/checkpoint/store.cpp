@@ -61,8 +61,7 @@ void CheckpointStore::check_writable() {
     }
     files_->remove(probe);
   } catch (const Error& error) {
-    fail(ExitCode::kUsage, "checkpoints cannot be written: {}; choose another --checkpoint-dir",
-         error.what());
+    fail(ExitCode::kUsage, "checkpoints cannot be written: {}", error.what());
   }
 }
 

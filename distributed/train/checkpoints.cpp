@@ -31,24 +31,31 @@ JobCheckpoints::JobCheckpoints(Communicator& comm, const JobOptions& options,
   const auto files = std::make_shared<RealFileSystem>();
   if (!directory.empty()) {
     store_.emplace(files, directory);
-    agree(comm_, "checkpoint directory", [&] { store_->check_writable(); });
+    agree(comm_, "checkpoint directory", [&] { check_writable(); });
   }
   // Rank 0 decides, so that all ranks go on from the same one.
   std::string chosen;
   agree(comm_, "newest checkpoint", [&] {
     if (comm_.rank() == 0) chosen = choose().string();
   });
-  path_ = std::filesystem::path(broadcast_text(comm_, chosen)).lexically_normal();
-  if (!path_.has_filename()) path_ = path_.parent_path();  // "DIR/step-00000015/"
+  path_ = broadcast_text(comm_, chosen);
   if (path_.empty()) return;
   agree(comm_, "checkpoint state",
         [&] { resumed_ = CheckpointStore(files, path_.parent_path()).read_state(path_); });
 }
 
+void JobCheckpoints::check_writable() try {
+  store_->check_writable();
+  if (comm_.rank() == 0) lock_.emplace(directory_);
+} catch (const Error& error) {
+  fail(error.code(), "{}; choose another {}", error.what(),
+       options_.checkpoint_dir().empty() ? "--out" : "--checkpoint-dir");
+}
+
 std::filesystem::path JobCheckpoints::choose() {
   const std::string& resume = options_.resume();
   if (store_ && (resume == "auto" || restarted())) {
-    const std::filesystem::path newest = newest_sound();
+    const std::filesystem::path newest = newest_sound(*store_);
     if (resume == "auto" && newest.empty() && !notes_.empty())
       fail(ExitCode::kCheckpoint,
            "checkpoint: all {} checkpoints in {} are damaged ({}); restore one, or use --resume never",
@@ -57,7 +64,26 @@ std::filesystem::path JobCheckpoints::choose() {
       return newest;
     notes_.clear();
   }
-  return resume == "auto" || resume == "never" ? std::filesystem::path() : std::filesystem::path(resume);
+  return resume == "auto" || resume == "never" ? std::filesystem::path() : named(resume);
+}
+
+std::filesystem::path JobCheckpoints::named(const std::string& resume) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  if (resume.find('/') == std::string::npos && !fs::exists(resume, ignored))
+    fail(ExitCode::kUsage,
+         "--resume '{}': must be auto, never, or a checkpoint's folder, and there is none of this name here",
+         resume);
+  fs::path path = fs::absolute(resume).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();  // "DIR/step-00000015/"
+  if (!fs::is_directory(path, ignored)) return path;    // its reader says what is wrong
+  const CheckpointStore store(std::make_shared<RealFileSystem>(), path);
+  if (store.list().empty()) return path;
+  const fs::path newest = newest_sound(store);
+  if (newest.empty())
+    fail(ExitCode::kCheckpoint, "--resume {}: all {} checkpoints there are damaged ({})", resume,
+         notes_.size(), notes_[0]);
+  return newest;
 }
 
 bool JobCheckpoints::is_of_this_command(const JobState& then) const {
@@ -74,10 +100,10 @@ std::filesystem::path JobCheckpoints::set_aside() {
   return store_->set_aside(goes_on_here ? resumed_->step + 1 : 0);
 }
 
-std::filesystem::path JobCheckpoints::newest_sound() {
-  const std::vector<Checkpoint> all = store_->list();
+std::filesystem::path JobCheckpoints::newest_sound(const CheckpointStore& store) {
+  const std::vector<Checkpoint> all = store.list();
   for (auto newest = all.rbegin(); newest != all.rend(); ++newest) {
-    const std::vector<std::string> damage = store_->verify(newest->path);
+    const std::vector<std::string> damage = store.verify(newest->path);
     if (damage.empty()) return newest->path;
     notes_.push_back(
         fmt::format("checkpoint {} is damaged and passed over: {}", newest->path.string(), damage[0]));

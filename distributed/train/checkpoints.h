@@ -8,6 +8,7 @@
 
 #include "core/nn/module.h"
 #include "distributed/checkpoint/store.h"
+#include "distributed/checkpoint/store_lock.h"
 #include "distributed/comm/communicator.h"
 #include "distributed/train/job.pb.h"
 
@@ -15,11 +16,11 @@ namespace trireme {
 
 class JobCheckpoints {
  public:
-  /// Collective. Does nothing without a directory. Throws (on all ranks) if the directory cannot be written,
-  /// or if
-  /// --resume names what is no checkpoint. With --resume auto a damaged checkpoint is passed over for the one
-  /// before it; what was passed over is said in notes(). Once restarted by `trireme launch`, a job goes on
-  /// from the newest one that the same command has made, whatever --resume says.
+  /// Collective. Does nothing without a directory. Throws (on all ranks) if the directory cannot be written
+  /// or another job writes to it, or if --resume names what is neither a checkpoint nor a store of them. In a
+  /// store (--resume auto: the job's own) a damaged checkpoint is passed over for the one before it; what was
+  /// passed over is said in notes(). Once restarted by `trireme launch`, a job goes on from the newest one
+  /// that the same command has made, whatever --resume says.
   JobCheckpoints(Communicator& comm, const JobOptions& options, const std::filesystem::path& directory);
 
   /// The state to go on from; nothing for a fresh start.
@@ -40,14 +41,17 @@ class JobCheckpoints {
   std::filesystem::path save(const JobState& state, const std::vector<NamedTensor>& tensors);
 
  private:
+  void check_writable();
   std::filesystem::path choose();
-  std::filesystem::path newest_sound();
+  std::filesystem::path named(const std::string& resume);
+  std::filesystem::path newest_sound(const CheckpointStore& store);
   bool is_of_this_command(const JobState& then) const;
 
   Communicator& comm_;
   const JobOptions options_;
   std::filesystem::path directory_;
   std::optional<CheckpointStore> store_;
+  std::optional<StoreLock> lock_;  // of rank 0
   std::filesystem::path path_;
   std::optional<JobState> resumed_;
   std::vector<std::string> notes_;

@@ -56,7 +56,7 @@ Job::~Job() {
   try {
     timing_->trace.close();
   } catch (const Error& error) {
-    if (reporter_) reporter_->note(error.what());
+    if (reporter_) reporter_->warn(error.what());
   }
 }
 
@@ -78,7 +78,7 @@ void Job::start() {
   step_sum_ = std::make_unique<ShardSum>(*comm_, shards_, kStepSumSize, reducer_options_.reduction, "loss");
   if (is_root()) {
     reporter_ = std::make_unique<Reporter>(options_);
-    for (const std::string& note : checkpoints_->notes()) reporter_->note(note);
+    for (const std::string& note : checkpoints_->notes()) reporter_->warn(note);
     if (options_.reduction() == "fastest")
       reporter_->note("reduction fastest: bits are not promised to be the same at other world sizes");
   }
@@ -145,18 +145,21 @@ void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
     if (reporter_)
       reporter_->note(
           fmt::format("going on from {}, after step {}", checkpoints_->resumed_path().string(), step_));
-    if (reporter_ && checkpoints_->resumed()->build != now.build)
+    if (reporter_ && step_ >= total_steps_)
       reporter_->note(
+          fmt::format("nothing is left to train: {} steps are done, {} were asked for", step_, total_steps_));
+    if (reporter_ && checkpoints_->resumed()->build != now.build)
+      reporter_->warn(
           fmt::format("the checkpoint was made by another build, so bits may differ: {} then, {} now",
                       checkpoints_->resumed()->build, now.build));
   }
   // Nothing of an earlier run is touched before all else is known to be right.
   agree(*comm_, "outputs", [&] {
     if (!is_root()) return;
+    reporter_->open(checkpoints_->resumed() ? std::optional(step_) : std::nullopt);
     if (const std::filesystem::path folder = checkpoints_->set_aside(); !folder.empty())
       reporter_->note(
           fmt::format("checkpoints that this run does not go on from are set aside in {}", folder.string()));
-    reporter_->open(checkpoints_->resumed() ? std::optional(step_) : std::nullopt);
   });
   requests_ = {step_, shard_range().first};
   // The loader runs ahead of training: it asks for this rank's shards of step after step.
@@ -352,8 +355,8 @@ void Job::end_training() {
 void Job::say_summary() {
   if (!reporter_) return;
   if (reporter_->samples_per_second() > 0)
-    say(fmt::format("throughput: {:.0f} images/s on {} ranks", reporter_->samples_per_second(),
-                    world_size()));
+    say(fmt::format("throughput: {:.0f} images/s on {} rank{}", reporter_->samples_per_second(), world_size(),
+                    world_size() == 1 ? "" : "s"));
   const std::filesystem::path curves = reporter_->draw_curves();
   if (!curves.empty()) say("curves: " + curves.string());
   const OutputPaths& paths = reporter_->paths();

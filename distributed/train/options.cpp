@@ -175,7 +175,7 @@ JobOptions read_config(const std::string& path) {
     // An empty file fails the copy too; it is a job without a wish.
     std::error_code ignored;
     if (std::filesystem::is_regular_file(path, ignored) && file && !file.bad()) return {};
-    fail(ExitCode::kUsage, "--config {}: cannot read this file", path);
+    fail(ExitCode::kUsage, "--config '{}': cannot read this file", path);
   }
   JobOptions job;
   FirstError error;
@@ -282,20 +282,21 @@ JobOptions parse_options(int argc, const char* const* argv, const JobOptions& de
   JobOptions job = defaults;
   fill_defaults(job);
   CLI::App app{std::string(about)};
-  app.set_help_flag("--help", "Show this text and end");
+  app.set_help_flag("-h,--help", "Show this text and end");
   app.allow_extras();
   app.get_formatter()->column_width(42);
   std::string config;
   bool print_config = false;
-  app.add_option("--config", config, "Read the job from this text file; flags win over it")
-      ->type_name("FILE")
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  const CLI::Option* from_file =
+      app.add_option("--config", config, "Read the job from this text file; flags win over it")
+          ->type_name("FILE")
+          ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.add_flag("--print-config", print_config, "Print the whole job as --config reads it, and end");
   std::deque<Flag> flags;
   add_flags(app, flags, job);
   parse_command_line(app, argc, argv);
 
-  if (!config.empty()) overlay(job, read_config(config), config);
+  if (from_file->count() > 0) overlay(job, read_config(config), config);
   JobOptions given;
   for (const Flag& flag : flags) {
     if (flag.option->count() == 0) continue;

@@ -26,22 +26,40 @@ OutputPaths::OutputPaths(const JobOptions& o)
       curves(o.out().empty() ? std::filesystem::path() : std::filesystem::path(o.out()) / "curves.png") {}
 
 Reporter::Reporter(const JobOptions& options)
-    : quiet_(options.quiet()), paths_(options), title_(options.model() + " on " + options.data()) {
+    : quiet_(options.quiet()),
+      paths_(options),
+      metrics_flag_(options.metrics().empty() ? "--out" : "--metrics"),
+      tensorboard_flag_(options.tensorboard().empty() ? "--out" : "--tensorboard"),
+      title_(options.model() + " on " + options.data()) {
   if (!quiet_) progress_.emplace(STDERR_FILENO);
 }
 
 void Reporter::open(std::optional<std::int64_t> resume_step) {
-  if (!paths_.metrics.empty()) {
+  const auto open_for = [&](const char* flag, const std::filesystem::path& path, const auto& open) {
+    try {
+      if (!path.empty()) open();
+    } catch (const Error& error) {
+      fail(error.code(), "{}: {}", flag, error.what());
+    }
+  };
+  open_for(metrics_flag_, paths_.metrics, [&] {
+    // A file's folder that is not there is a slip of the pen more often than a wish.
+    const std::filesystem::path folder = paths_.metrics.parent_path();
+    if (metrics_flag_ == std::string_view("--metrics") && !folder.empty() && !std::filesystem::exists(folder))
+      fail(ExitCode::kUsage, "there is no folder {} for {}", folder.string(), paths_.metrics.string());
     if (resume_step)
       metrics_.emplace(paths_.metrics, *resume_step);
     else
       metrics_.emplace(paths_.metrics);
-  }
-  if (!paths_.tensorboard.empty()) tensorboard_.emplace(paths_.tensorboard, resume_step);
+  });
+  open_for(tensorboard_flag_, paths_.tensorboard,
+           [&] { tensorboard_.emplace(paths_.tensorboard, resume_step); });
 }
 
 void Reporter::step(const StepReport& r) {
   throughput_.add(static_cast<double>(r.samples), r.step_ms / 1000);
+  samples_ += static_cast<double>(r.samples);
+  seconds_ += r.step_ms / 1000;
   Record record;
   record.set("step", r.step).set("epoch", r.epoch).set("loss", r.loss);
   if (!std::isnan(r.accuracy)) record.set("accuracy", r.accuracy);
@@ -96,13 +114,20 @@ void Reporter::note(const std::string& line) {
   if (progress_) progress_->message(line);
 }
 
+void Reporter::warn(const std::string& line) {
+  if (progress_)
+    progress_->message(line);
+  else
+    std::fprintf(stderr, "%s\n", line.c_str());
+}
+
 std::filesystem::path Reporter::draw_curves() {
   if (paths_.curves.empty() || paths_.metrics.empty()) return {};
   try {
     trireme::draw_curves(paths_.metrics, paths_.curves, title_);
     return paths_.curves;
   } catch (const Error& error) {
-    note(std::string("no picture of the curves: ") + error.what());
+    warn(std::string("no picture of the curves: ") + error.what());
     return {};
   }
 }

@@ -49,21 +49,28 @@ class Reporter {
   void say(const std::string& line);
   /// A line that --quiet drops.
   void note(const std::string& line);
+  /// A line of its own on standard error, also when quiet.
+  void warn(const std::string& line);
   /// Draws the curves, if a picture is asked for; returns its path or nothing. A failure is only said.
   std::filesystem::path draw_curves();
   const OutputPaths& paths() const { return paths_; }
-  double samples_per_second() const { return throughput_.per_second(); }
+  /// Samples of all steps of this run over the time in them (without evaluating and saving); NaN before the
+  /// first.
+  double samples_per_second() const { return samples_ / seconds_; }
 
  private:
   void show(const StepReport& report);
 
   const bool quiet_;
   const OutputPaths paths_;
+  const char* const metrics_flag_;  // that named the path, for errors
+  const char* const tensorboard_flag_;
   const std::string title_;
   std::optional<JsonlWriter> metrics_;
   std::optional<TensorBoardWriter> tensorboard_;
   std::optional<ProgressLine> progress_;
-  Throughput throughput_;
+  Throughput throughput_;             // of late, for the progress line
+  double samples_ = 0, seconds_ = 0;  // of the whole run
   WindowedMean loss_{20}, accuracy_{20}, hidden_{50};
 };
 

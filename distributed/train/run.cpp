@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "core/base/compiler.h"
+#include "core/base/standard_output.h"
 #include "distributed/comm/local.h"
 #include "distributed/comm/mpi.h"
 #include "distributed/rendezvous/world.h"
@@ -33,7 +34,8 @@ int say_error(const std::exception_ptr& error, const World& world) {
     if (world.rank == 0) say_once(e);
     return static_cast<int>(e.code());
   } catch (const Error& e) {
-    std::fprintf(stderr, "%s%s\n", rank.c_str(), e.what());
+    const std::string text = e.what();  // what communicators say begins with the rank already
+    std::fprintf(stderr, "%s%s\n", text.starts_with(rank) ? "" : rank.c_str(), text.c_str());
     return static_cast<int>(e.code());
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%sunexpected error: %s\n", rank.c_str(), e.what());
@@ -115,30 +117,37 @@ int run_ranks(const JobOptions& options, World& world, const std::function<void(
   return 0;
 }
 
+/// Ends this process's part of MPI in haste. MPI_Abort would kill all others too, and with them every trace
+/// of who failed and who only waited; `trireme launch` ends them itself.
+void leave_mpi(int code) {
+  std::fflush(nullptr);
+  if (process_environment()("TRIREME_RESTART")) std::_Exit(code);
+  MpiSession::abort_if_running(static_cast<ExitCode>(code));
+}
+
 World main_world;  // of the handler below
 
 [[noreturn]] void say_and_end() {
   const int code = std::current_exception() ? say_error(std::current_exception(), main_world) : 1;
-  std::fflush(nullptr);
-  MpiSession::abort_if_running(static_cast<ExitCode>(code));
+  leave_mpi(code);
   std::_Exit(code);
 }
 
 }  // namespace
 
 int run(int argc, char** argv, const Program& program, const std::function<void(Job&)>& body) {
+  hold_standard_files();
   World world;
   try {
     world = detect_world(process_environment());
     const JobOptions options = parse_for_all(argc, argv, program.defaults, program.about);
     install_signal_handlers();
-    return run_ranks(options, world, body);
+    return checked_output(run_ranks(options, world, body));
   } catch (const AgreedError&) {
-    return say_error(std::current_exception(), world);
+    return checked_output(say_error(std::current_exception(), world));
   } catch (...) {
     const int code = say_error(std::current_exception(), world);
-    std::fflush(nullptr);
-    MpiSession::abort_if_running(static_cast<ExitCode>(code));
+    leave_mpi(code);
     return code;
   }
 }

@@ -1,8 +1,8 @@
 // The smallest training program: a network, an optimizer, and a loop that is its own.
 //
 //   build/bin/first_program --data idx:/usr/share/datasets/fashion-mnist --epochs 1
-//   mpirun -np 2 build/bin/first_program --epochs 1 --shards 2     the same bits as with one rank and
-//   --shards 2
+//   mpirun --bind-to none -np 2 build/bin/first_program --epochs 1 --shards 2
+//                                                             the same bits as with one rank and --shards 2
 #include <trireme/trireme.h>
 
 int main(int argc, char** argv) {

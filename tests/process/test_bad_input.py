@@ -57,8 +57,10 @@ class BadInput(training.Training):
                 (["--lr"], "--lr needs a value"),
                 (["--lr", "--quiet"], "--lr needs a value, but --quiet follows"),
                 (["--epochs", 3], "steps 8 and epochs 3: give one of them"),
-                (["--config", "/no/such/file"], "--config /no/such/file: cannot read this file"),
-                (["--config", "/"], "--config /: cannot read this file")):
+                (["--config", "/no/such/file"], "--config '/no/such/file': cannot read this file"),
+                (["--config", "/"], "--config '/': cannot read this file"),
+                (["--config", ""], "--config '': cannot read this file"),
+                (["--config="], "--config needs a value")):
             self.refused(2, [*SYNTHETIC, *flags], pattern, places=(dict(how="plain"), dict(ranks=2)))
 
     def test_values(self):
@@ -70,11 +72,16 @@ class BadInput(training.Training):
                 (["--data", "carrots:x"], "'carrots:x' is not one of idx:DIR"),
                 (["--device", "cuda"], "--device"),
                 (["--backend", "nccl"], "--backend"),
-                (["--metrics", "/proc/none/metrics.jsonl"], "/proc/none"),
-                (["--metrics", "/"], "/"),
+                (["--metrics", "/proc/none/metrics.jsonl"], "--metrics: there is no folder /proc/none for"),
+                (["--metrics", "/"], "--metrics: .*/"),
+                (["--metrics", "/proc"], "--metrics: cannot open /proc: Is a directory"),
+                (["--metrics", f"{self.dir}/no/such/m.jsonl"], f"--metrics: there is no folder {self.dir}/no/such for "),
+                (["--tensorboard", "/dev/null"], "--tensorboard: .*/dev/null"),
                 (["--checkpoint-dir", "/proc/none"], "/proc/none.*another --checkpoint-dir"),
                 (["--checkpoint-dir", "/dev/null"], "/dev/null.*another --checkpoint-dir"),
-                (["--out", "/dev/null/out"], "/dev/null/out")):
+                (["--out", "/dev/null"], "/dev/null.*another --out$"),
+                (["--out", "/dev/null", "--checkpoint-dir", self.dir / "c"], "--out: .*/dev/null"),
+                (["--out", "/dev/null/out"], "/dev/null/out.*another --out$")):
             self.refused(2, [*SYNTHETIC, *flags], pattern)
         self.refused(2, [*SYNTHETIC, "--replay-ranks", 4], "--replay-ranks 4 needs one process, but 2 ranks",
                      places=[where for where in PLACES if where.get("ranks") == 2])
@@ -107,6 +114,9 @@ class BadInput(training.Training):
         one = self.run_to_end(flags, how="plain")
         shutil.rmtree(self.dir / 'it\'s "quoted" ü\\n')
         self.assertEqual(self.run_to_end(["--config", file], ranks=2).digests, one.digests)
+
+    def test_short_help(self):
+        self.assertEqual(self.run_to_end(["-h"], how="plain").out, self.run_to_end(["--help"], how="plain").out)
 
     def test_help(self):
         for where in PLACES:
@@ -202,7 +212,8 @@ class BadInput(training.Training):
         for code, wrong in ((2, ["--model", "none"]), (3, ["--data", "idx:/no/such/folder"]), (2, ["--global-batch", 7]),
                             (4, ["--seed", 1]), (4, ["--resume", self.dir / "none"]), (2, ["--lr", "x"]),
                             (3, ["--data", "idx:/no/such/folder", "--resume", "never"]),
-                            (2, ["--model", "none", "--resume", "never"])):
+                            (2, ["--model", "none", "--resume", "never"]),
+                            (2, ["--metrics", self.dir / "none" / "m.jsonl", "--resume", "never"])):
             for where in (dict(how="plain"), dict(ranks=2)):
                 self.run_to_end([*JOB, *flags, *wrong], code=code, **where)
                 self.assertEqual(self.left(), before, wrong)
@@ -222,7 +233,7 @@ class BadInput(training.Training):
         for where in PLACES:
             shutil.rmtree(disk / "c", ignore_errors=True)
             ended = self.run_to_end([*JOB, *flags], code=4, **where)
-            self.assertEqual(len(re.findall(r"(?m)^.*No space left on device.*$", ended.err)), 1, ended)
+            self.assertEqual(len(re.findall(r"(?m)^.*No space left on device: free space and run again.*$", ended.err)), 1, ended)
             self.assertRegex(ended.err, "checkpoint of step 6 was not saved \\(earlier ones are as they were\\)")
             self.assertEqual(sorted(os.listdir(disk / "c")), ["step-00000002", "step-00000004"])
             verified = subprocess.run([training.TRIREME, "checkpoint", "verify", str(disk / "c")], capture_output=True)
@@ -236,7 +247,7 @@ class BadInput(training.Training):
         disk = self.dir / "disk"
         self.mount(disk, "-t", "tmpfs", "-o", "size=8k", "none")
         ended = self.run_to_end([*JOB, *SYNTHETIC, "--steps", 200, "--metrics", disk / "m.jsonl"], code=2, ranks=2)
-        self.assertEqual(len(re.findall(r"(?m)^.*No space left on device.*$", ended.err)), 1, ended)
+        self.assertEqual(len(re.findall(r"(?m)^.*No space left on device: free space and run again.*$", ended.err)), 1, ended)
 
     def test_read_only(self):
         disk = self.dir / "disk"

@@ -56,9 +56,10 @@ class Checkpoint(unittest.TestCase):
         self.store = self.dir / "store"
         write_safetensors(self.plain, TENSORS, {"trireme.step": "7", "trireme.run_id": "r1"})
 
-    def run_program(self, code, *arguments):
+    def run_program(self, code, *arguments, folder=None):
         """Standard output and error; an error is one line that begins with the program's name."""
-        run = subprocess.run([PROGRAM, "checkpoint", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+        run = subprocess.run([PROGRAM, "checkpoint", *map(str, arguments)], capture_output=True, text=True, timeout=60,
+                             cwd=folder)
         self.assertEqual(run.returncode, code, run)
         if code in (2, 3, 4):
             self.assertRegex(run.stderr, r"\Atrireme: [^\n]+\n\Z")
@@ -73,6 +74,14 @@ class Checkpoint(unittest.TestCase):
         shard, _ = read_safetensors(self.store / "step-00000007" / "shard-00000-of-00001.safetensors")
         self.assertEqual(shard, TENSORS)
         self.run_program(0, "diff", self.store, self.plain)
+
+    def test_relative_paths(self):
+        self.run_program(0, "import", "store", self.plain, folder=self.dir)
+        for path, folder in (("store", self.dir), ("step-00000007", self.store), (".", self.store),
+                             ("./step-00000007/", self.store), (".", self.store / "step-00000007")):
+            self.assertIn("sound", self.run_program(0, "verify", path, folder=folder))
+            self.assertIn("the same", self.run_program(0, "diff", path, self.plain, folder=folder))
+        self.run_program(2, "verify", "", folder=self.dir)
 
     def test_list_and_inspect(self):
         self.run_program(0, "import", self.store, self.plain)
@@ -95,6 +104,14 @@ class Checkpoint(unittest.TestCase):
         write_safetensors(other, TENSORS | {"a": ("U8", [1], b"x")})
         self.assertIn("'a' is only in the second", self.run_program(1, "diff", self.store, other))
         self.assertIn("'a' is only in the first", self.run_program(1, "diff", other, self.store))
+
+    def test_list_of_damaged_ones(self):
+        for step in (7, 12):
+            self.run_program(0, "import", self.store, self.plain, "--step", step)
+        (self.store / "step-00000012" / "manifest.pb").write_bytes(b"")
+        self.assertIn("damaged", self.run_program(0, "list", self.store))
+        (self.store / "step-00000007" / "manifest.pb").write_bytes(b"")
+        self.assertIn("none of its 2 checkpoints can be read", self.run_program(4, "list", self.store))
 
     def test_verify_names_the_damage(self):
         self.run_program(0, "import", self.store, self.plain)

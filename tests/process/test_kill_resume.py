@@ -3,6 +3,7 @@
 
     test_kill_resume.py SOURCE BUILD [names of tests]        TRIREME_SEED=N repeats a run, TRIREME_LONG=1: more rounds
 """
+import contextlib
 import os
 import random
 import re
@@ -131,6 +132,23 @@ class KillResume(training.Training):
         self.assertEqual(len(re.findall(r"; restarting on \d ranks?", ended.err)), 2, ended)
         self.check_result(ended)
 
+    def test_a_rank_hangs(self):
+        """The others give up after their patience; the one that hung is named, and the rest goes on without it."""
+        for hung in (0, 2):
+            with self.subTest(hung=hung):
+                shutil.rmtree(self.checkpoints, ignore_errors=True)
+                run = self.start(self.job("--patience", 3), ranks=3, flags=["--restarts", 1])
+                self.assertTrue(self.wait_until(lambda: self.lines_of_metrics() >= 20, run, "step 20"))
+                os.kill(training.rank_processes()[hung], signal.SIGSTOP)
+                ended = run.wait()
+                self.assertEqual(ended.code, 0, ended)
+                self.assertEqual(self.notes_of(ended, "^trireme: "), [
+                    f"trireme: rank {hung} did not answer the others and had to be killed; restarting on 2 ranks "
+                    "(restart 1 of 1)"])
+                self.assertRegex(ended.err, f"(?m)^rank \\d: (?!rank).*no answer from rank {hung}")
+                self.check_result(ended)
+                self.metrics.unlink()
+
     def test_the_launcher_is_killed(self):
         for goal in (15, 50):
             run = self.start(self.job(), ranks=3)
@@ -216,11 +234,15 @@ class KillResume(training.Training):
         older, newest = self.stop_after(20)
         kept = self.dir / "kept"  # going on to the end removes the older ones
         shutil.copytree(self.checkpoints, kept)
-        for path in (older, f"{older}/", os.path.relpath(older)):
+        here = os.getcwd()
+        for path, folder, step in ((older, here, 15), (f"{older}/", here, 15), (os.path.relpath(older), here, 15),
+                                   (older.name, self.checkpoints, 15), (".", self.checkpoints, 20),
+                                   (self.checkpoints.name, self.dir, 20), (f"{self.checkpoints}/", here, 20)):
             shutil.rmtree(self.checkpoints)
             shutil.copytree(kept, self.checkpoints)
-            ended = self.run_to_end(self.job("--resume", path), ranks=3)
-            self.assertEqual(len(self.notes_of(ended, "after step 15")), 1, ended)
+            with contextlib.chdir(folder):
+                ended = self.run_to_end(self.job("--resume", path), ranks=3)
+            self.assertEqual(len(self.notes_of(ended, f"after step {step}$")), 1, ended)
             self.check_result(ended)
         # Nothing is kept of this one, and the checkpoint is left alone.
         older = self.committed()[0]
@@ -231,10 +253,17 @@ class KillResume(training.Training):
         self.verify(2)
 
     def test_resume_from_no_checkpoint(self):
-        for path in (self.dir / "none", self.dir, "/dev/null"):
+        (self.dir / "lost" / "step-00000001").mkdir(parents=True)
+        for path, code in ((self.dir / "none", 4), (self.dir, 4), ("/dev/null", 4), ("lost", 4), ("./none", 4),
+                           ("lost/step-00000001", 4), ("maybe", 2), ("", 2)):
             for where in (dict(how="plain"), dict(ranks=2)):
-                ended = self.run_to_end(self.job("--resume", path), code=4, **where)
-                self.assert_one_line(ended, re.escape(str(path)))
+                with self.subTest(path=path, **where), contextlib.chdir(self.dir):
+                    ended = self.run_to_end(self.job("--resume", path), code=code, **where)
+                    self.assert_one_line(ended, re.escape(str(path).removeprefix("./") or "''"))
+        for checkpoint in self.stop_after(20):
+            (checkpoint / "manifest.pb").write_bytes(b"")
+        ended = self.run_to_end(self.job("--resume", self.checkpoints, "--checkpoint-dir", self.dir / "new"), code=4)
+        self.assert_one_line(ended, f"--resume {self.checkpoints}: all 2 checkpoints there are damaged ")
 
     def test_another_job_is_refused(self):
         self.stop_after(10)

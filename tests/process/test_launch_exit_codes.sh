@@ -5,10 +5,17 @@
 for n in 1 2 3; do
   for code in 0 1 2 3 4 6 75; do
     expect $code "$n ranks that exit $code" "$TRIREME" launch -n $n -- sh -c "exit $code"
-    silent "$n ranks that exit $code"
+    case $code in
+      0 | 75) silent "$n ranks that exit $code" ;;
+      *) one_line "$n ranks that exit $code" "^trireme: rank [0-2] exited with code $code$" ;;
+    esac
   done
 done
 expect 5 "a peer's failure" "$TRIREME" launch -n 2 -- sh -c 'exit 5'
+one_line "a peer's failure" '^trireme: rank [01] exited with code 5$'
+expect 7 "a rank that says why" "$TRIREME" launch -n 3 -- \
+  sh -c '[ $OMPI_COMM_WORLD_RANK = 1 ] || sleep 50; echo because >&2; exit 7'
+one_line "a rank that says why" '^because$'
 
 expect 3 "the cause outranks 'a peer failed'" "$TRIREME" launch -n 3 -- \
   sh -c '[ $OMPI_COMM_WORLD_RANK = 2 ] || exit 5; sleep 0.5; exit 3'
@@ -42,6 +49,19 @@ for args in "-n 0 -- true" "-n -3 -- true" "-n 9999999 -- true" "-n two -- true"
   expect 2 "launch $args" env -u SLURM_JOB_ID "$TRIREME" launch $args
   one_line "launch $args" '^trireme: '
 done
+for case in "-n 0|^trireme: launch: -n: " "--ranks 0|^trireme: launch: -n: " "--rank 2|unknown argument '--rank': did you mean --ranks\?" \
+  "--nn 2|unknown argument '--nn': 'trireme launch --help'"; do
+  # shellcheck disable=SC2086
+  expect 2 "launch ${case%%|*}" "$TRIREME" launch ${case%%|*} -- true
+  one_line "launch ${case%%|*}" "${case#*|}"
+done
+expect 2 "a directory for a program" "$TRIREME" launch -n 1 -- /tmp
+one_line "a directory for a program" "'/tmp': it is a directory"
+expect 1 "help that is lost" sh -c '"$0" launch --help >/dev/full' "$TRIREME"
+one_line "help that is lost" 'standard output could not be written: No space left on device'
+expect 1 "help to a closed file" sh -c '"$0" help >&-' "$TRIREME"
+one_line "help to a closed file" 'standard output could not be written'
+
 expect 2 "a host that is not there" "$TRIREME" launch -n 2 --hosts no-such-host.invalid -- true
 one_line "a host that is not there" '^trireme: cannot start the ranks: .*'
 

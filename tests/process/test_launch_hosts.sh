@@ -22,7 +22,7 @@ expect 0 "an allocation" "${slurm[@]}" "$TRIREME" launch -- sh -c 'echo $SLURM_P
 [ "$(sort "$work/out" | tr '\n' ' ')" = "0 of 3 1 of 3 2 of 3 " ] || bad "srun ran: $(tr '\n' ' ' <"$work/out")"
 grep -q -- '--mpi=pmix -n 3 --kill-on-bad-exit=1' "$work/srun.log" || bad "srun was asked: $(cat "$work/srun.log")"
 expect 4 "an allocation's failure" "${slurm[@]}" "$TRIREME" launch -n 2 -- sh -c '[ $SLURM_PROCID = 1 ] && exit 4; sleep 50'
-silent "an allocation's failure"
+one_line "an allocation's failure" '^trireme: rank 1 exited with code 4$'
 expect 0 "an allocation's restart" "${slurm[@]}" "$TRIREME" launch --restarts 1 -- \
   sh -c 'echo $SLURM_STEP_NUM_TASKS; [ $TRIREME_RESTART$SLURM_PROCID = 00 ] && kill -9 $$; [ $TRIREME_RESTART = 1 ] || sleep 50'
 [ "$(tr '\n' ' ' <"$work/out")" = "3 3 3 2 2 " ] || bad "srun ran: $(tr '\n' ' ' <"$work/out")"
@@ -54,7 +54,7 @@ export "HOSTS_DIR=$work" OMPI_MCA_plm=rsh "OMPI_MCA_plm_rsh_agent=$work/agent" O
 expect 0 "two hosts" "$TRIREME" launch -n 3 --hosts h1,h2 -- sh -c 'echo $(hostname) $OMPI_COMM_WORLD_RANK'
 [ "$(sort "$work/out" | tr '\n' ' ')" = "h1 0 h1 1 h2 2 " ] || bad "two hosts ran: $(tr '\n' ' ' <"$work/out")"
 expect 6 "a failure on another host" "$TRIREME" launch -n 2 --hosts h1,h2 -- sh -c '[ $(hostname) = h2 ] && exit 6; sleep 50'
-silent "a failure on another host"
+one_line "a failure on another host" '^trireme: rank 1 exited with code 6$'
 expect 2 "a program that is only missing there" "$TRIREME" launch -n 2 --hosts h1,h2 -- /no/such/program
 one_line "a program that is only missing there" '/no/such/program'
 

@@ -56,7 +56,7 @@ for how in kill segv abort leave; do
   [ "$took" -le 9 ] || bad "an MPI rank: $how took $took s"
   case $how in
     kill | segv) one_line "an MPI rank: $how" '^trireme: rank 1 was killed by signal' ;;
-    *) silent "an MPI rank: $how" ;;
+    *) one_line "an MPI rank: $how" "^trireme: rank 1 exited with code $code$" ;;
   esac
 done
 finish

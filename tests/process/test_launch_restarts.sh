@@ -28,7 +28,15 @@ expect 0 "after a peer's failure all come back" "$TRIREME" launch -n 2 --restart
 for code in 1 2 3 4 6 75; do
   expect $code "$code is not restarted" "$TRIREME" launch -n 2 --restarts 3 -- sh -c "echo run; exit $code"
   [ "$(wc -l <"$work/out")" -eq 2 ] || bad "a job that exits $code was restarted"
+  case $code in
+    75) silent "$code is not restarted" ;;
+    *) one_line "$code is not restarted" "^trireme: rank [01] exited with code $code; not restarted: no rank was lost, " ;;
+  esac
 done
+
+expect 4 "a failure that the rank tells is not told twice" "$TRIREME" launch -n 2 --restarts 3 -- sh -c 'echo why >&2; exit 4'
+[ "$(sort "$work/err" | uniq -c | tr -s ' ')" = " 1 trireme: not restarted: no rank was lost, code 4 is the program's own failure
+ 2 why" ] || bad "a failure that the rank tells is not told twice"
 
 expect 0 "threads come back together" "$TRIREME" launch -n 3 --min 3 --restarts 1 --backend local -- sh -c \
   'echo $TRIREME_LOCAL_RANKS; [ $TRIREME_RESTART = 1 ] || kill -9 $$'

@@ -211,6 +211,18 @@ TEST(IdxDataset, NamesFilesThatDisagree) {
                [&] { IdxDataset::open(directory.path(), Split::kTrain); });
 }
 
+TEST(IdxDataset, NamesImagesOfOtherSizes) {
+  test::TemporaryDirectory directory;
+  write_small(directory, false);
+  directory.write("t10k-images-idx3-ubyte", idx_bytes({2, 5, 4}, Bytes(40)));
+  directory.write("t10k-labels-idx1-ubyte", idx_bytes({2}, {0, 1}));
+  IdxDataset::open(directory.path(), Split::kTrain);
+  expect_error(
+      ExitCode::kData,
+      {"t10k-images-idx3-ubyte: holds images of 5x4, but ", "train-images-idx3-ubyte holds images of "},
+      [&] { IdxDataset::open(directory.path(), Split::kTest); });
+}
+
 TEST(IdxDataset, RealFashionMnist) {
   if (!std::filesystem::is_directory(kFashion))
     GTEST_SKIP() << kFashion << " is absent: install the Debian package dataset-fashion-mnist";

@@ -186,6 +186,20 @@ TEST(Gnuplot, DeadlineKillsIt) {
   EXPECT_EQ(errno, ECHILD);
 }
 
+TEST(Curves, HeadingLeavesTheRateToTheRun) {
+  // A file may hold several runs, on other machines and ranks: one rate for all would be nobody's.
+  const Scratch scratch;
+  write_run(scratch / "m.jsonl", 30);
+  std::filesystem::create_directory(scratch / "bin");
+  write_program(scratch / "bin/gnuplot", "exec /bin/cat\n");
+  const ProgramFolder fake(scratch / "bin");
+  draw_curves(scratch / "m.jsonl", scratch / "p.png", "title");
+  const std::string script = read_text(scratch / "p.png");
+  EXPECT_NE(script.find("set label 2 "), std::string::npos);
+  const std::string heading = script.substr(script.find("set label 2 "), 200);
+  EXPECT_EQ(heading.substr(0, heading.find('\n')).find("/s"), std::string::npos) << heading;
+}
+
 TEST(Gnuplot, ScriptGoesInAndPictureComesOutWhole) {
   const Scratch scratch;
   std::filesystem::create_directory(scratch / "bin");

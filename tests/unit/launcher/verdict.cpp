@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 namespace trireme {
@@ -27,7 +28,8 @@ TEST(Verdict, OwnCodesPassAndAreNotRestarted) {
   for (int code : {1, 2, 3, 4, 6, 42}) {
     const Verdict verdict = judged({exited(0, 0), exited(1, code)});
     EXPECT_EQ(verdict.exit_code, code);
-    EXPECT_EQ(verdict.line, "") << "the rank has said it";
+    EXPECT_EQ(verdict.line, "rank 1 exited with code " + std::to_string(code));
+    EXPECT_TRUE(verdict.by_exit) << "the rank may have said it";
     EXPECT_FALSE(verdict.restartable);
   }
 }
@@ -68,6 +70,24 @@ TEST(Verdict, PeerFailureAloneIsRestartedOnAll) {
   EXPECT_EQ(verdict.exit_code, 5);
   EXPECT_TRUE(verdict.restartable);
   EXPECT_EQ(verdict.dead, 0);
+}
+
+TEST(Verdict, RankThatIsSilentToTheEndIsTheLostOne) {
+  Verdict verdict = judged({exited(0, 5), exited(1, 5), killed(2, 9, true)});
+  EXPECT_EQ(verdict.exit_code, 5);
+  EXPECT_EQ(verdict.line, "rank 2 did not answer the others and had to be killed");
+  EXPECT_FALSE(verdict.by_exit);
+  EXPECT_TRUE(verdict.restartable);
+  EXPECT_EQ(verdict.dead, 1);
+  verdict =
+      judged({exited(1, 5), killed(3, 9, true), exited(4, 5, true), killed(0, 9, true), killed(2, 15, true)});
+  EXPECT_EQ(verdict.line, "ranks 0, 3 did not answer the others and had to be killed");
+  EXPECT_EQ(verdict.dead, 2);
+}
+
+TEST(Verdict, WhoIsKilledAfterAnotherCauseIsNotLost) {
+  EXPECT_EQ(judged({killed(0, 11), killed(1, 9, true)}).dead, 1);
+  EXPECT_EQ(judged({exited(0, 3), exited(2, 5), killed(1, 9, true)}).line, "rank 0 exited with code 3");
 }
 
 TEST(Verdict, AnswersToASignal) {
