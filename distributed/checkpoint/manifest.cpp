@@ -13,7 +13,9 @@ namespace {
 constexpr char kSealTag = 0x7D;  // field 15, four bytes
 constexpr std::size_t kSealBytes = 5;
 
-constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat64, DType::kInt64, DType::kUInt8, DType::kBool};
+#define TRIREME_ENUMERATOR(enumerator, type, name) DType::enumerator,
+constexpr DType kDTypes[] = {TRIREME_DTYPES(TRIREME_ENUMERATOR)};
+#undef TRIREME_ENUMERATOR
 
 std::string seal_of(std::string_view bytes) {
   const std::uint32_t crc = crc32c(bytes.data(), bytes.size());

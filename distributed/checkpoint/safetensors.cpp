@@ -21,11 +21,9 @@ constexpr const char* kMetadata = "__metadata__";
 constexpr struct {
   DType dtype;
   const char* name;
-} kDTypes[] = {{DType::kFloat32, "F32"},
-               {DType::kFloat64, "F64"},
-               {DType::kInt64, "I64"},
-               {DType::kUInt8, "U8"},
-               {DType::kBool, "BOOL"}};
+} kDTypes[] = {{DType::kFloat32, "F32"}, {DType::kFloat64, "F64"}, {DType::kInt64, "I64"},
+               {DType::kUInt8, "U8"},    {DType::kBool, "BOOL"},   {DType::kBFloat16, "BF16"},
+               {DType::kFloat16, "F16"}};
 
 const char* safetensors_name(DType dtype) {
   for (const auto& known : kDTypes)

@@ -64,11 +64,9 @@ class BlockWriter {
 void check_finite(const TensorSlot& tensor, const Cut& cut) {
   const std::uint64_t count = cut.end - cut.begin;
   const std::byte* data = tensor.data + cut.begin * size_of(tensor.dtype);
-  std::uint64_t bad = count;
-  if (tensor.dtype == DType::kFloat32) bad = first_not_finite<float>(data, count);
-  if (tensor.dtype == DType::kFloat64) bad = first_not_finite<double>(data, count);
+  const std::uint64_t bad = first_not_finite(data, count, tensor.dtype);
   if (bad == count) return;
-  const double value = visit_floating(tensor.dtype, "check_finite", [&]<class T>(T element) {
+  const double value = visit_dtype(tensor.dtype, [&]<class T>(T element) {
     std::memcpy(&element, data + bad * sizeof(T), sizeof(T));
     return static_cast<double>(element);
   });

@@ -77,7 +77,7 @@ void ShardSum::launch(float scale) {
     for (std::size_t i = 0; i < count_; ++i) out[i] = sum[i] * scale;
     comm_.all_reduce_fastest({out, count_}, label_);
   }
-  done_ = comm_.run([this, out] { first_bad_ = first_not_finite<float>(out, count_); }, label_);
+  done_ = comm_.run([this, out] { first_bad_ = first_not_finite(out, count_, DType::kFloat32); }, label_);
 }
 
 std::size_t ShardSum::finish() {
