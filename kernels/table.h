@@ -25,6 +25,7 @@ struct Window {
   std::int64_t kernel_h = 1, kernel_w = 1;
   std::int64_t stride_h = 1, stride_w = 1;
   std::int64_t padding_h = 0, padding_w = 0;
+  std::int64_t dilation_h = 1, dilation_w = 1;  ///< of convolution only
   bool operator==(const Window&) const = default;
 };
 
@@ -105,6 +106,16 @@ struct KernelTable {
   void (*batch_norm_backward)(const View& dx, const View& dgamma, const View& dbeta, const View* dresidual,
                               const View& dy, const View& x, const View* y, const View& mean,
                               const View& rstd, const View& gamma);
+
+  // Rows of x (R,C), row-major, to mean 0 (if centered) and mean square 1; then * gamma + beta (C), where
+  // given.
+  /// Also writes mean and 1/deviation (R).
+  void (*row_norm_forward)(const View& y, const View& mean, const View& rstd, const View& x,
+                           const View* gamma, const View* beta, double eps, bool centered);
+  void (*row_norm_backward)(const View& dx, const View& dy, const View& x, const View& mean, const View& rstd,
+                            const View* gamma, bool centered);
+  void (*row_norm_parameters)(const View& dgamma, const View& dbeta, const View& dy, const View& x,
+                              const View& mean, const View& rstd);
 
   /// Row-wise, x (R,C) row-major.
   void (*log_softmax)(const View& y, const View& x);

@@ -179,11 +179,6 @@ Tensor Backward::get(const Saved& saved) const {
   return with_history;
 }
 
-void Backward::once_only() const {
-  TRIREME_CHECK(!grad_enabled(),
-                "{}: second derivatives are not supported; call backward without create_graph", node_.op);
-}
-
 NoGrad::NoGrad() : before_(std::exchange(grad_mode, false)) {}
 NoGrad::~NoGrad() { grad_mode = before_; }
 EnableGrad::EnableGrad() : before_(std::exchange(grad_mode, true)) {}

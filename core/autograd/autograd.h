@@ -146,6 +146,7 @@ void record_in_place(const char* op, const Tensor& t, std::initializer_list<cons
 struct BackwardOptions {
   bool retain_graph = false;  ///< keep what was saved, so that backward can run again
   bool create_graph = false;  ///< record the backward pass itself; implies retain_graph
+  bool partial = false;       ///< grad() only: no gradient flows through one input to another
 };
 
 /// Adds gradients of `root` to the grad of every leaf it depends on. `gradient` has root's shape; undefined
@@ -162,6 +163,11 @@ std::vector<Tensor> grad(const Tensor& root, const std::vector<Tensor>& inputs, 
 /// The sum of that over several roots.
 std::vector<Tensor> grad(const std::vector<Tensor>& roots, const std::vector<Tensor>& inputs,
                          const std::vector<Tensor>& gradients = {}, BackwardOptions options = {});
+
+/// For the backward of a fused op while it is itself recorded: hands over the gradients of `unfused`, the
+/// same function of the inputs made of differentiable ops.
+void differentiate_unfused(Backward& backward, const std::vector<Tensor>& inputs,
+                           const std::function<Tensor(const std::vector<Tensor>&)>& unfused);
 
 /// Names a registered hook. Dropping it keeps the hook.
 class HookHandle {

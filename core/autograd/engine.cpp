@@ -98,7 +98,8 @@ class Engine {
     visit(*root_);
     while (!stack.empty()) {
       Frame& top = stack.back();
-      if (top.next < top.node->inputs.size()) {
+      const bool stops = options_.partial && captures_.contains(top.node);
+      if (!stops && top.next < top.node->inputs.size()) {
         Node* input = top.node->inputs[top.next++].node.get();
         if (!input) continue;
         const bool is_new = input->visit_ != visit_;
@@ -136,6 +137,7 @@ class Engine {
     Backward backward = take_incoming(node);
     if (node.is_leaf && !captures_.empty()) return;
     // A node that no gradient reached passes none on, but its inputs must not wait for it.
+    if (options_.partial && captures_.contains(&node)) return;
     const bool reached = backward.grad.defined() || !backward.others_.empty();
     if (reached && (node.is_leaf || leads_on(node))) {
       node.apply(backward);
@@ -286,6 +288,26 @@ std::vector<Tensor> grad(const std::vector<Tensor>& roots, const std::vector<Ten
 std::vector<Tensor> grad(const Tensor& root, const std::vector<Tensor>& inputs, const Tensor& gradient,
                          BackwardOptions options) {
   return grad(std::vector{root}, inputs, std::vector{gradient}, options);
+}
+
+void differentiate_unfused(Backward& backward, const std::vector<Tensor>& inputs,
+                           const std::function<Tensor(const std::vector<Tensor>&)>& unfused) {
+  // Each input under a name of its own, so that one used twice gets each gradient once.
+  std::vector<Tensor> own, wanted;
+  std::vector<int> numbers;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const Tensor& in = inputs[i];
+    own.push_back(in.defined() ? in.detach() : in);
+    if (!in.defined() || !backward.needs(static_cast<int>(i))) continue;
+    if (in.requires_grad())
+      own.back() = record("input", own.back(), {&in}, [](Backward& g) { g.set(0, g.grad); });
+    else
+      own.back().set_requires_grad(true);  // its value does not matter for the gradient
+    wanted.push_back(own.back());
+    numbers.push_back(static_cast<int>(i));
+  }
+  const auto gradients = grad(unfused(own), wanted, backward.grad, {.create_graph = true, .partial = true});
+  for (std::size_t i = 0; i < numbers.size(); ++i) backward.set(numbers[i], gradients[i]);
 }
 
 void check_no_nan(const Tensor& t, const char* op, const char* what) {

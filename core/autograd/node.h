@@ -58,8 +58,6 @@ class Backward {
   void set(int i, Tensor gradient);
   /// The tensor that was saved; throws if it was changed in place since.
   Tensor get(const Saved& saved) const;
-  /// For ops whose backward is no composition of ops: throws if the backward pass itself is being recorded.
-  void once_only() const;
 
  private:
   friend class Engine;

@@ -106,25 +106,25 @@ Tensor atan2(const Tensor& x, const Tensor& y) {
                 });
 }
 
-Tensor remainder(const Tensor& x, const Tensor& y) {
-  const Operands in("remainder", as_floating("remainder", x), as_floating("remainder", y));
-  return record("remainder", run("remainder", BinaryOp::remainder, in.a, in.b), {&in.a, &in.b},
-                [a = Saved(in.a), b = Saved(in.b)](Backward& g) {
+namespace {
+
+/// x - y * whole(x / y)
+Tensor rest(const char* name, BinaryOp op, const Tensor& x, const Tensor& y, Tensor (*whole)(const Tensor&)) {
+  const Operands in(name, as_floating(name, x), as_floating(name, y));
+  return record(name, run(name, op, in.a, in.b), {&in.a, &in.b},
+                [a = Saved(in.a), b = Saved(in.b), whole](Backward& g) {
                   const Tensor p = g.get(a), q = g.get(b);
                   if (g.needs(0)) g.set(0, sum_to(g.grad, p.shape()));
-                  if (g.needs(1)) g.set(1, sum_to(neg(mul(g.grad, floor(div(p, q)))), q.shape()));
+                  if (g.needs(1)) g.set(1, sum_to(neg(mul(g.grad, whole(div(p, q)))), q.shape()));
                 });
 }
 
-Tensor fmod(const Tensor& x, const Tensor& y) {
-  const Operands in("fmod", as_floating("fmod", x), as_floating("fmod", y));
-  return record("fmod", run("fmod", BinaryOp::fmod, in.a, in.b), {&in.a, &in.b},
-                [a = Saved(in.a), b = Saved(in.b)](Backward& g) {
-                  const Tensor p = g.get(a), q = g.get(b);
-                  if (g.needs(0)) g.set(0, sum_to(g.grad, p.shape()));
-                  if (g.needs(1)) g.set(1, sum_to(neg(mul(g.grad, trunc(div(p, q)))), q.shape()));
-                });
+}  // namespace
+
+Tensor remainder(const Tensor& x, const Tensor& y) {
+  return rest("remainder", BinaryOp::remainder, x, y, floor);
 }
+Tensor fmod(const Tensor& x, const Tensor& y) { return rest("fmod", BinaryOp::fmod, x, y, trunc); }
 
 Tensor maximum(const Tensor& a, const Tensor& b) { return extreme("maximum", BinaryOp::maximum, a, b, gt); }
 Tensor minimum(const Tensor& a, const Tensor& b) { return extreme("minimum", BinaryOp::minimum, a, b, lt); }

@@ -1,3 +1,5 @@
+// Convolution. Forward, the gradient of the input and that of the weight are three functions, each linear in
+// two of (x, w, y), and the derivatives of each are the other two.
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -6,115 +8,159 @@ namespace trireme {
 
 namespace {
 
-/// Channels-last memory that autograd does not follow: backward hands gradients over as they are.
+struct Geometry {
+  Shape x, w, y;
+  Window window;
+  std::int64_t groups;
+};
+
+/// The kernels want images channels-last. Not recorded: gradients are handed over as they are.
 Tensor channels_last_data(const Tensor& t) {
-  if (t.is_channels_last()) return t;
+  if (t.is_channels_last()) return t.detach();
   const Tensor out = Tensor::empty_channels_last(t.shape(), t.dtype(), t.device());
   copy_into(out, t);
   return out;
 }
 
-/// Sizes (h, w) after a window has passed; throws if it does not fit.
-Shape windowed(const char* op, const Tensor& x, const Window& k, std::int64_t channels) {
-  check_dims(op, "x (N,C,H,W)", x, 4);
-  TRIREME_CHECK(k.stride_h > 0 && k.padding_h >= 0 && k.kernel_h > 0 && k.kernel_w > 0,
-                "{}: kernel {} x {}, stride {}, padding {}: sizes must be positive, padding at least 0", op,
-                k.kernel_h, k.kernel_w, k.stride_h, k.padding_h);
-  TRIREME_CHECK(x.size(2) > 0 && x.size(3) > 0, "{}: an image of x {} has no pixels", op,
-                x.shape().to_string());
-  const std::int64_t h = x.size(2) + 2 * k.padding_h - k.kernel_h,
-                     w = x.size(3) + 2 * k.padding_w - k.kernel_w;
-  TRIREME_CHECK(h >= 0 && w >= 0, "{}: kernel {} x {} is larger than the padded input {} x {}", op,
-                k.kernel_h, k.kernel_w, x.size(2) + 2 * k.padding_h, x.size(3) + 2 * k.padding_w);
-  return {x.size(0), channels, h / k.stride_h + 1, w / k.stride_w + 1};
+Tensor run_input(const Tensor& dy, const Tensor& w, const Geometry& c);
+Tensor run_weight(const Tensor& x, const Tensor& dy, const Geometry& c);
+
+Tensor run_forward(const char* name, const Tensor& x, const Tensor& w, const Tensor& b, const Geometry& c) {
+  const Tensor in = channels_last_data(x), filter = w.row_major(),
+               y = Tensor::empty_channels_last(c.y, x.dtype(), x.device());
+  const Tensor shift = b.defined() ? b.row_major() : Tensor();
+  const View bias = b.defined() ? shift.view() : View{};
+  if (y.numel() > 0)
+    kernels(x).conv2d_forward(y.view(), in.view(), filter.view(), b.defined() ? &bias : nullptr, c.window,
+                              c.groups);
+  return record(name, y, {&x, &w, &b}, [x = Saved(x), w = Saved(w), c](Backward& g) {
+    if (g.needs(0)) g.set(0, run_input(g.grad, g.get(w), c));
+    if (g.needs(1)) g.set(1, run_weight(g.get(x), g.grad, c));
+    if (g.needs(2)) g.set(2, sum(g.grad, {0, 2, 3}));
+  });
 }
 
-Tensor pool2d(const char* name, PoolOp op, const Tensor& x, const PoolOptions& o) {
-  check_floating(name, x);
-  const std::int64_t stride = o.stride ? o.stride : o.kernel;
-  const Window window{o.kernel, o.kernel, stride, stride, o.padding, o.padding};
-  TRIREME_CHECK(o.padding * 2 <= o.kernel, "{}: padding {} is more than half of the kernel {}", name,
-                o.padding, o.kernel);
-  const Shape shape = windowed(name, x, window, x.dim() == 4 ? x.size(1) : 0);
-  const Tensor in = channels_last_data(x), y = Tensor::empty_channels_last(shape, x.dtype(), x.device());
-  const bool is_max = op == PoolOp::kMax;
-  const Tensor indices = is_max ? Tensor::empty_channels_last(shape, DType::kInt64, x.device()) : Tensor();
-  const View at = is_max ? indices.view() : View{};
-  kernels(x).pool_forward(op, y.view(), is_max ? &at : nullptr, in.view(), window);
-  return record(name, y, {&x}, [op, indices, window, shape = x.shape()](Backward& g) {
-    g.once_only();
-    const Tensor dx = Tensor::empty_channels_last(shape, g.grad.dtype(), g.grad.device()),
-                 dy = channels_last_data(g.grad);
-    const View where = indices.defined() ? indices.view() : View{};
-    kernels(dx).pool_backward(op, dx.view(), dy.view(), indices.defined() ? &where : nullptr, window);
-    g.set(0, dx);
+Tensor run_input(const Tensor& dy, const Tensor& w, const Geometry& c) {
+  const Tensor in = channels_last_data(dy), filter = w.row_major();
+  const Tensor dx = Tensor::empty_channels_last(c.x, dy.dtype(), dy.device());
+  if (dy.numel() > 0)
+    kernels(dx).conv2d_backward_input(dx.view(), in.view(), filter.view(), c.window, c.groups);
+  else
+    kernels(dx).fill(dx.view(), 0);
+  return record("conv_input_gradient", dx, {&dy, &w}, [dy = Saved(dy), w = Saved(w), c](Backward& g) {
+    if (g.needs(0)) g.set(0, run_forward("conv2d", g.grad, g.get(w), {}, c));
+    if (g.needs(1)) g.set(1, run_weight(g.grad, g.get(dy), c));
   });
+}
+
+Tensor run_weight(const Tensor& x, const Tensor& dy, const Geometry& c) {
+  const Tensor in = channels_last_data(x), out = channels_last_data(dy),
+               dw = Tensor::empty(c.w, x.dtype(), x.device());
+  if (dy.numel() > 0)
+    kernels(dw).conv2d_backward_weight(dw.view(), in.view(), out.view(), c.window, c.groups);
+  else
+    kernels(dw).fill(dw.view(), 0);
+  return record("conv_weight_gradient", dw, {&x, &dy}, [x = Saved(x), dy = Saved(dy), c](Backward& g) {
+    if (g.needs(0)) g.set(0, run_input(g.get(dy), g.grad, c));
+    if (g.needs(1)) g.set(1, run_forward("conv2d", g.get(x), g.grad, {}, c));
+  });
+}
+
+void check_operands(const char* op, const Tensor& x, const Tensor& w, const Tensor& b, int dims) {
+  check_same_kind(op, {&x, &w});
+  check_floating(op, x);
+  check_dims(op, dims == 4 ? "x (N,C,H,W)" : "x (N,C,L)", x, dims);
+  check_dims(op, "the weight", w, dims);
+  if (b.defined()) check_same_kind(op, {&x, &b});
+}
+
+void check_bias(const char* op, const Tensor& b, const Tensor& w, std::int64_t channels) {
+  TRIREME_CHECK(!b.defined() || (b.dim() == 1 && b.size(0) == channels),
+                "{}: b {} does not fit w {}; needs ({})", op, b.defined() ? b.shape().to_string() : "",
+                w.shape().to_string(), channels);
+}
+
+/// Size after a window has passed.
+std::int64_t passed(const char* op, std::int64_t size, std::int64_t kernel, const Conv2dOptions& o) {
+  const std::int64_t reach = (kernel - 1) * o.dilation + 1;
+  TRIREME_CHECK(
+      o.stride > 0 && o.padding >= 0 && o.dilation > 0 && kernel > 0,
+      "{}: kernel {}, stride {}, padding {}, dilation {}: sizes must be positive, padding at least 0", op,
+      kernel, o.stride, o.padding, o.dilation);
+  TRIREME_CHECK(reach <= size + 2 * o.padding,
+                "{}: a kernel of {} (reaching over {}) is larger than the padded input, {}", op, kernel,
+                reach, size + 2 * o.padding);
+  return (size + 2 * o.padding - reach) / o.stride + 1;
+}
+
+/// In one dimension: an image of height 1.
+Tensor as_image(const Tensor& t) { return unsqueeze(t, 2); }
+
+Tensor convolve(const char* op, const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOptions& o,
+                const Conv2dOptions& vertical) {
+  TRIREME_CHECK(o.groups > 0 && w.size(0) % o.groups == 0 && w.size(1) * o.groups == x.size(1),
+                "{}: x {} and w {} do not fit with groups {}; w needs C/groups = {} input channels", op,
+                x.shape().to_string(), w.shape().to_string(), o.groups,
+                o.groups > 0 ? x.size(1) / o.groups : 0);
+  TRIREME_CHECK(w.size(1) > 0, "{}: x {} and w {} have no channels", op, x.shape().to_string(),
+                w.shape().to_string());
+  TRIREME_CHECK(x.size(2) > 0 && x.size(3) > 0, "{}: an image of x {} has no pixels", op,
+                x.shape().to_string());
+  check_bias(op, b, w, w.size(0));
+  const std::int64_t h = passed(op, x.size(2), w.size(2), vertical),
+                     wide = passed(op, x.size(3), w.size(3), o);
+  const Geometry c{x.shape(),
+                   w.shape(),
+                   {x.size(0), w.size(0), h, wide},
+                   {w.size(2), w.size(3), vertical.stride, o.stride, vertical.padding, o.padding,
+                    vertical.dilation, o.dilation},
+                   o.groups};
+  return run_forward(op, x, w, b, c);
+}
+
+Tensor transposed(const char* op, const Tensor& x, const Tensor& w, const Tensor& b,
+                  const ConvTransposeOptions& o) {
+  const Conv2dOptions same{
+      .stride = o.stride, .padding = o.padding, .groups = o.groups, .dilation = o.dilation};
+  TRIREME_CHECK(o.groups > 0 && x.size(1) == w.size(0) && w.size(0) % o.groups == 0,
+                "{}: x {} and w {} do not fit with groups {}; w needs x's channels first", op,
+                x.shape().to_string(), w.shape().to_string(), o.groups);
+  TRIREME_CHECK(o.output_padding >= 0 && (o.output_padding < o.stride || o.output_padding < o.dilation),
+                "{}: output_padding {} must be smaller than stride {} or dilation {}", op, o.output_padding,
+                o.stride, o.dilation);
+  const std::int64_t channels = w.size(1) * o.groups;
+  check_bias(op, b, w, channels);
+  const auto grown = [&](std::int64_t size, std::int64_t kernel) {
+    return (size - 1) * o.stride - 2 * o.padding + (kernel - 1) * o.dilation + o.output_padding + 1;
+  };
+  const Shape image{x.size(0), channels, grown(x.size(2), w.size(2)), grown(x.size(3), w.size(3))};
+  TRIREME_CHECK(image[2] > 0 && image[3] > 0, "{}: nothing is left of x {}", op, x.shape().to_string());
+  passed(op, image[2], w.size(2), same);
+  const Geometry c{image,
+                   w.shape(),
+                   x.shape(),
+                   {w.size(2), w.size(3), o.stride, o.stride, o.padding, o.padding, o.dilation, o.dilation},
+                   o.groups};
+  const Tensor y = run_input(x, w, c);
+  return b.defined() ? add(y, reshape(b, {1, channels, 1, 1})) : y;
 }
 
 }  // namespace
 
-Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOptions& o) {
-  check_same_kind("conv2d", {&x, &w});
-  check_floating("conv2d", x);
-  check_dims("conv2d", "x (N,C,H,W)", x, 4);
-  check_dims("conv2d", "w (O,C/groups,kh,kw)", w, 4);
-  TRIREME_CHECK(o.groups > 0 && w.size(0) % o.groups == 0 && w.size(1) * o.groups == x.size(1),
-                "conv2d: x {} and w {} do not fit with groups {}; w needs C/groups = {} input channels",
-                x.shape().to_string(), w.shape().to_string(), o.groups,
-                o.groups > 0 ? x.size(1) / o.groups : 0);
-  TRIREME_CHECK(w.size(1) > 0, "conv2d: x {} and w {} have no channels", x.shape().to_string(),
-                w.shape().to_string());
-  if (b.defined()) check_same_kind("conv2d", {&x, &b});
-  TRIREME_CHECK(!b.defined() || (b.dim() == 1 && b.size(0) == w.size(0)),
-                "conv2d: b {} does not fit w {}; needs ({})", b.defined() ? b.shape().to_string() : "",
-                w.shape().to_string(), w.size(0));
-  const Window window{w.size(2), w.size(3), o.stride, o.stride, o.padding, o.padding};
-  const Shape shape = windowed("conv2d", x, window, w.size(0));
-  const Tensor in = channels_last_data(x), weight = w.row_major();
-  const Tensor y = Tensor::empty_channels_last(shape, x.dtype(), x.device());
-  const Tensor dense_bias = b.defined() ? b.row_major() : Tensor();
-  const View bias = b.defined() ? dense_bias.view() : View{};
-  if (y.numel() > 0)
-    kernels(x).conv2d_forward(y.view(), in.view(), weight.view(), b.defined() ? &bias : nullptr, window,
-                              o.groups);
-  return record("conv2d", y, {&x, &w, &b},
-                [in = Saved(in), w = Saved(w), size = x.shape(), window, groups = o.groups](Backward& g) {
-                  g.once_only();
-                  const Tensor dy = channels_last_data(g.grad);
-                  const bool empty = dy.numel() == 0;
-                  if (g.needs(0)) {
-                    const Tensor dx = Tensor::empty_channels_last(size, dy.dtype(), dy.device()),
-                                 filter = g.get(w).row_major();
-                    if (empty)
-                      kernels(dx).fill(dx.view(), 0);
-                    else
-                      kernels(dx).conv2d_backward_input(dx.view(), dy.view(), filter.view(), window, groups);
-                    g.set(0, dx);
-                  }
-                  if (g.needs(1)) {
-                    const Tensor data = g.get(in),
-                                 dw = Tensor::empty(g.get(w).shape(), dy.dtype(), dy.device());
-                    if (empty)
-                      kernels(dw).fill(dw.view(), 0);
-                    else
-                      kernels(dw).conv2d_backward_weight(dw.view(), data.view(), dy.view(), window, groups);
-                    g.set(1, dw);
-                  }
-                  if (g.needs(2)) g.set(2, sum(g.grad, {0, 2, 3}));
-                });
+Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOptions& options) {
+  check_operands("conv2d", x, w, b, 4);
+  return convolve("conv2d", x, w, b, options, options);
 }
 
-Tensor max_pool2d(const Tensor& x, const PoolOptions& options) {
-  return pool2d("max_pool2d", PoolOp::kMax, x, options);
-}
-Tensor avg_pool2d(const Tensor& x, const PoolOptions& options) {
-  return pool2d("avg_pool2d", PoolOp::kAverage, x, options);
+Tensor conv1d(const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOptions& options) {
+  check_operands("conv1d", x, w, b, 3);
+  return squeeze(convolve("conv1d", as_image(x), as_image(w), b, options, {}), 2);
 }
 
-Tensor global_avg_pool2d(const Tensor& x) {
-  check_floating("global_avg_pool2d", x);
-  check_dims("global_avg_pool2d", "x (N,C,H,W)", x, 4);
-  return mean(x, {2, 3});
+Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& b,
+                        const ConvTransposeOptions& options) {
+  check_operands("conv_transpose2d", x, w, b, 4);
+  return transposed("conv_transpose2d", x, w, b, options);
 }
 
 }  // namespace trireme

@@ -1,3 +1,8 @@
+// Matrix products.
+#include <algorithm>
+#include <map>
+#include <string>
+
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -16,6 +21,7 @@ Tensor dense_matrix(const Tensor& t) {
   return row_major || column_major ? t : t.row_major();
 }
 
+/// A matrix as a batch of one.
 View as_batch(const Tensor& t) {
   View v = t.view();
   if (v.dims == 3) return v;
@@ -30,24 +36,59 @@ View as_batch(const Tensor& t) {
   return wide;
 }
 
+/// (M,K) @ (K,N) or (B,M,K) @ (B,K,N). 16-bit matrices are multiplied in float32 and rounded once.
+Tensor multiplied(const char* name, const Tensor& a, const Tensor& b) {
+  if (is_low_precision(a.dtype()))
+    return to(multiplied(name, to(a, DType::kFloat32), to(b, DType::kFloat32)), a.dtype());
+  Shape shape = a.shape();
+  shape[a.dim() - 1] = b.size(-1);
+  const Tensor out = Tensor::empty(shape, a.dtype(), a.device()), x = dense_matrix(a), y = dense_matrix(b);
+  kernels(a).matmul(as_batch(out), as_batch(x), as_batch(y));
+  return record(name, out, {&a, &b}, [name, a = Saved(a), b = Saved(b)](Backward& g) {
+    if (g.needs(0)) g.set(0, multiplied(name, g.grad, transpose(g.get(b), -1, -2)));
+    if (g.needs(1)) g.set(1, multiplied(name, transpose(g.get(a), -1, -2), g.grad));
+  });
+}
+
 }  // namespace
+
+Tensor bmm(const Tensor& a, const Tensor& b) {
+  check_same_kind("bmm", {&a, &b});
+  check_floating("bmm", a);
+  TRIREME_CHECK(a.dim() == 3 && b.dim() == 3 && a.size(0) == b.size(0) && a.size(2) == b.size(1),
+                "bmm: shapes {} and {} do not fit; needs (B,M,K) and (B,K,N)", a.shape().to_string(),
+                b.shape().to_string());
+  return multiplied("bmm", a, b);
+}
 
 Tensor matmul(const Tensor& a, const Tensor& b) {
   check_same_kind("matmul", {&a, &b});
   check_floating("matmul", a);
-  const bool fits = a.dim() == b.dim() && (a.dim() == 2 || (a.dim() == 3 && a.size(0) == b.size(0))) &&
-                    a.size(-1) == b.size(-2);
-  TRIREME_CHECK(fits, "matmul: shapes {} and {} do not fit; needs (M,K) @ (K,N) or (B,M,K) @ (B,K,N)",
+  const bool fits = a.dim() >= 1 && b.dim() >= 1 && a.size(-1) == b.size(b.dim() == 1 ? 0 : -2);
+  TRIREME_CHECK(fits, "matmul: shapes {} and {} do not fit; needs (..., M,K) @ (..., K,N) or vectors of K",
                 a.shape().to_string(), b.shape().to_string());
-  Shape shape = a.shape();
-  shape[a.dim() - 1] = b.size(-1);
-  const Tensor out = Tensor::empty(shape, a.dtype(), a.device());
-  const Tensor x = dense_matrix(a), y = dense_matrix(b);
-  kernels(a).matmul(as_batch(out), as_batch(x), as_batch(y));
-  return record("matmul", out, {&a, &b}, [a = Saved(a), b = Saved(b)](Backward& g) {
-    if (g.needs(0)) g.set(0, matmul(g.grad, transpose(g.get(b), -1, -2)));
-    if (g.needs(1)) g.set(1, matmul(transpose(g.get(a), -1, -2), g.grad));
-  });
+  if (a.dim() == 2 && b.dim() == 2) return multiplied("matmul", a, b);
+  const Tensor x = a.dim() == 1 ? unsqueeze(a, 0) : a, y = b.dim() == 1 ? unsqueeze(b, 1) : b;
+  const std::int64_t m = x.size(-2), k = x.size(-1), n = y.size(-1);
+  Shape batch_x, batch_y;
+  for (int d = 0; d + 2 < x.dim(); ++d) batch_x.push_back(x.shape()[d]);
+  for (int d = 0; d + 2 < y.dim(); ++d) batch_y.push_back(y.shape()[d]);
+  Shape shape = broadcast_shapes(batch_x, batch_y, "matmul");
+  const std::int64_t count = shape.numel();
+  const auto spread = [&](const Tensor& t, std::int64_t rows, std::int64_t columns) {
+    Shape wide = shape;
+    wide.push_back(rows);
+    wide.push_back(columns);
+    return reshape(expand(t, wide), {count, rows, columns});
+  };
+  Tensor out;
+  if (y.dim() == 2 && x.dim() > 2)  // one matrix for all rows: a single product
+    out = multiplied("matmul", reshape(x, {count * m, k}), y);
+  else
+    out = multiplied("matmul", spread(x, m, k), spread(y, k, n));
+  if (a.dim() > 1) shape.push_back(m);
+  if (b.dim() > 1) shape.push_back(n);
+  return reshape(out, shape);
 }
 
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b) {
@@ -70,6 +111,123 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b) {
     y = add(y, b);
   }
   return reshape(y, shape);
+}
+
+namespace {
+
+/// An operand of einsum whose dimensions have letters.
+struct Lettered {
+  Tensor tensor;
+  std::string letters;
+};
+
+/// Repeated letters become their diagonal; letters outside of `kept` are summed away.
+Lettered simplified(Lettered t, const std::string& kept) {
+  for (std::size_t i = 0; i < t.letters.size(); ++i)
+    if (const std::size_t again = t.letters.find(t.letters[i], i + 1); again != std::string::npos) {
+      t.tensor = diagonal(t.tensor, 0, static_cast<int>(i), static_cast<int>(again));
+      t.letters = t.letters.substr(0, i) + t.letters.substr(i + 1, again - i - 1) +
+                  t.letters.substr(again + 1) + t.letters[i];
+      i = static_cast<std::size_t>(-1);  // letters moved: look again
+    }
+  std::vector<int> gone;
+  std::string letters;
+  for (std::size_t i = 0; i < t.letters.size(); ++i)
+    if (kept.find(t.letters[i]) == std::string::npos)
+      gone.push_back(static_cast<int>(i));
+    else
+      letters += t.letters[i];
+  return {gone.empty() ? t.tensor : sum(t.tensor, gone), letters};
+}
+
+Tensor ordered(const Lettered& t, const std::string& letters) {
+  std::vector<int> order;
+  for (const char letter : letters) order.push_back(static_cast<int>(t.letters.find(letter)));
+  return permute(t.tensor, order);
+}
+
+/// Sums over what both have and `kept` has not, as one batched matrix product.
+Lettered contracted(const Lettered& a, const Lettered& b, const std::string& kept) {
+  std::string batch, rows, columns, both;
+  std::map<char, std::int64_t> size;
+  for (std::size_t i = 0; i < a.letters.size(); ++i)
+    size[a.letters[i]] = a.tensor.shape()[static_cast<int>(i)];
+  for (std::size_t i = 0; i < b.letters.size(); ++i)
+    size[b.letters[i]] = b.tensor.shape()[static_cast<int>(i)];
+  for (const char letter : a.letters) {
+    const bool shared = b.letters.find(letter) != std::string::npos;
+    (!shared ? rows : kept.find(letter) != std::string::npos ? batch : both) += letter;
+  }
+  for (const char letter : b.letters)
+    if (a.letters.find(letter) == std::string::npos) columns += letter;
+  const auto numel = [&](const std::string& letters) {
+    std::int64_t n = 1;
+    for (const char letter : letters) n *= size[letter];
+    return n;
+  };
+  const Tensor x = reshape(ordered(a, batch + rows + both), {numel(batch), numel(rows), numel(both)});
+  const Tensor y = reshape(ordered(b, batch + both + columns), {numel(batch), numel(both), numel(columns)});
+  Shape shape;
+  for (const char letter : batch + rows + columns) shape.push_back(size[letter]);
+  return {reshape(multiplied("einsum", x, y), shape), batch + rows + columns};
+}
+
+/// "ab,bc->ac" as operands' letters and the result's.
+std::string parse(const std::string& equation, std::size_t operands, std::vector<std::string>& inputs) {
+  std::string text;
+  std::copy_if(equation.begin(), equation.end(), std::back_inserter(text), [](char c) { return c != ' '; });
+  const std::size_t arrow = text.find("->");
+  const std::string left = text.substr(0, arrow);
+  inputs.emplace_back();
+  for (const char c : left) {
+    if (c == ',')
+      inputs.emplace_back();
+    else
+      inputs.back() += c;
+    TRIREME_CHECK(c == ',' || std::isalpha(static_cast<unsigned char>(c)),
+                  "einsum: '{}' in \"{}\" is no letter", c, equation);
+  }
+  TRIREME_CHECK(inputs.size() == operands, "einsum: \"{}\" names {} operands, {} were given", equation,
+                inputs.size(), operands);
+  if (arrow != std::string::npos) return text.substr(arrow + 2);
+  // Without an arrow: the letters that appear once, sorted.
+  std::string result;
+  for (char c = 'A'; c <= 'z'; ++c)
+    if (std::count(left.begin(), left.end(), c) == 1 && std::isalpha(static_cast<unsigned char>(c)))
+      result += c;
+  return result;
+}
+
+}  // namespace
+
+Tensor einsum(const std::string& equation, const std::vector<Tensor>& operands) {
+  std::vector<std::string> letters;
+  const std::string result = parse(equation, operands.size(), letters);
+  std::map<char, std::int64_t> size;
+  for (std::size_t i = 0; i < operands.size(); ++i) {
+    check_same_kind("einsum", {&operands[0], &operands[i]});
+    check_floating("einsum", operands[i]);
+    TRIREME_CHECK(operands[i].dim() == static_cast<int>(letters[i].size()),
+                  "einsum: \"{}\" gives {} letters to shape {}", equation, letters[i].size(),
+                  operands[i].shape().to_string());
+    for (std::size_t d = 0; d < letters[i].size(); ++d) {
+      const std::int64_t n = operands[i].shape()[static_cast<int>(d)];
+      const auto known = size.emplace(letters[i][d], n).first;
+      TRIREME_CHECK(known->second == n, "einsum: '{}' in \"{}\" is {} and {}", letters[i][d], equation,
+                    known->second, n);
+    }
+  }
+  for (const char c : result)
+    TRIREME_CHECK(size.contains(c) && std::count(result.begin(), result.end(), c) == 1,
+                  "einsum: '{}' of the result in \"{}\" must be a letter of one operand, once", c, equation);
+  Lettered done;
+  for (std::size_t i = 0; i < operands.size(); ++i) {
+    std::string later = result;
+    for (std::size_t k = i + 1; k < operands.size(); ++k) later += letters[k];
+    const Lettered next = simplified({operands[i], letters[i]}, i == 0 ? later : later + done.letters);
+    done = i == 0 ? next : simplified(contracted(done, next, later), later);
+  }
+  return ordered(simplified(done, result), result);
 }
 
 }  // namespace trireme

@@ -1,3 +1,6 @@
+// Softmax and losses.
+#include <cmath>
+
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -6,7 +9,7 @@ namespace trireme {
 
 namespace {
 
-/// Log-probabilities of the rows of a dense x; not recorded.
+/// Log-probabilities of the rows of x; not recorded.
 Tensor log_softmax_rows(const Tensor& x) {
   const Tensor in = x.row_major(), out = Tensor::empty(x.shape(), x.dtype(), x.device());
   const std::int64_t width = x.size(-1), rows = width ? x.numel() / width : 0;
@@ -15,60 +18,164 @@ Tensor log_softmax_rows(const Tensor& x) {
   return out;
 }
 
-void check_labels(const Tensor& logits, const Tensor& labels) {
-  check_floating("cross_entropy", logits);
-  check_dims("cross_entropy", "logits (N,C)", logits, 2);
-  TRIREME_CHECK(labels.defined() && labels.dtype() == DType::kInt64,
-                "cross_entropy: labels must be int64, got {}",
-                labels.defined() ? name_of(labels.dtype()) : "an undefined tensor");
-  TRIREME_CHECK(labels.dim() == 1 && labels.size(0) == logits.size(0),
-                "cross_entropy: logits {} need labels ({}), got {}", logits.shape().to_string(),
-                logits.size(0), labels.shape().to_string());
-  const std::int64_t classes = logits.size(1);
-  for (std::int64_t i = 0; i < labels.numel(); ++i) {
-    const std::int64_t label = labels.data<std::int64_t>()[i * labels.strides()[0]];
-    TRIREME_CHECK(label >= 0 && label < classes, "cross_entropy: label {} of row {} is outside 0..{}", label,
-                  i, classes - 1);
-  }
-}
-
-}  // namespace
-
-Tensor log_softmax(const Tensor& x) {
-  check_floating("log_softmax", x);
-  TRIREME_CHECK(x.dim() >= 1, "log_softmax: needs at least one dimension, got shape {}",
-                x.shape().to_string());
+/// Over the last dimension.
+Tensor last_log_softmax(const Tensor& x) {
+  if (is_low_precision(x.dtype())) return to(last_log_softmax(to(x, DType::kFloat32)), x.dtype());
   const Tensor y = log_softmax_rows(x);
   return record("log_softmax", y, {&x}, [y = Saved::output(y)](Backward& g) {
     g.set(0, sub(g.grad, mul(exp(g.get(y)), sum(g.grad, {-1}, true))));
   });
 }
 
-Tensor softmax(const Tensor& x) { return exp(log_softmax(x)); }
-
-Tensor cross_entropy(const Tensor& logits, const Tensor& labels, double label_smoothing) {
-  check_labels(logits, labels);
-  TRIREME_CHECK(label_smoothing >= 0 && label_smoothing <= 1,
-                "cross_entropy: label_smoothing {} is outside 0..1", label_smoothing);
-  const Tensor lp = log_softmax_rows(logits), y = labels.row_major();
-  const Tensor losses = Tensor::empty({logits.size(0)}, logits.dtype(), logits.device());
-  kernels(logits).nll_forward(losses.view(), lp.view(), y.view(), label_smoothing);
-  const Tensor each = record("cross_entropy", losses, {&logits}, [lp, y, label_smoothing](Backward& g) {
-    g.once_only();
-    const Tensor dx = Tensor::empty(lp.shape(), lp.dtype(), lp.device()), dlosses = g.grad.row_major();
-    kernels(dx).cross_entropy_backward(dx.view(), dlosses.view(), lp.view(), y.view(), label_smoothing);
-    g.set(0, dx);
-  });
-  return mean(each);
+Tensor along(const char* op, const Tensor& x, int dim) {
+  check_floating(op, x);
+  TRIREME_CHECK(x.dim() >= 1, "{}: needs at least one dimension, got shape {}", op, x.shape().to_string());
+  dim = wrap_dim(dim, x.dim(), op);
+  if (dim == x.dim() - 1) return last_log_softmax(x);
+  return transpose(last_log_softmax(transpose(x, dim, -1)), dim, -1);
 }
 
-Tensor mse_loss(const Tensor& x, const Tensor& target) {
-  check_same_kind("mse_loss", {&x, &target});
-  check_floating("mse_loss", x);
-  TRIREME_CHECK(x.shape() == target.shape(), "mse_loss: shapes {} and {} differ", x.shape().to_string(),
+Tensor reduced(const Tensor& losses, LossReduction reduction) {
+  if (reduction == LossReduction::kNone) return losses;
+  return reduction == LossReduction::kSum ? sum(losses) : mean(losses);
+}
+
+void check_pair(const char* op, const Tensor& x, const Tensor& target) {
+  check_same_kind(op, {&x, &target});
+  check_floating(op, x);
+  TRIREME_CHECK(x.shape() == target.shape(), "{}: shapes {} and {} differ", op, x.shape().to_string(),
                 target.shape().to_string());
-  const Tensor difference = sub(x, target);
-  return mean(mul(difference, difference));
+}
+
+/// Labels of rows, dense; throws unless each is a class or `ignored`. Tells whether one is ignored.
+bool check_labels(const char* op, const Tensor& logits, const Tensor& labels, std::int64_t ignored) {
+  TRIREME_CHECK(labels.defined() && labels.dtype() == DType::kInt64, "{}: labels must be int64, got {}", op,
+                labels.defined() ? name_of(labels.dtype()) : "an undefined tensor");
+  TRIREME_CHECK(labels.dim() == 1 && labels.size(0) == logits.size(0),
+                "{}: logits {} need labels ({}), got {}", op, logits.shape().to_string(), logits.size(0),
+                labels.shape().to_string());
+  const std::int64_t classes = logits.size(1);
+  bool any_ignored = false;
+  for (std::int64_t i = 0; i < labels.numel(); ++i) {
+    const std::int64_t label = labels.data<std::int64_t>()[i * labels.strides()[0]];
+    any_ignored = any_ignored || label == ignored;
+    TRIREME_CHECK(label == ignored || (label >= 0 && label < classes),
+                  "{}: label {} of row {} is outside 0..{}", op, label, i, classes - 1);
+  }
+  return any_ignored;
+}
+
+/// Any number of classes next to the batch: (N,C,...) with labels (N,...) as rows (M,C) with labels (M).
+Tensor class_rows(const Tensor& x) {
+  std::vector<int> order{0};
+  for (int d = 2; d < x.dim(); ++d) order.push_back(d);
+  order.push_back(1);
+  return reshape(permute(x, order), {-1, x.size(1)});
+}
+
+/// Weighted negative log-likelihood of rows of log-probabilities.
+Tensor weighted_nll(const Tensor& log_p, const Tensor& labels, const CrossEntropyOptions& o) {
+  const Tensor kept = ne(labels, static_cast<double>(o.ignore_index));
+  const Tensor safe = where(kept, labels, Tensor::zeros({}, DType::kInt64, labels.device()));
+  Tensor weight = to(kept, log_p.dtype());
+  if (o.weight.defined()) weight = mul(weight, index_select(o.weight, 0, safe));
+  Tensor losses = mul(neg(squeeze(gather(log_p, 1, unsqueeze(safe, 1)), 1)), weight);
+  if (o.label_smoothing != 0) {
+    const Tensor all = o.weight.defined() ? sum(mul(log_p, o.weight), {1}) : sum(log_p, {1});
+    const Tensor spread =
+        mul(mul(all, to(kept, log_p.dtype())), -o.label_smoothing / static_cast<double>(log_p.size(1)));
+    losses = add(mul(losses, 1 - o.label_smoothing), spread);
+  }
+  return o.reduction == LossReduction::kMean ? div(sum(losses), sum(weight)) : reduced(losses, o.reduction);
+}
+
+/// One kernel, without weights and ignored labels.
+Tensor fused_cross_entropy(const Tensor& logits, const Tensor& labels, double smoothing) {
+  const Tensor lp = log_softmax_rows(logits), y = labels.row_major();
+  const Tensor losses = Tensor::empty({logits.size(0)}, logits.dtype(), logits.device());
+  kernels(logits).nll_forward(losses.view(), lp.view(), y.view(), smoothing);
+  return record("cross_entropy", losses, {&logits}, [logits = Saved(logits), lp, y, smoothing](Backward& g) {
+    if (grad_enabled())
+      return differentiate_unfused(g, {g.get(logits)}, [y, smoothing](const std::vector<Tensor>& in) {
+        return weighted_nll(log_softmax(in[0]), y,
+                            {.label_smoothing = smoothing, .reduction = LossReduction::kNone});
+      });
+    const Tensor dx = Tensor::empty(lp.shape(), lp.dtype(), lp.device()), dlosses = g.grad.row_major();
+    kernels(dx).cross_entropy_backward(dx.view(), dlosses.view(), lp.view(), y.view(), smoothing);
+    g.set(0, dx);
+  });
+}
+
+void check_classes(const char* op, const Tensor& x, const CrossEntropyOptions& o) {
+  check_floating(op, x);
+  TRIREME_CHECK(x.dim() >= 2, "{}: logits (N,C,...) need 2 dimensions or more, got shape {}", op,
+                x.shape().to_string());
+  TRIREME_CHECK(o.label_smoothing >= 0 && o.label_smoothing <= 1, "{}: label_smoothing {} is outside 0..1",
+                op, o.label_smoothing);
+  TRIREME_CHECK(!o.weight.defined() ||
+                    (o.weight.dim() == 1 && o.weight.size(0) == x.size(1) && o.weight.dtype() == x.dtype()),
+                "{}: weight {} does not fit {} classes of {}", op,
+                o.weight.defined() ? o.weight.shape().to_string() : "", x.size(1), name_of(x.dtype()));
+}
+
+}  // namespace
+
+Tensor log_softmax(const Tensor& x, int dim) { return along("log_softmax", x, dim); }
+Tensor softmax(const Tensor& x, int dim) { return exp(along("softmax", x, dim)); }
+
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& o) {
+  check_classes("cross_entropy", logits, o);
+  if (logits.dim() > 2) {
+    check_defined("cross_entropy", labels);
+    const Tensor losses = cross_entropy(class_rows(logits), reshape(labels, {labels.numel()}), o);
+    return o.reduction == LossReduction::kNone ? reshape(losses, labels.shape()) : losses;
+  }
+  const bool any_ignored = check_labels("cross_entropy", logits, labels, o.ignore_index);
+  if (is_low_precision(logits.dtype()))
+    return to(cross_entropy(to(logits, DType::kFloat32), labels, o), logits.dtype());
+  if (!any_ignored && !o.weight.defined())
+    return reduced(fused_cross_entropy(logits, labels, o.label_smoothing), o.reduction);
+  return weighted_nll(log_softmax(logits), labels.row_major(), o);
+}
+
+Tensor nll_loss(const Tensor& log_probabilities, const Tensor& labels, const CrossEntropyOptions& o) {
+  check_classes("nll_loss", log_probabilities, o);
+  const Tensor rows = log_probabilities.dim() > 2 ? class_rows(log_probabilities) : log_probabilities;
+  check_defined("nll_loss", labels);
+  const Tensor flat = reshape(labels, {labels.numel()}).row_major();
+  check_labels("nll_loss", rows, flat, o.ignore_index);
+  const Tensor losses = weighted_nll(rows, flat, o);
+  return o.reduction == LossReduction::kNone ? reshape(losses, labels.shape()) : losses;
+}
+
+Tensor mse_loss(const Tensor& x, const Tensor& target, LossReduction reduction) {
+  check_pair("mse_loss", x, target);
+  return reduced(square(sub(x, target)), reduction);
+}
+
+Tensor l1_loss(const Tensor& x, const Tensor& target, LossReduction reduction) {
+  check_pair("l1_loss", x, target);
+  return reduced(abs(sub(x, target)), reduction);
+}
+
+Tensor huber_loss(const Tensor& x, const Tensor& target, double delta, LossReduction reduction) {
+  check_pair("huber_loss", x, target);
+  TRIREME_CHECK(delta > 0, "huber_loss: delta {} must be positive", delta);
+  const Tensor distance = abs(sub(x, target)), near = clamp(distance, {}, delta);
+  // near^2 / 2 + delta (distance - near)
+  return reduced(add(mul(square(near), 0.5), mul(sub(distance, near), delta)), reduction);
+}
+
+Tensor bce_with_logits(const Tensor& x, const Tensor& target, LossReduction reduction) {
+  check_pair("bce_with_logits", x, target);
+  return reduced(sub(softplus(x), mul(x, target)), reduction);
+}
+
+Tensor kl_div(const Tensor& log_x, const Tensor& target, LossReduction reduction) {
+  check_pair("kl_div", log_x, target);
+  const Tensor safe =
+      where(gt(target.detach(), 0), target, Tensor::ones({}, target.dtype(), target.device()));
+  return reduced(mul(target, sub(log(safe), log_x)), reduction);
 }
 
 }  // namespace trireme

@@ -25,21 +25,8 @@ void check_channel_vector(const char* what, const Tensor& t, const Tensor& x) {
       x.shape().to_string(), t.defined() ? t.shape().to_string() : "an undefined tensor");
 }
 
-/// Evaluation: statistics are constants, so this is an elementwise function.
-Tensor with_fixed(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& residual,
-                  const BatchNormOptions& o) {
-  const Shape wide{1, x.size(1), 1, 1};
-  const Tensor xhat =
-      mul(sub(x, reshape(o.fixed->mean, wide)), reshape(reciprocal_std(o.fixed->variance, o.eps), wide));
-  Tensor y = add(mul(xhat, reshape(gamma, wide)), reshape(beta, wide));
-  if (residual.defined()) y = add(y, residual);
-  return o.relu ? relu(y) : y;
-}
-
-}  // namespace
-
-Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& residual,
-                  const BatchNormOptions& o) {
+void check_arguments(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& residual,
+                     const BatchNormOptions& o) {
   check_floating("batch_norm", x);
   check_dims("batch_norm", "x (N,C,H,W)", x, 4);
   check_channel_vector("gamma", gamma, x);
@@ -51,6 +38,35 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
     check_channel_vector("mean", o.fixed->mean, x);
     check_channel_vector("variance", o.fixed->variance, x);
   }
+}
+
+/// Evaluation: statistics are constants, so this is an elementwise function.
+Tensor with_fixed(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& residual,
+                  const BatchNormOptions& o) {
+  const Shape wide{1, x.size(1), 1, 1};
+  const Tensor xhat =
+      mul(sub(x, reshape(o.fixed->mean, wide)), reshape(reciprocal_std(o.fixed->variance, o.eps), wide));
+  Tensor y = add(mul(xhat, reshape(gamma, wide)), reshape(beta, wide));
+  if (residual.defined()) y = add(y, residual);
+  return o.relu ? relu(y) : y;
+}
+
+/// Training, made of differentiable ops.
+Tensor unfused(const std::vector<Tensor>& in, double eps, bool with_relu) {
+  const Tensor& x = in[0];
+  const Shape wide{1, x.size(1), 1, 1};
+  const Tensor from = sub(x, mean(x, {0, 2, 3}, true));
+  const Tensor xhat = mul(from, rsqrt(add(mean(square(from), {0, 2, 3}, true), eps)));
+  Tensor y = add(mul(xhat, reshape(in[1], wide)), reshape(in[2], wide));
+  if (in[3].defined()) y = add(y, in[3]);
+  return with_relu ? relu(y) : y;
+}
+
+}  // namespace
+
+Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& residual,
+                  const BatchNormOptions& o) {
+  check_arguments(x, gamma, beta, residual, o);
   const bool recorded = recording({&x, &gamma, &beta, &residual});
   if (o.fixed && recorded) return with_fixed(x, gamma, beta, residual, o);
 
@@ -77,10 +93,15 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
                               skip.defined() ? &skip_view : nullptr, o.relu);
   return record(
       "batch_norm", y, {&x, &gamma, &beta, &residual},
-      [in = Saved(in), gamma = Saved(gamma), y = o.relu ? Saved::output(y) : Saved(), mean = Saved(mean),
-       rstd, relu = o.relu](Backward& g) {
-        g.once_only();
-        const Tensor data = g.get(in), scale = g.get(gamma), out = relu ? g.get(y) : Tensor();
+      [x = Saved(x), gamma = Saved(gamma), beta = Saved(beta), residual = Saved(residual),
+       y = o.relu ? Saved::output(y) : Saved(), mean = Saved(mean), rstd, relu = o.relu,
+       eps = o.eps](Backward& g) {
+        if (grad_enabled())
+          return differentiate_unfused(
+              g, {g.get(x), g.get(gamma), g.get(beta), g.get(residual)},
+              [eps, relu](const std::vector<Tensor>& inputs) { return unfused(inputs, eps, relu); });
+        const Tensor data = channels_last(g.get(x).detach()), scale = g.get(gamma),
+                     out = relu ? g.get(y) : Tensor();
         const Tensor dy = channels_last(g.grad), dx = Tensor::empty_like(data);
         const Tensor dgamma = Tensor::empty_like(scale), dbeta = Tensor::empty_like(scale);
         // Without ReLU the residual's gradient is dy itself.

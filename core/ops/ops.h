@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "core/tensor/tensor.h"
@@ -273,19 +274,40 @@ Tensor linspace(double start, double end, std::int64_t steps, DType dtype = DTyp
 Tensor eye(std::int64_t rows, std::int64_t columns, DType dtype = DType::kFloat32, Device device = kCpu);
 
 // --- linear.cpp
-/// (M,K) @ (K,N), or (B,M,K) @ (B,K,N).
+/// (B,M,K) @ (B,K,N)
+Tensor bmm(const Tensor& a, const Tensor& b);
+/// (..., M,K) @ (..., K,N), leading dimensions broadcast; a vector is a row on the left, a column on the
+/// right.
 Tensor matmul(const Tensor& a, const Tensor& b);
 /// x (..., in) @ w (out, in)^T + b (out); b may be undefined.
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b = {});
+/// Sums products over letters that the result lacks: einsum("bij,bjk->bik", {a, b}).
+Tensor einsum(const std::string& equation, const std::vector<Tensor>& operands);
 
 // --- conv.cpp: x (N,C,H,W); results are channels-last in memory
 struct Conv2dOptions {
   std::int64_t stride = 1;
   std::int64_t padding = 0;
   std::int64_t groups = 1;
+  std::int64_t dilation = 1;
 };
-/// w (O, C/groups, kh, kw), b (O) or undefined -> (N, O, (H + 2p - kh)/s + 1, (W + 2p - kw)/s + 1).
+/// w (O, C/groups, kh, kw), b (O) or undefined -> (N, O, (H + 2p - d(kh - 1) - 1)/s + 1, the same of W).
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& b = {}, const Conv2dOptions& options = {});
+/// x (N,C,L), w (O, C/groups, k).
+Tensor conv1d(const Tensor& x, const Tensor& w, const Tensor& b = {}, const Conv2dOptions& options = {});
+struct ConvTransposeOptions {
+  std::int64_t stride = 1;
+  std::int64_t padding = 0;
+  std::int64_t output_padding = 0;
+  std::int64_t groups = 1;
+  std::int64_t dilation = 1;
+};
+/// The gradient of conv2d's input: w (C, O/groups, kh, kw) -> (N, O, (H - 1)s - 2p + d(kh - 1) + op + 1,
+/// ...).
+Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& b = {},
+                        const ConvTransposeOptions& options = {});
+
+// --- pool.cpp
 struct PoolOptions {
   std::int64_t kernel = 2;
   std::int64_t stride = 0;  ///< 0: the kernel's size
@@ -294,6 +316,8 @@ struct PoolOptions {
 Tensor max_pool2d(const Tensor& x, const PoolOptions& options = {});
 /// Padding counts as zeros.
 Tensor avg_pool2d(const Tensor& x, const PoolOptions& options = {});
+/// (N,C,H,W) -> (N,C,height,width), windows as equal as can be.
+Tensor adaptive_avg_pool2d(const Tensor& x, std::int64_t height, std::int64_t width);
 /// (N,C,H,W) -> (N,C): the mean of each channel.
 Tensor global_avg_pool2d(const Tensor& x);
 
@@ -315,15 +339,43 @@ struct BatchNormOptions {
 Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& residual,
                   const BatchNormOptions& options);
 
+// --- row_norm.cpp: over the last dimensions, as many as gamma has (1 without it); gamma, beta may be
+// undefined
+/// J. Ba, J. Kiros, G. Hinton, "Layer normalization", 2016.
+Tensor layer_norm(const Tensor& x, const Tensor& gamma = {}, const Tensor& beta = {}, double eps = 1e-5);
+/// B. Zhang, R. Sennrich, "Root mean square layer normalization", 2019.
+Tensor rms_norm(const Tensor& x, const Tensor& gamma = {}, double eps = 1e-6);
+/// x (N,C,...), gamma and beta (C). Y. Wu, K. He, "Group normalization", 2018.
+Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& gamma = {}, const Tensor& beta = {},
+                  double eps = 1e-5);
+
 // --- loss.cpp
-/// Over the last dimension.
-Tensor log_softmax(const Tensor& x);
-Tensor softmax(const Tensor& x);
-/// Mean over rows of logits (N,C) with labels (N) int64 in 0..C-1. Smoothing mixes in the uniform
-/// distribution (Szegedy et al., "Rethinking the Inception architecture", 2016).
-Tensor cross_entropy(const Tensor& logits, const Tensor& labels, double label_smoothing = 0);
-/// Mean of squared differences.
-Tensor mse_loss(const Tensor& x, const Tensor& target);
+Tensor log_softmax(const Tensor& x, int dim = -1);
+Tensor softmax(const Tensor& x, int dim = -1);
+
+enum class LossReduction { kMean, kSum, kNone };
+struct CrossEntropyOptions {
+  /// Mixes in the uniform distribution. C. Szegedy et al., "Rethinking the Inception architecture", 2016.
+  double label_smoothing = 0;
+  Tensor weight = {};                ///< (C), of each class; the mean is then weighted, too
+  std::int64_t ignore_index = -100;  ///< rows with this label count for nothing
+  LossReduction reduction = LossReduction::kMean;
+};
+/// logits (N,C,...) with labels (N,...) int64 in 0..C-1.
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& options = {});
+/// The same from log-probabilities.
+Tensor nll_loss(const Tensor& log_probabilities, const Tensor& labels,
+                const CrossEntropyOptions& options = {});
+// Of x and target of one shape.
+Tensor mse_loss(const Tensor& x, const Tensor& target, LossReduction reduction = LossReduction::kMean);
+Tensor l1_loss(const Tensor& x, const Tensor& target, LossReduction reduction = LossReduction::kMean);
+/// Squared (by half) up to delta, then linear. P. Huber, "Robust estimation of a location parameter", 1964.
+Tensor huber_loss(const Tensor& x, const Tensor& target, double delta = 1,
+                  LossReduction reduction = LossReduction::kMean);
+/// Binary cross entropy of sigmoid(x).
+Tensor bce_with_logits(const Tensor& x, const Tensor& target, LossReduction reduction = LossReduction::kMean);
+/// target * (log target - log_x)
+Tensor kl_div(const Tensor& log_x, const Tensor& target, LossReduction reduction = LossReduction::kMean);
 
 // --- random.cpp --------------------------------------------------------------------------------------------
 /// Zeroes elements with probability p and scales the rest by 1/(1-p). x's dimension 0 is the sample; element

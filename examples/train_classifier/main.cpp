@@ -36,7 +36,7 @@ void train(Job& job) {
     for (auto& shard : step.shards()) {
       const Tensor logits = ddp(shard.x);
       step.count_correct(logits, shard.y);
-      step.add(cross_entropy(logits, shard.y, o.label_smoothing())).backward();
+      step.add(cross_entropy(logits, shard.y, {.label_smoothing = o.label_smoothing()})).backward();
     }
     if (o.clip_norm() > 0) step.report("grad_norm", optim::clip_grad_norm(ddp.parameters(), o.clip_norm()));
     optimizer->set_lr(step.lr());

@@ -69,23 +69,23 @@ Prepared prepare(Pass pass, const Conv& c, bool has_bias) {
   const memory::desc x({c.n, c.c, c.h, c.w}, f32, tag::nhwc), y({c.n, c.o, c.oh, c.ow}, f32, tag::nhwc);
   const memory::desc w(weight_dims(c), f32, tag::any), bias({c.o}, f32, tag::x);
   const memory::dims stride{c.window.stride_h, c.window.stride_w},
-      pad{c.window.padding_h, c.window.padding_w};
+      pad{c.window.padding_h, c.window.padding_w}, gap{c.window.dilation_h - 1, c.window.dilation_w - 1};
   const auto algorithm = dnnl::algorithm::convolution_direct;
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   using Forward = dnnl::convolution_forward;
   const auto training = dnnl::prop_kind::forward_training;
   const Forward::primitive_desc hint =
-      has_bias ? describe<Forward>(attr, training, algorithm, x, w, bias, y, stride, pad, pad)
-               : describe<Forward>(attr, training, algorithm, x, w, y, stride, pad, pad);
+      has_bias ? describe<Forward>(attr, training, algorithm, x, w, bias, y, stride, gap, pad, pad)
+               : describe<Forward>(attr, training, algorithm, x, w, y, stride, gap, pad, pad);
   if (pass == Pass::kForward) return {Forward(hint), x, hint.weights_desc(), y, bias, hint.scratchpad_desc()};
   if (pass == Pass::kInput) {
     using Backward = dnnl::convolution_backward_data;
-    const auto pd = describe_backward<Backward>(attr, hint, algorithm, x, w, y, stride, pad, pad);
+    const auto pd = describe_backward<Backward>(attr, hint, algorithm, x, w, y, stride, gap, pad, pad);
     return {Backward(pd), x, pd.weights_desc(), y, bias, pd.scratchpad_desc()};
   }
   using Backward = dnnl::convolution_backward_weights;
-  const auto pd = describe_backward<Backward>(attr, hint, algorithm, x, w, y, stride, pad, pad);
+  const auto pd = describe_backward<Backward>(attr, hint, algorithm, x, w, y, stride, gap, pad, pad);
   return {Backward(pd), x, pd.diff_weights_desc(), y, bias, pd.scratchpad_desc()};
 }
 
@@ -95,7 +95,7 @@ const Prepared& prepared(Pass pass, const Conv& c, bool has_bias) {
   const Window& k = c.window;
   const ShapeKey key{{static_cast<std::int64_t>(pass), has_bias, threads(), c.n, c.c, c.h, c.w, c.o, c.oh,
                       c.ow, c.groups, k.kernel_h, k.kernel_w, k.stride_h, k.stride_w, k.padding_h,
-                      k.padding_w}};
+                      k.padding_w, k.dilation_h, k.dilation_w}};
   const auto found = cache.find(key);
   if (found != cache.end()) return found->second;
   return cache.emplace(key, prepare(pass, c, has_bias)).first->second;
@@ -145,8 +145,8 @@ void for_each_product(const Conv& c, const Fn& fn) {
       for (std::int64_t ox = 0; ox < c.ow; ++ox)
         for (std::int64_t ky = 0; ky < k.kernel_h; ++ky)
           for (std::int64_t kx = 0; kx < k.kernel_w; ++kx) {
-            const std::int64_t iy = oy * k.stride_h - k.padding_h + ky,
-                               ix = ox * k.stride_w - k.padding_w + kx;
+            const std::int64_t iy = oy * k.stride_h - k.padding_h + ky * k.dilation_h,
+                               ix = ox * k.stride_w - k.padding_w + kx * k.dilation_w;
             if (iy < 0 || iy >= c.h || ix < 0 || ix >= c.w) continue;
             for (std::int64_t o = 0; o < c.o; ++o)
               for (std::int64_t i = 0; i < cg; ++i)

@@ -40,7 +40,7 @@ class Scratch {
 };
 
 /// Everything that decides which primitive is needed.
-using ShapeKey = std::array<std::int64_t, 17>;
+using ShapeKey = std::array<std::int64_t, 19>;
 
 struct ShapeKeyHash {
   std::size_t operator()(const ShapeKey& key) const {

@@ -33,6 +33,12 @@ void batch_norm_apply(const View& y, const View& x, const View& mean, const View
 void batch_norm_backward(const View& dx, const View& dgamma, const View& dbeta, const View* dresidual,
                          const View& dy, const View& x, const View* y, const View& mean, const View& rstd,
                          const View& gamma);
+void row_norm_forward(const View& y, const View& mean, const View& rstd, const View& x, const View* gamma,
+                      const View* beta, double eps, bool centered);
+void row_norm_backward(const View& dx, const View& dy, const View& x, const View& mean, const View& rstd,
+                       const View* gamma, bool centered);
+void row_norm_parameters(const View& dgamma, const View& dbeta, const View& dy, const View& x,
+                         const View& mean, const View& rstd);
 void log_softmax(const View& y, const View& x);
 void nll_forward(const View& losses, const View& log_probabilities, const View& labels, double smoothing);
 void cross_entropy_backward(const View& dx, const View& dlosses, const View& log_probabilities,

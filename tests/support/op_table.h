@@ -43,9 +43,8 @@ struct Input {
 };
 
 enum class Second {
-  kYes,     ///< the gradient can itself be differentiated
-  kThrows,  ///< asking for it is an error
-  kNone,    ///< the op has no gradient at all
+  kYes,   ///< the gradient can itself be differentiated
+  kNone,  ///< the op has no gradient at all
 };
 
 using Arrays = std::vector<Array>;

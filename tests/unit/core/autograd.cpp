@@ -6,9 +6,13 @@
 #include <cmath>
 
 #include "core/ops/ops.h"
+#include "tests/support/errors.h"
 
 namespace trireme {
 namespace {
+
+using test::error_of;
+using test::expect_holds;
 
 Tensor leaf(std::vector<float> values) {
   const auto count = static_cast<std::int64_t>(values.size());
@@ -19,21 +23,6 @@ std::vector<float> grad_of(const Tensor& t) {
   return t.grad().defined() ? t.grad().to_vector<float>() : std::vector<float>{};
 }
 using Floats = std::vector<float>;
-
-template <class Fn>
-std::string error_of(const Fn& fn) {
-  try {
-    fn();
-  } catch (const std::exception& e) {
-    return e.what();
-  }
-  return "nothing was thrown";
-}
-
-void expect_holds(const std::string& message, std::initializer_list<const char*> parts) {
-  for (const char* part : parts)
-    EXPECT_NE(message.find(part), std::string::npos) << part << " in: " << message;
-}
 
 std::size_t used() { return allocator_statistics(kCpu).used_bytes; }
 

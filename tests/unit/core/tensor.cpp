@@ -6,29 +6,18 @@
 #include <numeric>
 
 #include "core/ops/ops.h"
+#include "tests/support/errors.h"
 
 namespace trireme {
 namespace {
+
+using test::error_of;
+using test::expect_holds;
 
 Tensor counted(const Shape& shape) {
   std::vector<float> values(static_cast<std::size_t>(shape.numel()));
   std::iota(values.begin(), values.end(), 0.0f);
   return Tensor::from(values, shape);
-}
-
-template <class Fn>
-std::string error_of(const Fn& fn) {
-  try {
-    fn();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "nothing was thrown";
-}
-
-void expect_holds(const std::string& message, std::initializer_list<const char*> parts) {
-  for (const char* part : parts)
-    EXPECT_NE(message.find(part), std::string::npos) << part << " in: " << message;
 }
 
 TEST(Shape, KeepsUpToEightSizes) {

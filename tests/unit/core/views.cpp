@@ -6,9 +6,12 @@
 
 #include "core/autograd/autograd.h"
 #include "core/ops/ops.h"
+#include "tests/support/errors.h"
 
 namespace trireme {
 namespace {
+
+using test::error_of;
 
 using Doubles = std::vector<double>;
 
@@ -16,16 +19,6 @@ Tensor values(const Shape& shape, double first, bool wants = true) {
   Doubles all;
   for (std::int64_t i = 0; i < shape.numel(); ++i) all.push_back(first + 0.1 * static_cast<double>(i));
   return Tensor::from(all, shape).set_requires_grad(wants);
-}
-
-template <class Fn>
-std::string error_of(const Fn& fn) {
-  try {
-    fn();
-  } catch (const std::exception& e) {
-    return e.what();
-  }
-  return "nothing was thrown";
 }
 
 void expect_error(const std::function<void()>& fn, const char* part) {

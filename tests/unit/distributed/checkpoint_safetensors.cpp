@@ -144,7 +144,7 @@ TEST(Safetensors, LyingEntriesAreRefused) {
   EXPECT_EQ(error_of(file_of(header_with("[2]", "[0,8]"), 8)), "");
   EXPECT_EQ(error_of(file_of("{}", 0)), "");
   expect_refused({
-      {file_of(header_with("[2]", "[0,8]", "\"BF16\""), 8), "dtype \"BF16\""},
+      {file_of(header_with("[2]", "[0,8]", "\"F8_E4M3\""), 8), "dtype \"F8_E4M3\""},
       {file_of(header_with("[2]", "[0,8]", "7"), 8), "dtype 7"},
       {file_of(header_with("2", "[0,8]"), 8), "not a list"},
       {file_of(header_with("[-2]", "[0,8]"), 8), "not a size"},
