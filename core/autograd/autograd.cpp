@@ -130,7 +130,13 @@ Saved::Saved(const Tensor& tensor) : tensor_(tensor) {
   const bool wanted = tensor.requires_grad();
   if (!grad_mode || (wanted && tensor.is_leaf())) return;
   if (wanted) history_ = gradient_edge(tensor);
-  tensor_ = tensor.detach();
+  if (SavedFrame* frame = SavedFrame::opened()) {
+    frame_ = Ref<SavedFrame>(frame);
+    index_ = frame->save(tensor);
+    tensor_ = Tensor();
+  } else {
+    tensor_ = tensor.detach();
+  }
 }
 
 Node::Node(const char* name) : op(name), sequence(next_sequence()) {}
@@ -161,9 +167,9 @@ void Backward::set(int i, Tensor gradient) {
 }
 
 Tensor Backward::get(const Saved& saved) const {
-  const Tensor& t = saved.tensor_;
+  const Tensor t = saved.frame_ ? saved.frame_->get(saved.index_) : saved.tensor_;
   if (!t.defined()) return t;
-  if (t.version() != saved.version_)
+  if (!saved.frame_ && t.version() != saved.version_)
     fail(ExitCode::kInternal,
          "{}: a tensor of shape {} that it saved for backward was changed in place by {} (version {}, saved "
          "at version {}); "

@@ -164,6 +164,13 @@ std::vector<Tensor> grad(const Tensor& root, const std::vector<Tensor>& inputs, 
 std::vector<Tensor> grad(const std::vector<Tensor>& roots, const std::vector<Tensor>& inputs,
                          const std::vector<Tensor>& gradients = {}, BackwardOptions options = {});
 
+/// Activation checkpointing: fn(inputs), of which backward's needs are not kept but computed again, with the
+/// same bits, when backward comes to it; memory for time (T. Chen et al., "Training deep nets with sublinear
+/// memory cost", 2016). fn must do the same each time; for modules with dropout or statistics use
+/// nn::recompute.
+Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& fn,
+                 const std::vector<Tensor>& inputs);
+
 /// For the backward of a fused op while it is itself recorded: hands over the gradients of `unfused`, the
 /// same function of the inputs made of differentiable ops.
 void differentiate_unfused(Backward& backward, const std::vector<Tensor>& inputs,

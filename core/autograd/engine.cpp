@@ -36,6 +36,10 @@ class RootNode final : public Node {
   std::vector<Tensor> seeds_;
 };
 
+Tensor renamed(const Tensor& t) {
+  return record("input", t.detach(), {&t}, [](Backward& g) { g.set(0, g.grad); });
+}
+
 class Engine {
  public:
   Engine(Ref<Node> root, BackwardOptions options)
@@ -300,7 +304,7 @@ void differentiate_unfused(Backward& backward, const std::vector<Tensor>& inputs
     own.push_back(in.defined() ? in.detach() : in);
     if (!in.defined() || !backward.needs(static_cast<int>(i))) continue;
     if (in.requires_grad())
-      own.back() = record("input", own.back(), {&in}, [](Backward& g) { g.set(0, g.grad); });
+      own.back() = renamed(in);
     else
       own.back().set_requires_grad(true);  // its value does not matter for the gradient
     wanted.push_back(own.back());

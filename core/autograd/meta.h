@@ -26,6 +26,9 @@ Ref<Node> copy_slices(const Tensor& base, const Tensor& view, Ref<Node> fn);
 /// A view whose base was changed in place since gets a history that starts from the base.
 void follow_base(TensorImpl& view);
 
+/// The same tensor as the result of an op that does nothing.
+Tensor renamed(const Tensor& t);
+
 /// a + b of one shape, recorded if grad mode is on.
 Tensor sum_of_gradients(const Tensor& a, const Tensor& b);
 

@@ -22,6 +22,28 @@ struct Edge {
   int output = 0;
 };
 
+/// A stretch of the graph whose saved tensors are computed again when backward first asks for one. Its nodes
+/// own it together.
+class SavedFrame : public RefCounted {
+ public:
+  SavedFrame(std::function<Tensor(const std::vector<Tensor>&)> fn, const std::vector<Tensor>& inputs);
+  /// The frame that takes what is saved on this thread now, or null.
+  static SavedFrame* opened();
+  Tensor run(const std::vector<Tensor>& inputs);
+  /// The number that the tensor will be had under.
+  std::size_t save(const Tensor& tensor);
+  Tensor get(std::size_t index);
+
+ private:
+  void compute_again();
+  std::function<Tensor(const std::vector<Tensor>&)> fn_;
+  std::vector<Tensor> inputs_, tensors_;
+  std::vector<std::uint32_t> versions_;
+  std::vector<bool> wanted_;
+  std::size_t saved_ = 0;
+  bool computing_ = false;
+};
+
 /// A tensor kept for backward, with the version it had. Reading it after an in-place change is an error that
 /// names the op that saved it and the op that changed it. An undefined tensor stays undefined.
 class Saved {
@@ -41,6 +63,8 @@ class Saved {
   friend class Backward;
   Tensor tensor_;
   Edge history_;
+  Ref<SavedFrame> frame_;  ///< has the tensor instead, under number `index_`
+  std::size_t index_ = 0;
   std::uint32_t version_ = 0;
   int output_ = -1;  ///< >= 0: which output of the op this is
 };

@@ -124,10 +124,42 @@ void set_random_context(const RandomContext& context) {
 
 const RandomContext& random_context() { return random_state.context; }
 
+namespace {
+
+thread_local CallTape* open_tape = nullptr;
+
+}  // namespace
+
 std::uint64_t CallCounter::next() {
-  if (shard_ != random_state.shards) calls_ = 0;
-  shard_ = random_state.shards;
-  return calls_++;
+  const auto draw = [this] {
+    if (shard_ != random_state.shards) calls_ = 0;
+    shard_ = random_state.shards;
+    return calls_++;
+  };
+  return open_tape ? open_tape->next(draw) : draw();
+}
+
+CallTape::Recording::Recording(CallTape& tape) : before_(std::exchange(open_tape, &tape)) {
+  tape.replays_ = false;
+}
+CallTape::Recording::~Recording() { open_tape = before_; }
+
+// The context is put back without beginning a new shard: counters of layers outside go on as they were.
+CallTape::Replaying::Replaying(CallTape& tape, const RandomContext& context)
+    : before_(std::exchange(open_tape, &tape)), context_(std::exchange(random_state.context, context)) {
+  tape.replays_ = true;
+  tape.at_ = 0;
+}
+CallTape::Replaying::~Replaying() {
+  open_tape = before_;
+  random_state.context = context_;
+}
+
+std::uint64_t CallTape::next(const std::function<std::uint64_t()>& draw) {
+  if (!replays_) return numbers_.emplace_back(draw());
+  TRIREME_CHECK(at_ < numbers_.size(),
+                "recompute: random layers were called {} times at first and more often now", numbers_.size());
+  return numbers_[at_++];
 }
 
 StatisticsSink*& statistics_sink() {

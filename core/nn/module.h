@@ -10,6 +10,7 @@
 //   };
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -122,6 +123,40 @@ class CallCounter {
  private:
   std::uint64_t calls_ = 0;
   std::uint64_t shard_ = 0;
+};
+
+/// The numbers that calls of random layers got on this thread, to give them out once more.
+class CallTape {
+ public:
+  /// While alive, numbers are written down.
+  class Recording {
+   public:
+    explicit Recording(CallTape& tape);
+    ~Recording();
+    Recording(const Recording&) = delete;
+    Recording& operator=(const Recording&) = delete;
+
+   private:
+    CallTape* before_;
+  };
+  /// While alive, the written numbers are given out, in order, under the context that they were drawn in.
+  class Replaying {
+   public:
+    Replaying(CallTape& tape, const RandomContext& context);
+    ~Replaying();
+    Replaying(const Replaying&) = delete;
+    Replaying& operator=(const Replaying&) = delete;
+
+   private:
+    CallTape* before_;
+    RandomContext context_;
+  };
+  std::uint64_t next(const std::function<std::uint64_t()>& draw);
+
+ private:
+  std::vector<std::uint64_t> numbers_;
+  std::size_t at_ = 0;
+  bool replays_ = false;
 };
 
 /// Takes the statistics that a shard measured, to average them over all shards.

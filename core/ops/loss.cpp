@@ -94,16 +94,19 @@ Tensor fused_cross_entropy(const Tensor& logits, const Tensor& labels, double sm
   const Tensor lp = log_softmax_rows(logits), y = labels.row_major();
   const Tensor losses = Tensor::empty({logits.size(0)}, logits.dtype(), logits.device());
   kernels(logits).nll_forward(losses.view(), lp.view(), y.view(), smoothing);
-  return record("cross_entropy", losses, {&logits}, [logits = Saved(logits), lp, y, smoothing](Backward& g) {
-    if (grad_enabled())
-      return differentiate_unfused(g, {g.get(logits)}, [y, smoothing](const std::vector<Tensor>& in) {
-        return weighted_nll(log_softmax(in[0]), y,
-                            {.label_smoothing = smoothing, .reduction = LossReduction::kNone});
+  return record(
+      "cross_entropy", losses, {&logits},
+      [logits = Saved(logits), log_p = Saved(lp), y, smoothing](Backward& g) {
+        if (grad_enabled())
+          return differentiate_unfused(g, {g.get(logits)}, [y, smoothing](const std::vector<Tensor>& in) {
+            return weighted_nll(log_softmax(in[0]), y,
+                                {.label_smoothing = smoothing, .reduction = LossReduction::kNone});
+          });
+        const Tensor p = g.get(log_p), dlosses = g.grad.row_major();
+        const Tensor dx = Tensor::empty(p.shape(), p.dtype(), p.device());
+        kernels(dx).cross_entropy_backward(dx.view(), dlosses.view(), p.view(), y.view(), smoothing);
+        g.set(0, dx);
       });
-    const Tensor dx = Tensor::empty(lp.shape(), lp.dtype(), lp.device()), dlosses = g.grad.row_major();
-    kernels(dx).cross_entropy_backward(dx.view(), dlosses.view(), lp.view(), y.view(), smoothing);
-    g.set(0, dx);
-  });
 }
 
 void check_classes(const char* op, const Tensor& x, const CrossEntropyOptions& o) {

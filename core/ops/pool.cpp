@@ -70,8 +70,9 @@ Tensor max_pool2d(const Tensor& x, const PoolOptions& options) {
   const Tensor indices = Tensor::empty_channels_last(p.y, DType::kInt64, x.device());
   const View at = indices.view();
   kernels(x).pool_forward(p.op, y.view(), &at, in.view(), p.window);
-  return record("max_pool2d", y, {&x},
-                [p, indices](Backward& g) { g.set(0, backward_of(p, g.grad, indices)); });
+  return record("max_pool2d", y, {&x}, [p, indices = Saved(indices)](Backward& g) {
+    g.set(0, backward_of(p, g.grad, g.get(indices)));
+  });
 }
 
 Tensor avg_pool2d(const Tensor& x, const PoolOptions& options) {
