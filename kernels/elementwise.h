@@ -1,7 +1,7 @@
 // Elementwise functions, one line each, shared by every device.
 //
 // T is the type that is computed in: float for 16-bit storage. To add one: a line here; the op with its
-// derivative in core/ops/elementwise.cpp; a row in the op test table.
+// derivative in core/ops/unary.cpp or binary.cpp; a row in the op test table.
 #pragma once
 
 #include <cmath>

@@ -1,5 +1,5 @@
 // Convolution. Forward, the gradient of the input and that of the weight are three functions, each linear in
-// two of (x, w, y), and the derivatives of each are the other two.
+// two of (x, w, y), and the derivatives of each are the other two. Kernels want images channels-last.
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -14,19 +14,11 @@ struct Geometry {
   std::int64_t groups;
 };
 
-/// The kernels want images channels-last. Not recorded: gradients are handed over as they are.
-Tensor channels_last_data(const Tensor& t) {
-  if (t.is_channels_last()) return t.detach();
-  const Tensor out = Tensor::empty_channels_last(t.shape(), t.dtype(), t.device());
-  copy_into(out, t);
-  return out;
-}
-
 Tensor run_input(const Tensor& dy, const Tensor& w, const Geometry& c);
 Tensor run_weight(const Tensor& x, const Tensor& dy, const Geometry& c);
 
 Tensor run_forward(const char* name, const Tensor& x, const Tensor& w, const Tensor& b, const Geometry& c) {
-  const Tensor in = channels_last_data(x), filter = w.row_major(),
+  const Tensor in = channels_last(x.detach()), filter = w.row_major(),
                y = Tensor::empty_channels_last(c.y, x.dtype(), x.device());
   const Tensor shift = b.defined() ? b.row_major() : Tensor();
   const View bias = b.defined() ? shift.view() : View{};
@@ -41,7 +33,7 @@ Tensor run_forward(const char* name, const Tensor& x, const Tensor& w, const Ten
 }
 
 Tensor run_input(const Tensor& dy, const Tensor& w, const Geometry& c) {
-  const Tensor in = channels_last_data(dy), filter = w.row_major();
+  const Tensor in = channels_last(dy.detach()), filter = w.row_major();
   const Tensor dx = Tensor::empty_channels_last(c.x, dy.dtype(), dy.device());
   if (dy.numel() > 0)
     kernels(dx).conv2d_backward_input(dx.view(), in.view(), filter.view(), c.window, c.groups);
@@ -54,7 +46,7 @@ Tensor run_input(const Tensor& dy, const Tensor& w, const Geometry& c) {
 }
 
 Tensor run_weight(const Tensor& x, const Tensor& dy, const Geometry& c) {
-  const Tensor in = channels_last_data(x), out = channels_last_data(dy),
+  const Tensor in = channels_last(x.detach()), out = channels_last(dy.detach()),
                dw = Tensor::empty(c.w, x.dtype(), x.device());
   if (dy.numel() > 0)
     kernels(dw).conv2d_backward_weight(dw.view(), in.view(), out.view(), c.window, c.groups);

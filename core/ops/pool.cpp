@@ -7,10 +7,6 @@ namespace trireme {
 
 namespace {
 
-Tensor channels_last_data(const Tensor& t) {
-  return t.is_channels_last() ? t.detach() : channels_last(t.detach());
-}
-
 struct Pool {
   const char* name;
   PoolOp op;
@@ -42,7 +38,7 @@ Pool pool_of(const char* name, PoolOp op, const Tensor& x, const PoolOptions& o)
 Tensor backward_of(const Pool& p, const Tensor& dy, const Tensor& indices);
 
 Tensor average(const Pool& p, const Tensor& x) {
-  const Tensor in = channels_last_data(x), y = Tensor::empty_channels_last(p.y, x.dtype(), x.device());
+  const Tensor in = channels_last(x.detach()), y = Tensor::empty_channels_last(p.y, x.dtype(), x.device());
   kernels(x).pool_forward(p.op, y.view(), nullptr, in.view(), p.window);
   return record(p.name, y, {&x}, [p](Backward& g) { g.set(0, backward_of(p, g.grad, {})); });
 }
@@ -54,7 +50,8 @@ Tensor picked(const Tensor& t, const Tensor& indices) {
 }
 
 Tensor backward_of(const Pool& p, const Tensor& dy, const Tensor& indices) {
-  const Tensor in = channels_last_data(dy), dx = Tensor::empty_channels_last(p.x, dy.dtype(), dy.device());
+  const Tensor in = channels_last(dy.detach()),
+               dx = Tensor::empty_channels_last(p.x, dy.dtype(), dy.device());
   const View where = indices.defined() ? indices.view() : View{};
   kernels(dx).pool_backward(p.op, dx.view(), in.view(), indices.defined() ? &where : nullptr, p.window);
   return record(p.name, dx, {&dy}, [p, indices](Backward& g) {
@@ -66,7 +63,7 @@ Tensor backward_of(const Pool& p, const Tensor& dy, const Tensor& indices) {
 
 Tensor max_pool2d(const Tensor& x, const PoolOptions& options) {
   const Pool p = pool_of("max_pool2d", PoolOp::kMax, x, options);
-  const Tensor in = channels_last_data(x), y = Tensor::empty_channels_last(p.y, x.dtype(), x.device());
+  const Tensor in = channels_last(x.detach()), y = Tensor::empty_channels_last(p.y, x.dtype(), x.device());
   const Tensor indices = Tensor::empty_channels_last(p.y, DType::kInt64, x.device());
   const View at = indices.view();
   kernels(x).pool_forward(p.op, y.view(), &at, in.view(), p.window);
