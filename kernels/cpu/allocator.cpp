@@ -5,6 +5,7 @@
 // to 2 MiB and ask for huge pages.
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstdlib>
@@ -151,8 +152,9 @@ void* allocate(Device device, std::size_t bytes) {
   if (bytes > kAddressSpace)
     fail(ExitCode::kInternal, "allocate: out of memory: {} bytes are more than any machine has", bytes);
   if (!kPassThrough) return cpu_allocate(bytes);
-  void* memory = std::aligned_alloc(kAlignment, (bytes / kAlignment + 1) * kAlignment);
-  if (!memory) fail(ExitCode::kInternal, "allocate: out of memory: {} bytes more are needed", bytes);
+  void* memory = nullptr;  // of this very size, so that no access behind it goes unseen
+  if (posix_memalign(&memory, kAlignment, std::max<std::size_t>(bytes, 1)) != 0)
+    fail(ExitCode::kInternal, "allocate: out of memory: {} bytes more are needed", bytes);
   pool().used += size_class(bytes).bytes;
   return memory;
 }

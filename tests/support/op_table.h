@@ -1,5 +1,5 @@
-// The op test table: one row per function of core/ops/ops.h. tests/unit/core/ops_table.cpp says what each row
-// yields.
+// The op test table: one row per function that core/ops/ops.h declares or includes.
+// tests/unit/core/ops_table.cpp says what each row yields.
 #pragma once
 
 #include <functional>

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <regex>
 #include <set>
 #include <sstream>
 
@@ -100,19 +101,33 @@ void for_each_case(const Fn& fn) {
     }
 }
 
-TEST(OpTable, HasARowForEveryOp) {
-  std::ifstream file(source_dir() + "/core/ops/ops.h");
+std::string read(const std::string& path) {
+  std::ifstream file(path);
   std::stringstream text;
   text << file.rdbuf();
-  const auto declared = declarations_in(text.str());
-  ASSERT_GT(declared.size(), 60u);
+  return text.str();
+}
+
+/// The text of every header that core/ops/ops.h includes.
+std::string op_headers() {
+  const std::string all = read(source_dir() + "/core/ops/ops.h");
+  const std::regex include("#include \"(core/ops/[a-z_]+\\.h)\"");
+  std::string text;
+  for (std::sregex_iterator it(all.begin(), all.end(), include), end; it != end; ++it)
+    text += read(source_dir() + "/" + (*it)[1].str());
+  return text;
+}
+
+TEST(OpTable, HasARowForEveryOp) {
+  const auto declared = declarations_in(op_headers());
+  ASSERT_GT(declared.size(), 200u);
   std::set<std::string> rows;
   for (const OpRow& row : op_table()) rows.insert(row.declaration);
   for (const std::string& one : declared)
     EXPECT_TRUE(rows.count(one)) << one << " has no row in tests/support/op_table*.cpp";
   for (const std::string& one : rows)
     EXPECT_TRUE(std::count(declared.begin(), declared.end(), one))
-        << one << " has a row but is not declared in core/ops/ops.h";
+        << one << " has a row but is not declared in a header of core/ops/ops.h";
 }
 
 TEST(OpTable, ParserSeesEveryDeclaration) {
