@@ -14,7 +14,7 @@ MAX_FILE, MAX_FUNCTION = 500, 60
 # Each folder, and the folders whose files it may include besides its own.
 TENSOR = ["kernels", "core/base", "core/tensor"]
 OPS = TENSOR + ["core/autograd", "core/ops"]
-CORE = OPS + ["core/nn", "core/optim", "core/data", "core/metrics"]
+CORE = OPS + ["core/nn", "core/optim", "core/interchange", "core/data", "core/metrics"]
 COMM = CORE + ["distributed/rendezvous", "distributed/comm"]
 DISTRIBUTED = COMM + ["distributed/ddp", "distributed/checkpoint", "distributed/watch", "distributed/train",
                       "distributed/trireme"]
@@ -26,6 +26,7 @@ HOUSE = {
     "core/ops": OPS,
     "core/nn": OPS,
     "core/optim": OPS + ["core/nn"],
+    "core/interchange": OPS + ["core/nn"],
     "core/data": TENSOR,
     "core/metrics": TENSOR,
     "distributed/rendezvous": CORE,
