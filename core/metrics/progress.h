@@ -22,7 +22,7 @@ struct Progress {
   double accuracy = kUnknown;  ///< 0 to 1
   double samples_per_second = kUnknown;
   std::string_view sample = "samples";  ///< what a sample is called
-  double hidden = kUnknown;            ///< part of the communication time hidden behind compute, 0 to 1
+  double hidden = kUnknown;             ///< part of the communication time hidden behind compute, 0 to 1
   double lr = kUnknown;
   double seconds_left = kUnknown;
 };
