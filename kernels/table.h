@@ -39,6 +39,17 @@ struct AdamWOptions {
   std::int64_t step = 1;  ///< counts from 1
 };
 
+/// Attention, apart from its tensors.
+struct AttentionRule {
+  double scale = 1;
+  bool causal = false;  ///< query i looks at keys 0..i
+  /// Weight e of sample s is dropped by number (key, first_sample + s, e). A sample is
+  /// `matrices_per_sample` matrices (L,S).
+  double dropout_p = 0;
+  RandomKey key = {};
+  std::int64_t first_sample = 0, matrices_per_sample = 1;
+};
+
 /// The scalars of a unary op.
 struct Scalars {
   double a = 0, b = 0;
@@ -125,6 +136,16 @@ struct KernelTable {
   /// dx (R,C) of cross entropy with respect to the logits; dlosses (R).
   void (*cross_entropy_backward)(const View& dx, const View& dlosses, const View& log_probabilities,
                                  const View& labels, double smoothing);
+
+  // dropout(softmax(scale q k^T + mask)) v of matrices q (...,L,E), k (...,S,E), v (...,S,Ev) with dense rows
+  // and E > 0. mask (...,L,S) is bool (false: not looked at) or of q's dtype.
+  /// Also writes log_sums (...,L), row-major: the logarithm of each query's sum of exponentials. A query that
+  /// may look at nothing gives zeros, and infinity there.
+  void (*attention_forward)(const View& out, const View& log_sums, const View& q, const View& k,
+                            const View& v, const View* mask, const AttentionRule&);
+  void (*attention_backward)(const View& dq, const View& dk, const View& dv, const View& dout,
+                             const View& out, const View& log_sums, const View& q, const View& k,
+                             const View& v, const View* mask, const AttentionRule&);
 
   /// Row-major out = in * mask / (1-p); element e of sample s (dimension 0) is dropped by number
   /// (key, first_sample + s, e).

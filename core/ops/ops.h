@@ -6,6 +6,7 @@
 // One header per family, and beside it the files that hold forward and backward side by side.
 #pragma once
 
+#include "core/ops/attention.h"
 #include "core/ops/conv.h"
 #include "core/ops/create.h"
 #include "core/ops/elementwise.h"

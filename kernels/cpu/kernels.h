@@ -43,6 +43,11 @@ void log_softmax(const View& y, const View& x);
 void nll_forward(const View& losses, const View& log_probabilities, const View& labels, double smoothing);
 void cross_entropy_backward(const View& dx, const View& dlosses, const View& log_probabilities,
                             const View& labels, double smoothing);
+void attention_forward(const View& out, const View& log_sums, const View& q, const View& k, const View& v,
+                       const View* mask, const AttentionRule&);
+void attention_backward(const View& dq, const View& dk, const View& dv, const View& dout, const View& out,
+                        const View& log_sums, const View& q, const View& k, const View& v, const View* mask,
+                        const AttentionRule&);
 void dropout(const View& out, const View& in, double p, RandomKey key, std::int64_t first_sample);
 void uniform(const View& out, RandomKey key, double low, double high);
 void normal(const View& out, RandomKey key, double mean, double std);

@@ -34,6 +34,8 @@ const KernelTable& cpu_kernels() {
       .log_softmax = cpu::log_softmax,
       .nll_forward = cpu::nll_forward,
       .cross_entropy_backward = cpu::cross_entropy_backward,
+      .attention_forward = cpu::attention_forward,
+      .attention_backward = cpu::attention_backward,
       .dropout = cpu::dropout,
       .uniform = cpu::uniform,
       .normal = cpu::normal,

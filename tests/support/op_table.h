@@ -102,5 +102,6 @@ std::vector<OpRow> index_rows();
 std::vector<OpRow> layer_rows();
 std::vector<OpRow> loss_rows();
 std::vector<OpRow> random_rows();
+std::vector<OpRow> attention_rows();
 
 }  // namespace trireme::test
