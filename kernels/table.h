@@ -147,6 +147,18 @@ struct KernelTable {
                              const View& out, const View& log_sums, const View& q, const View& k,
                              const View& v, const View* mask, const AttentionRule&);
 
+  // Recurrent cells between their matrix products; all row-major, states (N,H).
+  /// gates (N,4H) are input, forget, cell and output, before sigmoid and tanh:
+  /// c_next = s(f) c + s(i) tanh(g), h_next = s(o) tanh(c_next).
+  void (*lstm_forward)(const View& h_next, const View& c_next, const View& gates, const View& c);
+  void (*lstm_backward)(const View& dgates, const View& dc, const View& gates, const View& c,
+                        const View& dh_next, const View& dc_next);
+  /// gi, gh (N,3H) are reset, update and new of input and state, before sigmoid and tanh:
+  /// n = tanh(gi_n + s(r) gh_n), h_next = n + s(z) (h - n).
+  void (*gru_forward)(const View& h_next, const View& gi, const View& gh, const View& h);
+  void (*gru_backward)(const View& dgi, const View& dgh, const View& dh, const View& gi, const View& gh,
+                       const View& h, const View& dh_next);
+
   /// Row-major out = in * mask / (1-p); element e of sample s (dimension 0) is dropped by number
   /// (key, first_sample + s, e).
   void (*dropout)(const View& out, const View& in, double p, RandomKey key, std::int64_t first_sample);
