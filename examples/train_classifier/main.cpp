@@ -18,7 +18,7 @@ std::unique_ptr<optim::Optimizer> make_optimizer(const JobOptions& o, ParameterL
 
 void train(Job& job) {
   const JobOptions& o = job.options();
-  std::unique_ptr<Dataset> training, test;
+  std::unique_ptr<ImageDataset> training, test;
   agree(job.comm(), "data", [&] {
     training = open_dataset(o.data(), Split::kTrain);
     test = open_dataset(o.data(), Split::kTest);
