@@ -274,10 +274,8 @@ void run_along(Graph& g) {
       return with("flip", flip(x.tensor, {dim}), [](const Lane& l) { return Lane(l.rbegin(), l.rend()); });
     case 1: {
       const std::int64_t shift = g.pick(9) - 4, left = ((shift % size) + size) % size;
-      return with("roll", roll(x.tensor, shift, dim), [=](Lane l) {
-        std::rotate(l.begin(), l.end() - left, l.end());
-        return l;
-      });
+      return with("roll", roll(x.tensor, shift, dim),
+                  [=](Lane l) { return std::rotate(l.begin(), l.end() - left, l.end()), l; });
     }
     case 2: {
       const std::int64_t first = g.pick(size), count = 1 + g.pick(size - first);
