@@ -90,6 +90,33 @@ class Sequential : public Module {
   std::vector<std::shared_ptr<Module>> modules_;
 };
 
+/// Modules of one kind in a row, to call as their owner likes; they are named "0", "1", ... Copies share
+/// them.
+///
+///   nn::ModuleList<Block> blocks;
+///   for (int i = 0; i < 12; ++i) blocks.emplace_back(width);
+///   for (const auto& block : blocks) x = (*block)(x);
+template <class M = Module>
+class ModuleList : public Module {
+ public:
+  void push_back(std::shared_ptr<M> module) { modules_.push_back(std::move(module)); }
+  /// Adds an M made of `args`.
+  template <class... Args>
+  M& emplace_back(Args&&... args) {
+    return *modules_.emplace_back(std::make_shared<M>(std::forward<Args>(args)...));
+  }
+  std::size_t size() const { return modules_.size(); }
+  std::shared_ptr<M>& operator[](std::size_t i) { return modules_.at(i); }
+  auto begin() const { return modules_.begin(); }
+  auto end() const { return modules_.end(); }
+  void visit(Visitor& visitor) override {
+    for (std::size_t i = 0; i < modules_.size(); ++i) visitor.module(std::to_string(i), *modules_[i]);
+  }
+
+ private:
+  std::vector<std::shared_ptr<M>> modules_;
+};
+
 /// Names `root` and all modules below it; random layers take their keys from their names. Data parallel
 /// wrappers call it. Models with different `path`s draw different numbers.
 void name_modules(Module& root, const std::string& path = "");
