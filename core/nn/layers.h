@@ -9,3 +9,4 @@
 #include "core/nn/linear.h"
 #include "core/nn/module.h"
 #include "core/nn/norm.h"
+#include "core/nn/state.h"
