@@ -6,12 +6,16 @@ namespace trireme::nn {
 
 Tensor Dropout::forward(const Tensor& x) {
   if (!training() || p == 0) return x;
+  return dropout(x, p, next_key(), random_context().first_sample);
+}
+
+RandomKey Dropout::next_key() {
   const RandomContext& context = random_context();
   const std::uint64_t calls = calls_.next();
   // The first call of a step's first round has the plain key of (seed, step, layer).
   const std::uint64_t layer =
       layer_ ^ (context.round ? mix64(context.round) : 0) ^ (calls ? mix64(~calls) : 0);
-  return dropout(x, p, random_key(context.seed, context.step, layer), context.first_sample);
+  return random_key(context.seed, context.step, layer);
 }
 
 void Dropout::set_path(const std::string& path) {

@@ -15,6 +15,8 @@ class Dropout : public Module {
   explicit Dropout(double probability = 0.5) : p(probability), layer_(mix64(next_random_layer())) {}
   Tensor forward(const Tensor& x) override;
   void set_path(const std::string& path) override;
+  /// The key of the next call, for ops that drop elements themselves; counts as a call.
+  RandomKey next_key();
   double p;
 
  private:
