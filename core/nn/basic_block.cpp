@@ -13,7 +13,7 @@ BasicBlock::BasicBlock(std::int64_t in, std::int64_t out, std::int64_t stride)
 
 Tensor BasicBlock::forward(const Tensor& x) {
   const Tensor shortcut = downsample.size() ? downsample(x) : x;
-  return bn2.forward(conv2(bn1(conv1(x))), shortcut);
+  return bn2(conv2(bn1(conv1(x))), shortcut);
 }
 
 void BasicBlock::visit(Visitor& v) {

@@ -16,6 +16,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "core/autograd/hooks.h"
 #include "core/tensor/tensor.h"
 #include "kernels/rng.h"
 
@@ -43,12 +44,26 @@ class Visitor {
   virtual void module(const std::string& name, Module& module) = 0;
 };
 
+/// Sees what a module is called with; a result that is not empty replaces it.
+using ForwardPreHook = std::vector<Tensor>(const std::vector<Tensor>& inputs);
+/// Sees a call's inputs and results; a result that is not empty replaces the latter.
+using ForwardHook = std::vector<Tensor>(const std::vector<Tensor>& inputs,
+                                        const std::vector<Tensor>& outputs);
+/// Sees the gradients of a call's inputs (undefined where none is wanted) and results; a result that is not
+/// empty replaces the former.
+using BackwardHook = std::vector<Tensor>(const std::vector<Tensor>& input_gradients,
+                                         const std::vector<Tensor>& output_gradients);
+
 class Module {
  public:
   virtual ~Module() = default;
   /// Modules with other inputs define a forward of their own and leave this one alone.
   virtual Tensor forward(const Tensor& x);
-  Tensor operator()(const Tensor& x) { return forward(x); }
+  /// forward(), with the hooks around it.
+  Tensor operator()(const Tensor& x) {
+    if (!has_hooks()) return forward(x);
+    return with_hooks({x}, [this](const std::vector<Tensor>& in) { return std::vector{forward(in[0])}; })[0];
+  }
   /// Shows every member to `visitor`, in a fixed order.
   virtual void visit(Visitor& visitor);
 
@@ -65,8 +80,30 @@ class Module {
   /// Called with the full path of each module once the root is known; "" for the root itself.
   virtual void set_path(const std::string& path);
 
+  // Hooks see calls through operator(), not those of forward() itself.
+  HookHandle register_forward_pre_hook(std::function<ForwardPreHook> hook) {
+    return pre_hooks_.add(std::move(hook));
+  }
+  HookHandle register_forward_hook(std::function<ForwardHook> hook) { return hooks_.add(std::move(hook)); }
+  /// Called in backward once all gradients of a call's inputs are known; if no input wants one, when those of
+  /// the results are.
+  HookHandle register_full_backward_hook(std::function<BackwardHook> hook) {
+    return backward_hooks_.add(std::move(hook));
+  }
+
+ protected:
+  bool has_hooks() const { return !(pre_hooks_.empty() && hooks_.empty() && backward_hooks_.empty()); }
+  /// For the operator() of modules with other inputs or results: `run` between the hooks. The numbers of
+  /// inputs and results stay.
+  std::vector<Tensor> with_hooks(
+      std::vector<Tensor> inputs,
+      const std::function<std::vector<Tensor>(const std::vector<Tensor>&)>& run) const;
+
  private:
   bool training_ = true;
+  Hooks<ForwardPreHook> pre_hooks_;
+  Hooks<ForwardHook> hooks_;
+  Hooks<BackwardHook> backward_hooks_;
 };
 
 /// Runs its modules one after another. Copies share parameters.

@@ -37,6 +37,12 @@ BatchNorm2d::BatchNorm2d(std::int64_t channels, BatchNorm2dOptions o)
       running_var(Tensor::ones({channels})),
       options(o) {}
 
+Tensor BatchNorm2d::operator()(const Tensor& x, const Tensor& residual) {
+  if (!has_hooks()) return forward(x, residual);
+  return with_hooks({x, residual},
+                    [this](const std::vector<Tensor>& in) { return std::vector{forward(in[0], in[1])}; })[0];
+}
+
 Tensor BatchNorm2d::forward(const Tensor& x, const Tensor& residual) {
   BatchNormOptions how{.eps = options.eps, .relu = options.relu};
   BatchStatistics statistics{running_mean, running_var};

@@ -22,6 +22,7 @@ class BatchNorm2d : public Module {
  public:
   explicit BatchNorm2d(std::int64_t channels, BatchNorm2dOptions options = {});
   using Module::operator();
+  Tensor operator()(const Tensor& x, const Tensor& residual);
   Tensor forward(const Tensor& x) override { return forward(x, {}); }
   Tensor forward(const Tensor& x, const Tensor& residual);
   void visit(Visitor& v) override;
@@ -40,7 +41,7 @@ struct LayerNormOptions {
 class LayerNorm : public Module {
  public:
   explicit LayerNorm(const Shape& shape, LayerNormOptions options = {});
-  explicit LayerNorm(std::int64_t width, LayerNormOptions options = {}) : LayerNorm(Shape{width}, options) {}
+  explicit LayerNorm(std::int64_t width, LayerNormOptions o = {}) : LayerNorm(Shape{width}, o) {}
   Tensor forward(const Tensor& x) override;
   void visit(Visitor& v) override;
   Shape shape;
@@ -57,7 +58,7 @@ struct RMSNormOptions {
 class RMSNorm : public Module {
  public:
   explicit RMSNorm(const Shape& shape, RMSNormOptions options = {});
-  explicit RMSNorm(std::int64_t width, RMSNormOptions options = {}) : RMSNorm(Shape{width}, options) {}
+  explicit RMSNorm(std::int64_t width, RMSNormOptions o = {}) : RMSNorm(Shape{width}, o) {}
   Tensor forward(const Tensor& x) override;
   void visit(Visitor& v) override;
   Shape shape;
