@@ -43,6 +43,17 @@ void log_softmax(const View& y, const View& x);
 void nll_forward(const View& losses, const View& log_probabilities, const View& labels, double smoothing);
 void cross_entropy_backward(const View& dx, const View& dlosses, const View& log_probabilities,
                             const View& labels, double smoothing);
+void attention_forward(const View& out, const View& log_sums, const View& q, const View& k, const View& v,
+                       const View* mask, const AttentionRule&);
+void attention_backward(const View& dq, const View& dk, const View& dv, const View& dout, const View& out,
+                        const View& log_sums, const View& q, const View& k, const View& v, const View* mask,
+                        const AttentionRule&);
+void lstm_forward(const View& h_next, const View& c_next, const View& gates, const View& c);
+void lstm_backward(const View& dgates, const View& dc, const View& gates, const View& c, const View& dh_next,
+                   const View& dc_next);
+void gru_forward(const View& h_next, const View& gi, const View& gh, const View& h);
+void gru_backward(const View& dgi, const View& dgh, const View& dh, const View& gi, const View& gh,
+                  const View& h, const View& dh_next);
 void dropout(const View& out, const View& in, double p, RandomKey key, std::int64_t first_sample);
 void uniform(const View& out, RandomKey key, double low, double high);
 void normal(const View& out, RandomKey key, double mean, double std);

@@ -102,5 +102,7 @@ std::vector<OpRow> index_rows();
 std::vector<OpRow> layer_rows();
 std::vector<OpRow> loss_rows();
 std::vector<OpRow> random_rows();
+std::vector<OpRow> attention_rows();
+std::vector<OpRow> recurrent_rows();
 
 }  // namespace trireme::test
