@@ -9,4 +9,5 @@
 #include "core/nn/linear.h"
 #include "core/nn/module.h"
 #include "core/nn/norm.h"
+#include "core/nn/recurrent.h"
 #include "core/nn/state.h"
