@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/nn/activation.h"
+#include "core/nn/attention.h"
 #include "core/nn/basic_block.h"
 #include "core/nn/conv.h"
 #include "core/nn/dropout.h"
@@ -11,3 +12,4 @@
 #include "core/nn/norm.h"
 #include "core/nn/recurrent.h"
 #include "core/nn/state.h"
+#include "core/nn/transformer.h"
