@@ -54,4 +54,14 @@ void augment(const Augmentation& augmentation, RandomKey key, std::int64_t sampl
   }
 }
 
+void AugmentedImages::read(const SampleId& id, std::span<std::byte* const> to) const {
+  if (!augmentation_.active()) return images_.read(id, to);
+  thread_local std::vector<float> plain;
+  const SampleShape shape = images_.sample_shape();
+  plain.resize(static_cast<std::size_t>(shape.elements()));
+  images_.get(id.index, plain.data(), reinterpret_cast<std::int64_t*>(to[1]));
+  augment(augmentation_, augmentation_key(id.seed, id.epoch), id.index, shape, plain.data(),
+          reinterpret_cast<float*>(to[0]));
+}
+
 }  // namespace trireme

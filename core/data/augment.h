@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "core/data/dataset.h"
 #include "kernels/rng.h"
@@ -26,5 +28,21 @@ RandomKey augmentation_key(std::uint64_t seed, std::int64_t epoch);
 /// A pure function: draws depend on `key` and `sample`, the index in the data set, and on nothing else.
 void augment(const Augmentation& augmentation, RandomKey key, std::int64_t sample, const SampleShape& shape,
              const float* in, float* out);
+
+/// The images of `images` with random changes that differ from epoch to epoch.
+class AugmentedImages final : public Dataset {
+ public:
+  /// `images` must live as long.
+  AugmentedImages(const ImageDataset& images, const Augmentation& augmentation)
+      : images_(images), augmentation_(augmentation) {}
+  std::int64_t size() const override { return images_.size(); }
+  std::vector<SampleField> fields() const override { return images_.fields(); }
+  void read(const SampleId& id, std::span<std::byte* const> to) const override;
+  std::string_view unit() const override { return images_.unit(); }
+
+ private:
+  const ImageDataset& images_;
+  const Augmentation augmentation_;
+};
 
 }  // namespace trireme

@@ -30,7 +30,7 @@ struct ByteImages {
 void check_labels(const std::vector<std::uint8_t>& labels, std::int64_t classes, const std::string& path);
 
 /// A data set over ByteImages. A pixel p of channel c reads (p / 255 - mean[c]) / stddev[c].
-class ByteImageDataset : public Dataset {
+class ByteImageDataset : public ImageDataset {
  public:
   /// `images` must agree with itself: as many labels as images, all in [0, classes).
   ByteImageDataset(ByteImages images, std::int64_t classes, Normalization normalization);

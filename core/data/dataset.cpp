@@ -9,7 +9,16 @@
 
 namespace trireme {
 
-std::unique_ptr<Dataset> open_dataset(const std::string& spec, Split split) {
+std::vector<SampleField> ImageDataset::fields() const {
+  const SampleShape s = sample_shape();
+  return {{{s.channels, s.height, s.width}, DType::kFloat32, true}, {{}, DType::kInt64}};
+}
+
+void ImageDataset::read(const SampleId& id, std::span<std::byte* const> to) const {
+  get(id.index, reinterpret_cast<float*>(to[0]), reinterpret_cast<std::int64_t*>(to[1]));
+}
+
+std::unique_ptr<ImageDataset> open_dataset(const std::string& spec, Split split) {
   const std::size_t colon = spec.find(':');
   const std::string_view kind = std::string_view(spec).substr(0, colon);
   const std::string argument = colon == std::string::npos ? "" : spec.substr(colon + 1);

@@ -1,16 +1,54 @@
-// Data sets of labelled images: the one interface that the loader needs.
+// Data sets: the one interface that the loader needs, and labelled images.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/tensor/tensor.h"
 
 namespace trireme {
 
 /// Which part of a data set.
 enum class Split : std::uint8_t { kTrain, kTest };
 
-/// The shape of one sample, without the batch dimension.
+/// One of the tensors that make up a sample; a batch has one more dimension in front.
+struct SampleField {
+  Shape shape;  ///< of one sample; () if that is a number
+  DType dtype = DType::kFloat32;
+  bool channels_last = false;  ///< a shape (C,H,W) is laid out (H,W,C)
+};
+
+/// A sample, and what random changes to it may depend on.
+struct SampleId {
+  std::int64_t index = 0;  ///< in the data set
+  std::int64_t epoch = 0;
+  std::uint64_t seed = 0;  ///< of the job
+};
+
+/// A fixed, finite list of samples, all of the same fields.
+///
+/// Thread-safety: every method may be called from any number of threads at once.
+/// Determinism: read() gives the same bits for the same SampleId in every process that opened the same data.
+class Dataset {
+ public:
+  virtual ~Dataset() = default;
+
+  /// Number of samples, at least 1.
+  virtual std::int64_t size() const = 0;
+  /// At least one; by custom the model's input comes first, then what it should answer.
+  virtual std::vector<SampleField> fields() const = 0;
+  /// Writes each field of a sample, densely, to its place in `to`. Fails with kData if the sample cannot be
+  /// read, with kInternal if the index is out of range.
+  virtual void read(const SampleId& id, std::span<std::byte* const> to) const = 0;
+  /// What reports call samples.
+  virtual std::string_view unit() const { return "samples"; }
+};
+
+/// The shape of one image, without the batch dimension.
 struct SampleShape {
   std::int64_t channels = 0;
   std::int64_t height = 0;
@@ -20,19 +58,12 @@ struct SampleShape {
   bool operator==(const SampleShape&) const = default;
 };
 
-/// A fixed, finite list of labelled images.
+/// Labelled images: x (N,C,H,W) float32, channels last, and y (N) int64.
 ///
 /// Layout: a sample is written channels last, (H,W,C) with C fastest. A batch of N samples laid end to
 /// end is then a tensor of logical shape (N,C,H,W) with channels-last strides (H*W*C, 1, W*C, C).
-///
-/// Thread-safety: every method may be called from any number of threads at once.
-/// Determinism: get(i) gives the same bits in every process that opened the same data.
-class Dataset {
+class ImageDataset : public Dataset {
  public:
-  virtual ~Dataset() = default;
-
-  /// Number of samples, at least 1.
-  virtual std::int64_t size() const = 0;
   virtual SampleShape sample_shape() const = 0;
   /// Labels lie in [0, classes()).
   virtual std::int64_t classes() const = 0;
@@ -40,6 +71,10 @@ class Dataset {
   /// Writes sample `index` of [0, size()): sample_shape().elements() normalized floats to `x`, its label to
   /// `y`. Fails with kData if the sample cannot be read, with kInternal if `index` is out of range.
   virtual void get(std::int64_t index, float* x, std::int64_t* y) const = 0;
+
+  std::vector<SampleField> fields() const final;
+  void read(const SampleId& id, std::span<std::byte* const> to) const final;
+  std::string_view unit() const override { return "images"; }
 };
 
 /// Opens what `--data` names:
@@ -49,6 +84,6 @@ class Dataset {
 ///     synthetic[:C,H,W,classes,count]          made up, learnable (core/data/synthetic.h)
 ///
 /// Fails with kUsage if `spec` cannot be understood, with kData if the data cannot be read.
-std::unique_ptr<Dataset> open_dataset(const std::string& spec, Split split);
+std::unique_ptr<ImageDataset> open_dataset(const std::string& spec, Split split);
 
 }  // namespace trireme

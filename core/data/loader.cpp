@@ -17,9 +17,11 @@ Loader::Loader(std::shared_ptr<const Dataset> dataset, Sampler sampler, LoaderOp
     : dataset_(std::move(dataset)),
       sampler_(sampler),
       options_(options),
-      next_request_(std::move(next_request)) {
+      next_request_(std::move(next_request)),
+      fields_(dataset_ ? dataset_->fields() : std::vector<SampleField>()) {
   TRIREME_CHECK(dataset_ != nullptr && next_request_ != nullptr,
                 "loader: needs a data set and a request function");
+  TRIREME_CHECK(!fields_.empty(), "loader: the data set's samples have no fields");
   TRIREME_CHECK(sampler_.size() == dataset_->size(),
                 "loader: the sampler is for {} samples, the data set has {}", sampler_.size(),
                 dataset_->size());
@@ -74,13 +76,12 @@ void Loader::prepare_in_caller() {
   if (ended_) return;
   if (const auto request = ask()) {
     Slot& slot = slot_of(issued_ - 1);
-    prepare(*request, std::stop_token{}, slot, caller_scratch_);
+    prepare(*request, std::stop_token{}, slot);
     if (slot.error) ended_ = true;
   }
 }
 
 void Loader::work(const std::stop_token& stop) {
-  std::vector<float> scratch;
   std::unique_lock lock(mutex_);
   const auto may_ask = [this] {
     return ended_ || issued_ - taken_ < static_cast<std::int64_t>(slots_.size());
@@ -91,7 +92,7 @@ void Loader::work(const std::stop_token& stop) {
     Slot& slot = slot_of(issued_ - 1);
     lock.unlock();
     try {
-      prepare(*request, stop, slot, scratch);
+      prepare(*request, stop, slot);
     } catch (const Stopped&) {
       return;
     }
@@ -123,10 +124,9 @@ std::optional<Request> Loader::ask() {
   }
 }
 
-void Loader::prepare(const Request& request, const std::stop_token& stop, Slot& slot,
-                     std::vector<float>& scratch) const {
+void Loader::prepare(const Request& request, const std::stop_token& stop, Slot& slot) const {
   try {
-    slot.batch = make_batch(request, stop, scratch);
+    slot.batch = make_batch(request, stop);
   } catch (const Stopped&) {
     throw;
   } catch (...) {
@@ -134,32 +134,30 @@ void Loader::prepare(const Request& request, const std::stop_token& stop, Slot& 
   }
 }
 
-Batch Loader::make_batch(const Request& request, const std::stop_token& stop,
-                         std::vector<float>& scratch) const {
+Batch Loader::make_batch(const Request& request, const std::stop_token& stop) const {
   TRIREME_CHECK(request.count >= 0, "loader: count {} must not be negative", request.count);
-  const SampleShape shape = dataset_->sample_shape();
-  const std::int64_t elements = shape.elements();
-  const RandomKey key = augmentation_key(options_.seed, request.epoch);
   Batch batch;
-  batch.x = Tensor::empty_channels_last({request.count, shape.channels, shape.height, shape.width});
-  batch.y = Tensor::empty({request.count}, DType::kInt64);
   batch.epoch = request.epoch;
   batch.first_position = request.first;
   batch.indices.reserve(static_cast<std::size_t>(request.count));
-  if (options_.augmentation.active()) scratch.resize(static_cast<std::size_t>(elements));
-  float* x = batch.x.data<float>();
-  std::int64_t* y = batch.y.data<std::int64_t>();
-  for (std::int64_t i = 0; i < request.count; ++i, x += elements) {
-    if (stop.stop_requested()) throw Stopped{};
-    const std::int64_t index = sampler_.index(request.epoch, request.first + i);
-    batch.indices.push_back(index);
-    if (options_.augmentation.active()) {
-      dataset_->get(index, scratch.data(), y + i);
-      augment(options_.augmentation, key, index, shape, scratch.data(), x);
-    } else {
-      dataset_->get(index, x, y + i);
-    }
+  std::vector<std::byte*> to;
+  std::vector<std::size_t> bytes;
+  for (const SampleField& field : fields_) {
+    Shape shape = field.shape;
+    shape.insert(0, request.count);
+    batch.fields.push_back(field.channels_last ? Tensor::empty_channels_last(shape, field.dtype)
+                                               : Tensor::empty(shape, field.dtype));
+    to.push_back(static_cast<std::byte*>(batch.fields.back().raw()));
+    bytes.push_back(static_cast<std::size_t>(field.shape.numel()) * size_of(field.dtype));
   }
+  for (std::int64_t i = 0; i < request.count; ++i) {
+    if (stop.stop_requested()) throw Stopped{};
+    batch.indices.push_back(sampler_.index(request.epoch, request.first + i));
+    dataset_->read({batch.indices.back(), request.epoch, options_.seed}, to);
+    for (std::size_t f = 0; f < to.size(); ++f) to[f] += bytes[f];
+  }
+  batch.x = batch.fields[0];
+  if (batch.fields.size() > 1) batch.y = batch.fields[1];
   return batch;
 }
 

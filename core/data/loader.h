@@ -13,7 +13,6 @@
 #include <thread>
 #include <vector>
 
-#include "core/data/augment.h"
 #include "core/data/dataset.h"
 #include "core/data/sampler.h"
 #include "core/tensor/tensor.h"
@@ -28,8 +27,8 @@ struct Request {
 };
 
 struct Batch {
-  Tensor x;  ///< (N,C,H,W) float32, channels last
-  Tensor y;  ///< (N) int64
+  std::vector<Tensor> fields;  ///< of the data set; N samples in dimension 0
+  Tensor x, y;                 ///< the first two
   std::int64_t epoch = 0;
   std::int64_t first_position = 0;    ///< of the request
   std::vector<std::int64_t> indices;  ///< N indices in the data set, in the order of positions
@@ -40,15 +39,14 @@ struct LoaderOptions {
   int workers = 0;
   /// How many batches may be in preparation or waiting at once: bounds the memory. At least 1.
   int prefetch = 4;
-  Augmentation augmentation;
-  /// Of the augmentation.
+  /// Of random changes to samples.
   std::uint64_t seed = 0;
   /// The longest wait for one batch.
   std::chrono::milliseconds patience = std::chrono::seconds(300);
 };
 
-/// Prepares batches in the order of requests. The bits of a batch depend on the data set, the sampler, the
-/// augmentation, the seed and the request, never on the number of workers or on timing.
+/// Prepares batches in the order of requests. The bits of a batch depend on the data set, the sampler,
+/// the seed and the request, never on the number of workers or on timing.
 ///
 /// Thread-safety: one thread calls next() and wait_time(). The destructor may run at any time between
 /// calls; it returns as soon as each worker has finished the sample that it is reading. What the request
@@ -87,9 +85,8 @@ class Loader {
   void prepare_in_caller();
   void work(const std::stop_token& stop);
   std::optional<Request> ask();
-  void prepare(const Request& request, const std::stop_token& stop, Slot& slot,
-               std::vector<float>& scratch) const;
-  Batch make_batch(const Request& request, const std::stop_token& stop, std::vector<float>& scratch) const;
+  void prepare(const Request& request, const std::stop_token& stop, Slot& slot) const;
+  Batch make_batch(const Request& request, const std::stop_token& stop) const;
   bool all_taken() const { return ended_ && taken_ == issued_; }
   Slot& slot_of(std::int64_t number) { return slots_[static_cast<std::size_t>(number) % slots_.size()]; }
 
@@ -97,8 +94,8 @@ class Loader {
   const Sampler sampler_;
   const LoaderOptions options_;
   const NextRequest next_request_;
+  const std::vector<SampleField> fields_;
   std::chrono::nanoseconds wait_time_{0};
-  std::vector<float> caller_scratch_;
 
   std::mutex mutex_;
   std::condition_variable_any room_;  ///< a slot is free, or the requests ended

@@ -14,7 +14,7 @@ namespace trireme {
 /// Sample i has label i mod classes. It is its class's own coarse pattern (up to 8x8 cells a channel) plus
 /// as much uniform noise, of mean 0 and variance 1 in total. Both splits share the patterns; their noise
 /// differs. A sample is a pure function of (shape, classes, split, seed, index), and costs no memory.
-class SyntheticDataset final : public Dataset {
+class SyntheticDataset final : public ImageDataset {
  public:
   /// `spec` is "C,H,W,classes,count" or empty for 1,28,28,10,60000. The training split has `count` samples,
   /// the test split a sixth of that, from 1 to 10000. Fails with kUsage if `spec` is malformed or out of

@@ -21,8 +21,8 @@ struct Progress {
   double loss = kUnknown;
   double accuracy = kUnknown;  ///< 0 to 1
   double samples_per_second = kUnknown;
-  std::string_view sample = "images";  ///< what a sample is called
-  double hidden = kUnknown;            ///< part of the communication time hidden behind compute, 0 to 1
+  std::string_view sample = "samples";  ///< what a sample is called
+  double hidden = kUnknown;             ///< part of the communication time hidden behind compute, 0 to 1
   double lr = kUnknown;
   double seconds_left = kUnknown;
 };

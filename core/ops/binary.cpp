@@ -69,7 +69,7 @@ Tensor mul(const Tensor& x, const Tensor& y) {
 }
 
 Tensor div(const Tensor& x, const Tensor& y) {
-  const Operands in("div", as_floating("div", x), as_floating("div", y));
+  const Operands in("div", x, y, Operands::Meet::kFloating);
   return record("div", run("div", BinaryOp::div, in.a, in.b), {&in.a, &in.b},
                 [a = Saved(in.a), b = Saved(in.b), sa = x.shape()](Backward& g) {
                   const Tensor q = g.get(b), scaled = div(g.grad, q);
@@ -79,7 +79,7 @@ Tensor div(const Tensor& x, const Tensor& y) {
 }
 
 Tensor pow(const Tensor& x, const Tensor& y) {
-  const Operands in("pow", as_floating("pow", x), as_floating("pow", y));
+  const Operands in("pow", x, y, Operands::Meet::kFloating);
   const Tensor out = run("pow", BinaryOp::pow, in.a, in.b);
   return record("pow", out, {&in.a, &in.b},
                 [a = Saved(in.a), b = Saved(in.b), y = Saved::output(out)](Backward& g) {
@@ -97,7 +97,7 @@ Tensor pow(const Tensor& x, const Tensor& y) {
 }
 
 Tensor atan2(const Tensor& x, const Tensor& y) {
-  const Operands in("atan2", as_floating("atan2", x), as_floating("atan2", y));
+  const Operands in("atan2", x, y, Operands::Meet::kFloating);
   return record("atan2", run("atan2", BinaryOp::atan2, in.a, in.b), {&in.a, &in.b},
                 [a = Saved(in.a), b = Saved(in.b)](Backward& g) {
                   const Tensor p = g.get(a), q = g.get(b), scaled = div(g.grad, add(square(p), square(q)));
@@ -110,7 +110,7 @@ namespace {
 
 /// x - y * whole(x / y)
 Tensor rest(const char* name, BinaryOp op, const Tensor& x, const Tensor& y, Tensor (*whole)(const Tensor&)) {
-  const Operands in(name, as_floating(name, x), as_floating(name, y));
+  const Operands in(name, x, y, Operands::Meet::kFloating);
   return record(name, run(name, op, in.a, in.b), {&in.a, &in.b},
                 [a = Saved(in.a), b = Saved(in.b), whole](Backward& g) {
                   const Tensor p = g.get(a), q = g.get(b);

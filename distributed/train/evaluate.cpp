@@ -5,60 +5,53 @@
 
 namespace trireme {
 
-namespace {
-
-struct BatchResult {
-  double loss = 0;
-  std::int64_t correct = 0;
-};
-
-BatchResult measure(nn::Module& model, const Batch& batch) {
-  const Tensor logits = model.forward(batch.x);
-  const Tensor hits = to_dtype(eq(argmax(logits), batch.y), DType::kInt64);
-  return {cross_entropy(logits, batch.y).item() * static_cast<double>(batch.y.numel()),
-          static_cast<std::int64_t>(sum(hits).item())};
-}
-
-}  // namespace
-
-Evaluation evaluate(Job& job, nn::Module& model, const Dataset& dataset, std::int64_t batch) {
+std::vector<double> sum_over(Job& job, const Dataset& dataset, std::int64_t batch, std::size_t figures,
+                             const std::function<void(const Batch&, std::span<double>)>& measure) {
   const auto begin = std::chrono::steady_clock::now();
   const TraceScope scope(job.trace(), "evaluate", "evaluation");
   const std::int64_t batches = (dataset.size() + batch - 1) / batch;
   const int world = job.world_size();
-  const auto first_of = [&](int rank) { return batches * rank / world; };
-  std::vector<BatchResult> results(static_cast<std::size_t>(batches));
-  std::int64_t at = first_of(job.rank());
-  const std::int64_t end = first_of(job.rank() + 1);
-  Loader loader(
-      std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset), Sampler(0, dataset.size(), false),
-      {.workers = static_cast<int>(job.options().loader_workers()), .patience = patience_of(job.options())},
-      [next = at, end, batch, &dataset]() mutable -> std::optional<Request> {
-        if (next >= end) return std::nullopt;
-        const std::int64_t first = next++ * batch;
-        return Request{0, first, std::min(batch, dataset.size() - first)};
-      });
+  const auto first_of = [&](int rank) { return static_cast<std::size_t>(batches * rank / world); };
+  std::vector<double> results(static_cast<std::size_t>(batches) * figures);
+  const auto results_of = [&](std::size_t first, std::size_t last) {
+    return std::span(results).subspan(first * figures, (last - first) * figures);
+  };
+  const std::size_t first = first_of(job.rank()), end = first_of(job.rank() + 1);
+  Loader loader(std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset),
+                Sampler(0, dataset.size(), false),
+                {.workers = static_cast<int>(job.options().loader_workers()),
+                 .seed = job.options().seed(),
+                 .patience = patience_of(job.options())},
+                [next = first, end, batch, &dataset]() mutable -> std::optional<Request> {
+                  if (next >= end) return std::nullopt;
+                  const std::int64_t from = static_cast<std::int64_t>(next++) * batch;
+                  return Request{0, from, std::min(batch, dataset.size() - from)};
+                });
   {
     const NoGrad off;
-    model.eval();
-    for (; at < end; ++at) results[static_cast<std::size_t>(at)] = measure(model, loader.next().value());
-    model.train();
+    for (std::size_t at = first; at < end; ++at) measure(loader.next().value(), results_of(at, at + 1));
   }
   std::vector<std::span<std::byte>> slices;
   for (int r = 0; r < world; ++r)
-    slices.push_back(std::as_writable_bytes(std::span(results).subspan(
-        static_cast<std::size_t>(first_of(r)), static_cast<std::size_t>(first_of(r + 1) - first_of(r)))));
+    slices.push_back(std::as_writable_bytes(results_of(first_of(r), first_of(r + 1))));
   job.comm().all_gather(slices, "evaluation").wait();
-  Evaluation total{.samples = dataset.size()};
-  std::int64_t correct = 0;
-  for (const BatchResult& r : results) {
-    total.loss += r.loss;
-    correct += r.correct;
-  }
-  total.loss /= static_cast<double>(total.samples);
-  total.accuracy = static_cast<double>(correct) / static_cast<double>(total.samples);
+  std::vector<double> sums(figures);
+  for (std::size_t i = 0; i < results.size(); ++i) sums[i % figures] += results[i];
   job.exclude(std::chrono::steady_clock::now() - begin);
-  return total;
+  return sums;
+}
+
+Evaluation evaluate(Job& job, nn::Module& model, const Dataset& dataset, std::int64_t batch) {
+  model.eval();
+  const auto sums = sum_over(job, dataset, batch, 2, [&](const Batch& b, std::span<double> figures) {
+    const Tensor logits = model.forward(b.x);
+    const Tensor hits = to_dtype(eq(argmax(logits), b.y), DType::kInt64);
+    figures[0] = cross_entropy(logits, b.y).item() * static_cast<double>(b.y.numel());
+    figures[1] = sum(hits).item();
+  });
+  model.train();
+  const auto samples = static_cast<double>(dataset.size());
+  return {.loss = sums[0] / samples, .accuracy = sums[1] / samples, .samples = dataset.size()};
 }
 
 }  // namespace trireme

@@ -1,9 +1,19 @@
-// Measuring a classifier on a data set, the work shared by all ranks.
+// Measuring a model on a data set, the work shared by all ranks.
 #pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
 
 #include "distributed/train/job.h"
 
 namespace trireme {
+
+/// Adds up figures over a whole data set, in batches of `batch` and without recording; collective.
+/// measure(batch, figures) writes the figures of one batch. The sums are the same bits at any world size:
+/// batches have fixed places, and their figures are added in order.
+std::vector<double> sum_over(Job& job, const Dataset& dataset, std::int64_t batch, std::size_t figures,
+                             const std::function<void(const Batch&, std::span<double>)>& measure);
 
 struct Evaluation {
   double loss = 0;      ///< mean cross entropy
@@ -11,8 +21,7 @@ struct Evaluation {
   std::int64_t samples = 0;
 };
 
-/// Runs the model in evaluation mode over the whole data set, in batches of `batch`; collective. Results are
-/// the same bits at any world size: batches have fixed places, and their figures are added in order.
+/// Of a classifier of x with answers y, in evaluation mode; collective, see sum_over().
 Evaluation evaluate(Job& job, nn::Module& model, const Dataset& dataset, std::int64_t batch = 250);
 
 }  // namespace trireme

@@ -124,43 +124,56 @@ JobState Job::job_state() const {
   return state;
 }
 
-Job::Steps Job::steps(const Dataset& dataset, Augmentation augmentation) {
-  begin_training(dataset, augmentation);
+Job::Steps Job::steps(const Dataset& dataset) {
+  begin_training(dataset);
   return Steps(*this);
 }
 
-void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
+Job::Steps Job::steps(const ImageDataset& dataset, const Augmentation& augmentation) {
+  augmented_ = std::make_unique<AugmentedImages>(dataset, augmentation);
+  return steps(*augmented_);
+}
+
+void Job::begin_training(const Dataset& dataset) {
   TRIREME_CHECK(!training_, "job: steps() was called twice");
   training_ = true;
   dataset_size_ = dataset.size();
+  unit_ = dataset.unit();
   const std::int64_t per_epoch = steps_per_epoch(dataset_size_, options_.global_batch());
   total_steps_ =
       options_.has_steps() ? options_.steps() : per_epoch * (options_.has_epochs() ? options_.epochs() : 1);
   epochs_ = (total_steps_ + per_epoch - 1) / per_epoch;
   const JobState now = job_state();
   agree(*comm_, "same job", [&] { checkpoints_->check_same_job(now); });
-  if (checkpoints_->resumed()) {
-    checkpoints_->load(state());
-    step_ = saved_step_ = checkpoints_->resumed()->step;
-    if (reporter_)
-      reporter_->note(
-          fmt::format("going on from {}, after step {}", checkpoints_->resumed_path().string(), step_));
-    if (reporter_ && step_ >= total_steps_)
-      reporter_->note(
-          fmt::format("nothing is left to train: {} steps are done, {} were asked for", step_, total_steps_));
-    if (reporter_ && checkpoints_->resumed()->build != now.build)
-      reporter_->warn(
-          fmt::format("the checkpoint was made by another build, so bits may differ: {} then, {} now",
-                      checkpoints_->resumed()->build, now.build));
-  }
+  if (checkpoints_->resumed()) resume(now);
   // Nothing of an earlier run is touched before all else is known to be right.
   agree(*comm_, "outputs", [&] {
     if (!is_root()) return;
-    reporter_->open(checkpoints_->resumed() ? std::optional(step_) : std::nullopt);
+    reporter_->open(checkpoints_->resumed() ? std::optional(step_) : std::nullopt, unit_);
     if (const std::filesystem::path folder = checkpoints_->set_aside(); !folder.empty())
       reporter_->note(
           fmt::format("checkpoints that this run does not go on from are set aside in {}", folder.string()));
   });
+  start_loader(dataset);
+}
+
+void Job::resume(const JobState& now) {
+  const JobState& then = *checkpoints_->resumed();
+  checkpoints_->load(state());
+  step_ = saved_step_ = then.step;
+  if (!reporter_) return;
+  reporter_->note(
+      fmt::format("going on from {}, after step {}", checkpoints_->resumed_path().string(), step_));
+  if (step_ >= total_steps_)
+    reporter_->note(
+        fmt::format("nothing is left to train: {} steps are done, {} were asked for", step_, total_steps_));
+  if (then.build != now.build)
+    reporter_->warn(
+        fmt::format("the checkpoint was made by another build, so bits may differ: {} then, {} now",
+                    then.build, now.build));
+}
+
+void Job::start_loader(const Dataset& dataset) {
   requests_ = {step_, shard_range().first};
   // The loader runs ahead of training: it asks for this rank's shards of step after step.
   const auto next_request = [this]() -> std::optional<Request> {
@@ -174,7 +187,6 @@ void Job::begin_training(const Dataset& dataset, Augmentation augmentation) {
     return std::nullopt;
   };
   LoaderOptions loader{.workers = static_cast<int>(options_.loader_workers()),
-                       .augmentation = augmentation,
                        .seed = options_.seed(),
                        .patience = patience_of(options_)};
   loader_ = std::make_unique<Loader>(std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset),
@@ -241,13 +253,14 @@ bool Job::next_shard() {
 void Job::load_shard() {
   const StepPlan& plan = current_.plan_;
   const PositionRange part = shard_positions(plan.count, shards_, shard_cursor_);
-  Shard shard{shard_cursor_, part.count(), {}, {}};
+  Shard shard{shard_cursor_, part.count(), {}, {}, {}};
   if (part.count() > 0) {
     const TraceScope scope(timing_->trace, "wait for data", "data");
     Batch batch = loader_->next().value();
     TRIREME_CHECK(batch.first_position == plan.first + part.first && batch.x.size(0) == part.count(),
                   "job: step {} wants samples from {}, the loader brings {}", step_, plan.first + part.first,
                   batch.first_position);
+    shard.fields = std::move(batch.fields);
     shard.x = std::move(batch.x);
     shard.y = std::move(batch.y);
   }
@@ -355,8 +368,8 @@ void Job::end_training() {
 void Job::say_summary() {
   if (!reporter_) return;
   if (reporter_->samples_per_second() > 0)
-    say(fmt::format("throughput: {:.0f} images/s on {} rank{}", reporter_->samples_per_second(), world_size(),
-                    world_size() == 1 ? "" : "s"));
+    say(fmt::format("throughput: {:.0f} {}/s on {} rank{}", reporter_->samples_per_second(), unit_,
+                    world_size(), world_size() == 1 ? "" : "s"));
   const std::filesystem::path curves = reporter_->draw_curves();
   if (!curves.empty()) say("curves: " + curves.string());
   const OutputPaths& paths = reporter_->paths();

@@ -34,10 +34,10 @@ class Step;
 
 /// One logical worker's part of a global batch.
 struct Shard {
-  int index = 0;           ///< of --shards
-  std::int64_t count = 0;  ///< samples; at least 1
-  Tensor x;                ///< (count, C, H, W), channels last
-  Tensor y;                ///< (count) int64
+  int index = 0;               ///< of --shards
+  std::int64_t count = 0;      ///< samples; at least 1
+  std::vector<Tensor> fields;  ///< of the data set; `count` samples in dimension 0
+  Tensor x, y;                 ///< the first two
 };
 
 /// A shard's loss on its way into the step.
@@ -167,7 +167,8 @@ class Job : public DataParallelContext {
   };
   /// The steps that are left, once: after a resume those behind the checkpoint. Wrap models and make
   /// optimizers before; the data set must outlive the loop. At its end the last checkpoint is saved.
-  Steps steps(const Dataset& dataset, Augmentation augmentation = {});
+  Steps steps(const Dataset& dataset);
+  Steps steps(const ImageDataset& dataset, const Augmentation& augmentation);
 
   std::int64_t total_steps() const { return total_steps_; }
   std::int64_t finished_steps() const { return step_; }
@@ -196,7 +197,9 @@ class Job : public DataParallelContext {
   void start();
   std::vector<NamedTensor> state() const;
   JobState job_state() const;
-  void begin_training(const Dataset& dataset, Augmentation augmentation);
+  void begin_training(const Dataset& dataset);
+  void resume(const JobState& now);
+  void start_loader(const Dataset& dataset);
   bool begin_step();
   void end_step();
   void begin_pass();
@@ -229,6 +232,8 @@ class Job : public DataParallelContext {
     std::int64_t step = 0;
     int shard = 0;
   } requests_;
+  std::unique_ptr<AugmentedImages> augmented_;
+  std::string unit_;                // what a sample is called
   std::unique_ptr<Loader> loader_;  // behind what its requests use
   /// What rides in a sum of its own, besides gradients.
   enum StepSum : std::size_t { kLoss, kCorrect, kCounted, kStop, kStepSumSize };

@@ -34,7 +34,8 @@ Reporter::Reporter(const JobOptions& options)
   if (!quiet_) progress_.emplace(STDERR_FILENO);
 }
 
-void Reporter::open(std::optional<std::int64_t> resume_step) {
+void Reporter::open(std::optional<std::int64_t> resume_step, const std::string& unit) {
+  unit_ = unit;
   const auto open_for = [&](const char* flag, const std::filesystem::path& path, const auto& open) {
     try {
       if (!path.empty()) open();
@@ -87,6 +88,7 @@ void Reporter::show(const StepReport& r) {
       .epoch = r.epoch + 1, .epochs = r.epochs, .step = r.step, .steps = r.steps, .loss = loss_.mean()};
   p.accuracy = accuracy_.mean();
   p.samples_per_second = throughput_.per_second();
+  p.sample = unit_;
   if (r.world_size > 1) p.hidden = hidden_.mean();
   p.lr = r.lr;
   p.seconds_left =

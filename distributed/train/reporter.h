@@ -42,8 +42,8 @@ class Reporter {
   /// Touches no file.
   explicit Reporter(const JobOptions& options);
   /// Opens what steps are written to. `resume_step`: finished steps of the run that this one continues, whose
-  /// later ones are cut off; nothing for a fresh start, which overwrites.
-  void open(std::optional<std::int64_t> resume_step);
+  /// later ones are cut off; nothing for a fresh start, which overwrites. `unit`: what a sample is called.
+  void open(std::optional<std::int64_t> resume_step, const std::string& unit);
   void step(const StepReport& report);
   /// A line of its own on standard output, also when quiet.
   void say(const std::string& line);
@@ -66,6 +66,7 @@ class Reporter {
   const char* const metrics_flag_;  // that named the path, for errors
   const char* const tensorboard_flag_;
   const std::string title_;
+  std::string unit_;
   std::optional<JsonlWriter> metrics_;
   std::optional<TensorBoardWriter> tensorboard_;
   std::optional<ProgressLine> progress_;

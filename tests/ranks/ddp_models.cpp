@@ -21,7 +21,7 @@ namespace {
 constexpr std::int64_t kBatch = 10;
 
 /// Small images of smooth numbers.
-class Waves final : public Dataset {
+class Waves final : public ImageDataset {
  public:
   explicit Waves(std::int64_t size) : size_(size) {}
   std::int64_t size() const override { return size_; }

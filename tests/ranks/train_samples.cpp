@@ -22,7 +22,7 @@ constexpr std::int64_t kSamples = 45, kBatch = 8, kShards = 8, kEpochs = 3;
 constexpr std::int64_t kStepsPerEpoch = 6;  // the last batch has 5 samples, so that three shards have none
 
 /// A sample is its own index.
-class Numbers final : public Dataset {
+class Numbers final : public ImageDataset {
  public:
   std::int64_t size() const override { return kSamples; }
   SampleShape sample_shape() const override { return {1, 1, 1}; }
@@ -129,7 +129,7 @@ TEST_F(TrainSamples, EachOnceThroughStopsAndOtherWorldSizes) {
 }
 
 /// Storage that hangs behind the first samples.
-class Stuck final : public Dataset {
+class Stuck final : public ImageDataset {
  public:
   std::int64_t size() const override { return kSamples; }
   SampleShape sample_shape() const override { return {1, 1, 1}; }

@@ -16,7 +16,7 @@ namespace {
 using test::Bytes;
 using test::expect_error;
 
-std::pair<std::vector<float>, std::int64_t> sample(const Dataset& data, std::int64_t index) {
+std::pair<std::vector<float>, std::int64_t> sample(const ImageDataset& data, std::int64_t index) {
   std::vector<float> x(static_cast<std::size_t>(data.sample_shape().elements()), std::nanf(""));
   std::int64_t y = -1;
   data.get(index, x.data(), &y);

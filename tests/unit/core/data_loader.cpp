@@ -8,6 +8,7 @@
 #include <numeric>
 #include <thread>
 
+#include "core/data/augment.h"
 #include "core/data/idx.h"
 #include "core/data/synthetic.h"
 #include "tests/support/watchdog.h"
@@ -21,15 +22,14 @@ using test::expect_error;
 
 constexpr SampleShape kShape{3, 4, 5};
 
-std::shared_ptr<const Dataset> small_data(std::int64_t size = 100) {
+std::shared_ptr<const ImageDataset> small_data(std::int64_t size = 100) {
   return std::make_shared<SyntheticDataset>(kShape, 10, size, Split::kTrain);
 }
 
-LoaderOptions options(int workers, int prefetch = 4, Augmentation augmentation = {}) {
+LoaderOptions options(int workers, int prefetch = 4) {
   LoaderOptions result;
   result.workers = workers;
   result.prefetch = prefetch;
-  result.augmentation = augmentation;
   return result;
 }
 
@@ -43,7 +43,7 @@ Loader::NextRequest plan(std::int64_t steps, std::int64_t size, std::int64_t bat
 }
 
 /// A data set that can be told to fail, to wait and to count.
-class Awkward final : public Dataset {
+class Awkward final : public ImageDataset {
  public:
   std::int64_t size() const override { return 1000; }
   SampleShape sample_shape() const override { return {1, 1, 1}; }
@@ -108,9 +108,10 @@ TEST(Loader, SameBitsForAnyNumberOfWorkers) {
   std::vector<Batch> reference;
   for (const int workers : {0, 1, 2, 5}) {
     for (const int prefetch : {1, 3, 16}) {
-      LoaderOptions all = options(workers, prefetch, {2, true});
+      LoaderOptions all = options(workers, prefetch);
       all.seed = 9;
-      Loader loader(data, Sampler(1, 100, true), all, plan(40, 100, 7));
+      Loader loader(std::make_shared<AugmentedImages>(*data, Augmentation{2, true}), Sampler(1, 100, true),
+                    all, plan(40, 100, 7));
       std::vector<Batch> batches = drain(loader);
       if (reference.empty())
         reference = std::move(batches);
@@ -131,6 +132,40 @@ TEST(Loader, SameBitsForAnyNumberOfWorkers) {
   data->get(index, plain.data(), &y);
   augment({2, true}, augmentation_key(9, reference[20].epoch), index, kShape, plain.data(), expected.data());
   EXPECT_TRUE(std::equal(expected.begin(), expected.end(), reference[20].x.data<float>() + 3 * 60));
+}
+
+/// Tokens, a weight and nothing to answer; the tokens tell who was read, when, and for which job.
+class Tokens final : public Dataset {
+ public:
+  std::int64_t size() const override { return 10; }
+  std::vector<SampleField> fields() const override {
+    return {{{3}, DType::kInt64}, {}, {{2, 2}, DType::kUInt8}};
+  }
+  void read(const SampleId& id, std::span<std::byte* const> to) const override {
+    auto* tokens = reinterpret_cast<std::int64_t*>(to[0]);
+    tokens[0] = id.index;
+    tokens[1] = id.epoch;
+    tokens[2] = static_cast<std::int64_t>(id.seed);
+    *reinterpret_cast<float*>(to[1]) = 0.5f * static_cast<float>(id.index);
+    std::fill_n(to[2], 4, static_cast<std::byte>(id.index));
+  }
+};
+
+TEST(Loader, ReadsAnyFields) {
+  LoaderOptions o = options(1);
+  o.seed = 77;
+  Loader loader(std::make_shared<Tokens>(), Sampler(0, 10, false), o, plan(4, 10, 5));
+  const std::vector<Batch> batches = drain(loader);
+  ASSERT_EQ(batches.size(), 4u);
+  const Batch& last = batches[3];
+  ASSERT_EQ(last.fields.size(), 3u);
+  EXPECT_EQ(last.x.shape(), (Shape{5, 3}));
+  EXPECT_EQ(last.x.to_vector<std::int64_t>(),
+            (std::vector<std::int64_t>{5, 1, 77, 6, 1, 77, 7, 1, 77, 8, 1, 77, 9, 1, 77}));
+  EXPECT_EQ(last.y.shape(), (Shape{5}));
+  EXPECT_EQ(last.y.to_vector<float>(), (std::vector<float>{2.5f, 3, 3.5f, 4, 4.5f}));
+  EXPECT_EQ(last.fields[2].shape(), (Shape{5, 2, 2}));
+  EXPECT_EQ(last.fields[2].data<std::uint8_t>()[19], 9);
 }
 
 TEST(Loader, AShardWithoutSamplesIsAnEmptyBatch) {
@@ -242,22 +277,23 @@ TEST(Loader, RealFashionMnistEpoch) {
   if (!std::filesystem::is_directory(directory))
     GTEST_SKIP() << directory << " is absent: install the Debian package dataset-fashion-mnist";
   test::Watchdog watchdog("loader epoch", 240s);
-  const std::shared_ptr<const Dataset> data = IdxDataset::open(directory, Split::kTrain);
+  const auto images = IdxDataset::open(directory, Split::kTrain);
+  const auto data = std::make_shared<AugmentedImages>(*images, Augmentation{4, true});
   for (const int workers : {0, 1}) {
-    Loader loader(data, Sampler(0, 60000, true), options(workers, 4, {4, true}), plan(469, 60000, 128));
+    Loader loader(data, Sampler(0, 60000, true), options(workers), plan(469, 60000, 128));
     std::vector<bool> seen(60000);
     double sum = 0;
     const auto start = std::chrono::steady_clock::now();
-    std::int64_t images = 0;
+    std::int64_t count = 0;
     while (const auto batch = loader.next()) {
       for (const std::int64_t index : batch->indices) seen[static_cast<std::size_t>(index)] = true;
-      images += batch->y.numel();
+      count += batch->y.numel();
       sum += batch->x.data<float>()[400];
     }
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     std::printf("%d workers: %.0f images/s with crop and flip\n", workers,
-                static_cast<double>(images) / took.count());
-    EXPECT_EQ(images, 60000);
+                static_cast<double>(count) / took.count());
+    EXPECT_EQ(count, 60000);
     EXPECT_EQ(std::accumulate(seen.begin(), seen.end(), std::int64_t{0}), 60000);
     EXPECT_NE(sum, 0);
   }

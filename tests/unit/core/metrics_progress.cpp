@@ -23,6 +23,7 @@ Progress full() {
   p.loss = 0.43214;
   p.accuracy = 0.9123;
   p.samples_per_second = 12345.6;
+  p.sample = "images";
   p.hidden = 0.974;
   p.lr = 0.05;
   p.seconds_left = 133;
