@@ -108,7 +108,7 @@ Tensor atan2(const Tensor& x, const Tensor& y) {
 
 namespace {
 
-/// Operands of a division whose result is whole or a rest: integers stay what they are.
+/// Divisions whose result is whole or a rest keep integers, so that these must not be divided by 0.
 void check_divisible(const char* name, const Operands& in) {
   check_number(name, in.a);
   TRIREME_CHECK(
