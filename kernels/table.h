@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "kernels/device.h"
 #include "kernels/elementwise.h"
@@ -25,8 +26,18 @@ struct Window {
   std::int64_t kernel_h = 1, kernel_w = 1;
   std::int64_t stride_h = 1, stride_w = 1;
   std::int64_t padding_h = 0, padding_w = 0;
-  std::int64_t dilation_h = 1, dilation_w = 1;  ///< of convolution only
+  std::int64_t dilation_h = 1, dilation_w = 1;
+  /// Pooling of maxima only: window i of `count` covers i * size / count up to (i + 1) * size / count,
+  /// rounded outwards; all other members are not looked at.
+  bool adaptive = false;
   bool operator==(const Window&) const = default;
+};
+
+/// What each place of a resized axis is made of: the elements first[i] and, weighted by weight[i], the next
+/// one (the rest of 1 is first's). Where weight[i] is 0 there need not be a next one.
+struct Resampling {
+  std::vector<std::int64_t> first;
+  std::vector<double> weight;
 };
 
 struct SgdOptions {
@@ -37,6 +48,17 @@ struct SgdOptions {
 struct AdamWOptions {
   double lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;
   std::int64_t step = 1;  ///< counts from 1
+};
+
+/// Attention, apart from its tensors.
+struct AttentionRule {
+  double scale = 1;
+  bool causal = false;  ///< query i looks at keys 0..i
+  /// Weight e of sample s is dropped by number (key, first_sample + s, e). A sample is
+  /// `matrices_per_sample` matrices (L,S).
+  double dropout_p = 0;
+  RandomKey key = {};
+  std::int64_t first_sample = 0, matrices_per_sample = 1;
 };
 
 /// The scalars of a unary op.
@@ -97,6 +119,11 @@ struct KernelTable {
   void (*pool_forward)(PoolOp op, const View& y, const View* indices, const View& x, const Window&);
   void (*pool_backward)(PoolOp op, const View& dx, const View& dy, const View* indices, const Window&);
 
+  // Images of another size: channels-last y (N,C,H',W') of x (N,C,H,W), and the transpose of that map.
+  void (*resample_forward)(const View& y, const View& x, const Resampling& rows, const Resampling& columns);
+  void (*resample_backward)(const View& dx, const View& dy, const Resampling& rows,
+                            const Resampling& columns);
+
   // Batch normalization over channels-last x (N,C,H,W), optionally + residual and ReLU, in one pass.
   // mean, rstd, gamma, beta are (C). Training: statistics of this batch; biased variance.
   void (*batch_norm_statistics)(const View& mean, const View& variance, const View& x);
@@ -125,6 +152,28 @@ struct KernelTable {
   /// dx (R,C) of cross entropy with respect to the logits; dlosses (R).
   void (*cross_entropy_backward)(const View& dx, const View& dlosses, const View& log_probabilities,
                                  const View& labels, double smoothing);
+
+  // dropout(softmax(scale q k^T + mask)) v of matrices q (...,L,E), k (...,S,E), v (...,S,Ev) with dense rows
+  // and E > 0. mask (...,L,S) is bool (false: not looked at) or of q's dtype.
+  /// Also writes log_sums (...,L), row-major: the logarithm of each query's sum of exponentials. A query that
+  /// may look at nothing gives zeros, and infinity there.
+  void (*attention_forward)(const View& out, const View& log_sums, const View& q, const View& k,
+                            const View& v, const View* mask, const AttentionRule&);
+  void (*attention_backward)(const View& dq, const View& dk, const View& dv, const View& dout,
+                             const View& out, const View& log_sums, const View& q, const View& k,
+                             const View& v, const View* mask, const AttentionRule&);
+
+  // Recurrent cells between their matrix products; all row-major, states (N,H).
+  /// gates (N,4H) are input, forget, cell and output, before sigmoid and tanh:
+  /// c_next = s(f) c + s(i) tanh(g), h_next = s(o) tanh(c_next).
+  void (*lstm_forward)(const View& h_next, const View& c_next, const View& gates, const View& c);
+  void (*lstm_backward)(const View& dgates, const View& dc, const View& gates, const View& c,
+                        const View& dh_next, const View& dc_next);
+  /// gi, gh (N,3H) are reset, update and new of input and state, before sigmoid and tanh:
+  /// n = tanh(gi_n + s(r) gh_n), h_next = n + s(z) (h - n).
+  void (*gru_forward)(const View& h_next, const View& gi, const View& gh, const View& h);
+  void (*gru_backward)(const View& dgi, const View& dgh, const View& dh, const View& gi, const View& gh,
+                       const View& h, const View& dh_next);
 
   /// Row-major out = in * mask / (1-p); element e of sample s (dimension 0) is dropped by number
   /// (key, first_sample + s, e).

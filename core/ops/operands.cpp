@@ -22,14 +22,26 @@ DType promoted(const Tensor& a, const Tensor& b) {
   return size_of(x) > size_of(y) ? x : y;
 }
 
-Operands::Operands(const char* op, const Tensor& x, const Tensor& y) {
+namespace {
+
+DType common_dtype(const char* op, const Tensor& x, const Tensor& y, Operands::Meet meet) {
   check_defined(op, x);
   check_defined(op, y);
   TRIREME_CHECK(x.device() == y.device(), "{}: devices {} and {} differ", op, name_of(x.device()),
                 name_of(y.device()));
   const DType common = promoted(x, y);
-  a = to(x, common);
-  b = to(y, common);
+  return meet == Operands::Meet::kFloating && !is_floating(common) ? DType::kFloat32 : common;
+}
+
+}  // namespace
+
+Operands::Operands(const char* op, const Tensor& x, const Tensor& y, Meet meet)
+    : Operands(x, y, common_dtype(op, x, y, meet)) {}
+
+Operands::Operands(const Tensor& x, const Tensor& y, DType common)
+    : a(x.dtype() == common ? x : converted_a_), b(y.dtype() == common ? y : converted_b_) {
+  if (x.dtype() != common) converted_a_ = to(x, common);
+  if (y.dtype() != common) converted_b_ = to(y, common);
 }
 
 Tensor as_floating(const char* op, const Tensor& x) {

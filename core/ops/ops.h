@@ -6,6 +6,7 @@
 // One header per family, and beside it the files that hold forward and backward side by side.
 #pragma once
 
+#include "core/ops/attention.h"
 #include "core/ops/conv.h"
 #include "core/ops/create.h"
 #include "core/ops/elementwise.h"
@@ -13,5 +14,6 @@
 #include "core/ops/linear.h"
 #include "core/ops/loss.h"
 #include "core/ops/norm.h"
+#include "core/ops/recurrent.h"
 #include "core/ops/reduce.h"
 #include "core/ops/shape.h"

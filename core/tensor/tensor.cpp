@@ -130,14 +130,13 @@ Tensor Tensor::alias(const Shape& new_shape, const Shape& new_strides, std::int6
 }
 
 View broadcast_view(const Tensor& t, const Shape& shape) {
-  const View narrow = t.view();
-  if (t.shape() == shape) return narrow;
+  if (t.shape() == shape) return t.view();
   const int shift = shape.size() - t.dim();
-  View wide = narrow;
+  View wide = t.view();
   wide.dims = shape.size();
   for (int d = 0; d < shape.size(); ++d) {
     wide.shape[d] = shape[d];
-    wide.strides[d] = d < shift || t.shape()[d - shift] != shape[d] ? 0 : narrow.strides[d - shift];
+    wide.strides[d] = d < shift || t.shape()[d - shift] != shape[d] ? 0 : t.strides()[d - shift];
   }
   return wide;
 }

@@ -1,7 +1,7 @@
 // Trains an image classifier on any number of ranks.
 #include <trireme/trireme.h>
 
-#include "examples/train_classifier/models.h"
+#include "examples/train_classifier/models/models.h"
 
 namespace trireme {
 
@@ -61,7 +61,12 @@ int main(int argc, char** argv) {
   trireme::JobOptions defaults;
   defaults.set_model("resnet8");
   defaults.set_data("idx:/usr/share/datasets/fashion-mnist");
-  return trireme::run(argc, argv,
-                      {"Trains an image classifier: --model mlp|lenet|resnet8|resnet18", defaults},
-                      trireme::train);
+  return trireme::run(
+      argc, argv,
+      {fmt::format("Trains an image classifier: --model {}\n"
+                   "Images with a side below 64 pixels get the stems customary for CIFAR. The "
+                   "papers train alexnet and vgg19 with --dropout 0.5.",
+                   trireme::model_names()),
+       defaults},
+      trireme::train);
 }

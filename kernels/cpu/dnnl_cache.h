@@ -1,4 +1,4 @@
-// What the oneDNN users share: engine, stream, scratch memory and keys of prepared primitives.
+// What the oneDNN users share: engine, stream and keys of prepared primitives.
 // Include only from kernels/cpu.
 #pragma once
 
@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <dnnl.hpp>
 
-#include "kernels/device.h"
+#include "kernels/cpu/scratch.h"
 #include "kernels/rng.h"
 
 namespace trireme::cpu {
@@ -24,20 +24,6 @@ inline dnnl::stream& dnnl_stream() {
 inline void dnnl_reorder(dnnl::memory from, dnnl::memory to) {
   dnnl::reorder(from, to).execute(dnnl_stream(), from, to);
 }
-
-/// Memory for the length of one call, from the caching allocator.
-class Scratch {
- public:
-  explicit Scratch(std::size_t bytes) : bytes_(bytes), data_(allocate(kCpu, bytes)) {}
-  ~Scratch() { deallocate(kCpu, data_, bytes_); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  void* data() const { return data_; }
-
- private:
-  std::size_t bytes_;
-  void* data_;
-};
 
 /// Everything that decides which primitive is needed.
 using ShapeKey = std::array<std::int64_t, 19>;

@@ -27,6 +27,8 @@ void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const
                             std::int64_t groups);
 void pool_forward(PoolOp op, const View& y, const View* indices, const View& x, const Window&);
 void pool_backward(PoolOp op, const View& dx, const View& dy, const View* indices, const Window&);
+void resample_forward(const View& y, const View& x, const Resampling& rows, const Resampling& columns);
+void resample_backward(const View& dx, const View& dy, const Resampling& rows, const Resampling& columns);
 void batch_norm_statistics(const View& mean, const View& variance, const View& x);
 void batch_norm_apply(const View& y, const View& x, const View& mean, const View& rstd, const View& gamma,
                       const View& beta, const View* residual, bool relu);
@@ -43,6 +45,17 @@ void log_softmax(const View& y, const View& x);
 void nll_forward(const View& losses, const View& log_probabilities, const View& labels, double smoothing);
 void cross_entropy_backward(const View& dx, const View& dlosses, const View& log_probabilities,
                             const View& labels, double smoothing);
+void attention_forward(const View& out, const View& log_sums, const View& q, const View& k, const View& v,
+                       const View* mask, const AttentionRule&);
+void attention_backward(const View& dq, const View& dk, const View& dv, const View& dout, const View& out,
+                        const View& log_sums, const View& q, const View& k, const View& v, const View* mask,
+                        const AttentionRule&);
+void lstm_forward(const View& h_next, const View& c_next, const View& gates, const View& c);
+void lstm_backward(const View& dgates, const View& dc, const View& gates, const View& c, const View& dh_next,
+                   const View& dc_next);
+void gru_forward(const View& h_next, const View& gi, const View& gh, const View& h);
+void gru_backward(const View& dgi, const View& dgh, const View& dh, const View& gi, const View& gh,
+                  const View& h, const View& dh_next);
 void dropout(const View& out, const View& in, double p, RandomKey key, std::int64_t first_sample);
 void uniform(const View& out, RandomKey key, double low, double high);
 void normal(const View& out, RandomKey key, double mean, double std);

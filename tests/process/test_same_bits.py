@@ -93,6 +93,13 @@ class SameBits(training.Training):
         self.compare(["--data", "synthetic:3,16,16,10,96", "--model", "resnet18", *self.steps(2), "--global-batch", 16],
                      {"2 ranks": WORLDS["2 ranks"], "3 threads": TUNING["3 threads"]})
 
+    def test_larger_models(self):
+        few = ["--data", "synthetic:3,12,12,10,48", *self.steps(2), "--global-batch", 8, "--lr", 0.01]
+        for model in ("alexnet", "vgg19", "resnet50", "mobilenet"):
+            with self.subTest(model):
+                self.compare([*few, "--model", model],
+                             {"2 ranks": WORLDS["2 ranks"], "4 threads": TUNING["4 threads"]})
+
     def test_uneven_batches(self):
         """Epochs whose last batch does not cut evenly into the shards, or leaves some of them empty."""
         worlds = {f"{n} threads": (dict(ranks=n, how="threads"), []) for n in (2, 3, 5, 8)}

@@ -38,8 +38,9 @@ Case moving(const Shape& from, std::function<Tensor(const Tensor&)> op,
 const std::vector<OpRow>& op_table() {
   static const std::vector<OpRow> table = [] {
     std::vector<OpRow> all;
-    for (const auto& part : {elementwise_rows(), in_place_rows(), shape_rows(), reduce_rows(), index_rows(),
-                             layer_rows(), loss_rows(), random_rows()})
+    for (const auto& part :
+         {elementwise_rows(), in_place_rows(), shape_rows(), reduce_rows(), index_rows(), layer_rows(),
+          loss_rows(), random_rows(), attention_rows(), recurrent_rows(), image_rows()})
       all.insert(all.end(), part.begin(), part.end());
     return all;
   }();
@@ -49,7 +50,7 @@ const std::vector<OpRow>& op_table() {
 std::vector<std::string> declarations_in(const std::string& header) {
   // `Tensor name(...)` or `const Tensor& name(...)` at the start of a line, over one or more lines.
   static const std::regex declaration(
-      R"((?:^|\n)(?:inline )?(?:const Tensor&|Tensor|Found|std::vector<Tensor>) (\w+|operator.)\(([^)]*)\))");
+      R"((?:^|\n)(?:inline )?(?:const Tensor&|Tensor|Found|LstmState|std::vector<Tensor>) (\w+|operator.)\(([^)]*)\))");
   static const std::regex noise(R"(\bconst\b|&|=.*)"), trailing_name(R"(\s+\w+\s*$)"), blank(R"(^\s+|\s+$)");
   std::vector<std::string> found;
   for (std::sregex_iterator it(header.begin(), header.end(), declaration), end; it != end; ++it) {

@@ -102,5 +102,8 @@ std::vector<OpRow> index_rows();
 std::vector<OpRow> layer_rows();
 std::vector<OpRow> loss_rows();
 std::vector<OpRow> random_rows();
+std::vector<OpRow> attention_rows();
+std::vector<OpRow> recurrent_rows();
+std::vector<OpRow> image_rows();
 
 }  // namespace trireme::test

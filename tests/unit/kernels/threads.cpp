@@ -127,6 +127,18 @@ std::vector<Threaded> reducing_kernels() {
                                              &out, c.view(), c.view(), c.view());
                    return std::vector{dx, dg, db, dskip};
                  }});
+  all.push_back({"attention", [] {
+                   const Tensor q = rough({3, 2, 150, 20}, 11), k = rough({3, 2, 600, 20}, 12),
+                                v = rough({3, 2, 600, 20}, 13), dout = rough({3, 2, 150, 20}, 14);
+                   const Tensor out = like(q), sums = Tensor::empty({3, 2, 150}), dq = like(q), dk = like(k),
+                                dv = like(v);
+                   const AttentionRule rule{.scale = 1e-3, .dropout_p = 0.2, .key = {5}};
+                   cpu().attention_forward(out.view(), sums.view(), q.view(), k.view(), v.view(), nullptr,
+                                           rule);
+                   cpu().attention_backward(dq.view(), dk.view(), dv.view(), dout.view(), out.view(),
+                                            sums.view(), q.view(), k.view(), v.view(), nullptr, rule);
+                   return std::vector{out, sums, dq, dk, dv};
+                 }});
   all.push_back({"pool", [] {
                    const Tensor x = rough({9, 5, 20, 20}, 10, true),
                                 y = Tensor::empty_channels_last({9, 5, 10, 10}), dx = like(x);
