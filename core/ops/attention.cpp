@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -149,6 +150,11 @@ Tensor fused(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& ma
 
 Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                                     const AttentionOptions& o) {
+  if (const amp::Cast c(kName, {&q, &k, &v, &o.attn_mask}); c) {
+    AttentionOptions low = o;
+    low.attn_mask = c[3];
+    return scaled_dot_product_attention(c[0], c[1], c[2], low);
+  }
   check_arguments(q, k, v, o);
   const Shape lead = broadcast_shapes(leading(q), broadcast_shapes(leading(k), leading(v), kName), kName);
   Tensor mask = o.attn_mask;

@@ -1,5 +1,6 @@
 #include "core/ops/recurrent.h"
 
+#include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -90,6 +91,7 @@ Tensor empty_rows(const Tensor& t) { return Tensor::empty(t.shape(), t.dtype(), 
 }  // namespace
 
 LstmState lstm_cell(const Tensor& gates, const Tensor& c) {
+  if (const amp::Cast cast("lstm_cell", {&gates, &c}); cast) return lstm_cell(cast[0], cast[1]);
   check_gates("lstm_cell", "gates", gates, c, 4);
   if (is_low_precision(gates.dtype())) {
     const LstmState wide = lstm_cell(to(gates, DType::kFloat32), to(c, DType::kFloat32));
@@ -120,6 +122,7 @@ LstmState lstm_cell(const Tensor& x, const Tensor& h, const Tensor& c, const Ten
 }
 
 Tensor gru_cell(const Tensor& gi, const Tensor& gh, const Tensor& h) {
+  if (const amp::Cast c("gru_cell", {&gi, &gh, &h}); c) return gru_cell(c[0], c[1], c[2]);
   check_gates("gru_cell", "gi", gi, h, 3);
   check_gates("gru_cell", "gh", gh, h, 3);
   if (is_low_precision(h.dtype())) {

@@ -58,6 +58,11 @@ TEST(AutocastTest, ProductsAreLowAndTheRestIsFull) {
                              group_norm(y, 2),
                              batch_norm(low(image), Tensor::ones({3}), Tensor::zeros({3}), {}, {})})
     EXPECT_EQ(full.dtype(), DType::kFloat32);
+  const Tensor heads = reshape(a, {1, 2, 4, 4});
+  EXPECT_EQ(scaled_dot_product_attention(heads, low(heads), heads, {.attn_mask = values({4, 4})}).dtype(),
+            DType::kBFloat16);
+  EXPECT_EQ(lstm_cell(low(values({2, 12})), values({2, 3})).c.dtype(), DType::kFloat32);
+  EXPECT_EQ(gru_cell(low(values({2, 9})), values({2, 9}), values({2, 3})).dtype(), DType::kFloat32);
   const Tensor rounded =
       conv2d(to_dtype(low(image), DType::kFloat32), to_dtype(low(kernel), DType::kFloat32));
   EXPECT_EQ(conv2d(image, kernel).to_vector<float>(), rounded.to_vector<float>());
