@@ -9,7 +9,7 @@
 #include <limits>
 #include <optional>
 
-#include "distributed/checkpoint/safetensors.h"
+#include "core/interchange/safetensors.h"
 #include "distributed/checkpoint/store.h"
 #include "distributed/checkpoint/store_lock.h"
 #include "distributed/comm/local.h"

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/autograd/node.h"
+#include "core/tensor/observer.h"
 #include "core/tensor/tensor.h"
 
 namespace trireme {
@@ -85,6 +86,12 @@ Ref<Node> closure(const char* op, Fn&& fn) {
   return Ref<Node>(new ClosureNode<std::decay_t<Fn>>(op, std::forward<Fn>(fn)));
 }
 
+/// Every op comes here with its result.
+inline void done(const char* op, const Tensor& out, std::span<const Tensor* const> inputs) {
+  if (observer) [[unlikely]]
+    observer->op_done(op, out, inputs);
+}
+
 void attach(std::span<const Tensor* const> outs, std::span<const Tensor* const> inputs, Ref<Node> node);
 void attach_in_place(const Tensor& t, std::initializer_list<const Tensor*> others, Ref<Node> node);
 void mark_view(const Tensor& view, const Tensor& of);
@@ -95,6 +102,7 @@ void mark_view(const Tensor& view, const Tensor& of);
 /// literal. fn(Backward&) computes the inputs' gradients from ops, so that it can itself be differentiated.
 template <class Fn>
 Tensor record(const char* op, Tensor out, std::span<const Tensor* const> inputs, Fn&& fn) {
+  detail::done(op, out, inputs);
   const Tensor* outs[] = {&out};
   if (recording(inputs)) detail::attach(outs, inputs, detail::closure(op, std::forward<Fn>(fn)));
   return out;
@@ -110,6 +118,7 @@ Tensor record(const char* op, Tensor out, std::initializer_list<const Tensor*> i
 template <class Fn>
 std::vector<Tensor> record(const char* op, std::vector<Tensor> outs, std::span<const Tensor* const> inputs,
                            Fn&& fn) {
+  if (!outs.empty()) detail::done(op, outs[0], inputs);
   if (!recording(inputs)) return outs;
   std::vector<const Tensor*> pointers;
   for (const Tensor& out : outs) pointers.push_back(&out);

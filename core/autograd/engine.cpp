@@ -4,7 +4,7 @@
 #include <unordered_map>
 
 #include "core/autograd/meta.h"
-#include "kernels/table.h"
+#include "core/tensor/observer.h"
 
 namespace trireme {
 
@@ -13,7 +13,7 @@ Tensor sum_of_gradients(const Tensor& a, const Tensor& b) {
                 "backward: gradients of {} {} and {} {} meet", name_of(a.dtype()), a.shape().to_string(),
                 name_of(b.dtype()), b.shape().to_string());
   const Tensor out = Tensor::empty_like(a);
-  kernels_of(a.device()).binary(BinaryOp::add, out.view(), a.view(), b.view());
+  kernels_for(a.device()).binary(BinaryOp::add, out.view(), a.view(), b.view());
   return record("sum_of_gradients", out, {&a, &b}, [](Backward& backward) {
     backward.set(0, backward.grad);
     backward.set(1, backward.grad);
@@ -39,6 +39,22 @@ class RootNode final : public Node {
 Tensor renamed(const Tensor& t) {
   return record("input", t.detach(), {&t}, [](Backward& g) { g.set(0, g.grad); });
 }
+
+/// Tells the observer what runs.
+class Observed {
+ public:
+  explicit Observed(const char* op) : by_(observer) {
+    if (by_) by_->backward_begins(op);
+  }
+  ~Observed() {
+    if (by_ && by_ == observer) by_->backward_ends();
+  }
+  Observed(const Observed&) = delete;
+  Observed& operator=(const Observed&) = delete;
+
+ private:
+  Observer* by_;  // a hook may begin or end a profile meanwhile
+};
 
 class Engine {
  public:
@@ -138,6 +154,7 @@ class Engine {
   }
 
   void run_node(Node& node) {
+    const Observed observed(node.op);
     Backward backward = take_incoming(node);
     if (node.is_leaf && !captures_.empty()) return;
     // A node that no gradient reached passes none on, but its inputs must not wait for it.
@@ -255,6 +272,7 @@ std::vector<Tensor> seeds_of(const std::vector<Tensor>& roots, const std::vector
 
 template <class Run>
 void with_mode(BackwardOptions options, const Run& run) {
+  const AutocastScope as_they_are({});
   if (options.create_graph) {
     const EnableGrad on;
     run();

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "core/autograd/hooks.h"
@@ -11,6 +12,26 @@
 namespace trireme {
 
 class Node;
+
+/// Whether ops choose the type they compute in by themselves, and the small one (see core/amp).
+struct AutocastMode {
+  bool on = false;
+  DType low = DType::kBFloat16;
+};
+/// Of this thread. Backward runs without: gradients have the types of what they belong to.
+inline thread_local constinit AutocastMode autocast_mode;
+
+/// While alive, the mode is another one on this thread.
+class AutocastScope {
+ public:
+  explicit AutocastScope(AutocastMode mode) : before_(std::exchange(autocast_mode, mode)) {}
+  ~AutocastScope() { autocast_mode = before_; }
+  AutocastScope(const AutocastScope&) = delete;
+  AutocastScope& operator=(const AutocastScope&) = delete;
+
+ private:
+  AutocastMode before_;
+};
 
 /// Sees a gradient; a defined result replaces it.
 using GradientHook = std::function<Tensor(const Tensor&)>;
@@ -40,6 +61,7 @@ class SavedFrame : public RefCounted {
   std::vector<Tensor> inputs_, tensors_;
   std::vector<std::uint32_t> versions_;
   std::vector<bool> wanted_;
+  AutocastMode autocast_ = autocast_mode;  ///< of the first run; the second must do the same
   std::size_t saved_ = 0;
   bool computing_ = false;
 };

@@ -35,6 +35,7 @@ SavedFrame* SavedFrame::opened() { return open_frame; }
 
 Tensor SavedFrame::run(const std::vector<Tensor>& inputs) {
   const Opened here(this);
+  const AutocastScope as_before(autocast_);
   return fn_(inputs);
 }
 

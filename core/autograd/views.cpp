@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "core/autograd/meta.h"
-#include "kernels/table.h"
+#include "core/tensor/observer.h"
 
 namespace trireme {
 
@@ -46,7 +46,7 @@ bool overlaps(const Shape& shape, const Shape& strides) {
 /// New zeros with the base's strides, so that the slice means the same in it.
 Tensor memory_for(const Slice& w, DType dtype, Device device) {
   const Tensor out = Tensor::empty_strided(w.base_shape, w.base_strides, dtype, device);
-  kernels_of(device).fill(out.view(), 0);
+  kernels_for(device).fill(out.view(), 0);
   return out;
 }
 
@@ -78,7 +78,7 @@ Tensor sum_expanded(const Tensor& part, const Slice& w, Shape& kept) {
                 w.shape.to_string(), w.strides.to_string());
   if (kept == w.shape) return part;
   const Tensor out = Tensor::empty(kept, part.dtype(), part.device());
-  kernels_of(part.device()).reduce(ReduceOp::kSum, out.view(), part.view());
+  kernels_for(part.device()).reduce(ReduceOp::kSum, out.view(), part.view());
   return out;
 }
 
@@ -94,7 +94,7 @@ Tensor replace_window(const Tensor& base, const Tensor& part, const Slice& w) {
   if (filling.defined())
     copy_into(hole, filling);
   else
-    kernels_of(out.device()).fill(hole.view(), 0);
+    kernels_for(out.device()).fill(hole.view(), 0);
   return record("replace_window", out, {&base, &part}, [w](Backward& g) {
     if (g.needs(0)) g.set(0, replace_window(g.grad, {}, w));
     if (g.needs(1)) g.set(1, take_window(g.grad, w));
@@ -161,6 +161,7 @@ void check_in_place(const char* op, const Tensor& target) {
   TRIREME_CHECK(!overlaps(target.shape(), target.strides()),
                 "{}: elements of the target (shape {}, strides {}) share memory; clone it first", op,
                 target.shape().to_string(), target.strides().to_string());
+  target.check_writable(op);
   if (!grad_enabled()) return;
   const Tensor root = target.impl()->base ? Tensor(target.impl()->base) : target;
   TRIREME_CHECK(!(root.requires_grad() && root.is_leaf()),

@@ -3,8 +3,8 @@
 
 #include <initializer_list>
 
+#include "core/tensor/observer.h"
 #include "core/tensor/tensor.h"
-#include "kernels/table.h"
 
 namespace trireme {
 
@@ -52,6 +52,6 @@ inline void check_dims(const char* op, const char* what, const Tensor& t, int di
                 t.shape().to_string());
 }
 
-inline const KernelTable& kernels(const Tensor& t) { return kernels_of(t.device()); }
+inline const KernelTable& kernels(const Tensor& t) { return kernels_for(t.device()); }
 
 }  // namespace trireme

@@ -1,5 +1,6 @@
 // Convolution. Forward, the gradient of the input and that of the weight are three functions, each linear in
 // two of (x, w, y), and the derivatives of each are the other two. Kernels want images channels-last.
+#include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -140,17 +141,21 @@ Tensor transposed(const char* op, const Tensor& x, const Tensor& w, const Tensor
 }  // namespace
 
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOptions& options) {
+  if (const amp::Cast c("conv2d", {&x, &w, &b}); c) return conv2d(c[0], c[1], c[2], options);
   check_operands("conv2d", x, w, b, 4);
   return convolve("conv2d", x, w, b, options, options);
 }
 
 Tensor conv1d(const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOptions& options) {
+  if (const amp::Cast c("conv1d", {&x, &w, &b}); c) return conv1d(c[0], c[1], c[2], options);
   check_operands("conv1d", x, w, b, 3);
   return squeeze(convolve("conv1d", as_image(x), as_image(w), b, options, {}), 2);
 }
 
 Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& b,
                         const ConvTransposeOptions& options) {
+  if (const amp::Cast c("conv_transpose2d", {&x, &w, &b}); c)
+    return conv_transpose2d(c[0], c[1], c[2], options);
   check_operands("conv_transpose2d", x, w, b, 4);
   return transposed("conv_transpose2d", x, w, b, options);
 }

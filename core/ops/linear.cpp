@@ -3,6 +3,7 @@
 #include <map>
 #include <string>
 
+#include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -53,6 +54,7 @@ Tensor multiplied(const char* name, const Tensor& a, const Tensor& b) {
 }  // namespace
 
 Tensor bmm(const Tensor& a, const Tensor& b) {
+  if (const amp::Cast c("bmm", {&a, &b}); c) return bmm(c[0], c[1]);
   check_same_kind("bmm", {&a, &b});
   check_floating("bmm", a);
   TRIREME_CHECK(a.dim() == 3 && b.dim() == 3 && a.size(0) == b.size(0) && a.size(2) == b.size(1),
@@ -62,6 +64,7 @@ Tensor bmm(const Tensor& a, const Tensor& b) {
 }
 
 Tensor matmul(const Tensor& a, const Tensor& b) {
+  if (const amp::Cast c("matmul", {&a, &b}); c) return matmul(c[0], c[1]);
   check_same_kind("matmul", {&a, &b});
   check_floating("matmul", a);
   const bool fits = a.dim() >= 1 && b.dim() >= 1 && a.size(-1) == b.size(b.dim() == 1 ? 0 : -2);
@@ -92,6 +95,7 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
 }
 
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b) {
+  if (const amp::Cast c("linear", {&x, &w, &b}); c) return linear(c[0], c[1], c[2]);
   check_same_kind("linear", {&x, &w});
   check_floating("linear", x);
   check_dims("linear", "w (out, in)", w, 2);

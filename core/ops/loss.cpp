@@ -1,6 +1,7 @@
 // Softmax and losses.
 #include <cmath>
 
+#include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -123,10 +124,17 @@ void check_classes(const char* op, const Tensor& x, const CrossEntropyOptions& o
 
 }  // namespace
 
-Tensor log_softmax(const Tensor& x, int dim) { return along("log_softmax", x, dim); }
-Tensor softmax(const Tensor& x, int dim) { return exp(along("softmax", x, dim)); }
+Tensor log_softmax(const Tensor& x, int dim) {
+  if (const amp::Cast c("log_softmax", {&x}); c) return log_softmax(c[0], dim);
+  return along("log_softmax", x, dim);
+}
+Tensor softmax(const Tensor& x, int dim) {
+  if (const amp::Cast c("softmax", {&x}); c) return softmax(c[0], dim);
+  return exp(along("softmax", x, dim));
+}
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& o) {
+  if (const amp::Cast c("cross_entropy", {&logits}); c) return cross_entropy(c[0], labels, o);
   check_classes("cross_entropy", logits, o);
   if (logits.dim() > 2) {
     check_defined("cross_entropy", labels);
@@ -142,6 +150,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntr
 }
 
 Tensor nll_loss(const Tensor& log_probabilities, const Tensor& labels, const CrossEntropyOptions& o) {
+  if (const amp::Cast c("nll_loss", {&log_probabilities}); c) return nll_loss(c[0], labels, o);
   check_classes("nll_loss", log_probabilities, o);
   const Tensor rows = log_probabilities.dim() > 2 ? class_rows(log_probabilities) : log_probabilities;
   check_defined("nll_loss", labels);
@@ -152,16 +161,19 @@ Tensor nll_loss(const Tensor& log_probabilities, const Tensor& labels, const Cro
 }
 
 Tensor mse_loss(const Tensor& x, const Tensor& target, LossReduction reduction) {
+  if (const amp::Cast c("mse_loss", {&x, &target}); c) return mse_loss(c[0], c[1], reduction);
   check_pair("mse_loss", x, target);
   return reduced(square(sub(x, target)), reduction);
 }
 
 Tensor l1_loss(const Tensor& x, const Tensor& target, LossReduction reduction) {
+  if (const amp::Cast c("l1_loss", {&x, &target}); c) return l1_loss(c[0], c[1], reduction);
   check_pair("l1_loss", x, target);
   return reduced(abs(sub(x, target)), reduction);
 }
 
 Tensor huber_loss(const Tensor& x, const Tensor& target, double delta, LossReduction reduction) {
+  if (const amp::Cast c("huber_loss", {&x, &target}); c) return huber_loss(c[0], c[1], delta, reduction);
   check_pair("huber_loss", x, target);
   TRIREME_CHECK(delta > 0, "huber_loss: delta {} must be positive", delta);
   const Tensor distance = abs(sub(x, target)), near = clamp(distance, {}, delta);
@@ -170,11 +182,13 @@ Tensor huber_loss(const Tensor& x, const Tensor& target, double delta, LossReduc
 }
 
 Tensor bce_with_logits(const Tensor& x, const Tensor& target, LossReduction reduction) {
+  if (const amp::Cast c("bce_with_logits", {&x, &target}); c) return bce_with_logits(c[0], c[1], reduction);
   check_pair("bce_with_logits", x, target);
   return reduced(sub(softplus(x), mul(x, target)), reduction);
 }
 
 Tensor kl_div(const Tensor& log_x, const Tensor& target, LossReduction reduction) {
+  if (const amp::Cast c("kl_div", {&log_x, &target}); c) return kl_div(c[0], c[1], reduction);
   check_pair("kl_div", log_x, target);
   const Tensor safe =
       where(gt(target.detach(), 0), target, Tensor::ones({}, target.dtype(), target.device()));

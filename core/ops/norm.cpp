@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -66,6 +67,8 @@ Tensor unfused(const std::vector<Tensor>& in, double eps, bool with_relu) {
 
 Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& residual,
                   const BatchNormOptions& o) {
+  if (const amp::Cast c("batch_norm", {&x, &gamma, &beta, &residual}); c)
+    return batch_norm(c[0], c[1], c[2], c[3], o);
   check_arguments(x, gamma, beta, residual, o);
   const bool recorded = recording({&x, &gamma, &beta, &residual});
   if (o.fixed && recorded) return with_fixed(x, gamma, beta, residual, o);

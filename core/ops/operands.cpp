@@ -22,14 +22,17 @@ DType promoted(const Tensor& a, const Tensor& b) {
   return size_of(x) > size_of(y) ? x : y;
 }
 
-Operands::Operands(const char* op, const Tensor& x, const Tensor& y) {
+Operands::Operands(const char* op, const Tensor& x, const Tensor& y)
+    : a(x.defined() && y.defined() && promoted(x, y) != x.dtype() ? converted_a_ : x),
+      b(x.defined() && y.defined() && promoted(x, y) != y.dtype() ? converted_b_ : y) {
   check_defined(op, x);
   check_defined(op, y);
   TRIREME_CHECK(x.device() == y.device(), "{}: devices {} and {} differ", op, name_of(x.device()),
                 name_of(y.device()));
+  if (x.dtype() == y.dtype()) return;
   const DType common = promoted(x, y);
-  a = to(x, common);
-  b = to(y, common);
+  if (x.dtype() != common) converted_a_ = to(x, common);
+  if (y.dtype() != common) converted_b_ = to(y, common);
 }
 
 Tensor as_floating(const char* op, const Tensor& x) {

@@ -11,10 +11,18 @@ namespace trireme {
 DType promoted(const Tensor& a, const Tensor& b);
 
 /// Two operands of one dtype, converted (recorded) where needed. Throws if one is undefined or the devices
-/// differ.
-struct Operands {
+/// differ. Refers to what needs no conversion.
+class Operands {
+ public:
   Operands(const char* op, const Tensor& x, const Tensor& y);
-  Tensor a, b;
+  Operands(const Operands&) = delete;
+  Operands& operator=(const Operands&) = delete;
+
+ private:
+  Tensor converted_a_, converted_b_;
+
+ public:
+  const Tensor &a, &b;
 };
 
 /// x, or x as float32 if it is an integer or bool: what ops with fractional results compute with.

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -106,6 +107,7 @@ double count_of(const char* op, const Tensor& x, const std::vector<int>& dims) {
 }  // namespace
 
 Tensor sum(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  if (const amp::Cast c("sum", {&x}); c) return sum(c[0], dims, keepdim);
   check_defined("sum", x);
   const Shape kept = kept_shape("sum", x, dims);
   return record("sum", reduce_kernel(ReduceOp::kSum, x, kept, keepdim ? kept : dropped_shape(x, dims)), {&x},
@@ -113,6 +115,7 @@ Tensor sum(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
 }
 
 Tensor prod(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  if (const amp::Cast c("prod", {&x}); c) return prod(c[0], dims, keepdim);
   check_defined("prod", x);
   const Shape kept = kept_shape("prod", x, dims);
   const Tensor y = reduce_kernel(ReduceOp::kProd, x, kept, keepdim ? kept : dropped_shape(x, dims));
@@ -129,6 +132,7 @@ Tensor prod(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
 }
 
 Tensor mean(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  if (const amp::Cast c("mean", {&x}); c) return mean(c[0], dims, keepdim);
   check_floating("mean", x);
   return mul(sum(x, dims, keepdim), 1 / count_of("mean", x, dims));
 }
@@ -141,17 +145,20 @@ Tensor amin(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
 }
 
 Tensor var(const Tensor& x, const std::vector<int>& dims, double correction, bool keepdim) {
+  if (const amp::Cast c("var", {&x}); c) return var(c[0], dims, correction, keepdim);
   check_floating("var", x);
   const Tensor centered = sub(x, mean(x, dims, true));
   return mul(sum(square(centered), dims, keepdim), 1 / std::max(0.0, count_of("var", x, dims) - correction));
 }
 
 Tensor std(const Tensor& x, const std::vector<int>& dims, double correction, bool keepdim) {
+  if (const amp::Cast c("std", {&x}); c) return std(c[0], dims, correction, keepdim);
   check_floating("std", x);
   return sqrt(var(x, dims, correction, keepdim));
 }
 
 Tensor norm(const Tensor& x, double p, const std::vector<int>& dims, bool keepdim) {
+  if (const amp::Cast c("norm", {&x}); c) return norm(c[0], p, dims, keepdim);
   check_floating("norm", x);
   TRIREME_CHECK(p > 0, "norm: p {} must be positive", p);
   if (std::isinf(p)) return amax(abs(x), dims, keepdim);
@@ -161,6 +168,7 @@ Tensor norm(const Tensor& x, double p, const std::vector<int>& dims, bool keepdi
 }
 
 Tensor logsumexp(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  if (const amp::Cast c("logsumexp", {&x}); c) return logsumexp(c[0], dims, keepdim);
   check_floating("logsumexp", x);
   kept_shape("logsumexp", x, dims);  // for its errors
   const Tensor largest = amax(x.detach(), dims, true);
@@ -184,6 +192,7 @@ Tensor argmin(const Tensor& x, int dim, bool keepdim) {
 }
 
 Tensor cumsum(const Tensor& x, int dim) {
+  if (const amp::Cast c("cumsum", {&x}); c) return cumsum(c[0], dim);
   const Rows rows("cumsum", x, dim);
   const Tensor out =
       Tensor::empty(rows.moved.shape(), is_floating(x.dtype()) ? x.dtype() : DType::kInt64, x.device());

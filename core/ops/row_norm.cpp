@@ -1,4 +1,5 @@
 // Normalization of rows: layer, RMS and group norm.
+#include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -88,14 +89,18 @@ Tensor by_rows(const char* name, const Tensor& x, int dims, const Tensor& gamma,
 }  // namespace
 
 Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, double eps) {
+  if (const amp::Cast c("layer_norm", {&x, &gamma, &beta}); c) return layer_norm(c[0], c[1], c[2], eps);
   return by_rows("layer_norm", x, gamma.defined() ? gamma.dim() : 1, gamma, beta, eps, true);
 }
 
 Tensor rms_norm(const Tensor& x, const Tensor& gamma, double eps) {
+  if (const amp::Cast c("rms_norm", {&x, &gamma}); c) return rms_norm(c[0], c[1], eps);
   return by_rows("rms_norm", x, gamma.defined() ? gamma.dim() : 1, gamma, {}, eps, false);
 }
 
 Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& gamma, const Tensor& beta, double eps) {
+  if (const amp::Cast c("group_norm", {&x, &gamma, &beta}); c)
+    return group_norm(c[0], groups, c[1], c[2], eps);
   check_floating("group_norm", x);
   TRIREME_CHECK(x.dim() >= 2 && groups > 0 && x.size(1) % groups == 0, "group_norm: {} groups of x {}",
                 groups, x.shape().to_string());

@@ -4,14 +4,18 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/tensor/observer.h"
+
 namespace trireme::optim {
 
 Optimizer::Optimizer(ParameterList parameters) : parameters_(std::move(parameters)) {
   // Kernels walk parameter, gradient and state side by side.
-  for (const NamedTensor& item : parameters_.items)
+  for (const NamedTensor& item : parameters_.items) {
     TRIREME_CHECK(item.tensor.is_contiguous(),
                   "optimizer: parameter {} (shape {}, strides {}) must be row-major in memory", item.name,
                   item.tensor.shape().to_string(), item.tensor.strides().to_string());
+    item.tensor.check_writable("optimizer");
+  }
   if (parameters_.source) parameters_.source->attach(*this);
 }
 
@@ -58,7 +62,7 @@ SGD::SGD(ParameterList parameters, SgdOptions options) : Optimizer(std::move(par
 
 void SGD::update(std::size_t index, const Tensor& parameter, const Tensor& gradient) {
   const View velocity = momentum_ ? (*momentum_)[index].view() : View{};
-  kernels_of(parameter.device())
+  kernels_for(parameter.device())
       .sgd(parameter.view(), gradient.view(), momentum_ ? &velocity : nullptr, options_);
 }
 
@@ -73,7 +77,7 @@ AdamW::AdamW(ParameterList parameters, AdamWOptions options)
 void AdamW::update(std::size_t index, const Tensor& parameter, const Tensor& gradient) {
   AdamWOptions options = options_;
   options.step = ++steps_.data<std::int64_t>()[index];
-  kernels_of(parameter.device())
+  kernels_for(parameter.device())
       .adamw(parameter.view(), gradient.view(), (*first_)[index].view(), (*second_)[index].view(), options);
 }
 
@@ -82,13 +86,13 @@ double clip_grad_norm(const ParameterList& parameters, double max_norm) {
   double squares = 0;
   for (const NamedTensor& item : parameters.items)
     if (const Tensor gradient = item.tensor.grad(); gradient.defined())
-      squares += kernels_of(gradient.device()).sum_of_squares(gradient.row_major().view());
+      squares += kernels_for(gradient.device()).sum_of_squares(gradient.row_major().view());
   const double norm = std::sqrt(squares);
   if (max_norm <= 0 || !std::isfinite(norm) || norm <= max_norm) return norm;
   for (const NamedTensor& item : parameters.items) {
     const Tensor gradient = item.tensor.grad();
     if (!gradient.defined()) continue;
-    kernels_of(gradient.device())
+    kernels_for(gradient.device())
         .unary(UnaryOp::mul_scalar, gradient.view(), gradient.view(), {max_norm / (norm + 1e-6)});
     gradient.bump_version("clip_grad_norm");
   }

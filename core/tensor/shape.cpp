@@ -16,10 +16,6 @@ Shape Shape::filled(int dims, std::int64_t value) {
   return shape;
 }
 
-bool Shape::operator==(const Shape& other) const {
-  return dims_ == other.dims_ && std::equal(begin(), end(), other.begin());
-}
-
 void Shape::push_back(std::int64_t value) { insert(dims_, value); }
 
 void Shape::erase(int i) {
@@ -63,6 +59,7 @@ Shape channels_last_strides(const Shape& shape) {
 }
 
 Shape broadcast_shapes(const Shape& a, const Shape& b, const char* op) {
+  if (a == b) return a;
   const int dims = std::max(a.size(), b.size());
   Shape out = Shape::filled(dims, 1);
   for (int d = 0; d < dims; ++d) {

@@ -23,7 +23,12 @@ class Shape {
   std::int64_t& operator[](int i) { return values_[i]; }
   const std::int64_t* begin() const { return values_; }
   const std::int64_t* end() const { return values_ + dims_; }
-  bool operator==(const Shape& other) const;
+  bool operator==(const Shape& other) const {
+    if (dims_ != other.dims_) return false;
+    for (int d = 0; d < dims_; ++d)
+      if (values_[d] != other.values_[d]) return false;
+    return true;
+  }
 
   void push_back(std::int64_t value);
   void erase(int i);

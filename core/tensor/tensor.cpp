@@ -2,12 +2,23 @@
 
 #include <algorithm>
 
-#include "kernels/table.h"
+#include "core/tensor/observer.h"
 
 namespace trireme {
 
-Storage::Storage(std::size_t size, Device where) : data(allocate(where, size)), bytes(size), device(where) {}
-Storage::~Storage() { deallocate(device, data, bytes); }
+Storage::Storage(std::size_t size, Device where) : data(allocate(where, size)), bytes(size), device(where) {
+  if (observer) observer->allocated(data, bytes);
+}
+Storage::Storage(void* memory, std::size_t size, Device where, std::function<void()> owner)
+    : data(memory), bytes(size), device(where), give_back(std::move(owner)) {}
+Storage::~Storage() {
+  if (give_back) {
+    give_back();
+    return;
+  }
+  if (observer) observer->freed(data);
+  deallocate(device, data, bytes);
+}
 
 namespace {
 
@@ -56,7 +67,7 @@ Tensor Tensor::empty_strided(const Shape& shape, const Shape& strides, DType dty
 
 Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
   Tensor out = empty(shape, dtype, device);
-  kernels_of(device).fill(out.view(), value);
+  kernels_for(device).fill(out.view(), value);
   return out;
 }
 
@@ -119,22 +130,22 @@ Tensor Tensor::alias(const Shape& new_shape, const Shape& new_strides, std::int6
 }
 
 View broadcast_view(const Tensor& t, const Shape& shape) {
-  const View narrow = t.view();
-  if (t.shape() == shape) return narrow;
+  if (t.shape() == shape) return t.view();
   const int shift = shape.size() - t.dim();
-  View wide = narrow;
+  View wide = t.view();
   wide.dims = shape.size();
   for (int d = 0; d < shape.size(); ++d) {
     wide.shape[d] = shape[d];
-    wide.strides[d] = d < shift || t.shape()[d - shift] != shape[d] ? 0 : narrow.strides[d - shift];
+    wide.strides[d] = d < shift || t.shape()[d - shift] != shape[d] ? 0 : t.strides()[d - shift];
   }
   return wide;
 }
 
 void copy_into(const Tensor& out, const Tensor& in) {
+  out.check_writable("copy");
   TRIREME_CHECK(broadcast_shapes(out.shape(), in.shape(), "copy") == out.shape(),
                 "copy: shape {} does not fit into {}", in.shape().to_string(), out.shape().to_string());
-  kernels_of(out.device()).copy(out.view(), broadcast_view(in, out.shape()));
+  kernels_for(out.device()).copy(out.view(), broadcast_view(in, out.shape()));
 }
 
 Tensor to_dtype(const Tensor& t, DType dtype) {

@@ -16,10 +16,14 @@ namespace trireme {
 /// A block of device memory with a version that every in-place write raises.
 struct Storage : RefCounted {
   Storage(std::size_t size, Device where);
+  /// Memory of somebody else: `give_back` is called once, when no tensor looks into it any more.
+  Storage(void* memory, std::size_t size, Device where, std::function<void()> give_back);
   ~Storage();
   void* data = nullptr;
   std::size_t bytes = 0;
   Device device;
+  bool read_only = false;           ///< its owner forbids writing
+  std::function<void()> give_back;  ///< null: the memory is the allocator's
   std::atomic<std::uint32_t> version{0};
   std::atomic<const char*> changed_by{""};  ///< the op of the last in-place write
 };
@@ -79,6 +83,10 @@ class Tensor {
   DType dtype() const { return impl_->dtype; }
   Device device() const { return impl_->storage->device; }
   std::int64_t offset() const { return impl_->offset; }
+  /// Throws naming `op` if the memory is another library's and not to be written to.
+  void check_writable(const char* op) const {
+    TRIREME_CHECK(!impl_->storage->read_only, "{}: the tensor's memory is read-only; clone() it first", op);
+  }
   std::uint32_t version() const { return impl_->storage->version.load(std::memory_order_relaxed); }
   /// Every in-place write says so here; `op` must be a string literal.
   void bump_version(const char* op) const {

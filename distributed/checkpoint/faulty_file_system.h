@@ -5,7 +5,7 @@
 #include <limits>
 #include <memory>
 
-#include "distributed/checkpoint/file_system.h"
+#include "core/base/file_system.h"
 
 namespace trireme {
 

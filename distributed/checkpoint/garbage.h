@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "distributed/checkpoint/file_system.h"
+#include "core/base/file_system.h"
 #include "distributed/checkpoint/store.h"
 
 namespace trireme {

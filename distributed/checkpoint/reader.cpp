@@ -6,7 +6,7 @@
 
 #include "core/base/crc32c.h"
 #include "core/base/sha256.h"
-#include "distributed/checkpoint/safetensors.h"
+#include "core/interchange/safetensors.h"
 
 namespace trireme {
 

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "distributed/checkpoint/file_system.h"
+#include "core/base/file_system.h"
 #include "distributed/checkpoint/manifest.h"
 
 namespace trireme {

@@ -1,23 +1,12 @@
-// What a checkpoint holds: tensors in memory and the state of the job.
+// What a checkpoint says besides its tensors: the state of the job.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <string>
-#include <vector>
 
-#include "kernels/dtype.h"
+#include "core/interchange/tensor_slot.h"
 
 namespace trireme {
-
-/// A named tensor in memory: contiguous, row-major, `bytes` long. Not owned.
-struct TensorSlot {
-  std::string name;
-  DType dtype = DType::kFloat32;
-  std::vector<std::int64_t> shape;
-  std::byte* data = nullptr;
-  std::size_t bytes = 0;
-};
 
 /// What a checkpoint says besides its tensors. Everything a job needs to go on with the same bits.
 struct JobState {
@@ -51,12 +40,5 @@ void for_each_field(State& state, Fn&& fn) {
   fn("build", state.build);
   fn("job", state.job);
 }
-
-/// Bytes of a tensor of this shape; -1 when a dimension is negative or the product does not fit 63 bits.
-std::int64_t bytes_of(DType dtype, const std::vector<std::int64_t>& shape);
-
-/// "[2, 3]" and "float32 [2, 3]", for messages.
-std::string text_of(const std::vector<std::int64_t>& shape);
-std::string text_of(DType dtype, const std::vector<std::int64_t>& shape);
 
 }  // namespace trireme

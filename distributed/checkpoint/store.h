@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "distributed/checkpoint/file_system.h"
+#include "core/base/file_system.h"
 #include "distributed/checkpoint/state.h"
 #include "distributed/comm/communicator.h"
 

@@ -1,5 +1,9 @@
 #include "distributed/train/run.h"
 
+#include <execinfo.h>
+#include <unistd.h>
+
+#include <array>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -60,6 +64,21 @@ void ask_to_stop(int signal) { stop_signal() = signal; }
 void install_signal_handlers() {
   stop_signal() = 0;  // makes the object before any handler can run
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) std::signal(signal, ask_to_stop);
+}
+
+void show_frames(int signal) {
+  std::array<void*, 64> frames;
+  backtrace_symbols_fd(frames.data(), backtrace(frames.data(), frames.size()), STDERR_FILENO);
+  std::signal(signal, SIG_DFL);
+  raise(signal);
+}
+
+/// A crash is told in one line by who started the rank. With TRIREME_BACKTRACE=1 its frames come first.
+void install_crash_handlers() {
+  if (process_environment()("TRIREME_BACKTRACE").value_or("0") != "1") return;
+  void* frame = nullptr;
+  backtrace(&frame, 1);  // loads what it needs while the heap is still sound
+  for (const int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) std::signal(signal, show_frames);
 }
 
 bool uses_mpi(const JobOptions& options, const World& world) {
@@ -142,6 +161,7 @@ int run(int argc, char** argv, const Program& program, const std::function<void(
     world = detect_world(process_environment());
     const JobOptions options = parse_for_all(argc, argv, program.defaults, program.about);
     install_signal_handlers();
+    install_crash_handlers();
     return checked_output(run_ranks(options, world, body));
   } catch (const AgreedError&) {
     return checked_output(say_error(std::current_exception(), world));
@@ -161,6 +181,7 @@ std::unique_ptr<JobRuntime> JobRuntime::from_main(int argc, char** argv, const J
          "this program cannot run its ranks as threads; start it with `trireme launch --backend mpi`, or "
          "let its main call trireme::run");
   install_signal_handlers();
+  install_crash_handlers();
   return std::make_unique<ProcessRuntime>(std::move(options), main_world);
 }
 

@@ -11,6 +11,15 @@
 
 namespace trireme::cpu {
 
+inline bool is_row_major(const View& view) {
+  std::int64_t expected = 1;
+  for (int d = view.dims - 1; d >= 0; --d) {
+    if (view.shape[d] != 1 && view.strides[d] != expected) return false;
+    expected *= view.shape[d];
+  }
+  return true;
+}
+
 /// N views of one shape (broadcast by zero strides), dimensions sorted by the first view's strides and
 /// merged where all views allow it. The last dimension is the inner loop.
 template <int N>
@@ -21,6 +30,12 @@ struct Loops {
 
   explicit Loops(const std::array<const View*, N>& views) {
     const View& first = *views[0];
+    if (std::all_of(views.begin(), views.end(), [](const View* v) { return is_row_major(*v); })) {
+      dims = 1;
+      shape[0] = first.numel();
+      for (int v = 0; v < N; ++v) strides[v][0] = 1;
+      return;
+    }
     int order[kMaxDims], count = 0;
     for (int d = 0; d < first.dims; ++d)
       if (first.shape[d] != 1) order[count++] = d;

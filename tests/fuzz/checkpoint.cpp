@@ -4,7 +4,8 @@
 //
 //   clang++ -std=c++20 -O1 -g -I. -isystem build/proto -fsanitize=fuzzer,address,undefined
 //   tests/fuzz/checkpoint.cpp
-//     distributed/checkpoint/{safetensors,manifest,state,file_system,memory_file_system}.cpp
+//     core/interchange/{safetensors,tensor_slot}.cpp core/base/file_system.cpp
+//     distributed/checkpoint/{manifest,memory_file_system}.cpp
 //     core/base/crc32c.cpp build/distributed/libtrireme_proto.a -lprotobuf -lfmt -o checkpoint_fuzzer
 #include <algorithm>
 #include <cstdint>
@@ -14,9 +15,9 @@
 #include <string>
 
 #include "core/base/crc32c.h"
+#include "core/interchange/safetensors.h"
 #include "distributed/checkpoint/manifest.h"
 #include "distributed/checkpoint/memory_file_system.h"
-#include "distributed/checkpoint/safetensors.h"
 
 namespace {
 

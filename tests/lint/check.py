@@ -13,8 +13,8 @@ MAX_FILE, MAX_FUNCTION = 500, 60
 
 # Each folder, and the folders whose files it may include besides its own.
 TENSOR = ["kernels", "core/base", "core/tensor"]
-OPS = TENSOR + ["core/autograd", "core/ops"]
-CORE = OPS + ["core/nn", "core/optim", "core/data", "core/metrics"]
+OPS = TENSOR + ["core/autograd", "core/amp", "core/ops"]
+CORE = OPS + ["core/nn", "core/optim", "core/interchange", "core/data", "core/metrics", "core/profiler"]
 COMM = CORE + ["distributed/rendezvous", "distributed/comm"]
 DISTRIBUTED = COMM + ["distributed/ddp", "distributed/checkpoint", "distributed/watch", "distributed/train",
                       "distributed/trireme"]
@@ -23,11 +23,14 @@ HOUSE = {
     "core/base": ["kernels"],
     "core/tensor": TENSOR,
     "core/autograd": TENSOR,
+    "core/amp": TENSOR + ["core/autograd"],
     "core/ops": OPS,
     "core/nn": OPS,
     "core/optim": OPS + ["core/nn"],
+    "core/interchange": OPS + ["core/nn"],
     "core/data": TENSOR,
     "core/metrics": TENSOR,
+    "core/profiler": TENSOR + ["core/autograd", "core/metrics"],
     "distributed/rendezvous": CORE,
     "distributed/comm": COMM,
     "distributed/ddp": COMM,

@@ -161,16 +161,17 @@ class KillResume(training.Training):
     def test_a_signal_commits_a_checkpoint(self):
         for how, ranks, number in (("launch", 3, signal.SIGTERM), ("threads", 2, signal.SIGINT),
                                    ("plain", 1, signal.SIGTERM), ("launch", 2, signal.SIGUSR1)):
-            goal = self.lines_of_metrics() + 10
-            # So many steps that the signal comes before the end, however fast the machine is.
-            run = self.start(self.job("--steps", 100000, every=0), ranks=ranks, how=how)
-            self.assertTrue(self.wait_until(lambda: self.lines_of_metrics() >= goal, run, f"step {goal}"))
-            run.process.send_signal(number)
-            ended = run.wait()
-            self.assertEqual(ended.code, 75, ended)
-            step = int(re.search(r"(?m)^stopped by a signal after step (\d+); its checkpoint is committed", ended.err)[1])
-            self.assertEqual(self.committed()[-1].name, f"step-{step:08}")
-            self.assertEqual(self.lines_of_metrics(), step)
+            with self.subTest(how=how, ranks=ranks, signal=number):
+                goal = self.lines_of_metrics() + 10
+                # So many steps that the signal comes before the end, however fast the machine is.
+                run = self.start(self.job("--steps", 100000, every=0), ranks=ranks, how=how)
+                self.assertTrue(self.wait_until(lambda: self.lines_of_metrics() >= goal, run, f"step {goal}"))
+                run.process.send_signal(number)
+                ended = run.wait()
+                self.assertEqual(ended.code, 75, ended)
+                step = int(re.search(r"(?m)^stopped by a signal after step (\d+); its checkpoint is committed", ended.err)[1])
+                self.assertEqual(self.committed()[-1].name, f"step-{step:08}")
+                self.assertEqual(self.lines_of_metrics(), step)
         ended = self.run_to_end(self.job("--steps", step + 5, every=0), ranks=2)
         self.assertEqual(ended.digest, self.run_to_end([*JOB, "--steps", step + 5], ranks=1).digest)
 

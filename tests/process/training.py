@@ -31,7 +31,7 @@ TIMES = re.compile(r"samples_per_s|.*_ms|world_size")
 def environment():
     variable, value = MARKER.split("=")
     env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
-               OMPI_MCA_mpi_yield_when_idle="1")
+               OMPI_MCA_mpi_yield_when_idle="1", TRIREME_BACKTRACE="1")
     for name in list(env):
         if name.startswith("SLURM_"):
             del env[name]

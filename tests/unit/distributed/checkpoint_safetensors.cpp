@@ -4,8 +4,8 @@
 #include <fstream>
 #include <random>
 
+#include "core/interchange/safetensors.h"
 #include "distributed/checkpoint/memory_file_system.h"
-#include "distributed/checkpoint/safetensors.h"
 #include "tests/support/checkpoint.h"
 
 namespace trireme {

@@ -7,10 +7,10 @@
 #include <fstream>
 #include <limits>
 
+#include "core/interchange/safetensors.h"
 #include "distributed/checkpoint/faulty_file_system.h"
 #include "distributed/checkpoint/manifest.h"
 #include "distributed/checkpoint/memory_file_system.h"
-#include "distributed/checkpoint/safetensors.h"
 #include "distributed/checkpoint/store.h"
 #include "distributed/comm/local.h"
 #include "tests/support/checkpoint.h"

@@ -1,4 +1,4 @@
-#include "distributed/checkpoint/safetensors.h"
+#include "core/interchange/safetensors.h"
 
 #include <algorithm>
 #include <cstring>
@@ -64,7 +64,9 @@ DType read_dtype(const fs::path& path, const std::string& name, const Json& entr
   const Json& text = member(path, name, entry, "dtype");
   for (const auto& known : kDTypes)
     if (text == known.name) return known.dtype;
-  refuse(path, fmt::format("'{}' has dtype {}; F32, F64, I64, U8 and BOOL are known", name, text.dump()));
+  std::string names;
+  for (const auto& known : kDTypes) names += std::string(names.empty() ? "" : ", ") + known.name;
+  refuse(path, fmt::format("'{}' has dtype {}; known are {}", name, text.dump(), names));
 }
 
 std::vector<std::uint64_t> read_numbers(const fs::path& path, const std::string& name, const Json& entry,
@@ -115,10 +117,6 @@ void check_ranges(const fs::path& path, SafetensorsLayout& layout, std::uint64_t
   }
   if (end != layout.file_size)
     refuse(path, fmt::format("its tensors end at byte {}, but the file has {}", end, layout.file_size));
-}
-
-bool only_zero_and_one(const std::byte* bytes, std::size_t count) {
-  return std::all_of(bytes, bytes + count, [](std::byte b) { return b <= std::byte{1}; });
 }
 
 }  // namespace
@@ -211,12 +209,26 @@ OwnedTensors allocate_like(const std::vector<TensorSlot>& tensors) {
   return owned;
 }
 
+fs::path followed(const fs::path& path) {
+  std::error_code none;
+  const fs::path target = fs::canonical(path, none);
+  return none ? path : target;
+}
+
+void read_safetensors_entry(const FileSystem& files, const fs::path& path, const SafetensorsEntry& entry,
+                            std::span<std::byte> to) {
+  files.read(path, entry.offset, to);
+  if (entry.dtype != DType::kBool) return;
+  const auto bad = std::ranges::find_if(to, [](std::byte b) { return b > std::byte{1}; });
+  if (bad != to.end())
+    refuse(path, fmt::format("'{}' is BOOL and holds {} at byte {}, which is neither 0 nor 1", entry.name,
+                             std::to_integer<int>(*bad),
+                             entry.offset + static_cast<std::uint64_t>(bad - to.begin())));
+}
+
 OwnedTensors read_safetensors(const fs::path& path) {
   const RealFileSystem files;
-  std::error_code none;
-  // A file that the user names may be a link; only the store's own files may not.
-  fs::path target = fs::canonical(path, none);
-  if (none) target = path;
+  const fs::path target = followed(path);
   SafetensorsLayout layout = read_safetensors_layout(files, target);
   std::sort(layout.entries.begin(), layout.entries.end(),
             [](const auto& a, const auto& b) { return a.name < b.name; });
@@ -224,12 +236,8 @@ OwnedTensors read_safetensors(const fs::path& path) {
   for (const auto& entry : layout.entries)
     slots.push_back({entry.name, entry.dtype, entry.shape, nullptr, static_cast<std::size_t>(entry.bytes)});
   OwnedTensors owned = allocate_like(slots);
-  for (std::size_t i = 0; i < owned.tensors.size(); ++i) {
-    const TensorSlot& tensor = owned.tensors[i];
-    files.read(target, layout.entries[i].offset, {tensor.data, tensor.bytes});
-    if (tensor.dtype == DType::kBool && !only_zero_and_one(tensor.data, tensor.bytes))
-      refuse(path, fmt::format("'{}' is BOOL and holds a byte that is neither 0 nor 1", tensor.name));
-  }
+  for (std::size_t i = 0; i < owned.tensors.size(); ++i)
+    read_safetensors_entry(files, target, layout.entries[i], {owned.tensors[i].data, owned.tensors[i].bytes});
   owned.metadata = std::move(layout.metadata);
   return owned;
 }

@@ -1,4 +1,4 @@
-#include "distributed/checkpoint/file_system.h"
+#include "core/base/file_system.h"
 
 #include <dirent.h>
 #include <fcntl.h>

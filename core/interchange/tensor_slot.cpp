@@ -1,4 +1,4 @@
-#include "distributed/checkpoint/state.h"
+#include "core/interchange/tensor_slot.h"
 
 #include <fmt/ranges.h>
 

@@ -1,15 +1,16 @@
-// Safetensors files: what other tools read and write. FORMAT.md has the bytes.
+// Safetensors files: what other tools read and write. distributed/checkpoint/FORMAT.md has the bytes.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "distributed/checkpoint/file_system.h"
-#include "distributed/checkpoint/state.h"
+#include "core/base/file_system.h"
+#include "core/interchange/tensor_slot.h"
 
 namespace trireme {
 
@@ -38,6 +39,12 @@ SafetensorsLayout lay_out_safetensors(const std::vector<TensorSlot>& tensors,
 
 /// Reads and checks the header. Throws Error(kCheckpoint) naming the file and what is wrong.
 SafetensorsLayout read_safetensors_layout(const FileSystem& files, const std::filesystem::path& path);
+
+/// The path with links followed: a file that the user names may be one; only a checkpoint's own may not.
+std::filesystem::path followed(const std::filesystem::path& path);
+/// Reads one tensor into `to`, which has entry.bytes. Throws Error(kCheckpoint) naming file and tensor.
+void read_safetensors_entry(const FileSystem& files, const std::filesystem::path& path,
+                            const SafetensorsEntry& entry, std::span<std::byte> to);
 
 /// Tensors that own their memory, in name order.
 struct OwnedTensors {

@@ -1,0 +1,64 @@
+// Which tensor of a file goes to which of ours, when the two programs name them differently.
+//
+// A map is plain text, one rule a line:
+//
+//   # ours               theirs                               what is done to theirs, in order
+//   h.{i}.attn.weight    transformer.h.{i}.attn.c_attn.weight transpose
+//   h.{i}.query.weight   h.{i}.qkv.weight                     part=1/3
+//   norm.{*}             transformer.ln_f.{*}
+//   head.weight          -                                    ours keeps its initial value
+//   -                    {*}.num_batches_tracked              theirs is not wanted
+//
+// {i}, {layer}, ... stand for a number, {*} for any text; on both sides of a line they are the same. The
+// first line that fits counts. `transpose` swaps the last two dimensions; `part=K/N` takes the K-th of N
+// equal parts of the first dimension.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/tensor/tensor.h"
+
+namespace trireme {
+
+/// A step on the way from their tensor to ours.
+struct WeightStep {
+  int part = 0, parts = 0;  ///< parts 0: transpose
+};
+
+/// What goes into one tensor of ours.
+struct WeightSource {
+  std::string name;  ///< theirs; "-": nothing, ours keeps its value
+  std::vector<WeightStep> steps;
+};
+
+class WeightMap {
+ public:
+  /// Every name is the same on both sides.
+  WeightMap();
+  /// Throws Error(kUsage) naming `where`, the line and what is wrong with it.
+  static WeightMap parse(const std::string& text, const std::string& where);
+  /// Throws Error(kUsage) also if the file cannot be read.
+  static WeightMap read(const std::filesystem::path& path);
+
+  /// Nothing where no line names it.
+  std::optional<WeightSource> source_of(const std::string& ours) const;
+  /// Whether a line says that their tensor is not wanted.
+  bool ignores(const std::string& theirs) const;
+
+ private:
+  struct Line {
+    std::string ours, theirs;
+    std::vector<WeightStep> steps;
+  };
+  std::vector<Line> lines_;
+};
+
+/// A view of their tensor after the steps; throws Error(kCheckpoint) without a name where a step does not
+/// fit its shape.
+Tensor stepped(Tensor theirs, const std::vector<WeightStep>& steps);
+
+}  // namespace trireme

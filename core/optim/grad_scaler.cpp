@@ -1,0 +1,69 @@
+#include "core/optim/grad_scaler.h"
+
+#include "core/autograd/autograd.h"
+#include "core/ops/ops.h"
+
+namespace trireme::amp {
+
+GradScaler::GradScaler(GradScalerOptions options)
+    : options_(options),
+      scale_(Tensor::full({1}, options.enabled ? options.initial_scale : 1, DType::kFloat64)),
+      steps_(Tensor::zeros({1}, DType::kInt64)) {
+  TRIREME_CHECK(options.initial_scale > 0 && options.growth >= 1 && options.backoff > 0 &&
+                    options.backoff <= 1 && options.growth_interval >= 1,
+                "grad_scaler: initial_scale {} must be positive, growth {} at least 1, backoff {} in 0..1, "
+                "growth_interval {} at least 1",
+                options.initial_scale, options.growth, options.backoff, options.growth_interval);
+}
+
+double GradScaler::scale() const { return *scale_.data<double>(); }
+
+Tensor GradScaler::scale(const Tensor& loss) const { return mul(loss, scale()); }
+
+void GradScaler::unscale_(optim::Optimizer& optimizer) {
+  if (!options_.enabled) return;
+  TRIREME_CHECK(unscaled_.insert(&optimizer).second,
+                "grad_scaler: unscale_() was called twice for one optimizer since the last update()");
+  const ParameterList& parameters = optimizer.parameters();
+  bool finite = true;
+  try {
+    if (parameters.source) parameters.source->finish();
+  } catch (const Error& error) {
+    // Reduced gradients that are not finite are an error, thrown alike on all ranks; here they are expected.
+    if (error.code() != ExitCode::kNonFinite) throw;
+    finite = false;
+  }
+  const NoGrad off;
+  for (const NamedTensor& item : parameters.items) {
+    const Tensor gradient = item.tensor.grad();
+    if (!gradient.defined() || !finite) continue;
+    mul_(gradient, 1 / scale());
+    finite = finite && all(isfinite(gradient)).item() != 0;
+  }
+  if (!finite) overflowed_.insert(&optimizer);
+}
+
+bool GradScaler::step(optim::Optimizer& optimizer) {
+  if (options_.enabled && !unscaled_.contains(&optimizer)) unscale_(optimizer);
+  if (overflowed_.contains(&optimizer)) return false;
+  optimizer.step();
+  return true;
+}
+
+void GradScaler::update() {
+  if (!options_.enabled) return;
+  TRIREME_CHECK(!unscaled_.empty(), "grad_scaler: update() without a step since the last one");
+  double& scale = *scale_.data<double>();
+  std::int64_t& steps = *steps_.data<std::int64_t>();
+  if (!overflowed_.empty()) {
+    scale *= options_.backoff;
+    steps = 0;
+  } else if (++steps == options_.growth_interval) {
+    scale *= options_.growth;
+    steps = 0;
+  }
+  unscaled_.clear();
+  overflowed_.clear();
+}
+
+}  // namespace trireme::amp
