@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/nn/activation.h"
+#include "core/nn/attention.h"
 #include "core/nn/basic_block.h"
 #include "core/nn/conv.h"
 #include "core/nn/dropout.h"
@@ -9,4 +10,6 @@
 #include "core/nn/linear.h"
 #include "core/nn/module.h"
 #include "core/nn/norm.h"
+#include "core/nn/recurrent.h"
 #include "core/nn/state.h"
+#include "core/nn/transformer.h"

@@ -154,6 +154,10 @@ class ModuleList : public Module {
   std::vector<std::shared_ptr<M>> modules_;
 };
 
+/// Calls fn with `root` and all modules below it and their paths, a module before its members.
+void for_each_module(Module& root, const std::function<void(const std::string& path, Module&)>& fn,
+                     const std::string& path = "");
+
 /// Names `root` and all modules below it; random layers take their keys from their names. Data parallel
 /// wrappers call it. Models with different `path`s draw different numbers.
 void name_modules(Module& root, const std::string& path = "");

@@ -164,6 +164,19 @@ TEST(Freezing, LeavesFrozenParametersAlone) {
   for (const NamedTensor& p : net.parameters()) EXPECT_TRUE(p.tensor.grad().defined()) << p.name;
 }
 
+TEST(Modules, AreVisitedWithTheirPaths) {
+  Nest nest;
+  Names paths;
+  for_each_module(nest, [&](const std::string& path, Module& module) {
+    paths.push_back(path);
+    if (auto* layer = dynamic_cast<Linear*>(&module)) init::constant_(layer->weight, 2);
+  });
+  EXPECT_EQ(paths, (Names{"", "words", "words.table", "words.hidden", "words.norm", "words.head", "tail",
+                          "tail.0", "tail.1", "tail.1.0", "tail.1.1"}));
+  EXPECT_EQ(nest.words.hidden.weight.to_vector<float>(), std::vector<float>(9, 2));
+  EXPECT_EQ(nest.parameters().back().tensor.shape(), (Shape{1}));
+}
+
 TEST(Swapping, WorksAtAnyTime) {
   Nest nest;
   nest.words.hidden = Linear(3, 3, false);
