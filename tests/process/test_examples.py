@@ -17,6 +17,7 @@ JOBS = {
     "train_gan": ["--data", "synthetic:1,8,12,2,96", "--global-batch", 16],
     "train_trees": ["--data", "synthetic:6", "--global-batch", 16, "--clip-norm", 1],
     "train_ncf": ["--data", "synthetic:40,60", "--global-batch", 64],
+    "train_gnmt": ["--data", "reversal:20,8,80", "--model", "gnmt:2,16", "--global-batch", 16, "--dropout", 0.1],
     "user_op": ["--global-batch", 64],
     "train_gpt": ["--data", f"text:{TEXT}", "--model", "gpt:layers=2,width=32,heads=2,context=16", "--global-batch", 16,
                   "--dropout", 0.1],
@@ -81,6 +82,8 @@ class Examples(training.Training):
         self.assertGreater(self.learned("train_ncf", [], r"hit rate at 10 of 100: ([\d.]+) %"), 75)
         snake, relu = (self.learned("user_op", ["--model", model], r"test error: ([\d.]+)") for model in ("snake", "relu"))
         self.assertLess(snake, relu / 4)
+        self.assertGreater(self.learned("train_gnmt", ["--data", "reversal:10,6,8000"],
+                                        r"translations without a fault: ([\d.]+) %"), 90)
         text = self.dir / "text"
         text.write_text("the quick brown fox jumps over the lazy dog\n" * 200)
         small = ["--model", "gpt:layers=2,width=64,heads=2,context=32", "--data", f"text:{text}"]
@@ -129,6 +132,8 @@ class Examples(training.Training):
                 ("train_ncf", 2, ["--data", "synthetic:5,60x"], "'synthetic:5,60x' is not one of"),
                 ("train_ncf", 2, ["--model", "neumf:"], "'neumf:' is not neumf\\[:FACTORS\\]"),
                 ("train_ncf", 3, ["--data", "movielens:/no/such"], "^/no/such: there is no u.data"),
+                ("train_gnmt", 2, ["--data", "reversal:1,6,10"], "'reversal:1,6,10' is not reversal or reversal:WORDS"),
+                ("train_gnmt", 2, ["--model", "gnmt:1,3"], "'gnmt:1,3' is not tiny, gnmt or gnmt:LAYERS,WIDTH"),
                 ("user_op", 2, ["--model", "gelu"], "gelu: there is no such activation; use snake or relu"),
                 ("user_op", 2, ["--data", "idx:x"], "idx:x: this program has only wave"),
                 ("train_gpt", 2, ["--data", "words:x"], "'words:x' is not one of text:FILE, tokens:FILE"),
