@@ -1,6 +1,7 @@
 // Transcendental functions of float32 that compilers turn into vector instructions: no branch, no call, no
-// table. An element's bits do not depend on its place in a vector. Other types go to the C library.
-// Include only from kernels/cpu.
+// table. An element's bits do not depend on its place in a vector. Other types go to the C library. A file
+// that loops over them is compiled with -fno-trapping-math (kernels/CMakeLists.txt), without which GCC
+// branches. Include only from kernels/cpu.
 #pragma once
 
 #include <bit>
