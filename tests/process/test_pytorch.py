@@ -94,9 +94,19 @@ def as_ours(name, parameters, names):
     raise AssertionError(f"no line for {name}")
 
 
-def distance(a, b):
+def distance(a, b, least=1e-30):
+    """Relative to the size of b, which counts as at least `least`."""
     a, b = a.double(), b.double()
-    return float((a - b).norm() / (b.norm() + 1e-30))
+    return float((a - b).norm() / max(float(b.norm()), least))
+
+
+def gradients_of(model, logits_of, batch):
+    """Logits, loss and gradients by name."""
+    model.zero_grad()
+    logits = logits_of(model, batch["x"])
+    loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), batch["labels"])
+    loss.backward()
+    return logits.detach(), loss.item(), {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
 class Here(unittest.TestCase):
@@ -129,29 +139,35 @@ class Safetensors(Here):
 
 
 class Models(Here):
-    def check(self, kind, names, model, logits_of, batch, gradient_limit):
+    def check(self, kind, names, model, logits_of, batch):
+        """Ours against float64, where ours may be off a few times as far as PyTorch's own float32."""
         weights = {name: t.clone().contiguous() for name, t in model.state_dict().items()}
         safetensors.torch.save_file(weights, self.dir / "weights")
         safetensors.torch.save_file(batch, self.dir / "batch")
         (self.dir / "map").write_text(names)
-        logits = logits_of(model, batch["x"])
-        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), batch["labels"])
-        loss.backward()
+        _, _, theirs = gradients_of(model, logits_of, batch)
+        exact_batch = {name: t.double() if t.is_floating_point() else t for name, t in batch.items()}
+        logits, loss, exact = gradients_of(model.double(), logits_of, exact_batch)
         self.run_program(kind, self.dir / "weights", self.dir / "map", self.dir / "batch", self.dir / "out")
         ours = safetensors.torch.load_file(self.dir / "out")
-        self.assertLess(distance(ours.pop("logits"), logits.detach()), 1e-4)
-        self.assertAlmostEqual(float(ours.pop("loss")), float(loss), places=4)
-        gradients = {name: p.grad for name, p in model.named_parameters()}
-        worst = max((distance(g, as_ours(name.removeprefix("grad."), gradients, names)), name)
-                    for name, g in ours.items())
-        print(f"{kind}: {len(ours)} gradients, furthest apart {worst[1]} by {worst[0]:.1e}")
-        self.assertLess(worst[0], gradient_limit, worst[1])
+        self.assertLess(distance(ours.pop("logits"), logits), 1e-4)
+        self.assertAlmostEqual(ours.pop("loss").item(), loss, places=4)
+        # Some gradients are nothing but rounding, as that of a bias under softmax.
+        least = 1e-3 * max(float(g.norm()) for g in exact.values())
+        apart = {name: (distance(g, as_ours(name.removeprefix("grad."), exact, names), least),
+                        distance(as_ours(name.removeprefix("grad."), theirs, names),
+                                 as_ours(name.removeprefix("grad."), exact, names), least))
+                 for name, g in ours.items()}
+        name = max(apart, key=lambda name: apart[name][0])
+        limit = 4 * max(theirs for _, theirs in apart.values()) + 1e-6
+        print(f"{kind}: {len(ours)} gradients, furthest off {name} by {apart[name][0]:.1e}, PyTorch {apart[name][1]:.1e}")
+        self.assertLess(apart[name][0], limit, name)
         return len(ours)
 
     def test_resnet50(self):
         model = torchvision.models.resnet50(num_classes=10)
         batch = {"x": torch.randn(4, 3, 64, 64), "labels": torch.randint(10, (4,))}
-        self.assertEqual(self.check("resnet50", RESNET_MAP, model, lambda m, x: m(x), batch, 2e-2), 161)
+        self.assertEqual(self.check("resnet50", RESNET_MAP, model, lambda m, x: m(x), batch), 161)
 
     def test_gpt2(self):
         config = transformers.GPT2Config(vocab_size=101, n_positions=32, n_embd=64, n_layer=2, n_head=4,
@@ -160,7 +176,7 @@ class Models(Here):
         for p in model.parameters():  # all biases, too
             torch.nn.init.normal_(p, std=0.3)
         batch = {"x": torch.randint(101, (3, 17)), "labels": torch.randint(101, (3 * 17,))}
-        self.assertEqual(self.check("gpt2", GPT2_MAP, model, lambda m, x: m(x).logits, batch, 1e-4), 36)
+        self.assertEqual(self.check("gpt2", GPT2_MAP, model, lambda m, x: m(x).logits, batch), 36)
 
 
 class DLPack(Here):

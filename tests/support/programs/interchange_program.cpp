@@ -81,7 +81,8 @@ Tensor* trireme_take(ManagedVersioned* managed) {
   try {
     return new Tensor(from_dlpack(managed));
   } catch (const trireme::Error& error) {
-    std::printf("%s\n", error.what());
+    std::puts(error.what());
+    std::fflush(stdout);
     return nullptr;
   }
 }
@@ -90,7 +91,8 @@ void trireme_double(Tensor* t) {
   try {
     trireme::mul_(*t, 2);
   } catch (const trireme::Error& error) {
-    std::printf("%s\n", error.what());
+    std::puts(error.what());
+    std::fflush(stdout);
   }
 }
 double trireme_sum(Tensor* t) { return sum(*t).item(); }

@@ -163,6 +163,9 @@ TEST_F(Weights, AMapRenamesTransposesAndCuts) {
     for (std::size_t in = 0; in < 3; ++in) expected.push_back(all[in * 8 + out]);
   EXPECT_EQ(net.first.weight.to_vector<float>(), expected);
   EXPECT_EQ(net.norm.bias.to_vector<float>(), (std::vector<float>{0, 1.125}));
+  const Tensor rows = Tensor::from<float>({1, 2, 3, 4, 5, 6}, {3, 2});
+  EXPECT_EQ(stepped(rows, {{.part = 2, .parts = 3}}).to_vector<float>(), (std::vector<float>{3, 4}));
+  EXPECT_EQ(stepped(rows, {{.part = 3, .parts = 3}, {}}).to_vector<float>(), (std::vector<float>{5, 6}));
 }
 
 TEST_F(Weights, AMapSaysWhatDoesNotFit) {
