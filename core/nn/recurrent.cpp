@@ -13,6 +13,11 @@ namespace {
 
 Tensor zeros_like(const Tensor& x, const Shape& shape) { return Tensor::zeros(shape, x.dtype(), x.device()); }
 
+/// gates + weight h + bias in the dtype of the state: under Autocast products are narrower.
+Tensor summed(const Tensor& gates, const Tensor& h, const Tensor& weight, const Tensor& bias) {
+  return to(gates + linear(h, weight, bias), h.dtype());
+}
+
 }  // namespace
 
 /// Which sequences are still going on at each step.
@@ -139,7 +144,7 @@ RNN::RNN(std::int64_t input, std::int64_t hidden, const RecurrentOptions& o, Non
     : Recurrent("RNN", 1, input, hidden, o), nonlinearity(n) {}
 
 Recurrent::State RNN::step(const Tensor& gates, const State& before, const Weights& w) const {
-  const Tensor sum = gates + linear(before[0], w.hh, w.bias_hh);
+  const Tensor sum = summed(gates, before[0], w.hh, w.bias_hh);
   return {nonlinearity == Nonlinearity::kTanh ? trireme::tanh(sum) : trireme::relu(sum)};
 }
 
@@ -147,7 +152,7 @@ LSTM::LSTM(std::int64_t input, std::int64_t hidden, const RecurrentOptions& o)
     : Recurrent("LSTM", 4, input, hidden, o) {}
 
 Recurrent::State LSTM::step(const Tensor& gates, const State& before, const Weights& w) const {
-  const LstmState next = lstm_cell(gates + linear(before[0], w.hh, w.bias_hh), before[1]);
+  const LstmState next = lstm_cell(summed(gates, before[0], w.hh, w.bias_hh), before[1]);
   return {next.h, next.c};
 }
 
@@ -155,7 +160,8 @@ GRU::GRU(std::int64_t input, std::int64_t hidden, const RecurrentOptions& o)
     : Recurrent("GRU", 3, input, hidden, o) {}
 
 Recurrent::State GRU::step(const Tensor& gates, const State& before, const Weights& w) const {
-  return {gru_cell(gates, linear(before[0], w.hh, w.bias_hh), before[0])};
+  const Tensor &h = before[0], of_h = linear(h, w.hh, w.bias_hh);
+  return {gru_cell(to(gates, h.dtype()), to(of_h, h.dtype()), h)};
 }
 
 RecurrentOutput RNN::operator()(const Tensor& x, const Tensor& h, const Tensor& lengths) {
@@ -186,8 +192,9 @@ LstmState LSTMCell::operator()(const Tensor& x, const LstmState& state) {
     const auto ready = [&](const Tensor& t) {
       return t.defined() ? t : zeros_like(in[0], {in[0].size(0), weight_hh.size(1)});
     };
+    const Tensor h = ready(in[1]);
     const LstmState next =
-        lstm_cell(in[0], ready(in[1]), ready(in[2]), weight_ih, weight_hh, bias_ih, bias_hh);
+        lstm_cell(summed(linear(in[0], weight_ih, bias_ih), h, weight_hh, bias_hh), ready(in[2]));
     return std::vector{next.h, next.c};
   };
   const std::vector<Tensor> in{x, state.h, state.c};
@@ -213,7 +220,8 @@ GRUCell::GRUCell(std::int64_t input, std::int64_t hidden, bool with_bias)
 Tensor GRUCell::operator()(const Tensor& x, const Tensor& h) {
   const auto call = [&](const std::vector<Tensor>& in) {
     const Tensor before = in[1].defined() ? in[1] : zeros_like(in[0], {in[0].size(0), weight_hh.size(1)});
-    return std::vector{gru_cell(in[0], before, weight_ih, weight_hh, bias_ih, bias_hh)};
+    const Tensor of_x = linear(in[0], weight_ih, bias_ih), of_h = linear(before, weight_hh, bias_hh);
+    return std::vector{gru_cell(to(of_x, before.dtype()), to(of_h, before.dtype()), before)};
   };
   return (has_hooks() ? with_hooks({x, h}, call) : call({x, h}))[0];
 }

@@ -138,18 +138,30 @@ Tensor transposed(const char* op, const Tensor& x, const Tensor& w, const Tensor
   return b.defined() ? add(y, reshape(b, {1, channels, 1, 1})) : y;
 }
 
+/// fn(x, w, b); of 16-bit numbers in float32, rounded once.
+template <class Fn>
+Tensor in_full(const Tensor& x, const Tensor& w, const Tensor& b, const Fn& fn) {
+  if (!is_low_precision(x.dtype())) return fn(x, w, b);
+  const auto wide = [](const Tensor& t) { return t.defined() ? to(t, DType::kFloat32) : t; };
+  return to(fn(wide(x), wide(w), wide(b)), x.dtype());
+}
+
 }  // namespace
 
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOptions& options) {
   if (const amp::Cast c("conv2d", {&x, &w, &b}); c) return conv2d(c[0], c[1], c[2], options);
   check_operands("conv2d", x, w, b, 4);
-  return convolve("conv2d", x, w, b, options, options);
+  return in_full(x, w, b, [&](const Tensor& image, const Tensor& filter, const Tensor& shift) {
+    return convolve("conv2d", image, filter, shift, options, options);
+  });
 }
 
 Tensor conv1d(const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOptions& options) {
   if (const amp::Cast c("conv1d", {&x, &w, &b}); c) return conv1d(c[0], c[1], c[2], options);
   check_operands("conv1d", x, w, b, 3);
-  return squeeze(convolve("conv1d", as_image(x), as_image(w), b, options, {}), 2);
+  return in_full(x, w, b, [&](const Tensor& line, const Tensor& filter, const Tensor& shift) {
+    return squeeze(convolve("conv1d", as_image(line), as_image(filter), shift, options, {}), 2);
+  });
 }
 
 Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& b,
@@ -157,7 +169,9 @@ Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& b,
   if (const amp::Cast c("conv_transpose2d", {&x, &w, &b}); c)
     return conv_transpose2d(c[0], c[1], c[2], options);
   check_operands("conv_transpose2d", x, w, b, 4);
-  return transposed("conv_transpose2d", x, w, b, options);
+  return in_full(x, w, b, [&](const Tensor& image, const Tensor& filter, const Tensor& shift) {
+    return transposed("conv_transpose2d", image, filter, shift, options);
+  });
 }
 
 }  // namespace trireme

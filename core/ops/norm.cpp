@@ -19,9 +19,14 @@ Tensor reciprocal_std(const Tensor& variance, double eps) {
   return out;
 }
 
+/// Parameters and statistics of 16-bit images may themselves be float32.
+bool fits_beside(const Tensor& t, const Tensor& x) {
+  return t.dtype() == x.dtype() || (is_low_precision(x.dtype()) && t.dtype() == DType::kFloat32);
+}
+
 void check_channel_vector(const char* what, const Tensor& t, const Tensor& x) {
   TRIREME_CHECK(
-      t.defined() && t.dim() == 1 && t.size(0) == x.size(1) && t.dtype() == x.dtype() && t.is_contiguous(),
+      t.defined() && t.dim() == 1 && t.size(0) == x.size(1) && fits_beside(t, x) && t.is_contiguous(),
       "batch_norm: {} must be {} ({}) for x {}, got {}", what, name_of(x.dtype()), x.size(1),
       x.shape().to_string(), t.defined() ? t.shape().to_string() : "an undefined tensor");
 }
@@ -63,6 +68,17 @@ Tensor unfused(const std::vector<Tensor>& in, double eps, bool with_relu) {
   return with_relu ? relu(y) : y;
 }
 
+Tensor wide(const Tensor& t) { return t.defined() ? to(t, DType::kFloat32) : t; }
+
+/// 16-bit images: computed in float32, rounded once. What is measured stays float32.
+Tensor in_full(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& residual,
+               BatchNormOptions o) {
+  BatchStatistics fixed;
+  if (o.fixed) fixed = {wide(o.fixed->mean), wide(o.fixed->variance)};
+  if (o.fixed) o.fixed = &fixed;
+  return to(batch_norm(wide(x), wide(gamma), wide(beta), wide(residual), o), x.dtype());
+}
+
 }  // namespace
 
 Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& residual,
@@ -70,6 +86,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
   if (const amp::Cast c("batch_norm", {&x, &gamma, &beta, &residual}); c)
     return batch_norm(c[0], c[1], c[2], c[3], o);
   check_arguments(x, gamma, beta, residual, o);
+  if (is_low_precision(x.dtype())) return in_full(x, gamma, beta, residual, o);
   const bool recorded = recording({&x, &gamma, &beta, &residual});
   if (o.fixed && recorded) return with_fixed(x, gamma, beta, residual, o);
 

@@ -14,6 +14,7 @@ struct BatchStatistics {
   Tensor variance;  ///< biased
 };
 /// relu?(gamma * (x - mean) / sqrt(var + eps) + beta + residual?) over x (N,C,H,W), one pass over memory.
+/// 16-bit x may have float32 gamma, beta and statistics, and is measured in float32.
 /// If `fixed` is given, uses those statistics (evaluation); otherwise this batch's, written to `measured`.
 /// S. Ioffe, C. Szegedy, "Batch normalization", 2015.
 struct BatchNormOptions {

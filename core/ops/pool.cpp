@@ -139,7 +139,7 @@ Tensor adaptive_avg_pool2d(const Tensor& x, std::int64_t height, std::int64_t wi
 Tensor global_avg_pool2d(const Tensor& x) {
   check_floating("global_avg_pool2d", x);
   check_dims("global_avg_pool2d", "x (N,C,H,W)", x, 4);
-  return mean(x, {2, 3});
+  return in_full(x, [](const Tensor& t) { return mean(t, {2, 3}); });
 }
 
 }  // namespace trireme

@@ -78,6 +78,8 @@ KernelTable made() {
   TRIREME_TIME(conv2d_forward)
   TRIREME_TIME(conv2d_backward_input)
   TRIREME_TIME(conv2d_backward_weight)
+  TRIREME_TIME(resample_forward)
+  TRIREME_TIME(resample_backward)
   TRIREME_TIME(pool_forward)
   TRIREME_TIME(pool_backward)
   TRIREME_TIME(batch_norm_statistics)

@@ -1,6 +1,7 @@
 // Transcendental functions of float32 that compilers turn into vector instructions: no branch, no call, no
-// table. An element's bits do not depend on its place in a vector. Other types go to the C library.
-// Include only from kernels/cpu.
+// table. An element's bits do not depend on its place in a vector. Other types go to the C library. A file
+// that loops over them is compiled with -fno-trapping-math (kernels/CMakeLists.txt), without which GCC
+// branches. Include only from kernels/cpu.
 #pragma once
 
 #include <bit>
@@ -40,7 +41,7 @@ inline float fast_tanh(float x) {
   const float p =
       (((-0.00570498686f * u + 0.0206390861f) * u - 0.0537397154f) * u + 0.133314416f) * u - 0.333332807f;
   const float far = 1.0f - 2.0f / (fast_exp(a + a) + 1.0f);
-  return a < 0.625f ? x + x * u * p : std::copysign(far, x);
+  return std::copysign(a < 0.625f ? a + a * u * p : far, x);
 }
 
 inline double fast_exp(double x) { return std::exp(x); }

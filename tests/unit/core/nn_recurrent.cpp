@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/nn/layers.h"
 #include "tests/support/errors.h"
@@ -262,6 +263,29 @@ TEST(Recurrent, HooksSeeInputsAndStates) {
   Sequential row(Identity{}, net);
   EXPECT_EQ(calls, 1);
   expect_near(narrow(y.output, 0, 1, 1), (y.state.h * 2.0).to_vector<double>(), 0);
+}
+
+TEST(Recurrent, RunsUnderAutocast) {
+  for (const Kind kind : kKinds) {
+    const auto net = make(kind, {.num_layers = 2});
+    to(*net, DType::kFloat32);
+    const Tensor x = normal({5, 2, 3}, RandomKey{1}), lengths = lengths_of({5, 3});
+    const Tensor exact = call(*net, x, {}, {}, lengths).output;
+    const amp::Autocast guard;
+    const Tensor y = call(*net, x, {}, {}, lengths).output;
+    EXPECT_EQ(y.dtype(), DType::kFloat32) << "states stay exact";
+    EXPECT_NE(y.to_vector<float>(), exact.to_vector<float>());
+    expect_near(y, exact.to_vector<double>(), 0.05);
+    sum(square(y)).backward();
+    for (const NamedTensor& p : net->parameters()) EXPECT_EQ(p.tensor.grad().dtype(), DType::kFloat32);
+  }
+  LSTMCell lstm(3, 4);
+  GRUCell gru(3, 4);
+  const Tensor x = normal({2, 3}, RandomKey{1});
+  const Tensor h = lstm(x).h, g = gru(x);
+  const amp::Autocast guard;
+  expect_near(lstm(x).h, h.to_vector<double>(), 0.02);
+  expect_near(gru(x), g.to_vector<double>(), 0.02);
 }
 
 TEST(Recurrent, SaysWhatDoesNotFit) {

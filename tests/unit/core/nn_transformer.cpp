@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/nn/layers.h"
 #include "tests/unit/core/nn_check.h"
@@ -216,6 +217,20 @@ TEST(Transformer, EveryDropoutHasNumbersOfItsOwn) {
     masks.push_back((*d)(Tensor::ones({1, 64})).to_vector<float>());
   for (std::size_t i = 0; i < masks.size(); ++i)
     for (std::size_t j = 0; j < i; ++j) EXPECT_NE(masks[i], masks[j]) << i << " " << j;
+}
+
+TEST(Transformer, RunsUnderAutocast) {
+  Transformer model(8, 2, 1, 1, {.dim_feedforward = 16, .dropout = 0});
+  const Tensor x = normal({3, 2, 8}, RandomKey{1});
+  const TransformerMasks masks{.src = kPadded, .tgt = {.is_causal = true}};
+  const Tensor exact = model(x, x, masks);
+  const amp::Autocast guard;
+  const Tensor y = model(x, x, masks);
+  EXPECT_NE(y.to_vector<float>(), exact.to_vector<float>());
+  expect_near(y, exact.to_vector<double>(), 0.1);
+  sum(square(y)).backward();
+  for (const NamedTensor& p : model.parameters())
+    EXPECT_EQ(p.tensor.grad().dtype(), DType::kFloat32) << p.name;
 }
 
 TEST(Transformer, HooksSeeEveryLayer) {

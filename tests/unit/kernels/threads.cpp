@@ -127,6 +127,11 @@ std::vector<Threaded> reducing_kernels() {
                                              &out, c.view(), c.view(), c.view());
                    return std::vector{dx, dg, db, dskip};
                  }});
+  return all;
+}
+
+std::vector<Threaded> layer_kernels() {
+  std::vector<Threaded> all;
   all.push_back({"attention", [] {
                    const Tensor q = rough({3, 2, 150, 20}, 11), k = rough({3, 2, 600, 20}, 12),
                                 v = rough({3, 2, 600, 20}, 13), dout = rough({3, 2, 150, 20}, 14);
@@ -138,6 +143,30 @@ std::vector<Threaded> reducing_kernels() {
                    cpu().attention_backward(dq.view(), dk.view(), dv.view(), dout.view(), out.view(),
                                             sums.view(), q.view(), k.view(), v.view(), nullptr, rule);
                    return std::vector{out, sums, dq, dk, dv};
+                 }});
+  all.push_back({"recurrent cells", [] {
+                   const Tensor gates = rough({70, 4 * 90}, 15), c = rough({70, 90}, 16), h = like(c),
+                                next = like(c), dgates = like(gates), dc = like(c);
+                   cpu().lstm_forward(h.view(), next.view(), gates.view(), c.view());
+                   cpu().lstm_backward(dgates.view(), dc.view(), gates.view(), c.view(), c.view(), c.view());
+                   const Tensor gi = rough({70, 3 * 90}, 17), gh = rough({70, 3 * 90}, 18), state = like(c),
+                                dgi = like(gi), dgh = like(gh), dh = like(c);
+                   cpu().gru_forward(state.view(), gi.view(), gh.view(), c.view());
+                   cpu().gru_backward(dgi.view(), dgh.view(), dh.view(), gi.view(), gh.view(), c.view(),
+                                      c.view());
+                   return std::vector{h, next, dgates, dc, state, dgi, dgh, dh};
+                 }});
+  all.push_back({"resample", [] {
+                   const Tensor x = rough({9, 5, 20, 20}, 10, true),
+                                y = Tensor::empty_channels_last({9, 5, 30, 20}), dx = like(x);
+                   Resampling rows, columns;
+                   for (std::int64_t i = 0; i < 30; ++i)
+                     rows.first.push_back(i / 2), rows.weight.push_back(0.3);
+                   for (std::int64_t i = 0; i < 20; ++i)
+                     columns.first.push_back(i), columns.weight.push_back(0);
+                   cpu().resample_forward(y.view(), x.view(), rows, columns);
+                   cpu().resample_backward(dx.view(), y.view(), rows, columns);
+                   return std::vector{y, dx};
                  }});
   all.push_back({"pool", [] {
                    const Tensor x = rough({9, 5, 20, 20}, 10, true),
@@ -170,6 +199,8 @@ void expect_same_bits(const std::vector<Threaded>& kernels) {
 
 TEST(Threads, ElementwiseKernelsGiveTheSameBits) { expect_same_bits(elementwise_kernels()); }
 TEST(Threads, ReducingKernelsGiveTheSameBits) { expect_same_bits(reducing_kernels()); }
+
+TEST(Threads, LayerKernelsGiveTheSameBits) { expect_same_bits(layer_kernels()); }
 
 TEST(Threads, AtLeastOne) { EXPECT_THROW(set_threads(0), Error); }
 

@@ -1,0 +1,59 @@
+// Our own exponentials against the C library's in float64.
+#include "kernels/cpu/vector_math.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+
+namespace trireme::cpu {
+namespace {
+
+/// The largest error over floats of (low, high), in units of the last place of the right result.
+double worst(float (*fn)(float), double (*right)(double), float low, float high) {
+  double error = 0;
+  const int steps = 400000;
+  for (int i = 0; i <= steps; ++i) {
+    const float x = low + (high - low) * static_cast<float>(i) / steps;
+    const double wanted = right(static_cast<double>(x));
+    const float near = std::fabs(static_cast<float>(wanted));
+    const double ulp =
+        static_cast<double>(std::nextafter(near, std::numeric_limits<float>::infinity()) - near);
+    error = std::max(error, std::fabs(static_cast<double>(fn(x)) - wanted) / ulp);
+  }
+  return error;
+}
+
+double logistic(double x) { return 1 / (1 + std::exp(-x)); }
+
+TEST(VectorMath, StaysWithinItsErrors) {
+  EXPECT_LE(worst(fast_exp, std::exp, -103, 88.7f), 1);
+  EXPECT_LE(worst(fast_exp, std::exp, -1, 1), 1);
+  EXPECT_LE(worst(fast_sigmoid, logistic, -87, 40), 2.5);
+  EXPECT_LE(worst(fast_tanh, std::tanh, -12, 12), 1.5);
+  EXPECT_LE(worst(fast_tanh, std::tanh, -0.7f, 0.7f), 1.5);
+  EXPECT_LE(worst(fast_tanh, std::tanh, 1e-30f, 1e-20f), 1);
+}
+
+TEST(VectorMath, EndsOfTheRange) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const float nan = std::nanf("");
+  EXPECT_EQ(fast_exp(0.0f), 1);
+  EXPECT_EQ(fast_exp(-kInf), 0);
+  EXPECT_EQ(fast_exp(kInf), kInf);
+  EXPECT_EQ(fast_exp(88.73f), kInf);
+  EXPECT_EQ(fast_exp(-105.0f), 0);
+  EXPECT_GT(fast_exp(-103.0f), 0);  // a subnormal number
+  EXPECT_TRUE(std::isnan(fast_exp(nan)));
+  EXPECT_TRUE(std::isnan(fast_exp(-nan)));
+  EXPECT_EQ(fast_sigmoid(-kInf), 0);
+  EXPECT_EQ(fast_sigmoid(kInf), 1);
+  EXPECT_TRUE(std::isnan(fast_sigmoid(nan)));
+  EXPECT_EQ(fast_tanh(kInf), 1);
+  EXPECT_EQ(fast_tanh(-kInf), -1);
+  EXPECT_TRUE(std::isnan(fast_tanh(nan)));
+  EXPECT_TRUE(std::signbit(fast_tanh(-0.0f)));
+}
+
+}  // namespace
+}  // namespace trireme::cpu
