@@ -16,39 +16,11 @@ struct VitSize {
 Tensor parameter(const Shape& shape) { return Tensor::zeros(shape).set_requires_grad(true); }
 
 /// x (N,T,W) -> (N,T,W).
-struct SelfAttention : Module {
-  SelfAttention(std::int64_t width, std::int64_t parts)
-      : heads(parts),
-        in_proj_weight(parameter({3 * width, width})),
-        in_proj_bias(parameter({3 * width})),
-        out_proj(width, width) {
-    init::xavier_uniform_(in_proj_weight);
-    init::zeros_(out_proj.bias);
-  }
-
-  Tensor forward(const Tensor& x) override {
-    const std::int64_t n = x.size(0), t = x.size(1), w = x.size(2);
-    const Tensor all = permute(reshape(linear(x, in_proj_weight, in_proj_bias), {n, t, 3, heads, w / heads}),
-                               {2, 0, 3, 1, 4});  // (3,N,heads,T,W/heads)
-    const Tensor y = scaled_dot_product_attention(select(all, 0, 0), select(all, 0, 1), select(all, 0, 2));
-    return out_proj(reshape(transpose(y, 1, 2), {n, t, w}));
-  }
-  void visit(Visitor& v) override {
-    v.parameter("in_proj_weight", in_proj_weight);
-    v.parameter("in_proj_bias", in_proj_bias);
-    v.module("out_proj", out_proj);
-  }
-
-  std::int64_t heads;
-  Tensor in_proj_weight, in_proj_bias;
-  Linear out_proj;
-};
-
 struct EncoderLayer : Module {
   EncoderLayer(const VitSize& size, double dropout)
       : ln_1(size.width, {.eps = 1e-6}),
         ln_2(size.width, {.eps = 1e-6}),
-        self_attention(size.width, size.heads),
+        self_attention(size.width, size.heads, {.batch_first = true}),
         drop(dropout),
         mlp(Linear(size.width, 4 * size.width), GELU(), Dropout(dropout), Linear(4 * size.width, size.width),
             Dropout(dropout)) {
@@ -72,7 +44,7 @@ struct EncoderLayer : Module {
   }
 
   LayerNorm ln_1, ln_2;
-  SelfAttention self_attention;
+  MultiheadAttention self_attention;
   Dropout drop;
   Sequential mlp;
 };
