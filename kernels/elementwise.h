@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 // F(name, expression of x and the scalars a and b), for every dtype but bool
 // clang-format off
@@ -69,14 +70,15 @@
   F(sub, x - y)                                                  \
   F(mul, x * y)                                                  \
   F(maximum, x > y || x != x ? x : y)                            \
-  F(minimum, x < y || x != x ? x : y)
+  F(minimum, x < y || x != x ? x : y)                            \
+  F(fmod, functors::rest(x, y))                                  \
+  F(remainder, functors::floored_rest(x, y))                     \
+  F(floor_divide, functors::floored_quotient(x, y))
 
 #define TRIREME_BINARY_FLOATING_OPS(F)                           \
   F(div, x / y)                                                  \
   F(pow, T(std::pow(x, y)))                                      \
   F(atan2, T(std::atan2(x, y)))                                  \
-  F(fmod, T(std::fmod(x, y)))                                    \
-  F(remainder, x - y * T(std::floor(x / y)))                     \
   F(relu_backward, y <= T(0) ? T(0) : x)                         \
   F(tanh_backward, x * (T(1) - y * y))                           \
   F(sigmoid_backward, x * y * (T(1) - y))                        \
@@ -125,6 +127,42 @@ template <class T>
 T gelu_tanh_slope(T x) {
   const T k = T(0.79788456080286535588), t = T(std::tanh(k * (x + T(0.044715) * x * x * x)));
   return T(0.5) * (T(1) + t) + T(0.5) * x * (T(1) - t * t) * k * (T(1) + T(0.134145) * x * x);
+}
+
+/// x - y * trunc(x / y), exact. Integers: y is not 0.
+template <class T>
+T rest(T x, T y) {
+  if constexpr (!std::is_integral_v<T>)
+    return std::fmod(x, y);
+  else if constexpr (std::is_signed_v<T>)
+    return y == T(-1) ? T(0) : x % y;  // the smallest integer / -1 is more than the largest
+  else
+    return static_cast<T>(x % y);
+}
+
+/// x - y * floor(x / y), with the sign of y.
+template <class T>
+T floored_rest(T x, T y) {
+  const T r = rest(x, y);
+  if constexpr (std::is_unsigned_v<T>)
+    return r;
+  else
+    return r != T(0) && (r < T(0)) != (y < T(0)) ? r + y : r;
+}
+
+/// floor(x / y). Floating point: floor of the exact quotient, where x / y may have been rounded up.
+template <class T>
+T floored_quotient(T x, T y) {
+  if constexpr (std::is_unsigned_v<T>) {
+    return static_cast<T>(x / y);
+  } else if constexpr (std::is_integral_v<T>) {
+    if (y == T(-1)) return static_cast<T>(0 - static_cast<std::make_unsigned_t<T>>(x));
+    return x / y - (rest(x, y) != T(0) && (x < T(0)) != (y < T(0)) ? T(1) : T(0));
+  } else {
+    if (y == T(0)) return x / y;
+    const T q = (x - floored_rest(x, y)) / y;
+    return q == T(0) ? std::copysign(q, x / y) : std::nearbyint(q);
+  }
 }
 
 #define TRIREME_DEFINE(name, expression) \

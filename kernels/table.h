@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "kernels/device.h"
 #include "kernels/elementwise.h"
@@ -25,8 +26,18 @@ struct Window {
   std::int64_t kernel_h = 1, kernel_w = 1;
   std::int64_t stride_h = 1, stride_w = 1;
   std::int64_t padding_h = 0, padding_w = 0;
-  std::int64_t dilation_h = 1, dilation_w = 1;  ///< of convolution only
+  std::int64_t dilation_h = 1, dilation_w = 1;
+  /// Pooling of maxima only: window i of `count` covers i * size / count up to (i + 1) * size / count,
+  /// rounded outwards; all other members are not looked at.
+  bool adaptive = false;
   bool operator==(const Window&) const = default;
+};
+
+/// What each place of a resized axis is made of: the elements first[i] and, weighted by weight[i], the next
+/// one (the rest of 1 is first's). Where weight[i] is 0 there need not be a next one.
+struct Resampling {
+  std::vector<std::int64_t> first;
+  std::vector<double> weight;
 };
 
 struct SgdOptions {
@@ -107,6 +118,11 @@ struct KernelTable {
   // for average, which counts padding as zeros (PyTorch's default).
   void (*pool_forward)(PoolOp op, const View& y, const View* indices, const View& x, const Window&);
   void (*pool_backward)(PoolOp op, const View& dx, const View& dy, const View* indices, const Window&);
+
+  // Images of another size: channels-last y (N,C,H',W') of x (N,C,H,W), and the transpose of that map.
+  void (*resample_forward)(const View& y, const View& x, const Resampling& rows, const Resampling& columns);
+  void (*resample_backward)(const View& dx, const View& dy, const Resampling& rows,
+                            const Resampling& columns);
 
   // Batch normalization over channels-last x (N,C,H,W), optionally + residual and ReLU, in one pass.
   // mean, rstd, gamma, beta are (C). Training: statistics of this batch; biased variance.

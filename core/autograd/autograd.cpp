@@ -58,9 +58,7 @@ class LeafNode final : public Node {
       meta.grad = sum_of_gradients(meta.grad, gradient);
     else
       meta.grad = grad_enabled() ? gradient : own(gradient);
-    const GradientHooks& done = meta.post_accumulate_hooks;
-    for (std::size_t i = 0; i < done.size(); ++i)
-      if (const auto hook = done[i]; *hook) (*hook)(leaf_);
+    meta.post_accumulate_hooks.each([this](const auto& hook) { hook(leaf_); });
   }
 
  private:
@@ -90,8 +88,7 @@ void set_history(const Tensor& t, const Ref<Node>& node, int output) {
   info.dtype = t.dtype();
   AutogradMeta& meta = meta_of(*t.impl());
   meta.requires_grad = true;
-  meta.node = node;
-  meta.output = output;
+  set_node(meta, node, output);
 }
 
 /// In anomaly mode: an op that makes NaN of numbers is to blame; one that passes it on is not.
@@ -113,6 +110,15 @@ void search_for_nan(std::span<const Tensor* const> outs, std::span<const Tensor*
 AutogradMeta& meta_of(TensorImpl& t) {
   if (!t.autograd) t.autograd = new AutogradMeta;
   return *t.autograd;
+}
+
+void set_node(AutogradMeta& meta, Ref<Node> node, int output) {
+  if (meta.retained) {
+    meta.node->output(meta.output).retained = nullptr;
+    node->output(output).retained = meta.retained;
+  }
+  meta.node = std::move(node);
+  meta.output = output;
 }
 
 Edge gradient_edge(const Tensor& t) {
@@ -250,8 +256,25 @@ Tensor& Tensor::set_requires_grad(bool on) {
   return *this;
 }
 
-Tensor Tensor::grad() const { return impl_->autograd ? impl_->autograd->grad : Tensor(); }
-void Tensor::set_grad(Tensor grad) const { meta_of(*impl_).grad = std::move(grad); }
+Tensor Tensor::grad() const {
+  const AutogradMeta* meta = impl_->autograd;
+  if (!meta) return {};
+  return meta->retained ? *meta->retained : meta->grad;
+}
+
+void Tensor::set_grad(Tensor grad) const {
+  AutogradMeta& meta = meta_of(*impl_);
+  (meta.retained ? *meta.retained : meta.grad) = std::move(grad);
+}
+
+void Tensor::retain_grad() const {
+  TRIREME_CHECK(requires_grad(), "retain_grad: the tensor wants no gradient");
+  AutogradMeta& meta = meta_of(*impl_);
+  if (is_leaf() || meta.retained) return;
+  meta.retained = std::make_shared<Tensor>();
+  meta.node->output(meta.output).retained = meta.retained;
+}
+
 void Tensor::backward() const { trireme::backward(*this); }
 
 Tensor Tensor::clone() const {
@@ -260,36 +283,22 @@ Tensor Tensor::clone() const {
   return record("clone", out, {this}, [](Backward& g) { g.set(0, g.grad); });
 }
 
-namespace {
-
-HookHandle add_hook(GradientHooks& hooks, GradientHook hook) {
-  hooks.push_back(std::make_shared<GradientHook>(std::move(hook)));
-  return HookHandle(hooks.back());
-}
-
-}  // namespace
-
 HookHandle register_hook(const Tensor& t, GradientHook hook) {
   TRIREME_CHECK(t.requires_grad(), "register_hook: the tensor wants no gradient");
   AutogradMeta& meta = meta_of(*t.impl());
-  return add_hook(t.is_leaf() ? meta.hooks : meta.node->output(meta.output).hooks, std::move(hook));
+  return (t.is_leaf() ? meta.hooks : meta.node->output(meta.output).hooks).add(std::move(hook));
 }
 
 HookHandle register_post_accumulate_hook(const Tensor& t, std::function<void(const Tensor&)> hook) {
   TRIREME_CHECK(t.requires_grad() && t.is_leaf(),
                 "register_post_accumulate_hook: needs a leaf that wants a gradient");
-  return add_hook(meta_of(*t.impl()).post_accumulate_hooks, [hook = std::move(hook)](const Tensor& leaf) {
-    hook(leaf);
-    return Tensor();
-  });
+  return meta_of(*t.impl()).post_accumulate_hooks.add(std::move(hook));
 }
 
 Tensor run_hooks(const GradientHooks& hooks, Tensor gradient) {
-  for (std::size_t i = 0; i < hooks.size(); ++i) {
-    const auto hook = hooks[i];  // a hook may add others and move the list
-    if (!*hook) continue;
-    if (Tensor replaced = (*hook)(gradient); replaced.defined()) gradient = std::move(replaced);
-  }
+  hooks.each([&](const GradientHook& hook) {
+    if (Tensor replaced = hook(gradient); replaced.defined()) gradient = std::move(replaced);
+  });
   return gradient;
 }
 

@@ -185,20 +185,6 @@ Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& fn,
 void differentiate_unfused(Backward& backward, const std::vector<Tensor>& inputs,
                            const std::function<Tensor(const std::vector<Tensor>&)>& unfused);
 
-/// Names a registered hook. Dropping it keeps the hook.
-class HookHandle {
- public:
-  HookHandle() = default;
-  explicit HookHandle(std::weak_ptr<GradientHook> hook) : hook_(std::move(hook)) {}
-  /// The hook is not called any more. Does nothing the second time.
-  void remove() {
-    if (const auto hook = hook_.lock()) *hook = nullptr;
-  }
-
- private:
-  std::weak_ptr<GradientHook> hook_;
-};
-
 /// Calls `hook` with each gradient of t as it is known; a defined result replaces it.
 HookHandle register_hook(const Tensor& t, GradientHook hook);
 /// Calls `hook` each time a backward pass has finished leaf t's grad. Once per pass, even if t is used

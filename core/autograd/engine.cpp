@@ -191,6 +191,8 @@ class Engine {
         gradient = run_hooks(node.hooks(i), std::move(gradient));
         check(node, i, gradient, "a hook");
       }
+      if (gradient.defined() && node.output(i).retained && captures_.empty())
+        retain(*node.output(i).retained, gradient);
       any = any || gradient.defined();
       if (wanted == captures_.end()) continue;
       if (const auto found = wanted->second.find(i); found != wanted->second.end()) found->second = gradient;
@@ -201,6 +203,10 @@ class Engine {
       backward.others_ = std::move(gradients);
     }
     return backward;
+  }
+
+  static void retain(Tensor& grad, const Tensor& gradient) {
+    grad = grad.defined() ? sum_of_gradients(grad, gradient) : gradient.clone();
   }
 
   static void check(Node& to, int output, const Tensor& gradient, const char* from) {
@@ -333,7 +339,7 @@ void differentiate_unfused(Backward& backward, const std::vector<Tensor>& inputs
 }
 
 void check_no_nan(const Tensor& t, const char* op, const char* what) {
-  if (!is_floating(t.dtype())) return;
+  if (!t.defined() || !is_floating(t.dtype())) return;
   const std::vector<double> values = t.to_vector<double>();
   for (std::size_t i = 0; i < values.size(); ++i)
     if (values[i] != values[i])

@@ -11,11 +11,15 @@ struct AutogradMeta {
   int output = 0;             ///< which output of the node it is
   Node* leaf_node = nullptr;  ///< not owned: the graphs that reach this leaf own it, and it clears this
   Tensor grad;
-  GradientHooks hooks;                  ///< of a leaf
-  GradientHooks post_accumulate_hooks;  ///< given the leaf itself; what they return is not used
+  std::shared_ptr<Tensor> retained;  ///< the grad of a result that retain_grad() was called for
+  GradientHooks hooks;               ///< of a leaf
+  Hooks<void(const Tensor&)> post_accumulate_hooks;  ///< given the leaf itself
 };
 
 AutogradMeta& meta_of(TensorImpl& t);
+
+/// From now on the tensor is this output of `node`.
+void set_node(AutogradMeta& meta, Ref<Node> node, int output);
 
 /// Where gradients for t go; null if t wants none.
 Edge gradient_edge(const Tensor& t);

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/autograd/hooks.h"
 #include "core/tensor/tensor.h"
 
 namespace trireme {
@@ -34,8 +35,7 @@ class AutocastScope {
 
 /// Sees a gradient; a defined result replaces it.
 using GradientHook = std::function<Tensor(const Tensor&)>;
-/// In order of registration; an empty function was removed.
-using GradientHooks = std::vector<std::shared_ptr<GradientHook>>;
+using GradientHooks = Hooks<Tensor(const Tensor&)>;
 
 /// Output `output` of `node`; null where no gradient is wanted.
 struct Edge {
@@ -118,7 +118,8 @@ struct NodeOutput {
   Shape shape;
   DType dtype = DType::kFloat32;
   GradientHooks hooks;
-  Tensor incoming;  ///< the gradient gathered by the pass under way
+  std::shared_ptr<Tensor> retained;  ///< gathers the gradient for Tensor::retain_grad()
+  Tensor incoming;                   ///< the gradient gathered by the pass under way
 };
 
 /// One recorded operation.

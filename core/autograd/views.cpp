@@ -138,8 +138,7 @@ void follow_base(TensorImpl& view) {
   node->output(0).dtype = view.dtype;
   AutogradMeta& meta = meta_of(view);
   meta.requires_grad = true;
-  meta.node = std::move(node);
-  meta.output = 0;
+  set_node(meta, std::move(node), 0);
 }
 
 void detail::mark_view(const Tensor& view, const Tensor& of) {

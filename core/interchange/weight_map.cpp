@@ -29,7 +29,7 @@ bool matches(std::string_view pattern, std::string_view name, Bindings& bound) {
   const std::string_view rest = pattern.substr(variable.size() + 2);
   if (const auto known = bound.find(variable); known != bound.end())
     return name.starts_with(known->second) && matches(rest, name.substr(known->second.size()), bound);
-  const bool any = variable == "*";
+  const bool any = variable.starts_with('*');
   for (std::size_t taken = any ? 0 : 1; taken <= name.size(); ++taken) {
     if (!any && !is_digit(name[taken - 1])) return false;
     const auto at = bound.emplace(variable, name.substr(0, taken)).first;
@@ -60,8 +60,9 @@ std::vector<std::string> variables_in(std::string_view pattern) {
     }
     const std::size_t end = pattern.find('}');
     const std::string name(pattern.substr(1, end == std::string_view::npos ? end : end - 1));
-    const bool word = !name.empty() && std::ranges::all_of(name, [](char c) { return std::isalpha(c) != 0; });
-    if (end == std::string_view::npos || !(word || name == "*"))
+    const std::string word = name.starts_with('*') ? name.substr(1) + 'x' : name;  // {*} needs no word
+    const bool good = !word.empty() && std::ranges::all_of(word, [](char c) { return std::isalpha(c) != 0; });
+    if (end == std::string_view::npos || !good)
       throw fmt::format("'{{{}': write {{i}} or another word for a number, {{*}} for any text", name);
     found.push_back(name);
     pattern.remove_prefix(end + 1);

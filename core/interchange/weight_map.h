@@ -9,9 +9,9 @@
 //   head.weight          -                                    ours keeps its initial value
 //   -                    {*}.num_batches_tracked              theirs is not wanted
 //
-// {i}, {layer}, ... stand for a number, {*} for any text; on both sides of a line they are the same. The
-// first line that fits counts. `transpose` swaps the last two dimensions; `part=K/N` takes the K-th of N
-// equal parts of the first dimension.
+// {i}, {layer}, ... stand for a number, {*}, {*rest}, ... for any text; of one name they are the same
+// everywhere in a line. The first line that fits counts. `transpose` swaps the last two dimensions;
+// `part=K/N` takes the K-th of N equal parts of the first dimension.
 #pragma once
 
 #include <filesystem>

@@ -53,14 +53,6 @@ class Children final : public Visitor {
   std::function<void(const std::string&, Module&)> fn_;
 };
 
-void set_paths(Module& module, const std::string& path) {
-  module.set_path(path);
-  Children children([&](const std::string& name, Module& child) {
-    set_paths(child, path.empty() ? name : path + "." + name);
-  });
-  module.visit(children);
-}
-
 struct InitialValues {
   std::uint64_t seed = 0;
   std::uint64_t count = 0;
@@ -94,7 +86,7 @@ void Module::train(bool on) {
 
 Tensor Sequential::forward(const Tensor& x) {
   Tensor y = x;
-  for (const auto& module : modules_) y = module->forward(y);
+  for (const auto& module : modules_) y = (*module)(y);
   return y;
 }
 
@@ -102,7 +94,19 @@ void Sequential::visit(Visitor& visitor) {
   for (std::size_t i = 0; i < modules_.size(); ++i) visitor.module(std::to_string(i), *modules_[i]);
 }
 
-void name_modules(Module& root, const std::string& path) { set_paths(root, path); }
+void for_each_module(Module& root, const std::function<void(const std::string&, Module&)>& fn,
+                     const std::string& path) {
+  fn(path, root);
+  Children children([&](const std::string& name, Module& child) {
+    for_each_module(child, fn, path.empty() ? name : path + "." + name);
+  });
+  root.visit(children);
+}
+
+void name_modules(Module& root, const std::string& path) {
+  for_each_module(
+      root, [](const std::string& at, Module& module) { module.set_path(at); }, path);
+}
 
 void manual_seed(std::uint64_t seed) {
   initial_values = {seed, 0};

@@ -16,6 +16,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "core/autograd/hooks.h"
 #include "core/tensor/tensor.h"
 #include "kernels/rng.h"
 
@@ -43,12 +44,26 @@ class Visitor {
   virtual void module(const std::string& name, Module& module) = 0;
 };
 
+/// Sees what a module is called with; a result that is not empty replaces it.
+using ForwardPreHook = std::vector<Tensor>(const std::vector<Tensor>& inputs);
+/// Sees a call's inputs and results; a result that is not empty replaces the latter.
+using ForwardHook = std::vector<Tensor>(const std::vector<Tensor>& inputs,
+                                        const std::vector<Tensor>& outputs);
+/// Sees the gradients of a call's inputs (undefined where none is wanted) and results; a result that is not
+/// empty replaces the former.
+using BackwardHook = std::vector<Tensor>(const std::vector<Tensor>& input_gradients,
+                                         const std::vector<Tensor>& output_gradients);
+
 class Module {
  public:
   virtual ~Module() = default;
   /// Modules with other inputs define a forward of their own and leave this one alone.
   virtual Tensor forward(const Tensor& x);
-  Tensor operator()(const Tensor& x) { return forward(x); }
+  /// forward(), with the hooks around it.
+  Tensor operator()(const Tensor& x) {
+    if (!has_hooks()) return forward(x);
+    return with_hooks({x}, [this](const std::vector<Tensor>& in) { return std::vector{forward(in[0])}; })[0];
+  }
   /// Shows every member to `visitor`, in a fixed order.
   virtual void visit(Visitor& visitor);
 
@@ -65,8 +80,30 @@ class Module {
   /// Called with the full path of each module once the root is known; "" for the root itself.
   virtual void set_path(const std::string& path);
 
+  // Hooks see calls through operator(), not those of forward() itself.
+  HookHandle register_forward_pre_hook(std::function<ForwardPreHook> hook) {
+    return pre_hooks_.add(std::move(hook));
+  }
+  HookHandle register_forward_hook(std::function<ForwardHook> hook) { return hooks_.add(std::move(hook)); }
+  /// Called in backward once all gradients of a call's inputs are known; if no input wants one, when those of
+  /// the results are.
+  HookHandle register_full_backward_hook(std::function<BackwardHook> hook) {
+    return backward_hooks_.add(std::move(hook));
+  }
+
+ protected:
+  bool has_hooks() const { return !(pre_hooks_.empty() && hooks_.empty() && backward_hooks_.empty()); }
+  /// For the operator() of modules with other inputs or results: `run` between the hooks. The numbers of
+  /// inputs and results stay.
+  std::vector<Tensor> with_hooks(
+      std::vector<Tensor> inputs,
+      const std::function<std::vector<Tensor>(const std::vector<Tensor>&)>& run) const;
+
  private:
   bool training_ = true;
+  Hooks<ForwardPreHook> pre_hooks_;
+  Hooks<ForwardHook> hooks_;
+  Hooks<BackwardHook> backward_hooks_;
 };
 
 /// Runs its modules one after another. Copies share parameters.
@@ -89,6 +126,37 @@ class Sequential : public Module {
  private:
   std::vector<std::shared_ptr<Module>> modules_;
 };
+
+/// Modules of one kind in a row, to call as their owner likes; they are named "0", "1", ... Copies share
+/// them.
+///
+///   nn::ModuleList<Block> blocks;
+///   for (int i = 0; i < 12; ++i) blocks.emplace_back(width);
+///   for (const auto& block : blocks) x = (*block)(x);
+template <class M = Module>
+class ModuleList : public Module {
+ public:
+  void push_back(std::shared_ptr<M> module) { modules_.push_back(std::move(module)); }
+  /// Adds an M made of `args`.
+  template <class... Args>
+  M& emplace_back(Args&&... args) {
+    return *modules_.emplace_back(std::make_shared<M>(std::forward<Args>(args)...));
+  }
+  std::size_t size() const { return modules_.size(); }
+  std::shared_ptr<M>& operator[](std::size_t i) { return modules_.at(i); }
+  auto begin() const { return modules_.begin(); }
+  auto end() const { return modules_.end(); }
+  void visit(Visitor& visitor) override {
+    for (std::size_t i = 0; i < modules_.size(); ++i) visitor.module(std::to_string(i), *modules_[i]);
+  }
+
+ private:
+  std::vector<std::shared_ptr<M>> modules_;
+};
+
+/// Calls fn with `root` and all modules below it and their paths, a module before its members.
+void for_each_module(Module& root, const std::function<void(const std::string& path, Module&)>& fn,
+                     const std::string& path = "");
 
 /// Names `root` and all modules below it; random layers take their keys from their names. Data parallel
 /// wrappers call it. Models with different `path`s draw different numbers.

@@ -69,7 +69,7 @@ Tensor mul(const Tensor& x, const Tensor& y) {
 }
 
 Tensor div(const Tensor& x, const Tensor& y) {
-  const Operands in("div", as_floating("div", x), as_floating("div", y));
+  const Operands in("div", x, y, Operands::Meet::kFloating);
   return record("div", run("div", BinaryOp::div, in.a, in.b), {&in.a, &in.b},
                 [a = Saved(in.a), b = Saved(in.b), sa = x.shape()](Backward& g) {
                   const Tensor q = g.get(b), scaled = div(g.grad, q);
@@ -79,7 +79,7 @@ Tensor div(const Tensor& x, const Tensor& y) {
 }
 
 Tensor pow(const Tensor& x, const Tensor& y) {
-  const Operands in("pow", as_floating("pow", x), as_floating("pow", y));
+  const Operands in("pow", x, y, Operands::Meet::kFloating);
   const Tensor out = run("pow", BinaryOp::pow, in.a, in.b);
   return record("pow", out, {&in.a, &in.b},
                 [a = Saved(in.a), b = Saved(in.b), y = Saved::output(out)](Backward& g) {
@@ -97,7 +97,7 @@ Tensor pow(const Tensor& x, const Tensor& y) {
 }
 
 Tensor atan2(const Tensor& x, const Tensor& y) {
-  const Operands in("atan2", as_floating("atan2", x), as_floating("atan2", y));
+  const Operands in("atan2", x, y, Operands::Meet::kFloating);
   return record("atan2", run("atan2", BinaryOp::atan2, in.a, in.b), {&in.a, &in.b},
                 [a = Saved(in.a), b = Saved(in.b)](Backward& g) {
                   const Tensor p = g.get(a), q = g.get(b), scaled = div(g.grad, add(square(p), square(q)));
@@ -108,23 +108,53 @@ Tensor atan2(const Tensor& x, const Tensor& y) {
 
 namespace {
 
+/// Divisions whose result is whole or a rest keep integers, so that these must not be divided by 0.
+void check_divisible(const char* name, const Operands& in) {
+  check_number(name, in.a);
+  TRIREME_CHECK(
+      is_floating(in.b.dtype()) || !any(eq(in.b, 0)).item(),
+      "{}: division of {} by zero: the divisor {} has a 0; convert one operand to floating point with to()",
+      name, name_of(in.a.dtype()), in.b.shape().to_string());
+}
+
 /// x - y * whole(x / y)
-Tensor rest(const char* name, BinaryOp op, const Tensor& x, const Tensor& y, Tensor (*whole)(const Tensor&)) {
-  const Operands in(name, as_floating(name, x), as_floating(name, y));
+Tensor rest(const char* name, BinaryOp op, const Tensor& x, const Tensor& y,
+            Tensor (*whole)(const Tensor&, const Tensor&)) {
+  const Operands in(name, x, y);
+  check_divisible(name, in);
   return record(name, run(name, op, in.a, in.b), {&in.a, &in.b},
                 [a = Saved(in.a), b = Saved(in.b), whole](Backward& g) {
                   const Tensor p = g.get(a), q = g.get(b);
                   if (g.needs(0)) g.set(0, sum_to(g.grad, p.shape()));
-                  if (g.needs(1)) g.set(1, sum_to(neg(mul(g.grad, whole(div(p, q)))), q.shape()));
+                  if (g.needs(1))
+                    g.set(1, sum_to(neg(mul(g.grad, whole(p.detach(), q.detach()))), q.shape()));
                 });
 }
+
+Tensor truncated_quotient(const Tensor& x, const Tensor& y) { return trunc(div(x, y)); }
 
 }  // namespace
 
 Tensor remainder(const Tensor& x, const Tensor& y) {
-  return rest("remainder", BinaryOp::remainder, x, y, floor);
+  return rest("remainder", BinaryOp::remainder, x, y, floor_divide);
 }
-Tensor fmod(const Tensor& x, const Tensor& y) { return rest("fmod", BinaryOp::fmod, x, y, trunc); }
+Tensor fmod(const Tensor& x, const Tensor& y) {
+  return rest("fmod", BinaryOp::fmod, x, y, truncated_quotient);
+}
+Tensor floor_divide(const Tensor& x, const Tensor& y) {
+  const Operands in("floor_divide", x, y);
+  check_divisible("floor_divide", in);
+  return run("floor_divide", BinaryOp::floor_divide, in.a, in.b);
+}
+Tensor remainder(const Tensor& x, double value) {
+  return remainder(scalar_operand("remainder", x, value), scalar_like("remainder", x, value));
+}
+Tensor fmod(const Tensor& x, double value) {
+  return fmod(scalar_operand("fmod", x, value), scalar_like("fmod", x, value));
+}
+Tensor floor_divide(const Tensor& x, double value) {
+  return floor_divide(scalar_operand("floor_divide", x, value), scalar_like("floor_divide", x, value));
+}
 
 Tensor maximum(const Tensor& a, const Tensor& b) { return extreme("maximum", BinaryOp::maximum, a, b, gt); }
 Tensor minimum(const Tensor& a, const Tensor& b) { return extreme("minimum", BinaryOp::minimum, a, b, lt); }

@@ -1,7 +1,8 @@
-// Convolution and pooling. See ops.h for the rules of all ops.
+// Convolution, pooling and resizing of images. See ops.h for the rules of all ops.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "core/tensor/tensor.h"
 
@@ -35,13 +36,27 @@ struct PoolOptions {
   std::int64_t kernel = 2;
   std::int64_t stride = 0;  ///< 0: the kernel's size
   std::int64_t padding = 0;
+  std::int64_t dilation = 1;  ///< of max_pool2d only
+  bool ceil_mode = false;     ///< of max_pool2d only: a last window may reach over the end
 };
 Tensor max_pool2d(const Tensor& x, const PoolOptions& options = {});
 /// Padding counts as zeros.
 Tensor avg_pool2d(const Tensor& x, const PoolOptions& options = {});
 /// (N,C,H,W) -> (N,C,height,width), windows as equal as can be.
 Tensor adaptive_avg_pool2d(const Tensor& x, std::int64_t height, std::int64_t width);
+Tensor adaptive_max_pool2d(const Tensor& x, std::int64_t height, std::int64_t width);
 /// (N,C,H,W) -> (N,C): the mean of each channel.
 Tensor global_avg_pool2d(const Tensor& x);
+
+// --- interpolate.cpp
+enum class Interpolation { kNearest, kBilinear };
+struct InterpolateOptions {
+  std::vector<std::int64_t> size = {};    ///< (height, width): either this
+  std::vector<double> scale_factor = {};  ///< or this, of height and width
+  Interpolation mode = Interpolation::kNearest;
+  bool align_corners = false;  ///< kBilinear: corner pixels' centers, not their outer corners, stay in place
+};
+/// x (N,C,H,W) -> (N,C,height,width).
+Tensor interpolate(const Tensor& x, const InterpolateOptions& options);
 
 }  // namespace trireme

@@ -103,9 +103,15 @@ Tensor mul(const Tensor& a, const Tensor& b);
 Tensor div(const Tensor& a, const Tensor& b);  ///< of integers: float32
 Tensor pow(const Tensor& a, const Tensor& b);
 Tensor atan2(const Tensor& y, const Tensor& x);
-Tensor remainder(const Tensor& a, const Tensor& b);  ///< has the sign of b
-Tensor fmod(const Tensor& a, const Tensor& b);       ///< has the sign of a
-Tensor maximum(const Tensor& a, const Tensor& b);    ///< where a == b the gradient goes to both by halves
+/// a - b * floor(a / b), with the sign of b; a - b * trunc(a / b), with the sign of a; floor(a / b). Integers
+/// stay integers, and throw where b is 0.
+Tensor remainder(const Tensor& a, const Tensor& b);
+Tensor fmod(const Tensor& a, const Tensor& b);
+Tensor floor_divide(const Tensor& a, const Tensor& b);  ///< has no gradient
+Tensor remainder(const Tensor& x, double value);
+Tensor fmod(const Tensor& x, double value);
+Tensor floor_divide(const Tensor& x, double value);
+Tensor maximum(const Tensor& a, const Tensor& b);  ///< where a == b the gradient goes to both by halves
 Tensor minimum(const Tensor& a, const Tensor& b);
 /// start + weight * (end - start)
 Tensor lerp(const Tensor& start, const Tensor& end, double weight);

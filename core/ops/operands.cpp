@@ -22,15 +22,24 @@ DType promoted(const Tensor& a, const Tensor& b) {
   return size_of(x) > size_of(y) ? x : y;
 }
 
-Operands::Operands(const char* op, const Tensor& x, const Tensor& y)
-    : a(x.defined() && y.defined() && promoted(x, y) != x.dtype() ? converted_a_ : x),
-      b(x.defined() && y.defined() && promoted(x, y) != y.dtype() ? converted_b_ : y) {
+namespace {
+
+DType common_dtype(const char* op, const Tensor& x, const Tensor& y, Operands::Meet meet) {
   check_defined(op, x);
   check_defined(op, y);
   TRIREME_CHECK(x.device() == y.device(), "{}: devices {} and {} differ", op, name_of(x.device()),
                 name_of(y.device()));
-  if (x.dtype() == y.dtype()) return;
   const DType common = promoted(x, y);
+  return meet == Operands::Meet::kFloating && !is_floating(common) ? DType::kFloat32 : common;
+}
+
+}  // namespace
+
+Operands::Operands(const char* op, const Tensor& x, const Tensor& y, Meet meet)
+    : Operands(x, y, common_dtype(op, x, y, meet)) {}
+
+Operands::Operands(const Tensor& x, const Tensor& y, DType common)
+    : a(x.dtype() == common ? x : converted_a_), b(y.dtype() == common ? y : converted_b_) {
   if (x.dtype() != common) converted_a_ = to(x, common);
   if (y.dtype() != common) converted_b_ = to(y, common);
 }

@@ -1,6 +1,8 @@
 // The one gate that operands of elementwise ops go through.
 #pragma once
 
+#include <type_traits>
+
 #include "core/tensor/tensor.h"
 
 namespace trireme {
@@ -11,14 +13,20 @@ namespace trireme {
 DType promoted(const Tensor& a, const Tensor& b);
 
 /// Two operands of one dtype, converted (recorded) where needed. Throws if one is undefined or the devices
-/// differ. Refers to what needs no conversion.
+/// differ. Refers to what needs no conversion. With kFloating, integers and bool meet in float32.
 class Operands {
  public:
-  Operands(const char* op, const Tensor& x, const Tensor& y);
+  enum class Meet { kPromoted, kFloating };
+  Operands(const char* op, const Tensor& x, const Tensor& y, Meet meet = Meet::kPromoted);
+  template <class X, class Y>
+  requires(!std::is_lvalue_reference_v<X> || !std::is_lvalue_reference_v<Y>)
+      Operands(const char* op, X&& x, Y&& y, Meet meet = Meet::kPromoted)
+  = delete;  // they would be gone
   Operands(const Operands&) = delete;
   Operands& operator=(const Operands&) = delete;
 
  private:
+  Operands(const Tensor& x, const Tensor& y, DType common);
   Tensor converted_a_, converted_b_;
 
  public:

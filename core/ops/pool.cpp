@@ -1,4 +1,6 @@
 // Pooling over images (N,C,H,W).
+#include <algorithm>
+
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -18,21 +20,33 @@ Pool pool_of(const char* name, PoolOp op, const Tensor& x, const PoolOptions& o)
   check_floating(name, x);
   check_dims(name, "x (N,C,H,W)", x, 4);
   const std::int64_t stride = o.stride ? o.stride : o.kernel;
-  TRIREME_CHECK(stride > 0 && o.padding >= 0 && o.kernel > 0,
-                "{}: kernel {}, stride {}, padding {}: sizes must be positive, padding at least 0", name,
-                o.kernel, stride, o.padding);
+  TRIREME_CHECK(
+      stride > 0 && o.padding >= 0 && o.kernel > 0 && o.dilation > 0,
+      "{}: kernel {}, stride {}, padding {}, dilation {}: sizes must be positive, padding at least 0", name,
+      o.kernel, stride, o.padding, o.dilation);
+  TRIREME_CHECK(op == PoolOp::kMax || (o.dilation == 1 && !o.ceil_mode),
+                "{}: dilation {} or ceil_mode; only max_pool2d has them", name, o.dilation);
   TRIREME_CHECK(o.padding * 2 <= o.kernel, "{}: padding {} is more than half of the kernel {}", name,
                 o.padding, o.kernel);
   TRIREME_CHECK(x.size(2) > 0 && x.size(3) > 0, "{}: an image of x {} has no pixels", name,
                 x.shape().to_string());
+  // Otherwise a window could step over the whole image.
+  TRIREME_CHECK(o.dilation <= std::min(x.size(2), x.size(3)), "{}: dilation {} is larger than x {}", name,
+                o.dilation, x.shape().to_string());
+  const std::int64_t reach = (o.kernel - 1) * o.dilation + 1;
   Shape y = x.shape();
   for (int d = 2; d < 4; ++d) {
-    const std::int64_t room = x.size(d) + 2 * o.padding - o.kernel;
-    TRIREME_CHECK(room >= 0, "{}: kernel {} x {} is larger than the padded input {} x {}", name, o.kernel,
-                  o.kernel, x.size(2) + 2 * o.padding, x.size(3) + 2 * o.padding);
-    y[d] = room / stride + 1;
+    const std::int64_t room = x.size(d) + 2 * o.padding - reach;
+    TRIREME_CHECK(room >= 0, "{}: kernel {} x {} is larger than the padded input {} x {}", name, reach, reach,
+                  x.size(2) + 2 * o.padding, x.size(3) + 2 * o.padding);
+    y[d] = (o.ceil_mode ? room + stride - 1 : room) / stride + 1;
+    if (o.ceil_mode && (y[d] - 1) * stride >= x.size(d) + o.padding) --y[d];  // it would begin past the end
   }
-  return {name, op, {o.kernel, o.kernel, stride, stride, o.padding, o.padding, 1, 1}, x.shape(), y};
+  return {name,
+          op,
+          {o.kernel, o.kernel, stride, stride, o.padding, o.padding, o.dilation, o.dilation},
+          x.shape(),
+          y};
 }
 
 Tensor backward_of(const Pool& p, const Tensor& dy, const Tensor& indices);
@@ -59,28 +73,55 @@ Tensor backward_of(const Pool& p, const Tensor& dy, const Tensor& indices) {
   });
 }
 
-}  // namespace
-
-Tensor max_pool2d(const Tensor& x, const PoolOptions& options) {
-  const Pool p = pool_of("max_pool2d", PoolOp::kMax, x, options);
+Tensor maximum_of(const Pool& p, const Tensor& x) {
   const Tensor in = channels_last(x.detach()), y = Tensor::empty_channels_last(p.y, x.dtype(), x.device());
   const Tensor indices = Tensor::empty_channels_last(p.y, DType::kInt64, x.device());
   const View at = indices.view();
   kernels(x).pool_forward(p.op, y.view(), &at, in.view(), p.window);
-  return record("max_pool2d", y, {&x}, [p, indices = Saved(indices)](Backward& g) {
+  return record(p.name, y, {&x}, [p, indices = Saved(indices)](Backward& g) {
     g.set(0, backward_of(p, g.grad, g.get(indices)));
   });
 }
 
+/// fn(x), of 16-bit numbers computed in float32 and rounded once.
+template <class Fn>
+Tensor in_full(const Tensor& x, const Fn& fn) {
+  return is_low_precision(x.dtype()) ? to(fn(to(x, DType::kFloat32)), x.dtype()) : fn(x);
+}
+
+void check_places(const char* op, const Tensor& x, std::int64_t height, std::int64_t width) {
+  check_floating(op, x);
+  check_dims(op, "x (N,C,H,W)", x, 4);
+  TRIREME_CHECK(height > 0 && width > 0 && x.size(2) > 0 && x.size(3) > 0, "{}: x {} to {} x {}", op,
+                x.shape().to_string(), height, width);
+}
+
+}  // namespace
+
+Tensor max_pool2d(const Tensor& x, const PoolOptions& options) {
+  const Pool p = pool_of("max_pool2d", PoolOp::kMax, x, options);
+  return in_full(x, [&](const Tensor& t) { return maximum_of(p, t); });
+}
+
+Tensor adaptive_max_pool2d(const Tensor& x, std::int64_t height, std::int64_t width) {
+  check_places("adaptive_max_pool2d", x, height, width);
+  const Pool p{"adaptive_max_pool2d",
+               PoolOp::kMax,
+               {.adaptive = true},
+               x.shape(),
+               {x.size(0), x.size(1), height, width}};
+  return in_full(x, [&](const Tensor& t) { return maximum_of(p, t); });
+}
+
 Tensor avg_pool2d(const Tensor& x, const PoolOptions& options) {
-  return average(pool_of("avg_pool2d", PoolOp::kAverage, x, options), x);
+  const Pool p = pool_of("avg_pool2d", PoolOp::kAverage, x, options);
+  return in_full(x, [&](const Tensor& t) { return average(p, t); });
 }
 
 Tensor adaptive_avg_pool2d(const Tensor& x, std::int64_t height, std::int64_t width) {
-  check_floating("adaptive_avg_pool2d", x);
-  check_dims("adaptive_avg_pool2d", "x (N,C,H,W)", x, 4);
-  TRIREME_CHECK(height > 0 && width > 0 && x.size(2) > 0 && x.size(3) > 0,
-                "adaptive_avg_pool2d: x {} to {} x {}", x.shape().to_string(), height, width);
+  check_places("adaptive_avg_pool2d", x, height, width);
+  if (is_low_precision(x.dtype()))
+    return in_full(x, [&](const Tensor& t) { return adaptive_avg_pool2d(t, height, width); });
   // Window i covers floor(i * size / count) .. ceil((i + 1) * size / count).
   Tensor y = x;
   for (const int d : {2, 3}) {

@@ -130,9 +130,11 @@ class Tensor {
   /// Makes this a leaf that gathers gradients (or not). Floating point leaves only. Returns *this.
   Tensor& set_requires_grad(bool on);
   bool is_leaf() const;
-  /// Undefined until a backward pass reached this leaf.
+  /// Undefined until a backward pass reached this leaf, or result that retain_grad() was called for.
   Tensor grad() const;
   void set_grad(Tensor grad) const;
+  /// From now on backward() gathers the grad of this result of an op, too, as hooks leave it.
+  void retain_grad() const;
   /// From a tensor of one element: adds d(this)/d(leaf) to every leaf's grad. See core/autograd/autograd.h.
   void backward() const;
 

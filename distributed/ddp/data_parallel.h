@@ -28,7 +28,7 @@ class DistributedDataParallel {
   DistributedDataParallel(const DistributedDataParallel&) = delete;
   DistributedDataParallel& operator=(const DistributedDataParallel&) = delete;
 
-  Tensor operator()(const Tensor& x) { return model_.forward(x); }
+  Tensor operator()(const Tensor& x) { return model_(x); }
   nn::Module& module() { return model_; }
   /// Those that want gradients when the model is wrapped; the others stay as they are. For an optimizer: its
   /// step() waits until the gradients are reduced.

@@ -187,10 +187,15 @@ void Replica::apply_statistics() {
 void Replica::attach(optim::Optimizer& optimizer) { optimizers_.push_back(&optimizer); }
 void Replica::detach(optim::Optimizer& optimizer) { std::erase(optimizers_, &optimizer); }
 
-std::vector<NamedTensor> Replica::state() const {
+std::vector<NamedTensor> Replica::weights() const {
   std::vector<NamedTensor> all;
   for (const auto* list : {&parameters_, &buffers_})
     for (const NamedTensor& t : *list) all.push_back({name_ + "." + t.name, t.tensor});
+  return all;
+}
+
+std::vector<NamedTensor> Replica::state() const {
+  std::vector<NamedTensor> all = weights();
   for (std::size_t i = 0; i < optimizers_.size(); ++i)
     for (const NamedTensor& t : optimizers_[i]->state())
       all.push_back(

@@ -86,6 +86,8 @@ class Replica final : public GradientSource, public std::enable_shared_from_this
   const std::string& name() const { return name_; }
   /// Those that wanted gradients when the model was wrapped.
   const std::vector<NamedTensor>& parameters() const { return trained_; }
+  /// Parameters and buffers: "model.<path>".
+  std::vector<NamedTensor> weights() const;
   /// Everything that a checkpoint holds and a digest covers: "model.<path>", "model.optimizer.<kind>.<path>".
   std::vector<NamedTensor> state() const;
   const Reducer& reducer() const { return reducer_; }

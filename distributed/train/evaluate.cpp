@@ -29,6 +29,7 @@ std::vector<double> sum_over(Job& job, const Dataset& dataset, std::int64_t batc
                 });
   {
     const NoGrad off;
+    const amp::Autocast autocast(job.options().dtype() != "float32");
     for (std::size_t at = first; at < end; ++at) measure(loader.next().value(), results_of(at, at + 1));
   }
   std::vector<std::span<std::byte>> slices;

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "core/ops/ops.h"
 #include "distributed/comm/agree.h"
 #include "distributed/comm/host_communicator.h"
 #include "distributed/train/digest.h"
+#include "distributed/train/initial_weights.h"
 #include "distributed/train/run.h"
 
 namespace trireme {
@@ -145,7 +147,14 @@ void Job::begin_training(const Dataset& dataset) {
   epochs_ = (total_steps_ + per_epoch - 1) / per_epoch;
   const JobState now = job_state();
   agree(*comm_, "same job", [&] { checkpoints_->check_same_job(now); });
-  if (checkpoints_->resumed()) resume(now);
+  if (checkpoints_->resumed()) {
+    resume(now);
+  } else if (!options_.init().empty()) {
+    std::vector<NamedTensor> weights;
+    for (const auto& replica : replicas_) std::ranges::move(replica->weights(), std::back_inserter(weights));
+    load_initial_weights(*comm_, options_, std::move(weights));
+  }
+  profile_first_ = std::min(step_ + 1, total_steps_ - 1);  // memory and kernels are made ready once
   // Nothing of an earlier run is touched before all else is known to be right.
   agree(*comm_, "outputs", [&] {
     if (!is_root()) return;
@@ -195,7 +204,19 @@ void Job::start_loader(const Dataset& dataset) {
 
 Job::Steps::~Steps() { job_.loader_.reset(); }
 
+void Job::follow_profile() {
+  if (!is_root() || options_.profile() == 0) return;
+  if (profile_ && (step_ == total_steps_ || step_ == profile_first_ + options_.profile())) {
+    profile_->stop();
+    say(fmt::format("ops of steps {} to {} on rank 0:\n{}", profile_first_, step_ - 1, profile_->table()));
+    profile_.reset();
+  } else if (step_ == profile_first_ && step_ < total_steps_) {
+    profile_ = std::make_unique<profiler::Profile>(profiler::ProfileOptions{.trace = &timing_->trace});
+  }
+}
+
 bool Job::begin_step() {
+  follow_profile();
   if (step_ >= total_steps_) {
     end_training();
     return false;
@@ -277,10 +298,12 @@ void Job::begin_shard() {
       static_cast<float>(static_cast<double>(part.count()) * shards_ / static_cast<double>(plan.count)));
   measured_ = {};
   if (shard_cursor_ == shard_range().first && stop_signal() != 0) measured_[kStop] = 1;
+  if (options_.dtype() != "float32") autocast_.emplace();
   forward_began_ = Clock::now();
 }
 
 void Job::end_shard() {
+  autocast_.reset();
   DataParallelContext::end_shard();
   std::ranges::copy(measured_, step_sum_->leaf());
   step_sum_->push();
@@ -398,11 +421,11 @@ StepLoss Step::add(const Tensor& loss) {
   return {*this, weight == 1 ? loss : mul(loss, weight)};
 }
 
-void StepLoss::backward() {
+void StepLoss::backward(double scale) {
   const auto begin = Job::Clock::now();
   {
     const TraceScope scope(step_.job_.timing_->trace, "backward", "compute");
-    loss_.backward();
+    trireme::backward(loss_, Tensor::full(loss_.shape(), scale, loss_.dtype(), loss_.device()));
   }
   step_.job_.backward_ += Job::Clock::now() - begin;
   step_.job_.forward_began_ = Job::Clock::now();

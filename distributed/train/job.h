@@ -18,9 +18,11 @@
 #include <optional>
 #include <string>
 
+#include "core/amp/autocast.h"
 #include "core/data/augment.h"
 #include "core/data/loader.h"
 #include "core/metrics/trace.h"
+#include "core/profiler/profile.h"
 #include "distributed/ddp/data_parallel.h"
 #include "distributed/train/checkpoints.h"
 #include "distributed/train/options.h"
@@ -44,8 +46,9 @@ struct Shard {
 class StepLoss {
  public:
   StepLoss(Step& step, Tensor loss) : step_(step), loss_(std::move(loss)) {}
-  /// Runs backward; gradients count by the shard's share of the global batch.
-  void backward();
+  /// Runs backward; gradients count by the shard's share of the global batch, times `scale`
+  /// (amp::GradScaler::scale()).
+  void backward(double scale = 1);
 
  private:
   Step& step_;
@@ -199,6 +202,7 @@ class Job : public DataParallelContext {
   JobState job_state() const;
   void begin_training(const Dataset& dataset);
   void resume(const JobState& now);
+  void follow_profile();
   void start_loader(const Dataset& dataset);
   bool begin_step();
   void end_step();
@@ -222,6 +226,9 @@ class Job : public DataParallelContext {
   std::unique_ptr<ShardSum> step_sum_;
   std::int64_t dataset_size_ = 0, total_steps_ = 0, epochs_ = 0, step_ = 0, saved_step_ = -1;
   bool training_ = false;
+  std::unique_ptr<profiler::Profile> profile_;  // with --profile, on rank 0
+  std::int64_t profile_first_ = 0;              // step
+  std::optional<amp::Autocast> autocast_;       // with --dtype bfloat16, while a shard runs
 
   Step current_{*this};
   Shard shard_;

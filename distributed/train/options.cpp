@@ -338,6 +338,8 @@ void validate(const JobOptions& job, int world_size) {
     fail(ExitCode::kUsage, "--global-batch {} does not cut into {} equal shards: use --global-batch {}",
          batch, shards, allowed);
   }
+  if (job.init().empty() && !job.init_map().empty())
+    fail(ExitCode::kUsage, "--init-map '{}': there are no names to map without --init", job.init_map());
   if (job.device() == "cuda") kernels_of({DeviceType::kCuda, 0});  // which says why there are none
   if (job.backend() == "nccl") {
     fail(ExitCode::kUsage, "--backend nccl: this build has no NCCL; use --backend auto or mpi");

@@ -1,20 +1,12 @@
 // Trains an image classifier on any number of ranks.
 #include <trireme/trireme.h>
 
+#include "examples/optimizer.h"
 #include "examples/train_classifier/models/models.h"
 
 namespace trireme {
 
 namespace {
-
-std::unique_ptr<optim::Optimizer> make_optimizer(const JobOptions& o, ParameterList parameters) {
-  if (o.optimizer() == "adamw")
-    return std::make_unique<optim::AdamW>(std::move(parameters),
-                                          AdamWOptions{.lr = o.lr(), .weight_decay = o.weight_decay()});
-  return std::make_unique<optim::SGD>(
-      std::move(parameters),
-      SgdOptions{.lr = o.lr(), .momentum = o.momentum(), .weight_decay = o.weight_decay()});
-}
 
 void train(Job& job) {
   const JobOptions& o = job.options();

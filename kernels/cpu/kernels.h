@@ -27,6 +27,8 @@ void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const
                             std::int64_t groups);
 void pool_forward(PoolOp op, const View& y, const View* indices, const View& x, const Window&);
 void pool_backward(PoolOp op, const View& dx, const View& dy, const View* indices, const Window&);
+void resample_forward(const View& y, const View& x, const Resampling& rows, const Resampling& columns);
+void resample_backward(const View& dx, const View& dy, const Resampling& rows, const Resampling& columns);
 void batch_norm_statistics(const View& mean, const View& variance, const View& x);
 void batch_norm_apply(const View& y, const View& x, const View& mean, const View& rstd, const View& gamma,
                       const View& beta, const View* residual, bool relu);

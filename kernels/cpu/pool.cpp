@@ -15,18 +15,34 @@ Pool geometry(const View& x, const View& y, const Window& window) {
   return {x.shape[0], x.shape[1], x.shape[2], x.shape[3], y.shape[2], y.shape[3], window};
 }
 
+/// Elements first, first + gap, ... of an axis, `count` of them; those outside of it do not count.
+struct Span {
+  std::int64_t first, count, gap;
+};
+
+Span span(std::int64_t i, bool adaptive, std::int64_t size, std::int64_t places, std::int64_t kernel,
+          std::int64_t stride, std::int64_t padding, std::int64_t dilation) {
+  if (!adaptive) return {i * stride - padding, kernel, dilation};
+  const std::int64_t first = i * size / places;
+  return {first, ((i + 1) * size + places - 1) / places - first, 1};
+}
+
 /// Calls fn(output pixel, input pixel, h*W+w) for every pair that meets in image n.
 template <class Fn>
 void for_each_pair(const Pool& p, std::int64_t n, const Fn& fn) {
   const Window& k = p.window;
-  for (std::int64_t oy = 0; oy < p.oh; ++oy)
-    for (std::int64_t ox = 0; ox < p.ow; ++ox)
-      for (std::int64_t ky = 0; ky < k.kernel_h; ++ky)
-        for (std::int64_t kx = 0; kx < k.kernel_w; ++kx) {
-          const std::int64_t iy = oy * k.stride_h - k.padding_h + ky, ix = ox * k.stride_w - k.padding_w + kx;
+  for (std::int64_t oy = 0; oy < p.oh; ++oy) {
+    const Span rows = span(oy, k.adaptive, p.h, p.oh, k.kernel_h, k.stride_h, k.padding_h, k.dilation_h);
+    for (std::int64_t ox = 0; ox < p.ow; ++ox) {
+      const Span columns = span(ox, k.adaptive, p.w, p.ow, k.kernel_w, k.stride_w, k.padding_w, k.dilation_w);
+      for (std::int64_t ky = 0; ky < rows.count; ++ky)
+        for (std::int64_t kx = 0; kx < columns.count; ++kx) {
+          const std::int64_t iy = rows.first + ky * rows.gap, ix = columns.first + kx * columns.gap;
           if (iy < 0 || iy >= p.h || ix < 0 || ix >= p.w) continue;
           fn((n * p.oh + oy) * p.ow + ox, (n * p.h + iy) * p.w + ix, iy * p.w + ix);
         }
+    }
+  }
 }
 
 }  // namespace

@@ -25,6 +25,8 @@ const KernelTable& cpu_kernels() {
       .conv2d_backward_weight = cpu::conv2d_backward_weight,
       .pool_forward = cpu::pool_forward,
       .pool_backward = cpu::pool_backward,
+      .resample_forward = cpu::resample_forward,
+      .resample_backward = cpu::resample_backward,
       .batch_norm_statistics = cpu::batch_norm_statistics,
       .batch_norm_apply = cpu::batch_norm_apply,
       .batch_norm_backward = cpu::batch_norm_backward,

@@ -51,7 +51,7 @@ THIRD_PARTY = [
     (r"omp\.h", ["kernels"]),
     (r"(cuda|cublas|cudnn|cub/|cooperative_groups|thrust/)", ["kernels/cuda", "distributed/comm"]),
     (r"nccl", ["distributed/comm"]),
-    (r"(zlib\.h|openssl/|jpeglib\.h|turbojpeg\.h|archive)", ["core", "tests"]),
+    (r"(zlib\.h|openssl/|jpeglib\.h|turbojpeg\.h|archive)", ["core", "examples", "tests"]),
     (r"mpi\.h", ["distributed/comm", "tests"]),
     (r"google/protobuf/", ["distributed/checkpoint", "distributed/train", "launcher", "tests"]),
     (r"CLI/", ["distributed/train", "launcher"]),

@@ -67,7 +67,7 @@ class BadInput(training.Training):
         for flags, pattern in (
                 (["--global-batch", 7], "--global-batch 7 does not cut into 4 equal shards: use --global-batch 4 or 8"),
                 (["--global-batch", 3], "--global-batch 3 does not cut into 4 equal shards: use --global-batch 4"),
-                (["--model", "lenett"], "--model lenett: .* use mlp\\|lenet\\|.*mobilenet"),
+                (["--model", "lenett"], "--model lenett: .* use mlp\\|lenet\\|.*mobilenet\\|vit"),
                 (["--data", "synthetic:1,2"], "synthetic:1,2"),
                 (["--data", "carrots:x"], "'carrots:x' is not one of idx:DIR"),
                 (["--device", "cuda"], "--device"),

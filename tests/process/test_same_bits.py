@@ -95,7 +95,7 @@ class SameBits(training.Training):
 
     def test_larger_models(self):
         few = ["--data", "synthetic:3,12,12,10,48", *self.steps(2), "--global-batch", 8, "--lr", 0.01]
-        for model in ("alexnet", "vgg19", "resnet50", "mobilenet"):
+        for model in ("alexnet", "vgg19", "resnet50", "mobilenet", "vit"):
             with self.subTest(model):
                 self.compare([*few, "--model", model],
                              {"2 ranks": WORLDS["2 ranks"], "4 threads": TUNING["4 threads"]})

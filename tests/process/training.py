@@ -66,9 +66,9 @@ def rank_processes():
     return found
 
 
-def command(arguments, ranks=1, how="launch", flags=()):
+def command(arguments, ranks=1, how="launch", flags=(), program=TRAIN):
     """how: launch (processes), threads (of one process), mpirun, or plain (no launcher). flags: of the launcher."""
-    program = [TRAIN, *map(str, arguments)]
+    program = [str(program), *map(str, arguments)]
     if how == "plain":
         return program
     if how == "mpirun":

@@ -42,8 +42,9 @@ Case moving(const Shape& from, std::function<Tensor(const Tensor&)> op,
 const std::vector<OpRow>& op_table() {
   static const std::vector<OpRow> table = [] {
     std::vector<OpRow> all;
-    for (const auto& part : {elementwise_rows(), in_place_rows(), shape_rows(), reduce_rows(), index_rows(),
-                             layer_rows(), loss_rows(), random_rows(), attention_rows(), recurrent_rows()})
+    for (const auto& part :
+         {elementwise_rows(), in_place_rows(), shape_rows(), reduce_rows(), index_rows(), layer_rows(),
+          loss_rows(), random_rows(), attention_rows(), recurrent_rows(), image_rows()})
       all.insert(all.end(), part.begin(), part.end());
     return all;
   }();

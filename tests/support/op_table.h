@@ -106,5 +106,6 @@ std::vector<OpRow> loss_rows();
 std::vector<OpRow> random_rows();
 std::vector<OpRow> attention_rows();
 std::vector<OpRow> recurrent_rows();
+std::vector<OpRow> image_rows();
 
 }  // namespace trireme::test

@@ -184,6 +184,32 @@ OpRow in_place_binary(const std::string& name, Op op, const Binary& fn, Takes ta
   return row;
 }
 
+/// Ops that divide: the divisor lies far from 0, and signs differ.
+std::vector<OpRow> division_rows() {
+  std::vector<OpRow> rows;
+  const auto add = [&](const std::string& name, BinaryCall op, Tensor (*by)(const Tensor&, double), const Binary& fn) {
+    OpRow row{.declaration = name + "(Tensor, Tensor)", .takes = Takes::kAnything}, scalar{.declaration = name + "(Tensor, double)", .takes = Takes::kAnything};
+    for (const double sign : {1.0, -1.0}) {
+      for (const Shapes& s : {Shapes{{3, 4}, {3, 4}, {3, 4}}, Shapes{{2, 3, 4}, {3, 1}, {2, 3, 4}}, Shapes{{}, {2, 2}, {2, 2}}, Shapes{{0, 3}, {1, 3}, {0, 3}}})
+        row.cases.push_back({s.a.to_string() + " " + s.b.to_string(), {{s.a, -9, 9}, {s.b, 0.5, 3}}, [op, sign](const Tensors& in) { return op(in[0], in[1].defined() ? mul(masked_fill(in[1], eq(in[1], 0), 1), sign) : in[1]); },
+                             [fn, s, sign](const Arrays& in) { return map(in[0], in[1], s.out, [&](double x, double y) { return fn(x, (y == 0 ? 1 : y) * sign); }); }});
+      scalar.cases.push_back({"by a scalar", {{{3, 4}, -9, 9}}, [by, sign](const Tensors& in) { return by(in[0], 3 * sign); }, [fn, sign](const Arrays& in) { return map(in[0], [&](double x) { return fn(x, 3 * sign); }); }});
+    }
+    const auto whole = [](std::vector<std::int64_t> values) { return Tensor::from(values, {static_cast<std::int64_t>(values.size())}); };
+    row.bad.push_back({[=] { op(whole({1, 2}), whole({1, 0})); }, {name + ":", "int64 by zero", "(2)"}});
+    row.bad.push_back({[=] { op(Tensor::zeros({2, 3}), Tensor::zeros({4, 3})); }, {name + ":", "(2, 3)", "(4, 3)"}});
+    scalar.bad.push_back({[=] { by(whole({1, 2}), 0.0); }, {name + ":", "int64 by zero"}});
+    rows.push_back(row);
+    rows.push_back(scalar);
+  };
+  add("remainder", remainder, remainder, [](double x, double y) { return x - y * std::floor(x / y); });
+  add("fmod", fmod, fmod, [](double x, double y) { return x - y * std::trunc(x / y); });
+  add("floor_divide", floor_divide, floor_divide, [](double x, double y) { return std::floor(x / y); });
+  for (OpRow& row : rows)
+    if (row.name() == "floor_divide") row.second = Second::kNone;
+  return rows;
+}
+
 /// Every other element of an array of alternating signs is positive.
 Tensor mask_of(const Tensor& like) { return !like.defined() ? like : gt(to(like, DType::kFloat64), 0); }
 
@@ -242,8 +268,6 @@ std::vector<OpRow> elementwise_rows() {
       binary_row("operator/", operator/, over, 0.5, 2, promotes),
       binary_row("pow", pow, [](double x, double y) { return std::exp(y * std::log(x)); }, 0.5, 2, promotes),
       binary_row("atan2", atan2, [](double x, double y) { return std::atan(x / y); }, 0.5, 2, promotes),
-      binary_row("remainder", remainder, [](double x, double y) { return x - y * std::floor(x / y); }, 0.55, 2, promotes),
-      binary_row("fmod", fmod, [](double x, double y) { return x - y * std::trunc(x / y); }, 0.55, 2, promotes),
       binary_row("maximum", maximum, [](double x, double y) { return std::fmax(x, y); }, -1, 1, numbers),
       binary_row("minimum", minimum, [](double x, double y) { return std::fmin(x, y); }, -1, 1, numbers),
       compare_row("eq", eq, [](double x, double y) { return x == y; }),
@@ -270,7 +294,7 @@ std::vector<OpRow> elementwise_rows() {
   test("isnan", isnan, [](double) { return false; });
   test("isinf", isinf, [](double) { return false; });
   test("isfinite", isfinite, [](double) { return true; });
-  for (const auto& part : {unary_rows(), scalar_rows(), ternary_rows()}) rows.insert(rows.end(), part.begin(), part.end());
+  for (const auto& part : {unary_rows(), scalar_rows(), division_rows(), ternary_rows()}) rows.insert(rows.end(), part.begin(), part.end());
   return rows;
 }
 

@@ -7,10 +7,6 @@ namespace {
 
 using namespace nn;
 
-struct ReLU6 : Module {
-  Tensor forward(const Tensor& x) override { return clamp(x, 0, 6); }
-};
-
 /// Convolution, norm and ReLU6. With `groups` == `in` == `out` it treats each channel by itself (depthwise).
 Sequential conv_norm(std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride = 1,
                      std::int64_t groups = 1) {

@@ -1,7 +1,6 @@
 #include "examples/train_classifier/models/models.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -13,9 +12,9 @@ using Maker = models::ModelPointer (*)(const ModelOptions&);
 
 const std::vector<std::pair<std::string, Maker>>& makers() {
   static const std::vector<std::pair<std::string, Maker>> all{
-      {"mlp", models::mlp},           {"lenet", models::lenet},        {"resnet8", models::resnet8},
-      {"resnet18", models::resnet18}, {"resnet50", models::resnet50},  {"alexnet", models::alexnet},
-      {"vgg19", models::vgg19},       {"mobilenet", models::mobilenet}};
+      {"mlp", models::mlp},           {"lenet", models::lenet},         {"resnet8", models::resnet8},
+      {"resnet18", models::resnet18}, {"resnet50", models::resnet50},   {"alexnet", models::alexnet},
+      {"vgg19", models::vgg19},       {"mobilenet", models::mobilenet}, {"vit", models::vit}};
   return all;
 }
 
@@ -38,17 +37,14 @@ namespace models {
 bool is_small(const ModelOptions& o) { return std::min(o.input.height, o.input.width) < 64; }
 
 void init_he(nn::Module& model, double linear_std) {
-  for (const auto& [name, tensor] : model.parameters()) {
-    const auto normal_numbers = [&](double std) {
-      copy_into(tensor, normal(tensor.shape(), nn::next_initial_key(), 0, std));
-    };
+  using namespace nn::init;
+  for (const auto& [name, tensor] : model.parameters())
     if (tensor.dim() == 4)
-      normal_numbers(std::sqrt(2.0 / static_cast<double>(tensor.size(0) * tensor.size(2) * tensor.size(3))));
+      kaiming_normal_(tensor, {.fan = Fan::kOut, .nonlinearity = Nonlinearity::kRelu});
     else if (linear_std > 0 && tensor.dim() == 2)
-      normal_numbers(linear_std);
+      normal_(tensor, 0, linear_std);
     else if (linear_std > 0 && name.ends_with("bias"))
-      copy_into(tensor, Tensor::zeros(tensor.shape()));
-  }
+      zeros_(tensor);
 }
 
 }  // namespace models

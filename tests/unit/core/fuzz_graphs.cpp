@@ -255,6 +255,12 @@ void run_rearrange(Graph& g) {
   g.result("reshape", reshape(permuted, {rows, -1}), turned);
 }
 
+Lane exponentials(const Lane& lane) {
+  Lane out;
+  for (const Dual v : lane) out.push_back(test::exp(v));
+  return out;
+}
+
 void run_along(Graph& g) {
   const Node x = g.any();
   if (x.tensor.dim() == 0) return;
@@ -268,10 +274,8 @@ void run_along(Graph& g) {
       return with("flip", flip(x.tensor, {dim}), [](const Lane& l) { return Lane(l.rbegin(), l.rend()); });
     case 1: {
       const std::int64_t shift = g.pick(9) - 4, left = ((shift % size) + size) % size;
-      return with("roll", roll(x.tensor, shift, dim), [=](Lane l) {
-        std::rotate(l.begin(), l.end() - left, l.end());
-        return l;
-      });
+      return with("roll", roll(x.tensor, shift, dim),
+                  [=](Lane l) { return std::rotate(l.begin(), l.end() - left, l.end()), l; });
     }
     case 2: {
       const std::int64_t first = g.pick(size), count = 1 + g.pick(size - first);
@@ -285,17 +289,14 @@ void run_along(Graph& g) {
       });
     case 4:
       return with("softmax", softmax(x.tensor, dim), [](const Lane& l) {
-        Lane e;
-        for (const Dual v : l) e.push_back(test::exp(v));
+        Lane e = exponentials(l);
         const Dual total = test::sum(e);
         for (Dual& v : e) v = v / total;
         return e;
       });
     case 5:
       return with("log_softmax", log_softmax(x.tensor, dim), [](const Lane& l) {
-        Lane e;
-        for (const Dual v : l) e.push_back(test::exp(v));
-        const Dual total = test::log(test::sum(e));
+        const Dual total = test::log(test::sum(exponentials(l)));
         Lane out;
         for (const Dual v : l) out.push_back(v - total);
         return out;
@@ -349,11 +350,8 @@ void run_reduce(Graph& g) {
       });
     default: {
       if (dims.empty()) return;
-      return with("logsumexp", logsumexp(x.tensor, dims, keep), [](const Lane& l) {
-        Lane e;
-        for (const Dual v : l) e.push_back(test::exp(v));
-        return test::log(test::sum(e));
-      });
+      return with("logsumexp", logsumexp(x.tensor, dims, keep),
+                  [](const Lane& l) { return test::log(test::sum(exponentials(l))); });
     }
   }
 }

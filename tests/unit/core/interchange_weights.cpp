@@ -182,7 +182,9 @@ TEST(WeightMapTest, NumbersAndTextAreCarriedOver) {
   const WeightMap map = WeightMap::parse(
       "h.{i}.{j}.w  x.{j}.{i}.w\n"
       "h.{i}.same.{i}  same.{i}\n"
-      "{*}.b  body.{*}.bias\n",
+      "{*}.b  body.{*}.bias\n"
+      "{*}-{*}  twice.{*}\n"
+      "{*a}-{*b}  {*b}.{*a}\n",
       "m");
   const auto of = [&](const char* name) {
     const auto source = map.source_of(name);
@@ -195,6 +197,8 @@ TEST(WeightMapTest, NumbersAndTextAreCarriedOver) {
   EXPECT_EQ(of("h.12.same.12"), "same.12");
   EXPECT_EQ(of("h.12.same.1"), "nothing");
   EXPECT_EQ(of("layer1.0.b.b"), "body.layer1.0.b.bias");
+  EXPECT_EQ(of("left-left"), "twice.left");
+  EXPECT_EQ(of("left-right"), "right.left");
   EXPECT_FALSE(map.ignores("anything"));
 }
 

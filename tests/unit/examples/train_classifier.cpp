@@ -49,7 +49,13 @@ TEST(Models, HaveTorchvisionsSizesAndNames) {
        3'504'872,
        {"features.0.0.weight", "features.1.conv.0.0.weight", "features.1.conv.1.weight",
         "features.1.conv.2.bias", "features.2.conv.0.1.weight", "features.17.conv.2.weight",
-        "features.18.1.bias", "classifier.1.weight"}}};
+        "features.18.1.bias", "classifier.1.weight"}},
+      {"vit",
+       86'567'656,
+       {"class_token", "conv_proj.bias", "encoder.pos_embedding", "encoder.ln.bias", "heads.head.weight",
+        "encoder.layers.encoder_layer_0.ln_1.weight", "encoder.layers.encoder_layer_3.mlp.3.weight",
+        "encoder.layers.encoder_layer_5.self_attention.out_proj.bias",
+        "encoder.layers.encoder_layer_11.self_attention.in_proj_weight"}}};
   for (const auto& [name, parameters, some_names] : all) {
     const auto model = make_model(name, {{3, 224, 224}, 1000});
     EXPECT_EQ(parameters_of(*model), parameters) << name;

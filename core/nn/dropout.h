@@ -1,0 +1,27 @@
+// Layers that draw random numbers in training.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/nn/module.h"
+
+namespace trireme::nn {
+
+/// Zeroes elements with probability p in training. Its numbers depend on seed, step, its path, how often it
+/// was called in this shard, and the sample. Without a path, on the order in which such layers were made.
+class Dropout : public Module {
+ public:
+  explicit Dropout(double probability = 0.5) : p(probability), layer_(mix64(next_random_layer())) {}
+  Tensor forward(const Tensor& x) override;
+  void set_path(const std::string& path) override;
+  /// The key of the next call, for ops that drop elements themselves; counts as a call.
+  RandomKey next_key();
+  double p;
+
+ private:
+  std::uint64_t layer_;
+  CallCounter calls_;
+};
+
+}  // namespace trireme::nn

@@ -1,0 +1,59 @@
+#include "distributed/train/initial_weights.h"
+
+#include <algorithm>
+
+#include "core/interchange/weights.h"
+#include "distributed/comm/agree.h"
+#include "distributed/ddp/replica.h"
+#include "distributed/train/digest.h"
+
+namespace trireme {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Leaves out the name that a model has where its user gives it none.
+void drop_default_name(std::vector<NamedTensor>& weights) {
+  const std::string prefix = std::string(kDefaultModelName) + ".";
+  if (!std::ranges::all_of(weights, [&](const NamedTensor& t) { return t.name.starts_with(prefix); })) return;
+  for (NamedTensor& t : weights) t.name.erase(0, prefix.size());
+}
+
+/// Whether the file has our full names, as an export of a checkpoint has.
+bool is_export(const fs::path& path, const std::vector<NamedTensor>& weights) {
+  const auto entries = read_safetensors_layout(RealFileSystem(), followed(path)).entries;
+  return !weights.empty() &&
+         std::ranges::any_of(entries, [&](const auto& entry) { return entry.name == weights[0].name; });
+}
+
+void load(const JobOptions& options, std::vector<NamedTensor> weights) {
+  const fs::path path = options.init();
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) fail(ExitCode::kUsage, "--init '{}': there is no such file", path.string());
+  if (!options.init_map().empty()) {
+    const WeightMap map = WeightMap::read(options.init_map());
+    drop_default_name(weights);
+    return load_weights(weights, path, map);
+  }
+  // An export also holds what optimizers remember; a fresh start begins without.
+  if (is_export(path, weights))
+    return load_weights(weights, path, WeightMap::parse("{*} {*}\n- {*model}.optimizer{*}\n", "names"));
+  drop_default_name(weights);
+  load_weights(weights, path);
+}
+
+}  // namespace
+
+void load_initial_weights(Communicator& comm, const JobOptions& options, std::vector<NamedTensor> weights) {
+  agree(comm, "initial weights", [&] { load(options, weights); });
+  const std::string digest = digest_of(weights), first = broadcast_text(comm, digest);
+  agree(comm, "same initial weights", [&] {
+    if (digest != first)
+      fail(ExitCode::kUsage,
+           "--init '{}': its weights have sha256 {} here, {} on rank 0; give all the same file",
+           options.init(), digest, first);
+  });
+}
+
+}  // namespace trireme

@@ -1,0 +1,161 @@
+// Trains a generator of images against a discriminator that tells them from real ones: two models, two
+// optimizers, one loop. I. Goodfellow et al., "Generative adversarial nets", 2014.
+#include <trireme/trireme.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+
+#include "examples/optimizer.h"
+#include "examples/train_gan/models.h"
+#include "examples/train_gan/png.h"
+
+namespace trireme {
+
+namespace {
+
+constexpr std::uint64_t kSampleNoise = 0x67616e;  // apart from the noise of every step
+
+/// Row i depends on (seed, step, first + i) alone, not on who makes it.
+Tensor noise(std::uint64_t seed, std::uint64_t step, std::int64_t first, std::int64_t count) {
+  std::vector<Tensor> rows;
+  for (std::int64_t i = 0; i < count; ++i)
+    rows.push_back(
+        normal({Generator::kLatent}, random_key(seed, step, static_cast<std::uint64_t>(first + i))));
+  return stack(rows);
+}
+
+/// The same for a shard of the running step.
+Tensor noise_for(const Shard& shard) {
+  const nn::RandomContext& now = nn::random_context();
+  return noise(now.seed, now.step, now.first_sample, shard.count);
+}
+
+/// Maps a data set's darkest and brightest values to -1 and 1, what the generator makes.
+struct Contrast {
+  explicit Contrast(const ImageDataset& images) {
+    std::vector<float> image(static_cast<std::size_t>(images.sample_shape().elements()));
+    std::int64_t label = 0;
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(images.size(), 256); ++i) {
+      images.get(i, image.data(), &label);
+      const auto [least, most] = std::ranges::minmax(image);
+      low = std::min<double>(low, least);
+      high = std::max<double>(high, most);
+    }
+  }
+  Tensor operator()(const Tensor& x) const { return (x - low) * (2 / std::max(high - low, 1e-6)) - 1; }
+  double low = 0, high = 0;
+};
+
+Tensor loss_of(const Tensor& logits, bool real) {
+  return bce_with_logits(logits, Tensor::full(logits.shape(), real ? 1 : 0));
+}
+
+/// What the generator makes of 64 fixed noises, 8 by 8.
+Picture draw_samples(Generator& generator, std::uint64_t seed) {
+  const NoGrad off;
+  generator.eval();
+  const Tensor made = generator(noise(seed, kSampleNoise, 0, 64));
+  generator.train();
+  const std::int64_t c = made.size(1), h = made.size(2), w = made.size(3);
+  // (8,8,C,H,W) -> (8,H,8,W,C)
+  const Tensor grid = permute(reshape(made, {8, 8, c, h, w}), {0, 3, 1, 4, 2});
+  Picture picture{8 * h, 8 * w, c == 3 ? 3 : 1, {}};
+  for (const float value : narrow(grid, 4, 0, picture.channels).to_vector<float>())
+    picture.pixels.push_back(static_cast<std::uint8_t>(127.5f * (value + 1) + 0.5f));
+  return picture;
+}
+
+struct Judgement {
+  double real = 0, generated = 0;  ///< how probably real the discriminator finds them on average
+};
+
+Judgement judge(Job& job, Discriminator& discriminator, Generator& generator, const ImageDataset& test,
+                const Contrast& contrast) {
+  discriminator.eval();
+  generator.eval();
+  const auto sums = sum_over(job, test, 250, 2, [&](const Batch& b, std::span<double> figures) {
+    const Tensor made = generator(noise(job.options().seed(), ~kSampleNoise, b.first_position, b.x.size(0)));
+    figures[0] = sum(sigmoid(discriminator(contrast(b.x)))).item();
+    figures[1] = sum(sigmoid(discriminator(made))).item();
+  });
+  discriminator.train();
+  generator.train();
+  const auto count = static_cast<double>(test.size());
+  return {sums[0] / count, sums[1] / count};
+}
+
+/// Collective, because a picture that cannot be written concerns all.
+void write_samples(Job& job, Generator& generator, std::int64_t epoch) {
+  const std::filesystem::path folder = job.options().out();
+  if (folder.empty()) return;
+  agree(job.comm(), "samples", [&] {
+    if (!job.is_root()) return;
+    const auto path = folder / fmt::format("samples-{:04}.png", epoch);
+    write_png(path, draw_samples(generator, job.options().seed()));
+    job.say("samples: " + path.string());
+  });
+}
+
+void train(Job& job) {
+  const JobOptions& o = job.options();
+  std::unique_ptr<ImageDataset> training, test;
+  agree(job.comm(), "data", [&] {
+    training = open_dataset(o.data(), Split::kTrain);
+    test = open_dataset(o.data(), Split::kTest);
+    check_sides(training->sample_shape());
+  });
+  const Contrast contrast(*training);
+  Discriminator discriminator(training->sample_shape());
+  Generator generator(training->sample_shape());
+  // The model nearer to the loss first: its gradients are there first.
+  DistributedDataParallel critic(discriminator, job, "discriminator"), maker(generator, job, "generator");
+  const auto critic_optimizer = make_optimizer(o, critic.parameters(), {.beta1 = 0.5});
+  const auto maker_optimizer = make_optimizer(o, maker.parameters(), {.beta1 = 0.5});
+
+  std::optional<Judgement> last;
+  for (auto& step : job.steps(*training)) {
+    critic_optimizer->set_lr(step.lr());
+    maker_optimizer->set_lr(step.lr());
+    std::vector<Tensor> made;
+    for (auto& shard : step.shards()) {  // (1) the discriminator
+      made.push_back(maker(noise_for(shard)));
+      const Tensor of_made = critic(made.back().detach());
+      step.add(loss_of(critic(contrast(shard.x)), true) + loss_of(of_made, false)).backward();
+    }
+    critic_optimizer->step();
+    auto next = made.begin();
+    for ([[maybe_unused]] auto& shard : step.shards())  // (2) the generator, through the discriminator
+      step.add(loss_of(critic(*next++), true)).backward();
+    maker_optimizer->step();
+
+    if (!step.ends_epoch() && !step.is_last()) continue;
+    write_samples(job, generator, step.epoch() + 1);
+    const bool due = o.eval_every() > 0 && step.ends_epoch() && (step.epoch() + 1) % o.eval_every() == 0;
+    if (!due && !step.is_last()) continue;
+    last = judge(job, discriminator, generator, *test, contrast);
+    step.report("eval_real", last->real);
+    step.report("eval_generated", last->generated);
+  }
+  if (!last) last = judge(job, discriminator, generator, *test, contrast);  // nothing was left to train
+  job.say(fmt::format("found real by the discriminator: {:.1f} % of test images, {:.1f} % of generated ones",
+                      100 * last->real, 100 * last->generated));
+  job.say_summary();
+}
+
+}  // namespace
+
+}  // namespace trireme
+
+int main(int argc, char** argv) {
+  trireme::JobOptions defaults;
+  defaults.set_data("idx:/usr/share/datasets/fashion-mnist");
+  defaults.set_optimizer("adamw");
+  defaults.set_lr(2e-4);
+  return trireme::run(
+      argc, argv,
+      {"Trains a generator of images against a discriminator (DCGAN).\n"
+       "--out DIR gets a grid of generated images after each epoch: DIR/samples-0001.png, ...",
+       defaults},
+      trireme::train);
+}

@@ -1,0 +1,69 @@
+// GPT-2: A. Radford et al., "Language models are unsupervised multitask learners", 2019.
+//
+// Parameters have the names and layouts of the published weights ("h.0.attn.c_attn.weight").
+#pragma once
+
+#include <string>
+
+#include "core/nn/layers.h"
+
+namespace trireme {
+
+struct GptOptions {
+  std::int64_t layers = 4, width = 128, heads = 4, context = 64;
+  std::int64_t vocabulary = 256;
+  double dropout = 0;
+};
+
+/// Of "nano", "gpt2-124m" or "gpt:layers=L,width=W,heads=H,context=T" (what is not given is as in nano).
+/// Throws Error(kUsage).
+GptOptions parse_gpt(const std::string& spec);
+
+/// y = x @ weight + bias: a linear layer whose weight (in, out) lies as in the published files.
+struct Projection : nn::Module {
+  Projection(std::int64_t in, std::int64_t out, double std);
+  Tensor forward(const Tensor& x) override { return matmul(x, weight) + bias; }
+  void visit(nn::Visitor& v) override;
+  Tensor weight, bias;
+};
+
+/// x (B,T,W) -> (B,T,W); a place sees itself and those before.
+struct CausalSelfAttention : nn::Module {
+  explicit CausalSelfAttention(const GptOptions& o);
+  Tensor forward(const Tensor& x) override;
+  void visit(nn::Visitor& v) override;
+  std::int64_t heads;
+  Projection c_attn, c_proj;
+  nn::Dropout dropout;
+};
+
+struct Mlp : nn::Module {
+  explicit Mlp(const GptOptions& o);
+  Tensor forward(const Tensor& x) override;
+  void visit(nn::Visitor& v) override;
+  Projection c_fc, c_proj;
+  nn::Dropout dropout;
+};
+
+struct Block : nn::Module {
+  explicit Block(const GptOptions& o) : ln_1(o.width), ln_2(o.width), attn(o), mlp(o) {}
+  Tensor forward(const Tensor& x) override;
+  void visit(nn::Visitor& v) override;
+  nn::LayerNorm ln_1, ln_2;
+  CausalSelfAttention attn;
+  Mlp mlp;
+};
+
+/// Tokens (B,T) int64 -> logits (B,T,vocabulary) of the token that follows each; T at most `context`.
+struct Gpt : nn::Module {
+  explicit Gpt(const GptOptions& o);
+  Tensor forward(const Tensor& tokens) override;
+  void visit(nn::Visitor& v) override;
+  GptOptions options;
+  nn::Embedding wte, wpe;  ///< of tokens (also the output layer), of positions
+  nn::Dropout dropout;
+  nn::Sequential h;
+  nn::LayerNorm ln_f;
+};
+
+}  // namespace trireme

@@ -1,0 +1,89 @@
+#include "examples/train_gpt/text.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "kernels/error.h"
+#include "kernels/rng.h"
+
+namespace trireme {
+
+TokenFile::TokenFile(const std::string& spec) {
+  const std::size_t colon = std::min(spec.find(':'), spec.size());
+  const std::string kind = spec.substr(0, colon);
+  if ((kind != "text" && kind != "tokens") || colon + 1 >= spec.size())
+    fail(ExitCode::kUsage, "--data: '{}' is not one of text:FILE, tokens:FILE", spec);
+  path_ = spec.substr(colon + 1);
+  width_ = kind == "text" ? 1 : 2;
+  file_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file_ < 0)
+    fail(ExitCode::kData, "{}: {}; --data text:FILE names a file of text", path_.string(),
+         std::strerror(errno));
+  std::error_code none;
+  size_ = static_cast<std::int64_t>(std::filesystem::file_size(path_, none)) / width_;
+  if (none) {
+    ::close(file_);
+    fail(ExitCode::kData, "{}: {}; --data text:FILE names a file of text", path_.string(), none.message());
+  }
+}
+
+TokenFile::~TokenFile() { ::close(file_); }
+
+void TokenFile::read(std::int64_t first, std::span<std::int64_t> to) const {
+  std::vector<std::uint8_t> bytes(to.size() * static_cast<std::size_t>(width_));
+  for (std::size_t got = 0; got < bytes.size();) {
+    const ssize_t more = ::pread(file_, bytes.data() + got, bytes.size() - got,
+                                 first * width_ + static_cast<std::int64_t>(got));
+    if (more < 0 && errno == EINTR) continue;
+    if (more <= 0)
+      fail(ExitCode::kData, "{}: cannot read {} bytes from {}: {}; is the file being changed?",
+           path_.string(), bytes.size(), first * width_, more < 0 ? std::strerror(errno) : "it ends before");
+    got += static_cast<std::size_t>(more);
+  }
+  for (std::size_t i = 0; i < to.size(); ++i) {
+    to[i] = width_ == 1 ? bytes[i] : bytes[2 * i] + 256 * bytes[2 * i + 1];
+    if (to[i] >= vocabulary())
+      fail(ExitCode::kData,
+           "{}: token {} is {}, but GPT-2's vocabulary has {}; is this a file of uint16 tokens?",
+           path_.string(), first + static_cast<std::int64_t>(i), to[i], vocabulary());
+  }
+}
+
+Windows::Windows(std::shared_ptr<const TokenFile> file, std::int64_t context, Split split)
+    : file_(std::move(file)), context_(context), moves_(split == Split::kTrain) {
+  const std::int64_t test = std::max(file_->size() / 10, context + 1);
+  if (moves_) {
+    size_ = (file_->size() - test - 1) / context - 1;  // one less, so that there is room to move
+  } else {
+    first_ = file_->size() - test;
+    size_ = std::min((test - 1) / context, std::max<std::int64_t>(1, 100000 / context));
+  }
+  if (size_ < 1)
+    fail(ExitCode::kData,
+         "--data: {} tokens are too few for windows of {}; use a longer file or a shorter context",
+         file_->size(), context);
+}
+
+std::vector<SampleField> Windows::fields() const {
+  return {{.shape = {context_}, .dtype = DType::kInt64}, {.shape = {context_}, .dtype = DType::kInt64}};
+}
+
+void Windows::read(const SampleId& id, std::span<std::byte* const> to) const {
+  std::int64_t begin = first_ + id.index * context_;
+  if (moves_)
+    begin +=
+        to_bounded(philox(random_key(id.seed, 0x77696e646f77, 0), 0, static_cast<std::uint64_t>(id.epoch))[0],
+                   static_cast<std::uint32_t>(context_));
+  std::vector<std::int64_t> tokens(static_cast<std::size_t>(context_) + 1);
+  file_->read(begin, tokens);
+  const std::size_t bytes = static_cast<std::size_t>(context_) * sizeof(std::int64_t);
+  std::memcpy(to[0], tokens.data(), bytes);
+  std::memcpy(to[1], tokens.data() + 1, bytes);
+}
+
+}  // namespace trireme
