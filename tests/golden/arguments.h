@@ -51,7 +51,11 @@ inline void members(Members m, ConvTransposeOptions& o) {
   m("groups", o.groups)("dilation", o.dilation).end();
 }
 inline void members(Members m, PoolOptions& o) {
-  m("kernel", o.kernel)("stride", o.stride)("padding", o.padding).end();
+  m("kernel", o.kernel)("stride", o.stride)("padding", o.padding);
+  m("dilation", o.dilation)("ceil_mode", o.ceil_mode).end();
+}
+inline void members(Members m, InterpolateOptions& o) {
+  m("size", o.size)("scale_factor", o.scale_factor)("mode", o.mode)("align_corners", o.align_corners).end();
 }
 inline void members(Members m, CrossEntropyOptions& o) {
   m("label_smoothing", o.label_smoothing)("weight", o.weight)("ignore_index", o.ignore_index);
@@ -74,6 +78,10 @@ inline void choose(const std::string& text, LossReduction& out) {
 }
 inline void choose(const std::string& text, Gelu& out) {
   out = named<Gelu>(text, {{"none", Gelu::kNone}, {"tanh", Gelu::kTanh}});
+}
+inline void choose(const std::string& text, Interpolation& out) {
+  out = named<Interpolation>(text,
+                             {{"nearest", Interpolation::kNearest}, {"bilinear", Interpolation::kBilinear}});
 }
 inline void choose(const std::string& text, DType& out) {
   out = named<DType>(text, {{"float64", DType::kFloat64},

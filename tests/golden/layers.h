@@ -10,6 +10,10 @@ namespace trireme::test {
 inline void members(Members m, nn::BatchNorm2dOptions& o) {
   m("eps", o.eps)("momentum", o.momentum)("relu", o.relu).end();
 }
+inline void members(Members m, nn::RecurrentOptions& o) {
+  m("num_layers", o.num_layers)("bias", o.bias)("batch_first", o.batch_first);
+  m("bidirectional", o.bidirectional).end();
+}
 inline void members(Members m, SgdOptions& o) {
   m("lr", o.lr)("momentum", o.momentum)("weight_decay", o.weight_decay)("nesterov", o.nesterov).end();
 }
@@ -59,7 +63,7 @@ Call layer_of() {
       FromInputs visitor(arguments.at(0), inputs);
       layer.visit(visitor);
       layer.train(arguments.at(1).get<bool>());
-      Tensors out{layer(decode<Tensor>(arguments.at(2), inputs))};
+      Tensors out{layer.forward(decode<Tensor>(arguments.at(2), inputs))};
       for (const NamedTensor& buffer : layer.buffers()) out.push_back(buffer.tensor.clone());
       return out;
     };
@@ -116,6 +120,19 @@ inline const std::map<std::string, Call> kLayers = {
     {"nn.Linear", layer_of<nn::Linear, std::int64_t, std::int64_t, bool>()},
     {"nn.Conv2d", layer_of<nn::Conv2d, std::int64_t, std::int64_t, std::int64_t, Conv2dOptions, bool>()},
     {"nn.BatchNorm2d", layer_of<nn::BatchNorm2d, std::int64_t, nn::BatchNorm2dOptions>()},
+    {"nn.Conv1d", layer_of<nn::Conv1d, std::int64_t, std::int64_t, std::int64_t, Conv2dOptions, bool>()},
+    {"nn.ConvTranspose2d",
+     layer_of<nn::ConvTranspose2d, std::int64_t, std::int64_t, std::int64_t, ConvTransposeOptions, bool>()},
+    {"nn.Embedding", layer_of<nn::Embedding, std::int64_t, std::int64_t>()},
+    {"nn.LayerNorm", layer_of<nn::LayerNorm, Shape>()},
+    {"nn.RMSNorm", layer_of<nn::RMSNorm, Shape>()},
+    {"nn.GroupNorm", layer_of<nn::GroupNorm, std::int64_t, std::int64_t>()},
+    {"nn.MultiheadAttention", layer_of<nn::MultiheadAttention, std::int64_t, std::int64_t>()},
+    {"nn.RNN", layer_of<nn::RNN, std::int64_t, std::int64_t, nn::RecurrentOptions>()},
+    {"nn.LSTM", layer_of<nn::LSTM, std::int64_t, std::int64_t, nn::RecurrentOptions>()},
+    {"nn.GRU", layer_of<nn::GRU, std::int64_t, std::int64_t, nn::RecurrentOptions>()},
+    {"nn.GELU", layer_of<nn::GELU, Gelu>()},
+    {"nn.Softmax", layer_of<nn::Softmax, int>()},
     {"nn.ReLU", layer_of<nn::ReLU>()},
     {"nn.Dropout", layer_of<nn::Dropout, double>()},
     {"nn.Flatten", layer_of<nn::Flatten>()},

@@ -52,7 +52,9 @@ inline const std::map<std::string, Call> kOps = {
     OP(max_pool2d, Tensor, PoolOptions),
     OP(avg_pool2d, Tensor, PoolOptions),
     OP(adaptive_avg_pool2d, Tensor, std::int64_t, std::int64_t),
+    OP(adaptive_max_pool2d, Tensor, std::int64_t, std::int64_t),
     OP(global_avg_pool2d, Tensor),
+    OP(interpolate, Tensor, InterpolateOptions),
 
     // create
     OP(arange, double, double, double, DType, Device),
@@ -150,6 +152,10 @@ inline const std::map<std::string, Call> kOps = {
     OP(atan2, Tensor, Tensor),
     OP(remainder, Tensor, Tensor),
     OP(fmod, Tensor, Tensor),
+    OP(floor_divide, Tensor, Tensor),
+    OP(remainder, Tensor, double),
+    OP(fmod, Tensor, double),
+    OP(floor_divide, Tensor, double),
     OP(maximum, Tensor, Tensor),
     OP(minimum, Tensor, Tensor),
     OP(lerp, Tensor, Tensor, double),
