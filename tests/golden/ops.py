@@ -35,7 +35,7 @@ def elementwise():
         case(op, V(kinks, grad=False), float32=False)
     case("log_sigmoid", V([-1000., -30., 0., 30., 1000.]), ref=F.logsigmoid)
     case("softplus", V([-1000., -30., 0., 15., 30., 1000.]), ref=F.softplus)
-    case("nan_to_num", V([-INF, INF]), 3.5, float32=False), case("nan_to_num", V([1., NAN, -2.]), 3.5)
+    case("nan_to_num", V([INF, -INF]), 3.5, float32=False), case("nan_to_num", V([1., NAN, -2.]), 3.5)
     case("nan_to_num", T(3, 2, layout="strided"))
     for how in ("none", "tanh"):
         case("gelu", T(2, 3, layout="transposed"), how, ref=lambda x, a: F.gelu(x, approximate=a))
