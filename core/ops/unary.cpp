@@ -168,8 +168,11 @@ Tensor clamped(const char* name, const Tensor& x, std::optional<double> low, std
   const double most_of_all = is_floating(x.dtype()) ? INFINITY : is_byte ? 255 : 9.2e18;  // int64's, nearly
   const double least = low.value_or(is_byte ? 0 : -most_of_all), most = high.value_or(most_of_all);
   return recorded(name, UnaryOp::clamp, x, {least, most}, From::kInput,
-                  [least, most](const Tensor& g, const Tensor& v) {
-                    return mul(g, to(logical_and(ge(v, least), le(v, most)), g.dtype()));
+                  [low, high](const Tensor& g, const Tensor& v) {  // none on a bound itself, as in PyTorch
+                    const Tensor inside = !high  ? gt(v, *low)
+                                          : !low ? lt(v, *high)
+                                                 : logical_and(gt(v, *low), lt(v, *high));
+                    return mul(g, to(inside, g.dtype()));
                   });
 }
 

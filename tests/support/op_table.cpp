@@ -1,6 +1,10 @@
 #include "tests/support/op_table.h"
 
+#include <fstream>
 #include <regex>
+#include <sstream>
+
+#include "tests/support/source_dir.h"
 
 namespace trireme::test {
 
@@ -65,6 +69,20 @@ std::vector<std::string> declarations_in(const std::string& header) {
     found.push_back((*it)[1].str() + "(" + types + ")");
   }
   return found;
+}
+
+std::string op_headers() {
+  const auto text_of = [](const std::string& path) {
+    std::stringstream text;
+    text << std::ifstream(source_dir() + "/" + path).rdbuf();
+    return text.str();
+  };
+  static const std::regex include("#include \"(core/ops/[a-z_]+\\.h)\"");
+  const std::string all = text_of("core/ops/ops.h");
+  std::string text;
+  for (std::sregex_iterator it(all.begin(), all.end(), include), end; it != end; ++it)
+    text += text_of((*it)[1].str());
+  return text;
 }
 
 }  // namespace trireme::test

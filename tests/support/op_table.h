@@ -86,6 +86,8 @@ const std::vector<OpRow>& op_table();
 /// The functions that a header's text declares, as "name(type, type)" without const, references, names and
 /// defaults.
 std::vector<std::string> declarations_in(const std::string& header);
+/// The text of every header that core/ops/ops.h includes.
+std::string op_headers();
 
 /// The same values in another shape.
 Array same_order(const Array& x, const Shape& shape);

@@ -3,14 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <regex>
 #include <set>
-#include <sstream>
 
 #include "core/autograd/autograd.h"
 #include "tests/support/op_table.h"
-#include "tests/support/source_dir.h"
 
 namespace trireme::test {
 namespace {
@@ -99,23 +95,6 @@ void for_each_case(const Fn& fn) {
       }
       if (::testing::Test::HasFatalFailure()) return;
     }
-}
-
-std::string read(const std::string& path) {
-  std::ifstream file(path);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-/// The text of every header that core/ops/ops.h includes.
-std::string op_headers() {
-  const std::string all = read(source_dir() + "/core/ops/ops.h");
-  const std::regex include("#include \"(core/ops/[a-z_]+\\.h)\"");
-  std::string text;
-  for (std::sregex_iterator it(all.begin(), all.end(), include), end; it != end; ++it)
-    text += read(source_dir() + "/" + (*it)[1].str());
-  return text;
 }
 
 TEST(OpTable, HasARowForEveryOp) {
