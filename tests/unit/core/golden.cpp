@@ -135,7 +135,8 @@ std::string difference(const std::string& name, const Tensor& got, const GoldenF
   const double tolerance = !is_floating(dtype) ? 0 : dtype == DType::kFloat64 ? 1e-10 : 1e-5;
   for (std::size_t i = 0; i < w.size(); ++i) {
     if (g[i] == w[i] || (std::isnan(g[i]) && std::isnan(w[i]))) continue;  // infinities, too
-    if (!std::isfinite(w[i]) || !(std::fabs(g[i] - w[i]) <= tolerance * (std::fabs(w[i]) + 0.1 * largest)))
+    if (!std::isfinite(w[i]) ||
+        !(std::fabs(g[i] - w[i]) <= tolerance * std::fabs(w[i]) + 0.1 * tolerance * largest))
       return fmt::format("{}[{}] is {} for {}\n", name, i, g[i], w[i]);
   }
   return "";
