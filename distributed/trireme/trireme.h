@@ -1,12 +1,19 @@
 // Everything a training program needs.
 #pragma once
 
+#include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
+#include "core/autograd/function.h"
 #include "core/data/dataset.h"
+#include "core/interchange/dlpack.h"
+#include "core/interchange/weights.h"
 #include "core/nn/layers.h"
 #include "core/nn/module.h"
+#include "core/nn/recompute.h"
 #include "core/ops/ops.h"
+#include "core/optim/grad_scaler.h"
 #include "core/optim/optimizer.h"
+#include "core/profiler/profile.h"
 #include "core/tensor/tensor.h"
 #include "distributed/comm/agree.h"
 #include "distributed/ddp/data_parallel.h"
