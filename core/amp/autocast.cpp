@@ -75,16 +75,17 @@ struct Cache {
 thread_local Cache cache;
 
 Tensor rounded(const Tensor& t, DType low) {
-  // Without a guard this is a recomputation, and without a graph the result would lack its history later.
-  const bool kept = cache.guards > 0 && grad_enabled() && t.requires_grad() && t.is_leaf();
-  if (!kept) return converted(t, low);
-  const auto found = cache.entries.find(t.impl());
-  if (found != cache.entries.end() && found->second.version == t.version() &&
-      found->second.low.dtype() == low)
-    return found->second.low;
-  const Tensor result = converted(t, low);
-  cache.entries.insert_or_assign(t.impl(), Cache::Entry{t, t.version(), result});
-  return result;
+  // Without a guard this is a recomputation.
+  const bool kept = cache.guards > 0 && t.requires_grad() && t.is_leaf();
+  if (!kept || t.dtype() == low) return converted(t, low);
+  auto found = cache.entries.find(t.impl());
+  if (found == cache.entries.end() || found->second.version != t.version() ||
+      found->second.low.dtype() != low)
+    found = cache.entries.insert_or_assign(t.impl(), Cache::Entry{t, t.version(), converted(t.detach(), low)})
+                .first;
+  // Each use has a history of its own: gradients of all uses meet in the parameter's own type.
+  return record("to", found->second.low.detach(), {&t},
+                [from = t.dtype()](Backward& g) { g.set(0, converted(g.grad, from)); });
 }
 
 Tensor as_taken(Rule rule, const Tensor& t, DType low) {

@@ -24,7 +24,7 @@ Tensor stack(const std::vector<Tensor>& parts, int dim) {
   TRIREME_CHECK(!parts.empty(), "stack: no tensors");
   std::vector<Tensor> wide;
   for (const Tensor& part : parts) {
-    check_same_kind("stack", {&parts[0], &part});
+    check_defined("stack", part);
     TRIREME_CHECK(part.shape() == parts[0].shape(), "stack: shapes {} and {} differ",
                   parts[0].shape().to_string(), part.shape().to_string());
     wide.push_back(unsqueeze(part, wrap_dim(dim, part.dim() + 1, "stack")));

@@ -13,13 +13,18 @@ int kind_of(DType dtype) { return dtype == DType::kBool ? 0 : is_floating(dtype)
 
 }  // namespace
 
-DType promoted(const Tensor& a, const Tensor& b) {
-  const DType x = a.dtype(), y = b.dtype();
+DType promoted(DType x, DType y) {
   if (x == y) return x;
   if (kind_of(x) != kind_of(y)) return kind_of(x) > kind_of(y) ? x : y;
-  if ((a.dim() == 0) != (b.dim() == 0)) return a.dim() == 0 ? y : x;
   if (is_low_precision(x) && is_low_precision(y)) return DType::kFloat32;
   return size_of(x) > size_of(y) ? x : y;
+}
+
+DType promoted(const Tensor& a, const Tensor& b) {
+  const DType x = a.dtype(), y = b.dtype();
+  const bool one_is_scalar = (a.dim() == 0) != (b.dim() == 0);
+  if (one_is_scalar && kind_of(x) == kind_of(y)) return a.dim() == 0 ? y : x;
+  return promoted(x, y);
 }
 
 namespace {

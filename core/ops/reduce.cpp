@@ -104,6 +104,24 @@ double count_of(const char* op, const Tensor& x, const std::vector<int>& dims) {
   return results ? static_cast<double>(x.numel()) / static_cast<double>(results) : 0;
 }
 
+/// For each element the product of all others along `dims`. Can be differentiated again also where there are
+/// zeros, for which it takes time and memory that grow with the square of what is multiplied.
+Tensor products_of_others(const Tensor& x, const std::vector<int>& dims) {
+  const Shape kept = kept_shape("prod", x, dims);
+  std::vector<int> order, back(static_cast<std::size_t>(x.dim()));
+  for (const bool reduced : {false, true})
+    for (int d = 0; d < x.dim(); ++d)
+      if ((kept[d] != x.size(d)) == reduced) order.push_back(d);
+  for (std::size_t i = 0; i < order.size(); ++i)
+    back[static_cast<std::size_t>(order[i])] = static_cast<int>(i);
+  const Tensor turned = permute(x, order);
+  const std::int64_t rows = kept.numel(), count = x.numel() / rows;
+  const Tensor itself = eq(eye(count, count, x.dtype(), x.device()), 1);
+  const Tensor others = where(itself, Tensor::ones({}, x.dtype(), x.device()),
+                              expand(reshape(turned, {rows, 1, count}), {rows, count, count}));
+  return permute(reshape(prod(others, {-1}), turned.shape()), back);
+}
+
 }  // namespace
 
 Tensor sum(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
@@ -121,7 +139,10 @@ Tensor prod(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
   const Tensor y = reduce_kernel(ReduceOp::kProd, x, kept, keepdim ? kept : dropped_shape(x, dims));
   return record("prod", y, {&x}, [x = Saved(x), kept, dims](Backward& g) {
     // The product of all others: with the only zero left out, or zero.
-    const Tensor in = g.get(x), zero = eq(in, 0), ones = Tensor::ones({}, in.dtype(), in.device());
+    const Tensor in = g.get(x), zero = eq(in, 0);
+    if (grad_enabled() && any(zero).item())
+      return g.set(0, mul(expand(reshape(g.grad, kept), in.shape()), products_of_others(in, dims)));
+    const Tensor ones = Tensor::ones({}, in.dtype(), in.device());
     const Tensor zeros = sum(to(zero, DType::kInt64), dims, true), rest = where(zero, ones, in);
     const Tensor product = reshape(prod(rest, dims, true), kept),
                  others = div(expand(product, in.shape()), rest);

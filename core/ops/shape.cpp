@@ -1,5 +1,6 @@
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
+#include "core/ops/operands.h"
 #include "core/ops/ops.h"
 
 namespace trireme {
@@ -151,9 +152,26 @@ Tensor unsqueeze(const Tensor& x, int dim) {
   return reshape(x, shape);
 }
 
-Tensor cat(const std::vector<Tensor>& parts, int dim) {
-  TRIREME_CHECK(!parts.empty(), "cat: no tensors");
-  check_defined("cat", parts[0]);
+namespace {
+
+/// By PyTorch's rule of promotion.
+std::vector<Tensor> of_one_dtype(const char* op, const std::vector<Tensor>& tensors) {
+  TRIREME_CHECK(!tensors.empty(), "{}: no tensors", op);
+  check_defined(op, tensors[0]);
+  DType common = tensors[0].dtype();
+  for (const Tensor& t : tensors) {
+    check_defined(op, t);
+    common = promoted(common, t.dtype());
+  }
+  std::vector<Tensor> converted;
+  for (const Tensor& t : tensors) converted.push_back(to(t, common));
+  return converted;
+}
+
+}  // namespace
+
+Tensor cat(const std::vector<Tensor>& tensors, int dim) {
+  const std::vector<Tensor> parts = of_one_dtype("cat", tensors);
   dim = wrap_dim(dim, parts[0].dim(), "cat");
   Shape shape = parts[0].shape();
   TRIREME_CHECK(shape.size() > 0, "cat: tensors need at least one dimension");

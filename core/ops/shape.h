@@ -20,8 +20,8 @@ Tensor expand(const Tensor& x, const Shape& shape);                             
 Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count);  ///< view
 Tensor squeeze(const Tensor& x, int dim);                                         ///< view
 Tensor unsqueeze(const Tensor& x, int dim);                                       ///< view
-Tensor cat(const std::vector<Tensor>& parts, int dim = 0);
-Tensor contiguous(const Tensor& x);  ///< x itself if row-major
+Tensor cat(const std::vector<Tensor>& parts, int dim = 0);  ///< of different dtypes: promoted
+Tensor contiguous(const Tensor& x);                         ///< x itself if row-major
 /// (N,C,H,W) with channels next to each other in memory; x itself if it is so already.
 Tensor channels_last(const Tensor& x);
 

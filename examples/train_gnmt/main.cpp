@@ -16,8 +16,11 @@ struct Score {
   double accuracy = 0;  ///< translations without any fault
 };
 
+/// Per sentence, so that each counts as much in whatever shard it is.
 Tensor loss_of(const Tensor& logits, const Tensor& answers) {
-  return cross_entropy(flatten(logits, 0, 1), flatten(answers), {.ignore_index = kIgnore});
+  const Tensor all = cross_entropy(flatten(logits, 0, 1), flatten(answers),
+                                   {.ignore_index = kIgnore, .reduction = LossReduction::kSum});
+  return all / static_cast<double>(answers.size(0));
 }
 
 bool is_right(const std::vector<std::int64_t>& words, const Tensor& answer) {
@@ -65,7 +68,6 @@ void train(Job& job) {
     optimizer->set_lr(step.lr());
     optimizer->step();
     const bool due = o.eval_every() > 0 && step.ends_epoch() && (step.epoch() + 1) % o.eval_every() == 0;
-    last.reset();
     if (due || step.is_last()) {
       last = evaluate(job, model, test);
       step.report("eval_loss", last->loss);

@@ -130,7 +130,9 @@ std::vector<std::int64_t> Gnmt::translate(const Tensor& source, const Tensor& le
     }
     std::ranges::stable_sort(next, std::greater<>(), &Hypothesis::score);
     if (next.size() > static_cast<std::size_t>(beams)) next.resize(static_cast<std::size_t>(beams));
-    std::erase_if(next, [&](const Hypothesis& h) { return h.score <= best.score; });  // scores only fall
+    // What a hypothesis reaches at most: its score only falls, and no translation is longer than this.
+    const double longest = std::pow((6 + 2 * static_cast<double>(source.size(1))) / 6, 0.6);
+    std::erase_if(next, [&](const Hypothesis& h) { return h.score / longest <= normalized(best); });
     open = std::move(next);
   }
   return best.words;

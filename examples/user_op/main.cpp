@@ -43,7 +43,7 @@ struct SnakeFunction : Function<SnakeFunction> {
 
 struct Snake : nn::Module {
   Tensor a = Tensor::scalar(1).set_requires_grad(true);
-  Tensor forward(const Tensor& x) override { return SnakeFunction::apply(x, a); }
+  Tensor forward(const Tensor& x) override { return SnakeFunction::apply(to(x, DType::kFloat32), a); }
   void visit(nn::Visitor& v) override { v.parameter("a", a); }
 };
 

@@ -204,7 +204,8 @@ void forward_queries(const Scores<T>& scores, const Matrices<const T>& v, Matrix
     for (int r = 0; r < b.rows; ++r) {
       T* row = weights + r * kKeys;
       const T before = largest[r], now = std::max(before, largest_of(row, b.columns));
-      if (now == -std::numeric_limits<T>::infinity()) {  // nothing seen yet: no weight
+      const bool has_nan = std::any_of(row, row + b.columns, [](T score) { return score != score; });
+      if (now == -std::numeric_limits<T>::infinity() && !has_nan) {  // nothing seen yet: no weight
         std::fill_n(row, b.columns, T(0));
         continue;
       }

@@ -43,6 +43,13 @@ class Examples(training.Training):
             self.assertEqual(len(set(line["digest"] for line in runs[0][1])), 3, "a step that changes nothing")
             self.assertTrue([key for key in runs[0][1][-1] if key.startswith("eval_")], runs[0])
 
+    def test_bfloat16(self):
+        for name, flags in JOBS.items():
+            with self.subTest(name):
+                job = [*flags, "--shards", 2, "--steps", 2, "--dtype", "bfloat16"]
+                one = self.run_example(name, job, how="plain").digest
+                self.assertEqual(self.run_example(name, job, ranks=2, how="threads").digest, one)
+
     def test_resume(self):
         for name, flags in JOBS.items():
             with self.subTest(name):

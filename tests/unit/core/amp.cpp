@@ -120,8 +120,9 @@ TEST(AutocastTest, AParameterIsConvertedOncePerGuardAndAgainAfterAChange) {
   const Tensor w = values({4, 4}).set_requires_grad(true), x = values({2, 4});
   const auto taken = [&](std::size_t i) { return Tensor(amp::Cast("matmul", {&x, &w})[i]); };
   const Autocast guard;
-  EXPECT_TRUE(taken(1).is_same(taken(1)));
-  EXPECT_FALSE(taken(0).is_same(taken(0))) << "data is not kept";
+  EXPECT_EQ(taken(1).raw(), taken(1).raw());
+  const Tensor one = taken(0), other = taken(0);
+  EXPECT_NE(one.raw(), other.raw()) << "data is not kept";
   {
     const NoGrad off;
     EXPECT_FALSE(taken(1).requires_grad());
@@ -132,9 +133,32 @@ TEST(AutocastTest, AParameterIsConvertedOncePerGuardAndAgainAfterAChange) {
   EXPECT_EQ(changed.to_vector<float>(), low(w).to_vector<float>());
   {
     const Autocast inner;
-    EXPECT_TRUE(taken(1).is_same(changed));
+    EXPECT_EQ(taken(1).raw(), changed.raw());
   }
-  EXPECT_TRUE(taken(1).is_same(changed)) << "the outermost guard keeps it";
+  EXPECT_EQ(taken(1).raw(), changed.raw()) << "the outermost guard keeps it";
+}
+
+TEST(AutocastTest, BackwardRunsAnyNumberOfTimesUnderOneGuard) {
+  Tensor w = Tensor::ones({2, 2});
+  w.set_requires_grad(true);
+  const Tensor x = Tensor::ones({1, 2});
+  const Autocast guard;
+  for (int pass = 1; pass <= 3; ++pass) {
+    sum(linear(x, w)).backward();
+    EXPECT_EQ(w.grad().to_vector<float>(), std::vector<float>(4, static_cast<float>(pass)));
+  }
+}
+
+TEST(AutocastTest, GradientsOfAllUsesMeetInFloat32) {
+  Tensor w = Tensor::ones({1, 1});
+  w.set_requires_grad(true);
+  const Autocast guard;
+  Tensor total = Tensor::zeros({1, 1});
+  // 256 + 1 needs more digits than bfloat16 has.
+  for (const double scale : {256.0, 1.0})
+    total = total + to(linear(Tensor::ones({1, 1}), w), DType::kFloat32) * scale;
+  sum(total).backward();
+  EXPECT_EQ(w.grad().item(), 257);
 }
 
 TEST(AutocastTest, NothingIsKeptWhenTheGuardIsGone) {

@@ -96,6 +96,14 @@ TEST(Attention, HeadsOfOneProjectionNeedNoCopy) {
   EXPECT_EQ(scaled_dot_product_attention(dense, dense, dense).to_vector<float>(), y.to_vector<float>());
 }
 
+TEST(Attention, NaNComesOut) {
+  const Tensor q = Tensor::ones({1, 2, 4}), k = Tensor::ones({1, 3, 4}), v = Tensor::ones({1, 3, 4});
+  fill_(select(k, 1, 0), NAN);
+  for (const bool causal : {false, true})
+    for (const double y : scaled_dot_product_attention(q, k, v, {.is_causal = causal}).to_vector<double>())
+      EXPECT_TRUE(std::isnan(y)) << causal;
+}
+
 TEST(Attention, LargeScoresDoNotOverflow) {
   const Tensor q = Tensor::full({1, 2, 4}, 100), v = normal({1, 2, 4}, {2});
   const Tensor y = scaled_dot_product_attention(q, q, v);
