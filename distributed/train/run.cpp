@@ -8,7 +8,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <mutex>
 #include <optional>
+#include <thread>
 
 #include "core/base/compiler.h"
 #include "core/base/standard_output.h"
@@ -61,9 +63,24 @@ JobOptions parse_for_all(int argc, char** argv, const JobOptions& defaults, cons
 
 void ask_to_stop(int signal) { stop_signal() = signal; }
 
+/// A thread of its own takes the signals, and all others, which inherit the mask, never see one: kernels that
+/// oneDNN generates point the stack pointer into heap memory for a while, where a handler's frame would
+/// overwrite what lies in front of it.
 void install_signal_handlers() {
   stop_signal() = 0;  // makes the object before any handler can run
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) std::signal(signal, ask_to_stop);
+  static sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {
+    std::signal(signal, ask_to_stop);  // so that one that was ignored is not lost
+    sigaddset(&signals, signal);
+  }
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  static std::once_flag once;
+  std::call_once(once, [] {
+    std::thread([] {
+      for (int number = 0; sigwait(&signals, &number) == 0;) ask_to_stop(number);
+    }).detach();
+  });
 }
 
 void show_frames(int signal) {

@@ -5,6 +5,7 @@
 """
 import contextlib
 import os
+import pathlib
 import random
 import re
 import shutil
@@ -158,6 +159,14 @@ class KillResume(training.Training):
             self.nobody_left()
         self.check_result(self.run_to_end(self.job(), ranks=2))
 
+    def check_that_kernels_see_no_signal(self, number):
+        """A handler's frame on a thread that runs a kernel of oneDNN may overwrite the heap."""
+        for pid in training.rank_processes().values():
+            masks = [re.search(r"SigBlk:\s*(\w+)", status.read_text())[1]
+                     for status in pathlib.Path(f"/proc/{pid}/task").glob("*/status")]
+            open_to_it = [mask for mask in masks if not int(mask, 16) >> (number - 1) & 1]
+            self.assertEqual(len(open_to_it), 1, "one thread waits for signals, and no other gets them")
+
     def test_a_signal_commits_a_checkpoint(self):
         for how, ranks, number in (("launch", 3, signal.SIGTERM), ("threads", 2, signal.SIGINT),
                                    ("plain", 1, signal.SIGTERM), ("launch", 2, signal.SIGUSR1)):
@@ -166,6 +175,7 @@ class KillResume(training.Training):
                 # So many steps that the signal comes before the end, however fast the machine is.
                 run = self.start(self.job("--steps", 100000, every=0), ranks=ranks, how=how)
                 self.assertTrue(self.wait_until(lambda: self.lines_of_metrics() >= goal, run, f"step {goal}"))
+                self.check_that_kernels_see_no_signal(number)
                 run.process.send_signal(number)
                 ended = run.wait()
                 self.assertEqual(ended.code, 75, ended)
