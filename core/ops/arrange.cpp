@@ -39,7 +39,7 @@ std::vector<Tensor> split(const Tensor& x, const std::vector<std::int64_t>& size
   std::int64_t total = 0;
   std::vector<Tensor> parts;
   for (const std::int64_t size : sizes) {
-    TRIREME_CHECK(size >= 0 && total + size <= x.shape()[dim],
+    TRIREME_CHECK(size >= 0 && size <= x.shape()[dim] - total,
                   "split: sizes do not add up to {}, the size of dimension {} of shape {}", x.shape()[dim],
                   dim, x.shape().to_string());
     parts.push_back(narrow(x, dim, total, size));
@@ -64,7 +64,7 @@ std::vector<Tensor> split(const Tensor& x, std::int64_t size, int dim) {
 std::vector<Tensor> chunk(const Tensor& x, std::int64_t count, int dim) {
   check_defined("chunk", x);
   TRIREME_CHECK(x.dim() > 0 && count > 0, "chunk: {} parts of shape {}", count, x.shape().to_string());
-  return split(x, std::max<std::int64_t>(1, (x.size(dim) + count - 1) / count), dim);
+  return split(x, std::max<std::int64_t>(1, x.size(dim) / count + (x.size(dim) % count != 0)), dim);
 }
 
 Tensor repeat(const Tensor& x, const Shape& times) {
