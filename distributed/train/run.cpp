@@ -68,7 +68,7 @@ void ask_to_stop(int signal) { stop_signal() = signal; }
 /// overwrite what lies in front of it.
 void install_signal_handlers() {
   stop_signal() = 0;  // makes the object before any handler can run
-  static sigset_t signals;
+  sigset_t signals;
   sigemptyset(&signals);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {
     std::signal(signal, ask_to_stop);  // so that one that was ignored is not lost
@@ -76,8 +76,8 @@ void install_signal_handlers() {
   }
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   static std::once_flag once;
-  std::call_once(once, [] {
-    std::thread([] {
+  std::call_once(once, [&signals] {
+    std::thread([signals] {
       for (int number = 0; sigwait(&signals, &number) == 0;) ask_to_stop(number);
     }).detach();
   });
