@@ -9,6 +9,8 @@
 #include <limits>
 #include <type_traits>
 
+#include "kernels/vector_math.h"
+
 // F(name, expression of x and the scalars a and b), for every dtype but bool
 // clang-format off
 #define TRIREME_UNARY_NUMBER_OPS(F)                              \
@@ -24,13 +26,13 @@
 
 // For floating point only
 #define TRIREME_UNARY_FLOATING_OPS(F)                            \
-  F(exp, T(std::exp(x)))                                         \
+  F(exp, fast_exp(x))                                            \
   F(exp2, T(std::exp2(x)))                                       \
-  F(expm1, T(std::expm1(x)))                                     \
-  F(log, T(std::log(x)))                                         \
+  F(expm1, fast_expm1(x))                                        \
+  F(log, fast_log(x))                                            \
   F(log2, T(std::log2(x)))                                       \
   F(log10, T(std::log10(x)))                                     \
-  F(log1p, T(std::log1p(x)))                                     \
+  F(log1p, fast_log1p(x))                                        \
   F(sqrt, T(std::sqrt(x)))                                       \
   F(rsqrt, T(1) / T(std::sqrt(x)))                               \
   F(reciprocal, T(1) / x)                                        \
@@ -42,21 +44,21 @@
   F(atan, T(std::atan(x)))                                       \
   F(sinh, T(std::sinh(x)))                                       \
   F(cosh, T(std::cosh(x)))                                       \
-  F(tanh, T(std::tanh(x)))                                       \
-  F(erf, T(std::erf(x)))                                         \
+  F(tanh, fast_tanh(x))                                          \
+  F(erf, fast_erf(x))                                            \
   F(erfc, T(std::erfc(x)))                                       \
   F(floor, T(std::floor(x)))                                     \
   F(ceil, T(std::ceil(x)))                                       \
   F(round, T(std::nearbyint(x)))                                 \
   F(trunc, T(std::trunc(x)))                                     \
-  F(sigmoid, T(1) / (T(1) + T(std::exp(-x))))                    \
-  F(log_sigmoid, (x < T(0) ? x : T(0)) - T(std::log1p(std::exp(x < T(0) ? x : -x)))) \
-  F(softplus, (x > T(0) ? x : T(0)) + T(std::log1p(std::exp(x > T(0) ? -x : x)))) \
-  F(silu, x / (T(1) + T(std::exp(-x))))                          \
-  F(gelu, T(0.5) * x * (T(1) + T(std::erf(x * T(0.70710678118654752440))))) \
-  F(gelu_tanh, T(0.5) * x * (T(1) + T(std::tanh(T(0.79788456080286535588) * (x + T(0.044715) * x * x * x))))) \
+  F(sigmoid, fast_sigmoid(x))                                    \
+  F(log_sigmoid, (x < T(0) ? x : T(0)) - fast_log1p(fast_exp(x < T(0) ? x : -x))) \
+  F(softplus, (x > T(0) ? x : T(0)) + fast_log1p(fast_exp(x > T(0) ? -x : x))) \
+  F(silu, x * fast_sigmoid(x))                                   \
+  F(gelu, T(0.5) * x * (T(1) + fast_erf(x * T(0.70710678118654752440)))) \
+  F(gelu_tanh, T(0.5) * x * (T(1) + fast_tanh(T(0.79788456080286535588) * (x + T(0.044715) * x * x * x)))) \
   F(leaky_relu, x > T(0) ? x : x * T(a))                         \
-  F(elu, x > T(0) ? x : T(a) * T(std::expm1(x)))                 \
+  F(elu, x > T(0) ? x : T(a) * fast_expm1(x))                    \
   F(div_scalar, x / T(a))                                        \
   F(pow_scalar, T(std::pow(x, T(a))))                            \
   F(rpow_scalar, T(std::pow(T(a), x)))                           \
@@ -90,14 +92,14 @@
 
 // F(name, expression of x and y), result of type bool; every dtype
 #define TRIREME_COMPARE_OPS(F) \
-  F(eq, x == y)                \
-  F(ne, x != y)                \
-  F(lt, x < y)                 \
-  F(le, x <= y)                \
-  F(gt, x > y)                 \
-  F(ge, x >= y)                \
-  F(logical_and, x != T(0) && y != T(0)) \
-  F(logical_or, x != T(0) || y != T(0)) \
+  F(eq, x == y)                                                  \
+  F(ne, x != y)                                                  \
+  F(lt, x < y)                                                   \
+  F(le, x <= y)                                                  \
+  F(gt, x > y)                                                   \
+  F(ge, x >= y)                                                  \
+  F(logical_and, x != T(0) && y != T(0))                         \
+  F(logical_or, x != T(0) || y != T(0))                          \
   F(logical_xor, (x != T(0)) != (y != T(0)))
 // clang-format on
 
@@ -112,20 +114,20 @@ enum class CompareOp { TRIREME_COMPARE_OPS(TRIREME_NAME) };
 namespace functors {
 
 template <class T>
-T silu_slope(T x) {
-  const T s = T(1) / (T(1) + T(std::exp(-x)));
+TRIREME_INLINE T silu_slope(T x) {
+  const T s = fast_sigmoid(x);
   return s * (T(1) + x * (T(1) - s));
 }
 
 template <class T>
-T gelu_slope(T x) {
-  const T area = T(0.5) * (T(1) + T(std::erf(x * T(0.70710678118654752440))));
-  return area + x * T(0.39894228040143267794) * T(std::exp(T(-0.5) * x * x));
+TRIREME_INLINE T gelu_slope(T x) {
+  const T area = T(0.5) * (T(1) + fast_erf(x * T(0.70710678118654752440)));
+  return area + x * T(0.39894228040143267794) * fast_exp(T(-0.5) * x * x);
 }
 
 template <class T>
-T gelu_tanh_slope(T x) {
-  const T k = T(0.79788456080286535588), t = T(std::tanh(k * (x + T(0.044715) * x * x * x)));
+TRIREME_INLINE T gelu_tanh_slope(T x) {
+  const T k = T(0.79788456080286535588), t = fast_tanh(k * (x + T(0.044715) * x * x * x));
   return T(0.5) * (T(1) + t) + T(0.5) * x * (T(1) - t * t) * k * (T(1) + T(0.134145) * x * x);
 }
 

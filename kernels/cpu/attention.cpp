@@ -11,9 +11,10 @@
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/lanes.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/scratch.h"
-#include "kernels/cpu/vector_math.h"
+#include "kernels/vector_math.h"
 
 namespace trireme::cpu {
 
@@ -58,43 +59,15 @@ MatrixOf<T> transposed(MatrixOf<T> m) {
   return m;
 }
 
-// Row loops keep 16 partial results, so that compilers may use vectors of any width without changing bits.
-constexpr int kLanes = 16;
-
-template <class T>
-T largest_of(const T* x, std::int64_t count) {
-  T lanes[kLanes];
-  std::fill_n(lanes, kLanes, -std::numeric_limits<T>::infinity());
-  std::int64_t k = 0;
-  for (; k + kLanes <= count; k += kLanes)
-    for (int i = 0; i < kLanes; ++i) lanes[i] = x[k + i] > lanes[i] ? x[k + i] : lanes[i];
-  for (int i = 0; k < count; ++k, ++i) lanes[i] = x[k] > lanes[i] ? x[k] : lanes[i];
-  return *std::max_element(lanes, lanes + kLanes);
-}
-
 /// Of x[k] * y[k].
 template <class T>
 T sum_of_products(const T* x, const T* y, std::int64_t count) {
-  T lanes[kLanes] = {};
-  std::int64_t k = 0;
-  for (; k + kLanes <= count; k += kLanes)
-    for (int i = 0; i < kLanes; ++i) lanes[i] += x[k + i] * y[k + i];
-  for (int i = 0; k < count; ++k, ++i) lanes[i] += x[k] * y[k];
-  for (int half = kLanes / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
+  return sum_over<T>(count, [=](std::int64_t k) { return x[k] * y[k]; });
 }
 
 template <class T>
 T sum_of(const T* x, std::int64_t count) {
-  T lanes[kLanes] = {};
-  std::int64_t k = 0;
-  for (; k + kLanes <= count; k += kLanes)
-    for (int i = 0; i < kLanes; ++i) lanes[i] += x[k + i];
-  for (int i = 0; k < count; ++k, ++i) lanes[i] += x[k];
-  for (int half = kLanes / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
+  return sum_over<T>(count, [=](std::int64_t k) { return x[k]; });
 }
 
 /// Queries `query`.. of a matrix against keys `key`...

@@ -2,7 +2,9 @@
 #include <cmath>
 
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/lanes.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/vector_math.h"
 
 namespace trireme::cpu {
 
@@ -22,10 +24,8 @@ void log_softmax(const View& y, const View& x) {
       for (std::int64_t r = begin; r < end; ++r) {
         const T* in = x.as<T>() + r * width;
         T* out = y.as<T>() + r * width;
-        const T largest = width ? *std::max_element(in, in + width) : T(0);
-        double sum = 0;
-        for (std::int64_t k = 0; k < width; ++k)
-          sum += std::exp(static_cast<double>(in[k]) - static_cast<double>(largest));
+        const T largest = width ? largest_of(in, width) : T(0);
+        const double sum = sum_over<double>(width, [=](std::int64_t k) { return fast_exp(in[k] - largest); });
         const double shift = static_cast<double>(largest) + std::log(sum);
         for (std::int64_t k = 0; k < width; ++k) out[k] = static_cast<T>(static_cast<double>(in[k]) - shift);
       }
@@ -41,8 +41,7 @@ void nll_forward(const View& losses, const View& log_probabilities, const View& 
       const T* lp = log_probabilities.as<T>() + r * width;
       double loss = -(1 - smoothing) * static_cast<double>(lp[labels.as<std::int64_t>()[r]]);
       if (smoothing != 0) {
-        double sum = 0;
-        for (std::int64_t k = 0; k < width; ++k) sum += static_cast<double>(lp[k]);
+        const double sum = sum_over<double>(width, [=](std::int64_t k) { return lp[k]; });
         loss -= smoothing / static_cast<double>(width) * sum;
       }
       losses.as<T>()[r] = static_cast<T>(loss);
@@ -63,8 +62,8 @@ void cross_entropy_backward(const View& dx, const View& dlosses, const View& log
         T* out = dx.as<T>() + r * width;
         const T g = dlosses.as<T>()[r];
         const std::int64_t label = labels.as<std::int64_t>()[r];
-        for (std::int64_t k = 0; k < width; ++k)
-          out[k] = (static_cast<T>(std::exp(lp[k])) - spread - (k == label ? hit : T(0))) * g;
+        for (std::int64_t k = 0; k < width; ++k) out[k] = (fast_exp(lp[k]) - spread) * g;
+        out[label] = (fast_exp(lp[label]) - spread - hit) * g;
       }
     });
   });

@@ -3,7 +3,7 @@
 
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/vector_math.h"
+#include "kernels/vector_math.h"
 
 namespace trireme::cpu {
 

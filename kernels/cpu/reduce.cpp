@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/lanes.h"
 #include "kernels/cpu/loops.h"
 
 namespace trireme::cpu {
@@ -260,15 +261,9 @@ double sum_of_squares(const View& in) {
     const std::int64_t count = in.numel();
     std::vector<double> partial(static_cast<std::size_t>((count + kChunk - 1) / kChunk));
     for_pieces(count, kChunk, [&](std::int64_t begin, std::int64_t end) {
-      double lanes[8] = {};
-      const T* x = in.as<T>();
-      std::int64_t k = begin;
-      for (; k + 8 <= end; k += 8)
-        for (int l = 0; l < 8; ++l) lanes[l] += static_cast<double>(x[k + l]) * static_cast<double>(x[k + l]);
-      for (int l = 0; k < end; ++k, ++l) lanes[l] += static_cast<double>(x[k]) * static_cast<double>(x[k]);
-      double sum = 0;
-      for (double lane : lanes) sum += lane;
-      partial[static_cast<std::size_t>(begin / kChunk)] = sum;
+      const T* x = in.as<T>() + begin;
+      partial[static_cast<std::size_t>(begin / kChunk)] = sum_over<double>(
+          end - begin, [=](std::int64_t k) { return static_cast<double>(x[k]) * static_cast<double>(x[k]); });
     });
     double total = 0;
     for (double p : partial) total += p;

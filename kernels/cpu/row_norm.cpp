@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/lanes.h"
 #include "kernels/cpu/parallel.h"
 
 namespace trireme::cpu {
@@ -19,14 +20,13 @@ void row_norm_forward(const View& y, const View& mean, const View& rstd, const V
                  for (std::int64_t r = begin; r < end; ++r) {
                    const T* in = x.as<T>() + r * width;
                    T* out = y.as<T>() + r * width;
-                   double sum = 0, squares = 0;
-                   if (centered)
-                     for (std::int64_t k = 0; k < width; ++k) sum += static_cast<double>(in[k]);
+                   const double sum =
+                       centered ? sum_over<double>(width, [=](std::int64_t k) { return in[k]; }) : 0;
                    const double m = sum / static_cast<double>(width);
-                   for (std::int64_t k = 0; k < width; ++k) {
+                   const double squares = sum_over<double>(width, [=](std::int64_t k) {
                      const double v = static_cast<double>(in[k]) - m;
-                     squares += v * v;
-                   }
+                     return v * v;
+                   });
                    const double s = 1 / std::sqrt(squares / static_cast<double>(width) + eps);
                    mean.as<T>()[r] = static_cast<T>(m);
                    rstd.as<T>()[r] = static_cast<T>(s);
@@ -52,16 +52,15 @@ void row_norm_backward(const View& dx, const View& dy, const View& x, const View
                    const T *in = x.as<T>() + r * width, *g = dy.as<T>() + r * width;
                    T* out = dx.as<T>() + r * width;
                    const T m = mean.as<T>()[r], s = rstd.as<T>()[r];
-                   double sum = 0, along = 0;
-                   for (std::int64_t k = 0; k < width; ++k) {
-                     const double d = static_cast<double>(scale ? g[k] * scale[k] : g[k]);
-                     sum += d;
-                     along += d * static_cast<double>((in[k] - m) * s);
-                   }
-                   const T average = static_cast<T>(centered ? sum / static_cast<double>(width) : 0),
+                   const auto slope_at = [=](std::int64_t k) { return scale ? g[k] * scale[k] : g[k]; };
+                   const double sum = centered ? sum_over<double>(width, slope_at) : 0;
+                   const double along = sum_over<double>(width, [=](std::int64_t k) {
+                     return static_cast<double>(slope_at(k)) * static_cast<double>((in[k] - m) * s);
+                   });
+                   const T average = static_cast<T>(sum / static_cast<double>(width)),
                            slope = static_cast<T>(along / static_cast<double>(width));
                    for (std::int64_t k = 0; k < width; ++k)
-                     out[k] = ((scale ? g[k] * scale[k] : g[k]) - average - (in[k] - m) * s * slope) * s;
+                     out[k] = (slope_at(k) - average - (in[k] - m) * s * slope) * s;
                  }
                });
   });

@@ -1,12 +1,12 @@
 // Our own exponentials against the C library's in float64.
-#include "kernels/cpu/vector_math.h"
+#include "kernels/vector_math.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <limits>
 
-namespace trireme::cpu {
+namespace trireme {
 namespace {
 
 /// The largest error over floats of (low, high), in units of the last place of the right result.
@@ -29,6 +29,19 @@ double logistic(double x) { return 1 / (1 + std::exp(-x)); }
 TEST(VectorMath, StaysWithinItsErrors) {
   EXPECT_LE(worst(fast_exp, std::exp, -103, 88.7f), 1);
   EXPECT_LE(worst(fast_exp, std::exp, -1, 1), 1);
+  EXPECT_LE(worst(fast_expm1, std::expm1, -18, 88.7f), 1.5);
+  EXPECT_LE(worst(fast_expm1, std::expm1, -1, 1), 1.5);
+  EXPECT_LE(worst(fast_expm1, std::expm1, 1e-9f, 1e-6f), 1.5);
+  EXPECT_LE(worst(fast_log, std::log, 1e-40f, 1e-37f), 1);
+  EXPECT_LE(worst(fast_log, std::log, 0.5, 2), 1);
+  EXPECT_LE(worst(fast_log, std::log, 0.999f, 1.001f), 1);
+  EXPECT_LE(worst(fast_log, std::log, 2, 3e38f), 1);
+  EXPECT_LE(worst(fast_log1p, std::log1p, -0.9999f, 3), 1.5);
+  EXPECT_LE(worst(fast_log1p, std::log1p, 1e-9f, 1e-4f), 1.5);
+  EXPECT_LE(worst(fast_log1p, std::log1p, 3, 1e7f), 1.5);
+  EXPECT_LE(worst(fast_log1p, std::log1p, 1e7f, 3e38f), 1.5);
+  EXPECT_LE(worst(fast_erf, std::erf, -5, 5), 1.5);
+  EXPECT_LE(worst(fast_erf, std::erf, -1e-3f, 1e-3f), 1.5);
   EXPECT_LE(worst(fast_sigmoid, logistic, -87, 40), 2.5);
   EXPECT_LE(worst(fast_tanh, std::tanh, -12, 12), 1.5);
   EXPECT_LE(worst(fast_tanh, std::tanh, -0.7f, 0.7f), 1.5);
@@ -46,6 +59,23 @@ TEST(VectorMath, EndsOfTheRange) {
   EXPECT_GT(fast_exp(-103.0f), 0);  // a subnormal number
   EXPECT_TRUE(std::isnan(fast_exp(nan)));
   EXPECT_TRUE(std::isnan(fast_exp(-nan)));
+  EXPECT_EQ(fast_expm1(-kInf), -1);
+  EXPECT_EQ(fast_expm1(kInf), kInf);
+  EXPECT_TRUE(std::isnan(fast_expm1(nan)));
+  EXPECT_TRUE(std::signbit(fast_expm1(-0.0f)));
+  EXPECT_EQ(fast_log(1.0f), 0);
+  EXPECT_EQ(fast_log(0.0f), -kInf);
+  EXPECT_EQ(fast_log(-0.0f), -kInf);
+  EXPECT_EQ(fast_log(kInf), kInf);
+  EXPECT_TRUE(std::isnan(fast_log(-1.0f)) && std::isnan(fast_log(-kInf)) && std::isnan(fast_log(nan)));
+  EXPECT_EQ(fast_log1p(-1.0f), -kInf);
+  EXPECT_EQ(fast_log1p(kInf), kInf);
+  EXPECT_TRUE(std::isnan(fast_log1p(-2.0f)) && std::isnan(fast_log1p(-kInf)) && std::isnan(fast_log1p(nan)));
+  EXPECT_TRUE(std::signbit(fast_log1p(-0.0f)));
+  EXPECT_EQ(fast_erf(kInf), 1);
+  EXPECT_EQ(fast_erf(-kInf), -1);
+  EXPECT_TRUE(std::isnan(fast_erf(nan)));
+  EXPECT_TRUE(std::signbit(fast_erf(-0.0f)));
   EXPECT_EQ(fast_sigmoid(-kInf), 0);
   EXPECT_EQ(fast_sigmoid(kInf), 1);
   EXPECT_TRUE(std::isnan(fast_sigmoid(nan)));
@@ -56,4 +86,4 @@ TEST(VectorMath, EndsOfTheRange) {
 }
 
 }  // namespace
-}  // namespace trireme::cpu
+}  // namespace trireme

@@ -1,0 +1,156 @@
+// Transcendental functions of float32 that compilers turn into vector instructions: no branch, no call, no
+// table. An element's bits do not depend on its place in a vector, nor on the C library. Other types go to
+// the C library. A file that loops over them is compiled with -fno-trapping-math (kernels/CMakeLists.txt),
+// without which GCC branches. Polynomials were fitted for the smallest largest error (C. Lawson's iterated
+// weights). Errors are those of all arguments, in units of the last place.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+/// A call in a loop would keep it from becoming vector instructions.
+#define TRIREME_INLINE [[gnu::always_inline]] inline
+
+namespace trireme {
+
+namespace vector_math {
+
+/// 2^e for e in -126..127.
+TRIREME_INLINE float power_of_two(std::int32_t e) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(e + 127) << 23);
+}
+
+/// e^x = 2^n (1 + rest) with |rest| < 0.42.
+struct Exponential {
+  std::int32_t n;
+  float rest;
+};
+
+/// For x in -104..89.
+TRIREME_INLINE Exponential exponential(float x) {
+  constexpr float kShift = 0x1.8p23f;  // adding it rounds to a whole number, which the low bits then hold
+  // x = n ln 2 + r with |r| <= ln 2 / 2; the upper part of ln 2 has few enough bits for exact products.
+  const float shifted = x * 1.44269504f + kShift, n = shifted - kShift;
+  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  // (e^r - 1 - r) / r^2
+  const float p =
+      (((0.00138145394f * r + 0.00836874545f) * r + 0.041668389f) * r + 0.166665211f) * r + 0.49999994f;
+  return {std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(kShift), r + r * r * p};
+}
+
+/// n ln 2 + log(1 + f) for f in -0.293..0.415.
+TRIREME_INLINE float logarithm(float n, float f) {
+  // (log(1 + f) - f + f^2/2) / f^3
+  const float p =
+      ((((((-0.0763442991f * f + 0.127615504f) * f - 0.131601951f) * f + 0.142017625f) * f - 0.166233565f) *
+            f +
+        0.200012267f) *
+           f -
+       0.250008211f) *
+          f +
+      0.333333317f;
+  const float squared = f * f;
+  return n * 0.693359375f + (f + (n * -2.12194440e-4f + (squared * f * p - 0.5f * squared)));
+}
+
+/// n such that x = 2^n m with m in sqrt(1/2)..sqrt(2); for normal x > 0.
+TRIREME_INLINE std::int32_t nearest_exponent(float x) {
+  constexpr std::uint32_t kRoot = 0x3f3504f3;  // the bits of sqrt(1/2)
+  return static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(x) - kRoot) >> 23;
+}
+
+}  // namespace vector_math
+
+/// e^x within 1 ulp, for all x: 0, subnormal numbers, infinity and NaN as they should be.
+TRIREME_INLINE float fast_exp(float x) {
+  x = x > 89.0f ? 89.0f : x;
+  x = x < -104.0f ? -104.0f : x;
+  const auto [n, rest] = vector_math::exponential(x);
+  // 2^n in two factors, since n alone can be outside of the exponents' range.
+  const auto half = n >> 1;
+  return (1.0f + rest) * vector_math::power_of_two(half) * vector_math::power_of_two(n - half);
+}
+
+/// e^x - 1 within 1.5 ulp.
+TRIREME_INLINE float fast_expm1(float x) {
+  const float whole = x;
+  x = x > 89.0f ? 89.0f : x;
+  x = x < -20.0f ? -20.0f : x;
+  const auto [n, rest] = vector_math::exponential(x);
+  const float half_power = vector_math::power_of_two(n - 1);  // 2^128 would be infinite
+  const float y = 2.0f * (half_power * rest + (half_power - 0.5f));
+  return std::fabs(whole) < 1e-7f ? whole : y;  // keeps the sign of 0
+}
+
+/// log x within 1 ulp; -infinity of 0, NaN below.
+TRIREME_INLINE float fast_log(float x) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const bool subnormal = x < std::numeric_limits<float>::min();
+  const float scaled = subnormal ? x * 0x1p23f : x;
+  const std::int32_t n = vector_math::nearest_exponent(scaled);
+  const float m = std::bit_cast<float>(std::bit_cast<std::int32_t>(scaled) - (n << 23));
+  float y = vector_math::logarithm(static_cast<float>(n) - (subnormal ? 23.0f : 0.0f), m - 1.0f);
+  y = x < kInf ? y : x;  // infinity and NaN
+  y = x == 0.0f ? -kInf : y;
+  return x < 0.0f ? std::numeric_limits<float>::quiet_NaN() : y;
+}
+
+/// log(1 + x) within 1.5 ulp.
+TRIREME_INLINE float fast_log1p(float x) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  // With 1 + x = 2^n m, m - 1 = 2^-n x + (2^-n - 1) is rounded once, though 1 + x was rounded, too.
+  const float inside = x < 1e30f ? x : 1e30f;  // beyond, 2^-n leaves the range
+  const std::int32_t n = vector_math::nearest_exponent(1.0f + inside);
+  const float shrink = vector_math::power_of_two(-(n < -25 ? 0 : n));
+  const float near = vector_math::logarithm(static_cast<float>(n), inside * shrink + (shrink - 1.0f));
+  float y = x < 1e30f ? near : fast_log(x);
+  y = x == -1.0f ? -kInf : y;
+  y = std::fabs(x) < 1e-7f ? x : y;  // keeps the sign of 0
+  return x < -1.0f || x != x ? std::numeric_limits<float>::quiet_NaN() : y;
+}
+
+/// Within 1.5 ulp.
+TRIREME_INLINE float fast_erf(float x) {
+  // Near 0 a polynomial erf(x) / x - 1 of x^2; elsewhere 1 - e^-q(x), where q is a polynomial, too. From 4 on
+  // it is 1.
+  const float a = std::fabs(x), u = x * x, c = a < 4.0f ? a : 4.0f;
+  const float near =
+      ((((-0.0006090358f * u + 0.00501196241f) * u - 0.0267789086f) * u + 0.112821408f) * u - 0.376125233f) *
+          u +
+      0.128379166f;
+  const float q = ((((((2.09095557e-05f * c - 0.000432303006f) * c + 0.004160527f) * c - 0.0250914968f) * c +
+                     0.108236619f) *
+                        c +
+                    0.633386647f) *
+                       c +
+                   1.12949516f) *
+                      c -
+                  0.000170552033f;
+  const float far = 1.0f - fast_exp(-q);
+  return x != x ? x : std::copysign(a < 0.9f ? a + a * near : far, x);
+}
+
+/// Within 2.5 ulp.
+TRIREME_INLINE float fast_sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
+
+/// Within 1.5 ulp.
+TRIREME_INLINE float fast_tanh(float x) {
+  // Near 0 a polynomial, (tanh x / x - 1) / x^2 fitted over x^2; elsewhere 1 - 2 / (e^2x + 1) loses nothing.
+  const float a = std::fabs(x), u = x * x;
+  const float p =
+      (((-0.00570498686f * u + 0.0206390861f) * u - 0.0537397154f) * u + 0.133314416f) * u - 0.333332807f;
+  const float far = 1.0f - 2.0f / (fast_exp(a + a) + 1.0f);
+  return std::copysign(a < 0.625f ? a + a * u * p : far, x);
+}
+
+TRIREME_INLINE double fast_exp(double x) { return std::exp(x); }
+TRIREME_INLINE double fast_expm1(double x) { return std::expm1(x); }
+TRIREME_INLINE double fast_log(double x) { return std::log(x); }
+TRIREME_INLINE double fast_log1p(double x) { return std::log1p(x); }
+TRIREME_INLINE double fast_erf(double x) { return std::erf(x); }
+TRIREME_INLINE double fast_sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+TRIREME_INLINE double fast_tanh(double x) { return std::tanh(x); }
+
+}  // namespace trireme

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Times a training step of four networks beside PyTorch, in alternating pairs.
+
+    ninja -C build trireme_bench
+    python3 tests/bench/steps.py build/tests/bench_steps --threads 2 --pairs 7
+
+Needs PyTorch. For every network PyTorch first tries its settings (eager, channels last, and compiled with
+--compile) and goes on with the fastest. The last column is our time divided by PyTorch's, the median of all
+pairs; below 1.0 is faster.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import time
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program", help="bench_steps")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=2, help="of each measurement")
+    parser.add_argument("--compile", action="store_true", help="try torch.compile, too")
+    parser.add_argument("--models", nargs="*", default=["mlp", "lenet", "resnet18", "gpt"])
+    return parser.parse_args()
+
+
+args = arguments()
+os.environ["OMP_NUM_THREADS"] = str(args.threads)
+
+import torch  # noqa: E402 (the number of threads is read when it is loaded)
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+torch.set_num_threads(args.threads)
+
+
+class Residual(nn.Module):
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.short = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.short = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)) + self.short(x), inplace=True)
+
+
+def resnet18():
+    widths = [64, 64, 128, 256, 512]
+    layers = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
+    for i in range(4):
+        layers += [Residual(widths[i], widths[i + 1], 1 if i == 0 else 2), Residual(widths[i + 1], widths[i + 1], 1)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+
+
+def mlp():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10))
+
+
+def lenet():
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10))
+
+
+class Block(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x):
+        b, t, w = x.shape
+        q, k, v = (y.view(b, t, self.heads, -1).transpose(1, 2) for y in self.qkv(self.ln1(x)).split(w, 2))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(y.transpose(1, 2).reshape(b, t, w))
+        return x + self.down(F.gelu(self.up(self.ln2(x)), approximate="tanh"))
+
+
+class Gpt(nn.Module):
+    def __init__(self, layers=6, width=384, heads=6, context=256, vocabulary=256):
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
+        self.blocks = nn.Sequential(*[Block(width, heads) for _ in range(layers)])
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x):
+        y = self.norm(self.blocks(self.tokens(x) + self.places.weight[: x.shape[1]]))
+        return y @ self.tokens.weight.t()
+
+
+def images(batch, channels, side):
+    return torch.rand(batch, channels, side, side), torch.randint(10, (batch,))
+
+
+CASES = {
+    "mlp": (mlp, lambda: images(128, 1, 28)),
+    "lenet": (lenet, lambda: images(64, 1, 28)),
+    "resnet18": (resnet18, lambda: images(64, 3, 32)),
+    "gpt": (Gpt, lambda: (torch.randint(256, (8, 256)), torch.randint(256, (8 * 256,)))),
+}
+
+
+def torch_step(name, setting):
+    """A function that makes one step."""
+    make, data = CASES[name]
+    model, (x, labels) = make(), data()
+    if "channels_last" in setting:
+        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    if name == "gpt":
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1, fused=True)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
+    if "compile" in setting:
+        model = torch.compile(model)
+
+    def step():
+        optimizer.zero_grad()
+        F.cross_entropy(model(x).flatten(0, -2), labels).backward()
+        optimizer.step()
+
+    for _ in range(3):
+        step()
+    return step
+
+
+def torch_time(step):
+    count, start = 0, time.perf_counter()
+    while (spent := time.perf_counter() - start) < args.seconds or count < 2:
+        step()
+        count += 1
+    return spent / count * 1e3
+
+
+def our_time(name):
+    command = [args.program, f"--benchmark_filter=/{name}/", f"--benchmark_min_time={args.seconds}", "--benchmark_format=json"]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    return json.loads(out)["benchmarks"][0]["real_time"]
+
+
+def settings_of(name):
+    kinds = ["eager"] + (["channels_last"] if name in ("lenet", "resnet18") else [])
+    return kinds + ([f"{kind}+compile" for kind in kinds] if args.compile else [])
+
+
+print(f"PyTorch {torch.__version__}, {args.threads} threads, {args.pairs} pairs, {args.seconds:g} s each, ms a step")
+for name in args.models:
+    steps = {setting: torch_step(name, setting) for setting in settings_of(name)}
+    tried = {setting: torch_time(step) for setting, step in steps.items()}
+    best = min(tried, key=tried.get)
+    pairs = [(our_time(name), torch_time(steps[best])) for _ in range(args.pairs)]
+    ours, theirs = zip(*pairs)
+    ratios = sorted(a / b for a, b in pairs)
+    print(f"{name:9} ours {statistics.median(ours):8.2f}   PyTorch ({best}) {statistics.median(theirs):8.2f}   "
+          f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
