@@ -172,6 +172,13 @@ void Backward::set(int i, Tensor gradient) {
   gradients_[static_cast<std::size_t>(i)] = std::move(gradient);
 }
 
+const Tensor* Backward::gathered(int i) const {
+  if (!needs(i)) return nullptr;
+  const Edge& edge = node_.inputs[static_cast<std::size_t>(i)];
+  const Tensor& incoming = edge.node->output(edge.output).incoming;
+  return is_scratch(incoming) ? &incoming : nullptr;
+}
+
 Tensor Backward::get(const Saved& saved) const {
   const Tensor t = saved.frame_ ? saved.frame_->get(saved.index_) : saved.tensor_;
   if (!t.defined()) return t;

@@ -12,7 +12,7 @@ Tensor sum_of_gradients(const Tensor& a, const Tensor& b) {
   TRIREME_CHECK(a.shape() == b.shape() && a.dtype() == b.dtype(),
                 "backward: gradients of {} {} and {} {} meet", name_of(a.dtype()), a.shape().to_string(),
                 name_of(b.dtype()), b.shape().to_string());
-  const Tensor out = Tensor::empty_like(a);
+  const Tensor out = is_scratch(a) ? a : Tensor::empty_like(a);
   kernels_for(a.device()).binary(BinaryOp::add, out.view(), a.view(), b.view());
   return record("sum_of_gradients", out, {&a, &b}, [](Backward& backward) {
     backward.set(0, backward.grad);

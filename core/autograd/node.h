@@ -102,6 +102,8 @@ class Backward {
   bool needs(int i) const;
   /// Hands over the gradient of input i (its shape and dtype); skip it to contribute nothing.
   void set(int i, Tensor gradient);
+  /// What other ops have handed over for input i so far, if this op may add to it in place; else null.
+  const Tensor* gathered(int i) const;
   /// The tensor that was saved; throws if it was changed in place since.
   Tensor get(const Saved& saved) const;
 

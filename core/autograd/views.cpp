@@ -101,7 +101,21 @@ Tensor replace_window(const Tensor& base, const Tensor& part, const Slice& w) {
   });
 }
 
+/// Hands a window's gradient to the base, input 0.
+void set_window(Backward& g, const Slice& w) {
+  const Tensor* sum = g.gathered(0);
+  if (!sum || sum->strides() != w.base_strides || overlaps(w.shape, w.strides))
+    return g.set(0, replace_window({}, g.grad, w));
+  const View window = sum->alias(w.shape, w.strides, sum->offset() + w.offset).view();
+  kernels_for(g.grad.device()).binary(BinaryOp::add, window, window, g.grad.view());
+}
+
 }  // namespace
+
+bool is_scratch(const Tensor& t) {
+  return t.defined() && !grad_enabled() && t.impl()->use_count() == 1 &&
+         t.impl()->storage->use_count() == 1 && !overlaps(t.shape(), t.strides());
+}
 
 /// An in-place op on a view, seen from the base: `fn` is the op over the view's window.
 class CopySlices final : public Node {
@@ -131,8 +145,8 @@ void follow_base(TensorImpl& view) {
   view.generation = view.base->generation;
   const Tensor base{view.base};
   if (!base.requires_grad()) return;
-  Ref<Node> node = detail::closure(
-      "as_strided", [w = Slice(*view.base, view)](Backward& g) { g.set(0, replace_window({}, g.grad, w)); });
+  Ref<Node> node =
+      detail::closure("as_strided", [w = Slice(*view.base, view)](Backward& g) { set_window(g, w); });
   node->inputs.push_back(gradient_edge(base));
   node->output(0).shape = view.shape;
   node->output(0).dtype = view.dtype;
@@ -151,9 +165,7 @@ Tensor strided_view(const char* op, const Tensor& x, const Shape& shape, const S
                     std::int64_t offset) {
   const Tensor view = x.alias(shape, strides, offset);
   detail::mark_view(view, x);
-  return record(op, view, {&x}, [w = Slice(*x.impl(), *view.impl())](Backward& g) {
-    g.set(0, replace_window({}, g.grad, w));
-  });
+  return record(op, view, {&x}, [w = Slice(*x.impl(), *view.impl())](Backward& g) { set_window(g, w); });
 }
 
 void check_in_place(const char* op, const Tensor& target) {

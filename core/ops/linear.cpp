@@ -37,6 +37,16 @@ View as_batch(const Tensor& t) {
   return wide;
 }
 
+Tensor multiplied(const char* name, const Tensor& a, const Tensor& b);
+
+bool lies_in_columns(const Tensor& t) { return t.strides()[t.dim() - 1] > t.strides()[t.dim() - 2]; }
+
+/// a @ b, in rows or in columns. A gradient that lies as what it belongs to is never copied.
+Tensor multiplied_in(const char* name, bool columns, const Tensor& a, const Tensor& b) {
+  if (!columns) return multiplied(name, a, b);
+  return transpose(multiplied(name, transpose(b, -1, -2), transpose(a, -1, -2)), -1, -2);
+}
+
 /// (M,K) @ (K,N) or (B,M,K) @ (B,K,N). 16-bit matrices are multiplied in float32 and rounded once.
 Tensor multiplied(const char* name, const Tensor& a, const Tensor& b) {
   if (is_low_precision(a.dtype()))
@@ -45,10 +55,32 @@ Tensor multiplied(const char* name, const Tensor& a, const Tensor& b) {
   shape[a.dim() - 1] = b.size(-1);
   const Tensor out = Tensor::empty(shape, a.dtype(), a.device()), x = dense_matrix(a), y = dense_matrix(b);
   kernels(a).matmul(as_batch(out), as_batch(x), as_batch(y));
-  return record(name, out, {&a, &b}, [name, a = Saved(a), b = Saved(b)](Backward& g) {
-    if (g.needs(0)) g.set(0, multiplied(name, g.grad, transpose(g.get(b), -1, -2)));
-    if (g.needs(1)) g.set(1, multiplied(name, transpose(g.get(a), -1, -2), g.grad));
-  });
+  return record(name, out, {&a, &b},
+                [name, a = Saved(a), b = Saved(b),
+                 in_columns = std::pair(lies_in_columns(a), lies_in_columns(b))](Backward& g) {
+                  if (g.needs(0))
+                    g.set(0, multiplied_in(name, in_columns.first, g.grad, transpose(g.get(b), -1, -2)));
+                  if (g.needs(1))
+                    g.set(1, multiplied_in(name, in_columns.second, transpose(g.get(a), -1, -2), g.grad));
+                });
+}
+
+/// x (M,K) @ w (N,K) transposed, + b (N) unless it is undefined.
+Tensor linear_rows(const Tensor& x, const Tensor& w, const Tensor& b) {
+  if (is_low_precision(x.dtype())) {
+    const auto wide = [](const Tensor& t) { return t.defined() ? to(t, DType::kFloat32) : t; };
+    return to(linear_rows(wide(x), wide(w), wide(b)), x.dtype());
+  }
+  const Tensor out = Tensor::empty({x.size(0), w.size(0)}, x.dtype(), x.device());
+  kernels(x).matmul(as_batch(out), as_batch(dense_matrix(x)), as_batch(transpose(dense_matrix(w), 0, 1)));
+  if (b.defined()) kernels(x).binary(BinaryOp::add, out.view(), out.view(), broadcast_view(b, out.shape()));
+  return record("linear", out, {&x, &w, &b},
+                [x = Saved(x), w = Saved(w), in_columns = lies_in_columns(w)](Backward& g) {
+                  if (g.needs(0)) g.set(0, multiplied("linear", g.grad, g.get(w)));
+                  if (g.needs(1))
+                    g.set(1, multiplied_in("linear", in_columns, transpose(g.grad, 0, 1), g.get(x)));
+                  if (g.needs(2)) g.set(2, sum(g.grad, {0}));
+                });
 }
 
 }  // namespace
@@ -107,14 +139,12 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& b) {
   std::int64_t count = 1;
   for (int d = 0; d + 1 < x.dim(); ++d) count *= x.shape()[d];
   const Tensor rows = reshape(x, {count, x.size(-1)});
-  Tensor y = matmul(rows, transpose(w, 0, 1));
   if (b.defined()) {
     check_same_kind("linear", {&x, &b});
     TRIREME_CHECK(b.dim() == 1 && b.size(0) == w.size(0), "linear: b {} does not fit w {}; needs ({})",
                   b.shape().to_string(), w.shape().to_string(), w.size(0));
-    y = add(y, b);
   }
-  return reshape(y, shape);
+  return reshape(linear_rows(rows, w, b), shape);
 }
 
 namespace {

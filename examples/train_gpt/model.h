@@ -22,7 +22,7 @@ GptOptions parse_gpt(const std::string& spec);
 /// y = x @ weight + bias: a linear layer whose weight (in, out) lies as in the published files.
 struct Projection : nn::Module {
   Projection(std::int64_t in, std::int64_t out, double std);
-  Tensor forward(const Tensor& x) override { return matmul(x, weight) + bias; }
+  Tensor forward(const Tensor& x) override { return linear(x, transpose(weight, 0, 1), bias); }
   void visit(nn::Visitor& v) override;
   Tensor weight, bias;
 };
