@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -47,7 +48,13 @@ struct SgdOptions {
 
 struct AdamWOptions {
   double lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;
-  std::int64_t step = 1;  ///< counts from 1
+};
+
+/// One parameter of an optimizer's step: dense views of one shape, float32 or float64.
+struct OptimizerSlice {
+  View parameter, gradient;
+  View first, second;     ///< what the optimizer keeps, as it calls for them
+  std::int64_t step = 1;  ///< of this parameter, counts from 1
 };
 
 /// Attention, apart from its tensors.
@@ -182,10 +189,11 @@ struct KernelTable {
   void (*uniform)(const View& out, RandomKey key, double low, double high);
   void (*normal)(const View& out, RandomKey key, double mean, double std);
 
-  // Optimizers, float32 or float64, all views dense and of one shape.
-  void (*sgd)(const View& parameter, const View& gradient, const View* momentum, const SgdOptions&);
-  void (*adamw)(const View& parameter, const View& gradient, const View& first, const View& second,
-                const AdamWOptions&);
+  // Optimizers: all parameters in one pass.
+  /// `first` is the momentum's velocity, unused without momentum.
+  void (*sgd)(std::span<const OptimizerSlice> slices, const SgdOptions&);
+  /// `first` and `second` are the moments.
+  void (*adamw)(std::span<const OptimizerSlice> slices, const AdamWOptions&);
   /// Sum of squares over fixed chunks, in float64. Dense.
   double (*sum_of_squares)(const View& in);
 };

@@ -27,7 +27,7 @@ Edge gradient_edge(const Tensor& t);
 /// The node of an in-place op `fn` over `view`, as an op over its base. Its inputs are the caller's to add.
 Ref<Node> copy_slices(const Tensor& base, const Tensor& view, Ref<Node> fn);
 
-/// Whether nobody else sees this tensor's memory, so that a backward pass that is not recorded may change it.
+/// Whether nobody else sees this tensor's memory and nobody lent it, so that a backward pass that is not recorded may change it.
 bool is_scratch(const Tensor& t);
 
 /// A view whose base was changed in place since gets a history that starts from the base.

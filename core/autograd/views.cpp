@@ -114,7 +114,8 @@ void set_window(Backward& g, const Slice& w) {
 
 bool is_scratch(const Tensor& t) {
   return t.defined() && !grad_enabled() && t.impl()->use_count() == 1 &&
-         t.impl()->storage->use_count() == 1 && !overlaps(t.shape(), t.strides());
+         t.impl()->storage->use_count() == 1 && !t.impl()->storage->give_back &&
+         !overlaps(t.shape(), t.strides());
 }
 
 /// An in-place op on a view, seen from the base: `fn` is the op over the view's window.

@@ -25,14 +25,24 @@ Optimizer::~Optimizer() {
 
 void Optimizer::step() {
   if (parameters_.source) parameters_.source->finish();
+  std::vector<std::size_t> which;
+  std::vector<OptimizerSlice> slices;
+  std::vector<Tensor> gradients;  // keeps copies alive
   for (std::size_t i = 0; i < parameters_.items.size(); ++i) {
     const Tensor& parameter = parameters_.items[i].tensor;
     const Tensor gradient = parameter.grad();
     if (!gradient.defined()) continue;
     // Kernels walk parameter, gradient and state side by side, so all must lie alike in memory.
-    update(i, parameter, gradient.strides() == parameter.strides() ? gradient : gradient.row_major());
-    parameter.bump_version("the optimizer's step");
+    gradients.push_back(gradient.strides() == parameter.strides() ? gradient : gradient.row_major());
+    which.push_back(i);
+    OptimizerSlice& slice = slices.emplace_back();
+    slice.parameter = parameter.view();
+    slice.gradient = gradients.back().view();
+    if (states_.size() > 0) slice.first = states_[0].tensors[i].view();
+    if (states_.size() > 1) slice.second = states_[1].tensors[i].view();
   }
+  if (!which.empty()) update(which, slices);
+  for (const std::size_t i : which) parameters_.items[i].tensor.bump_version("the optimizer's step");
 }
 
 void Optimizer::zero_grad() {
@@ -41,44 +51,37 @@ void Optimizer::zero_grad() {
 
 std::vector<NamedTensor> Optimizer::state() const {
   std::vector<NamedTensor> all = extra_state_;
-  for (const auto& state : states_)
-    for (std::size_t i = 0; i < state->tensors.size(); ++i)
-      all.push_back({state->kind + "." + parameters_.items[i].name, state->tensors[i]});
+  for (const StateKind& state : states_)
+    for (std::size_t i = 0; i < state.tensors.size(); ++i)
+      all.push_back({state.kind + "." + parameters_.items[i].name, state.tensors[i]});
   return all;
 }
 
-const std::vector<Tensor>& Optimizer::add_state(const std::string& kind) {
-  states_.push_back(std::make_unique<StateKind>(StateKind{kind, {}}));
-  for (const NamedTensor& item : parameters_.items) {
-    states_.back()->tensors.push_back(
-        Tensor::zeros(item.tensor.shape(), item.tensor.dtype(), item.tensor.device()));
-  }
-  return states_.back()->tensors;
+void Optimizer::add_state(const std::string& kind) {
+  StateKind& state = states_.emplace_back(StateKind{kind, {}});
+  for (const NamedTensor& item : parameters_.items)
+    state.tensors.push_back(Tensor::zeros(item.tensor.shape(), item.tensor.dtype(), item.tensor.device()));
 }
 
 SGD::SGD(ParameterList parameters, SgdOptions options) : Optimizer(std::move(parameters)), options_(options) {
-  if (options_.momentum != 0) momentum_ = &add_state("momentum");
+  if (options_.momentum != 0) add_state("momentum");
 }
 
-void SGD::update(std::size_t index, const Tensor& parameter, const Tensor& gradient) {
-  const View velocity = momentum_ ? (*momentum_)[index].view() : View{};
-  kernels_for(parameter.device())
-      .sgd(parameter.view(), gradient.view(), momentum_ ? &velocity : nullptr, options_);
+void SGD::update(std::span<const std::size_t> which, std::span<OptimizerSlice> slices) {
+  kernels_for(parameters().items[which[0]].tensor.device()).sgd(slices, options_);
 }
 
 AdamW::AdamW(ParameterList parameters, AdamWOptions options)
     : Optimizer(std::move(parameters)), options_(options) {
-  first_ = &add_state("exp_avg");
-  second_ = &add_state("exp_avg_sq");
+  add_state("exp_avg");
+  add_state("exp_avg_sq");
   steps_ = Tensor::zeros({static_cast<std::int64_t>(this->parameters().items.size())}, DType::kInt64);
   extra_state_.push_back({"step", steps_});
 }
 
-void AdamW::update(std::size_t index, const Tensor& parameter, const Tensor& gradient) {
-  AdamWOptions options = options_;
-  options.step = ++steps_.data<std::int64_t>()[index];
-  kernels_for(parameter.device())
-      .adamw(parameter.view(), gradient.view(), (*first_)[index].view(), (*second_)[index].view(), options);
+void AdamW::update(std::span<const std::size_t> which, std::span<OptimizerSlice> slices) {
+  for (std::size_t i = 0; i < which.size(); ++i) slices[i].step = ++steps_.data<std::int64_t>()[which[i]];
+  kernels_for(parameters().items[which[0]].tensor.device()).adamw(slices, options_);
 }
 
 double clip_grad_norm(const ParameterList& parameters, double max_norm) {

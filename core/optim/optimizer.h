@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -54,9 +55,11 @@ class Optimizer {
 
  protected:
   explicit Optimizer(ParameterList parameters);
-  /// One tensor of zeros like each parameter.
-  const std::vector<Tensor>& add_state(const std::string& kind);
-  virtual void update(std::size_t index, const Tensor& parameter, const Tensor& gradient) = 0;
+  /// One tensor of zeros like each parameter, under "<kind>.<parameter>". At most two kinds.
+  void add_state(const std::string& kind);
+  /// Updates the parameters that have gradients, all in one pass. which[i] is the index of slices[i], whose
+  /// `first` and `second` are the states in the order of add_state().
+  virtual void update(std::span<const std::size_t> which, std::span<OptimizerSlice> slices) = 0;
   std::vector<NamedTensor> extra_state_;  ///< state that is not per element
 
  private:
@@ -65,7 +68,7 @@ class Optimizer {
     std::vector<Tensor> tensors;
   };
   ParameterList parameters_;
-  std::vector<std::unique_ptr<StateKind>> states_;
+  std::vector<StateKind> states_;
 };
 
 /// Stochastic gradient descent with momentum, as in PyTorch.
@@ -76,15 +79,13 @@ class SGD : public Optimizer {
   double lr() const override { return options_.lr; }
 
  protected:
-  void update(std::size_t index, const Tensor& parameter, const Tensor& gradient) override;
+  void update(std::span<const std::size_t> which, std::span<OptimizerSlice> slices) override;
 
  private:
   SgdOptions options_;
-  const std::vector<Tensor>* momentum_ = nullptr;
 };
 
-/// Adam with decoupled weight decay: I. Loshchilov, F. Hutter, 2019. options.step is ignored: steps are
-/// counted per parameter.
+/// Adam with decoupled weight decay: I. Loshchilov, F. Hutter, 2019. Steps are counted per parameter.
 class AdamW : public Optimizer {
  public:
   AdamW(ParameterList parameters, AdamWOptions options);
@@ -92,12 +93,10 @@ class AdamW : public Optimizer {
   double lr() const override { return options_.lr; }
 
  protected:
-  void update(std::size_t index, const Tensor& parameter, const Tensor& gradient) override;
+  void update(std::span<const std::size_t> which, std::span<OptimizerSlice> slices) override;
 
  private:
   AdamWOptions options_;
-  const std::vector<Tensor>* first_;
-  const std::vector<Tensor>* second_;
   Tensor steps_;  ///< int64, one per parameter
 };
 

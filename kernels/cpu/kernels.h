@@ -59,9 +59,8 @@ void gru_backward(const View& dgi, const View& dgh, const View& dh, const View& 
 void dropout(const View& out, const View& in, double p, RandomKey key, std::int64_t first_sample);
 void uniform(const View& out, RandomKey key, double low, double high);
 void normal(const View& out, RandomKey key, double mean, double std);
-void sgd(const View& parameter, const View& gradient, const View* momentum, const SgdOptions&);
-void adamw(const View& parameter, const View& gradient, const View& first, const View& second,
-           const AdamWOptions&);
+void sgd(std::span<const OptimizerSlice> slices, const SgdOptions&);
+void adamw(std::span<const OptimizerSlice> slices, const AdamWOptions&);
 double sum_of_squares(const View& in);
 
 }  // namespace trireme::cpu

@@ -92,5 +92,55 @@ TEST(RetainGrad, CanBeDifferentiatedAndMakesNoCycle) {
   for (const Tensor& t : {x, y}) t.set_grad({});
 }
 
+/// Gradients of two results may share memory when they are handed over; each gathers more.
+TEST(Gathering, ChangesNoGradientThatOthersSee) {
+  for (const bool late : {false, true}) {
+    const Tensor x = leaf();
+    Tensor seen;
+    const Tensor a = x * 2.0, b = x * 3.0;
+    const HookHandle hook = register_hook(a, [&](const Tensor& g) {
+      seen = g;
+      return g;
+    });
+    Tensor more = late ? Tensor() : b * 5.0;
+    const Tensor both = a + b;  // hands one gradient to a and b
+    if (late) more = b * 5.0;
+    sum(both + more).backward();
+    EXPECT_EQ(seen.to_vector<float>(), (Floats{1, 1})) << late;
+    EXPECT_EQ(x.grad().to_vector<float>(), (Floats{20, 20})) << late;
+  }
+}
+
+TEST(Gathering, AddsWindowsToWhatIsThere) {
+  const Tensor x = Tensor::ones({2, 3}).set_requires_grad(true);
+  const Tensor y = x * 1.0;
+  Tensor seen;
+  const HookHandle hook = register_hook(y, [&](const Tensor& g) {
+    seen = g;
+    return g;
+  });
+  const Tensor left = narrow(y, 1, 0, 2), right = narrow(y, 1, 1, 2), row = narrow(y, 0, 1, 1);
+  (sum(left) + sum(right) * 10.0 + sum(row) * 100.0 + sum(transpose(y, 0, 1)) * 1000.0).backward();
+  const Floats expected{1001, 1011, 1010, 1101, 1111, 1110};
+  EXPECT_EQ(seen.to_vector<float>(), expected);
+  EXPECT_EQ(x.grad().to_vector<float>(), expected);
+}
+
+/// A hook may hand over memory that is not the engine's.
+TEST(Gathering, LeavesLentMemoryAlone) {
+  std::vector<float> lent{7, 7};
+  const Tensor x = leaf(), y = x * 1.0, a = y * 1.0;
+  const HookHandle hook = register_hook(a, [&](const Tensor&) {
+    auto impl = make_ref<TensorImpl>();
+    impl->storage = make_ref<Storage>(lent.data(), sizeof(float) * 2, kCpu, [] {});
+    impl->shape = {2};
+    impl->strides = {1};
+    return Tensor(impl);
+  });
+  (sum(a) + sum(y * 2.0)).backward();
+  EXPECT_EQ(x.grad().to_vector<float>(), (Floats{9, 9}));
+  EXPECT_EQ(lent, (Floats{7, 7}));
+}
+
 }  // namespace
 }  // namespace trireme

@@ -24,10 +24,11 @@ std::vector<double> numbers(std::uint64_t seed, std::int64_t count) {
 TEST(Rounding, SumOfSquaresRoundsEachSquare) {
   for (std::uint64_t seed = 0; seed < 50; ++seed) {  // one sum may round to the same by chance
     const std::vector<double> x = numbers(seed, 24);
-    double lanes[8] = {}, expected = 0;
-    for (std::size_t i = 0; i < x.size(); ++i) lanes[i % 8] += product(x[i], x[i]);
-    for (const double lane : lanes) expected += lane;
-    EXPECT_EQ(kernels_of(kCpu).sum_of_squares(Tensor::from(x, {24}).view()), expected) << "seed " << seed;
+    double lanes[16] = {};
+    for (std::size_t i = 0; i < x.size(); ++i) lanes[i % 16] += product(x[i], x[i]);
+    for (std::size_t half = 8; half > 0; half /= 2)
+      for (std::size_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    EXPECT_EQ(kernels_of(kCpu).sum_of_squares(Tensor::from(x, {24}).view()), lanes[0]) << "seed " << seed;
   }
 }
 
@@ -35,7 +36,7 @@ TEST(Rounding, SgdRoundsEachProduct) {
   const std::vector<double> before = numbers(2, 64), gradient = numbers(3, 64);
   const Tensor p = Tensor::from(before, {64}), g = Tensor::from(gradient, {64});
   const SgdOptions options{.lr = 0.3, .weight_decay = 0.7};
-  kernels_of(kCpu).sgd(p.view(), g.view(), nullptr, options);
+  kernels_of(kCpu).sgd({{{p.view(), g.view()}}}, options);
   for (std::size_t i = 0; i < before.size(); ++i) {
     const double d = gradient[i] + product(options.weight_decay, before[i]);
     EXPECT_EQ(p.data<double>()[i], before[i] - product(options.lr, d)) << "element " << i;

@@ -79,15 +79,14 @@ std::vector<Threaded> elementwise_kernels() {
           {"sgd",
            [=] {
              const Tensor p = a.clone(), m = b.clone(), g = rough(a.shape(), 3);
-             const View v = m.view();
-             cpu().sgd(p.view(), g.view(), &v,
+             cpu().sgd({{{p.view(), g.view(), m.view()}}},
                        {.lr = 0.1, .momentum = 0.9, .weight_decay = 0.01, .nesterov = true});
              return std::vector{p, m};
            }},
           {"adamw", [=] {
              const Tensor p = a.clone(), m = b.clone(), v = Tensor::full(a.shape(), 2),
                           g = rough(a.shape(), 3);
-             cpu().adamw(p.view(), g.view(), m.view(), v.view(), {.step = 3});
+             cpu().adamw({{{p.view(), g.view(), m.view(), v.view(), 3}}}, {});
              return std::vector{p, m, v};
            }}};
 }
