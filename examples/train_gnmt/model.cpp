@@ -56,7 +56,7 @@ Gnmt::State Gnmt::encode(const Tensor& source, const Tensor& lengths) {
   state.memory = encoder_(dropout_(source_embedding_(source)), {}, lengths).output;
   state.keys = key_(state.memory);
   state.mask = eq(source, static_cast<double>(kPad));
-  const Tensor zeros = Tensor::zeros({source.size(0), state.memory.size(2)});
+  const Tensor zeros = Tensor::zeros({source.size(0), state.memory.size(2)}, state.memory.dtype());
   state.layers.assign(decoder_.size(), {zeros, zeros});
   state.context = zeros;
   return state;

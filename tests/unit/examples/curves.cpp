@@ -1,0 +1,338 @@
+// Training curves beside PyTorch's: the examples' own networks, from the same weights and batches, must go
+// where PyTorch's go. tests/golden/curves.py wrote curves.json, and says what is in it.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "core/autograd/autograd.h"
+#include "core/nn/state.h"
+#include "examples/optimizer.h"
+#include "examples/train_classifier/models/models.h"
+#include "examples/train_gnmt/model.h"
+#include "examples/train_gnmt/task.h"
+#include "examples/train_gpt/model.h"
+#include "kernels/table.h"
+#include "tests/support/source_dir.h"
+
+namespace trireme::test {
+namespace {
+
+using Json = nlohmann::json;
+using Doubles = std::vector<double>;
+
+constexpr std::int64_t kBatches = 4;  ///< used in turn
+
+/// The formula of curves.py: numbers that depend on a name and their place alone, to the bit.
+class Formula {
+ public:
+  explicit Formula(const std::string& name) {
+    for (const char c : name) state_ = (state_ ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  }
+  std::uint64_t bits() {
+    std::uint64_t z = state_ += 0x9e3779b97f4a7c15;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+  }
+  /// In [-1, 1), exact.
+  double unit() { return static_cast<double>(bits() >> 11) * 0x1p-52 - 1; }
+
+ private:
+  std::uint64_t state_ = 0xcbf29ce484222325;
+};
+
+/// middle + spread * units as float32 has them.
+Tensor numbers(const std::string& name, const Shape& shape, double middle = 0, double spread = 1) {
+  Formula formula(name);
+  std::vector<float> values(static_cast<std::size_t>(shape.numel()));
+  for (float& v : values) v = static_cast<float>(middle + spread * formula.unit());
+  return Tensor::from(values, shape);
+}
+
+std::vector<std::int64_t> indices(const std::string& name, std::int64_t count, std::int64_t bound) {
+  Formula formula(name);
+  std::vector<std::int64_t> values(static_cast<std::size_t>(count));
+  for (std::int64_t& v : values)
+    v = static_cast<std::int64_t>(formula.bits() % static_cast<std::uint64_t>(bound));
+  return values;
+}
+
+/// Converts the model and gives all parameters their values of step 0.
+void fill(nn::Module& model, DType dtype) {
+  nn::to(model, dtype);
+  nn::StateDict dict;
+  for (const auto& [name, tensor] : model.parameters()) {
+    const Shape& shape = tensor.shape();
+    const auto fan = static_cast<double>(shape.numel() / shape[0]);
+    dict.push_back({name, tensor.dim() > 1 ? numbers(name, shape, 0, 1 / std::sqrt(fan))
+                                           : numbers(name, shape, name.ends_with("weight"), 0.25)});
+  }
+  nn::load_state_dict(model, dict, false);  // buffers stay as they are
+}
+
+/// What is trained, and how.
+struct Subject {
+  std::shared_ptr<nn::Module> model;
+  std::function<Tensor(std::int64_t batch)> loss;
+  JobOptions options;
+  std::vector<std::unique_ptr<optim::Optimizer>> optimizers;
+  optim::Schedule schedule;
+};
+
+Subject resnet18(DType dtype, std::int64_t size, std::int64_t count) {
+  Subject s;
+  s.model = make_model("resnet18", {{3, size, size}, 10});
+  fill(*s.model, dtype);
+  s.options.set_lr(1e-4);
+  s.options.set_weight_decay(0.01);
+  s.schedule.peak = s.options.lr();
+  s.loss = [model = s.model.get(), dtype, size, count](std::int64_t batch) {
+    const Tensor images = numbers(fmt::format("images{}", batch), {count, 3, size, size});
+    const Tensor labels = Tensor::from(indices(fmt::format("labels{}", batch), count, 10), {count});
+    return cross_entropy((*model)(to_dtype(images, dtype)), labels);
+  };
+  s.optimizers.push_back(make_optimizer(s.options, s.model->parameters()));
+  return s;
+}
+
+JobOptions adamw(double lr, double weight_decay) {
+  JobOptions o;
+  o.set_optimizer("adamw");
+  o.set_lr(lr);
+  o.set_weight_decay(weight_decay);
+  o.set_clip_norm(1);
+  return o;
+}
+
+/// As train_gpt does: AdamW that lets only matrices decay.
+Subject gpt(DType dtype) {
+  Subject s;
+  const auto model = std::make_shared<Gpt>(parse_gpt("nano"));
+  fill(*model, dtype);
+  s.options = adamw(1e-3, 0.1);
+  s.schedule = {optim::Schedule::Kind::kCosine, s.options.lr(), 5, 20};
+  s.model = model;
+  s.loss = [&model = *model](std::int64_t batch) {
+    const Tensor tokens = Tensor::from(indices(fmt::format("tokens{}", batch), 2 * 65, 40), {2, 65});
+    return cross_entropy(flatten(model(narrow(tokens, 1, 0, 64)), 0, 1), flatten(narrow(tokens, 1, 1, 64)));
+  };
+  ParameterList matrices, others;
+  for (const NamedTensor& p : model->parameters())
+    (p.tensor.dim() > 1 ? matrices : others).items.push_back(p);
+  s.optimizers.push_back(make_optimizer(s.options, matrices, {.beta2 = 0.95}));
+  s.optimizers.push_back(make_optimizer(adamw(1e-3, 0), others, {.beta2 = 0.95}));
+  return s;
+}
+
+struct Sentence {
+  Tensor source, lengths, read, answer;
+};
+
+Sentence sentences(std::int64_t batch) {
+  constexpr std::int64_t kWords = 20, kLength = 8, kCount = 16;
+  const auto drawn = [&](const char* name, std::int64_t count, std::int64_t bound, std::int64_t least) {
+    std::vector<std::int64_t> values = indices(fmt::format("{}{}", name, batch), count, bound);
+    for (std::int64_t& v : values) v += least;
+    return Tensor::from(values, {kCount, count / kCount});
+  };
+  Sentence s{drawn("source", kCount * kLength, kWords, kFirstWord),
+             flatten(drawn("lengths", kCount, kLength / 2 + 1, kLength / 2)),
+             Tensor::full({kCount, kLength + 1}, kPad, DType::kInt64),
+             drawn("answer", kCount * (kLength + 1), kWords, kFirstWord)};
+  for (std::int64_t n = 0; n < kCount; ++n) {
+    const std::int64_t length = s.lengths.data<std::int64_t>()[n];
+    const auto row = [n](const Tensor& t) { return t.data<std::int64_t>() + n * t.size(1); };
+    std::fill(row(s.source) + length, row(s.source) + kLength, kPad);
+    row(s.read)[0] = kBegin;
+    std::copy_n(row(s.answer), length, row(s.read) + 1);
+    row(s.answer)[length] = kEnd;
+    std::fill(row(s.answer) + length + 1, row(s.answer) + kLength + 1, kIgnore);
+  }
+  return s;
+}
+
+/// As train_gnmt does: the loss is per sentence.
+Subject gnmt(DType dtype) {
+  Subject s;
+  GnmtOptions options = parse_gnmt("gnmt:4,64");
+  options.vocabulary = TaskOptions().vocabulary();
+  const auto model = std::make_shared<Gnmt>(options);
+  fill(*model, dtype);
+  s.options = adamw(5e-3, 0);
+  s.schedule = {optim::Schedule::Kind::kCosine, s.options.lr(), 0, 20};
+  s.model = model;
+  s.loss = [&model = *model](std::int64_t batch) {
+    const Sentence b = sentences(batch);
+    const Tensor logits = model(b.source, b.lengths, b.read);
+    return cross_entropy(flatten(logits, 0, 1), flatten(b.answer),
+                         {.ignore_index = kIgnore, .reduction = LossReduction::kSum}) /
+           static_cast<double>(b.source.size(0));
+  };
+  s.optimizers.push_back(make_optimizer(s.options, model->parameters()));
+  return s;
+}
+
+struct Outcome {
+  Doubles losses;
+  std::map<std::string, Doubles> gradients;  ///< of step 0, before clipping
+  std::map<std::string, Doubles> state;      ///< at the end: parameters and buffers
+};
+
+Outcome train(const Subject& s, std::size_t steps) {
+  set_threads(1);
+  Outcome out;
+  const ParameterList parameters = s.model->parameters();
+  for (std::int64_t step = 0; step < static_cast<std::int64_t>(steps); ++step) {
+    nn::zero_grad(*s.model);
+    const Tensor loss = s.loss(step % kBatches);
+    loss.backward();
+    out.losses.push_back(loss.item());
+    if (step == 0)
+      for (const auto& [name, tensor] : parameters.items)
+        out.gradients[name] = tensor.grad().to_vector<double>();
+    if (s.options.clip_norm() > 0) optim::clip_grad_norm(parameters, s.options.clip_norm());
+    for (const auto& optimizer : s.optimizers) {
+      optimizer->set_lr(optim::learning_rate(s.schedule, step));
+      optimizer->step();
+    }
+  }
+  for (const auto& [name, tensor] : nn::state_dict(*s.model)) out.state[name] = tensor.to_vector<double>();
+  return out;
+}
+
+/// How far from PyTorch's float64 ours may be: in float64 hardly at all, in float32 a few times as far as
+/// PyTorch's own float32.
+double allowance(DType dtype, double size, double float32_distance) {
+  return dtype == DType::kFloat64 ? 1e-9 * size : 4 * float32_distance + 1e-6 * size;
+}
+
+/// A line for each tensor that is not PyTorch's. Norms are no further apart than the tensors themselves; nor,
+/// but for rare luck, are products with the probe, which is noise of at most 1.
+std::string differences(const Json& wanted, const std::map<std::string, Doubles>& ours, DType dtype) {
+  std::string lines;
+  EXPECT_EQ(wanted.size(), ours.size());
+  for (const auto& [name, values] : ours) {
+    double squares = 0, product = 0;
+    Formula probe("probe " + name);
+    for (const double v : values) {
+      squares += v * v;
+      product += v * probe.unit();
+    }
+    const Doubles theirs = wanted.at(name);
+    const double norm = std::sqrt(squares), limit = allowance(dtype, theirs[0], theirs[2]);
+    if (!(std::fabs(norm - theirs[0]) <= limit && std::fabs(product - theirs[1]) <= limit))
+      lines += fmt::format("{}: norm {} for {}, product {} for {}, allowed {:.1e}\n", name, norm, theirs[0],
+                           product, theirs[1], limit);
+  }
+  return lines;
+}
+
+/// A line for each thing in which this training differs from PyTorch's.
+std::string differences(const std::string& curve, const Subject& subject, DType dtype) {
+  const Json all = Json::parse(std::ifstream(source_dir() + "/tests/golden/curves.json"));
+  const Json& wanted = all.at(curve);
+  const Doubles losses = wanted.at("losses"), distances = wanted.at("float32_distances");
+  const Outcome ours = train(subject, losses.size());
+  const double furthest = *std::max_element(distances.begin(), distances.end());
+  double apart = 0;
+  std::string lines;
+  for (std::size_t step = 0; step < losses.size(); ++step) {
+    const double here = std::fabs(ours.losses[step] - losses[step]);
+    apart = std::max(apart, here);
+    if (!(here <= allowance(dtype, losses[step], furthest)))
+      lines += fmt::format("loss {} is {} for {}\n", step, ours.losses[step], losses[step]);
+  }
+  fmt::print("{} {}: losses off by up to {:.1e}, PyTorch's float32 by {:.1e}\n", curve, name_of(dtype), apart,
+             furthest);
+  return lines + differences(wanted.at("gradients"), ours.gradients, dtype) +
+         differences(wanted.at("state"), ours.state, dtype);
+}
+
+constexpr DType kF32 = DType::kFloat32, kF64 = DType::kFloat64;
+
+TEST(Curves, ResNet18) { EXPECT_EQ(differences("resnet18", resnet18(kF32, 32, 4), kF32), ""); }
+
+/// Convolutions in float64 are slow.
+TEST(Curves, ResNet18ForFewSmallImages) {
+  EXPECT_EQ(differences("resnet18_small", resnet18(kF32, 8, 8), kF32), "");
+  EXPECT_EQ(differences("resnet18_small", resnet18(kF64, 8, 8), kF64), "");
+}
+
+TEST(Curves, Gpt) {
+  EXPECT_EQ(differences("gpt", gpt(kF32), kF32), "");
+  EXPECT_EQ(differences("gpt", gpt(kF64), kF64), "");
+}
+
+TEST(Curves, Gnmt) {
+  EXPECT_EQ(differences("gnmt", gnmt(kF32), kF32), "");
+  EXPECT_EQ(differences("gnmt", gnmt(kF64), kF64), "");
+}
+
+/// Calls fn(layer) for all layers of one kind.
+template <class Layer, class Fn>
+void each(Subject& s, const Fn& fn) {
+  nn::for_each_module(*s.model, [&](const std::string&, nn::Module& m) {
+    if (auto* const layer = dynamic_cast<Layer*>(&m)) fn(*layer);
+  });
+}
+
+/// One optimizer for everything, with these options.
+void optimize_with(Subject& s, const JobOptions& options, AdamWOptions adamw_options = {}) {
+  s.optimizers.clear();
+  s.optimizers.push_back(make_optimizer(options, s.model->parameters(), adamw_options));
+}
+
+using Fault = std::function<void(Subject&)>;
+
+void expect_noticed(const std::string& curve, Subject (*make)(DType),
+                    const std::map<std::string, Fault>& faults) {
+  for (const auto& [name, plant] : faults) {
+    Subject subject = make(kF32);
+    plant(subject);
+    EXPECT_NE(differences(curve, subject, kF32), "") << name;
+  }
+}
+
+TEST(Curves, NoticeFaultsInResNet18) {
+  const auto with = [](const auto& change) {
+    return [change](Subject& s) {
+      change(s.options);
+      optimize_with(s, s.options);
+    };
+  };
+  expect_noticed("resnet18_small", [](DType dtype) { return resnet18(dtype, 8, 8); },
+                 {{"less momentum", with([](JobOptions& o) { o.set_momentum(0.8); })},
+                  {"no weight decay", with([](JobOptions& o) { o.set_weight_decay(0); })},
+                  {"a larger epsilon",
+                   [](Subject& s) { each<nn::BatchNorm2d>(s, [](auto& norm) { norm.options.eps = 1e-4; }); }},
+                  {"running statistics forget faster", [](Subject& s) {
+                     each<nn::BatchNorm2d>(s, [](auto& norm) { norm.options.momentum = 0.11; });
+                   }}});
+}
+
+TEST(Curves, NoticeFaultsInGpt) {
+  expect_noticed(
+      "gpt", gpt,
+      {{"all parameters decay", [](Subject& s) { optimize_with(s, s.options, {.beta2 = 0.95}); }},
+       {"nothing decays", [](Subject& s) { optimize_with(s, adamw(1e-3, 0), {.beta2 = 0.95}); }},
+       {"no clipping", [](Subject& s) { s.options.set_clip_norm(0); }},
+       {"a shorter warmup", [](Subject& s) { s.schedule.warmup = 4; }},
+       {"a larger epsilon",
+        [](Subject& s) { each<nn::LayerNorm>(s, [](auto& norm) { norm.options.eps = 2e-5; }); }},
+       {"half the heads", [](Subject& s) { each<CausalSelfAttention>(s, [](auto& a) { a.heads /= 2; }); }}});
+}
+
+TEST(Curves, NoticeFaultsInGnmt) {
+  expect_noticed("gnmt", gnmt,
+                 {{"no clipping", [](Subject& s) { s.options.set_clip_norm(0); }},
+                  {"no schedule", [](Subject& s) { s.schedule.kind = optim::Schedule::Kind::kConstant; }},
+                  {"another epsilon", [](Subject& s) { optimize_with(s, s.options, {.eps = 1e-7}); }}});
+}
+
+}  // namespace
+}  // namespace trireme::test
