@@ -10,6 +10,7 @@
 #include "distributed/train/digest.h"
 #include "distributed/train/initial_weights.h"
 #include "distributed/train/run.h"
+#include "distributed/train/signals.h"
 
 namespace trireme {
 
@@ -36,11 +37,6 @@ ReducerOptions reducer_options_of(const JobOptions& o) {
 }
 
 }  // namespace
-
-std::atomic<int>& stop_signal() {
-  static std::atomic<int> signal{0};
-  return signal;
-}
 
 Job::Job(int argc, char** argv, const JobOptions& defaults)
     : runtime_(JobRuntime::from_main(argc, argv, defaults)), options_(runtime_->options()) {
@@ -217,6 +213,7 @@ void Job::follow_profile() {
 
 bool Job::begin_step() {
   follow_profile();
+  training_phase() = Phase::kSteps;
   if (step_ >= total_steps_) {
     end_training();
     return false;
@@ -386,6 +383,7 @@ void Job::end_training() {
   const bool said = options_.digest_every() > 0 && step_ % options_.digest_every() == 0 && current_.is_last_;
   if (is_root() && !said) say(fmt::format("digest step={} sha256={}", step_, digest()));
   timing_->trace.close();
+  training_phase() = Phase::kAfterSteps;
 }
 
 void Job::say_summary() {

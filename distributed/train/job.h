@@ -251,7 +251,4 @@ class Job : public DataParallelContext {
   std::chrono::nanoseconds forward_{0}, backward_{0}, data_wait_{0}, excluded_{0}, exposed_before_{0};
 };
 
-/// Set by signal handlers: the job commits a checkpoint after its current step and ends with kStopped.
-std::atomic<int>& stop_signal();
-
 }  // namespace trireme
