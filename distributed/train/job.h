@@ -201,7 +201,7 @@ class Job : public DataParallelContext {
   std::vector<NamedTensor> state() const;
   JobState job_state() const;
   void begin_training(const Dataset& dataset);
-  void resume(const JobState& now);
+  void resume(const JobState& now, const std::vector<std::string>& differences);
   void follow_profile();
   void start_loader(const Dataset& dataset);
   bool begin_step();
@@ -225,6 +225,7 @@ class Job : public DataParallelContext {
   std::unique_ptr<Reporter> reporter_;
   std::unique_ptr<ShardSum> step_sum_;
   std::int64_t dataset_size_ = 0, total_steps_ = 0, epochs_ = 0, step_ = 0, saved_step_ = -1;
+  std::string dataset_digest_;  // where checkpoints need it
   bool training_ = false;
   std::unique_ptr<profiler::Profile> profile_;  // with --profile, on rank 0
   std::int64_t profile_first_ = 0;              // step
