@@ -7,6 +7,7 @@ namespace trireme {
 
 struct AutogradMeta {
   bool requires_grad = false;
+  bool is_watched = false;    ///< a view that must keep its own history
   Ref<Node> node;             ///< what made this tensor; null for a leaf
   int output = 0;             ///< which output of the node it is
   Node* leaf_node = nullptr;  ///< not owned: the graphs that reach this leaf own it, and it clears this
