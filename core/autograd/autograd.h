@@ -95,6 +95,9 @@ inline void done(const char* op, const Tensor& out, std::span<const Tensor* cons
 void attach(std::span<const Tensor* const> outs, std::span<const Tensor* const> inputs, Ref<Node> node);
 void attach_in_place(const Tensor& t, std::initializer_list<const Tensor*> others, Ref<Node> node);
 void mark_view(const Tensor& view, const Tensor& of);
+/// The same for a view whose own history must not be lost: to use it throws once a change of its memory in
+/// place was recorded.
+void mark_watched_view(const Tensor& view, const Tensor& of);
 
 }  // namespace detail
 

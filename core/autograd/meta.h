@@ -7,6 +7,7 @@ namespace trireme {
 
 struct AutogradMeta {
   bool requires_grad = false;
+  bool is_watched = false;    ///< a view that must keep its own history
   Ref<Node> node;             ///< what made this tensor; null for a leaf
   int output = 0;             ///< which output of the node it is
   Node* leaf_node = nullptr;  ///< not owned: the graphs that reach this leaf own it, and it clears this
@@ -27,7 +28,8 @@ Edge gradient_edge(const Tensor& t);
 /// The node of an in-place op `fn` over `view`, as an op over its base. Its inputs are the caller's to add.
 Ref<Node> copy_slices(const Tensor& base, const Tensor& view, Ref<Node> fn);
 
-/// Whether nobody else sees this tensor's memory and nobody lent it, so that a backward pass that is not recorded may change it.
+/// Whether nobody else sees this tensor's memory and nobody lent it, so that a backward pass that is not
+/// recorded may change it.
 bool is_scratch(const Tensor& t);
 
 /// A view whose base was changed in place since gets a history that starts from the base.

@@ -143,9 +143,13 @@ Ref<Node> copy_slices(const Tensor& base, const Tensor& view, Ref<Node> fn) {
 
 void follow_base(TensorImpl& view) {
   if (!view.base || view.generation == view.base->generation) return;
-  view.generation = view.base->generation;
   const Tensor base{view.base};
-  if (!base.requires_grad()) return;
+  const bool is_recorded = base.requires_grad();
+  TRIREME_CHECK(!(is_recorded && view.autograd && view.autograd->is_watched),
+                "module: memory of an input was changed in place through the module or its result, so the "
+                "module's backward hooks could not see gradients; clone it first");
+  view.generation = view.base->generation;
+  if (!is_recorded) return;
   Ref<Node> node =
       detail::closure("as_strided", [w = Slice(*view.base, view)](Backward& g) { set_window(g, w); });
   node->inputs.push_back(gradient_edge(base));
@@ -160,6 +164,11 @@ void detail::mark_view(const Tensor& view, const Tensor& of) {
   follow_base(*of.impl());
   view.impl()->base = of.impl()->base ? of.impl()->base : Ref<TensorImpl>(of.impl());
   view.impl()->generation = view.impl()->base->generation;
+}
+
+void detail::mark_watched_view(const Tensor& view, const Tensor& of) {
+  mark_view(view, of);
+  meta_of(*view.impl()).is_watched = true;
 }
 
 Tensor strided_view(const char* op, const Tensor& x, const Shape& shape, const Shape& strides,

@@ -72,6 +72,16 @@ DType dtype_of(const ElementType& type) {
        type.bits, type.lanes);
 }
 
+/// Throws unless the number of elements and the strides of a dense layout can be held.
+void check_size(const Shape& shape) {
+  std::int64_t count = 1;
+  for (const std::int64_t size : shape) {
+    TRIREME_CHECK(size >= 0, "from_dlpack: negative size in shape {}", shape.to_string());
+    TRIREME_CHECK(!__builtin_mul_overflow(count, std::max<std::int64_t>(size, 1), &count),
+                  "from_dlpack: shape {} has more elements than any memory", shape.to_string());
+  }
+}
+
 /// A handle whose storage is still to come; also tells how many bytes it reaches over.
 Ref<TensorImpl> described(const Array& array, std::size_t& bytes) {
   TRIREME_CHECK(array.dims >= 0 && array.dims <= kMaxDims,
@@ -79,17 +89,23 @@ Ref<TensorImpl> described(const Array& array, std::size_t& bytes) {
   auto impl = make_ref<TensorImpl>();
   impl->dtype = dtype_of(array.type);
   impl->shape = Shape(std::span<const std::int64_t>(array.shape, static_cast<std::size_t>(array.dims)));
+  check_size(impl->shape);
   impl->strides = array.strides ? Shape(std::span<const std::int64_t>(array.strides, impl->shape.size()))
                                 : contiguous_strides(impl->shape);
-  std::int64_t extent = 1;
+  const std::size_t element = size_of(impl->dtype);
+  auto reach = static_cast<std::int64_t>(element);  // bytes
   for (int d = 0; d < array.dims; ++d) {
-    TRIREME_CHECK(impl->shape[d] >= 0, "from_dlpack: negative size in shape {}", impl->shape.to_string());
     TRIREME_CHECK(impl->strides[d] >= 0 || impl->shape[d] <= 1,
                   "from_dlpack: strides {} run backwards; copy the array first", impl->strides.to_string());
-    extent += impl->shape[d] > 0 ? (impl->shape[d] - 1) * impl->strides[d] : 0;
+    if (impl->shape[d] <= 1) continue;
+    std::int64_t step = 0;
+    TRIREME_CHECK(!__builtin_mul_overflow(impl->shape[d] - 1, impl->strides[d], &step) &&
+                      !__builtin_mul_overflow(step, static_cast<std::int64_t>(element), &step) &&
+                      !__builtin_add_overflow(reach, step, &reach),
+                  "from_dlpack: shape {} with strides {} reaches over more than any memory",
+                  impl->shape.to_string(), impl->strides.to_string());
   }
-  const std::size_t element = size_of(impl->dtype);
-  bytes = impl->shape.numel() ? static_cast<std::size_t>(extent) * element : 0;
+  bytes = impl->shape.numel() ? static_cast<std::size_t>(reach) : 0;
   const auto address = reinterpret_cast<std::uintptr_t>(array.data) + array.byte_offset;
   TRIREME_CHECK(bytes == 0 || (array.data && address % element == 0),
                 "from_dlpack: the elements at {:#x} are not aligned to {} bytes; copy the array first",

@@ -1,7 +1,6 @@
 #include "core/interchange/weight_map.h"
 
 #include <algorithm>
-#include <cctype>
 #include <charconv>
 #include <fstream>
 #include <map>
@@ -14,6 +13,7 @@ namespace {
 using Bindings = std::map<std::string, std::string, std::less<>>;
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
 /// The variable that a pattern begins with, without braces; empty if it begins with a plain letter.
 std::string_view variable_of(std::string_view pattern) {
@@ -61,7 +61,7 @@ std::vector<std::string> variables_in(std::string_view pattern) {
     const std::size_t end = pattern.find('}');
     const std::string name(pattern.substr(1, end == std::string_view::npos ? end : end - 1));
     const std::string word = name.starts_with('*') ? name.substr(1) + 'x' : name;  // {*} needs no word
-    const bool good = !word.empty() && std::ranges::all_of(word, [](char c) { return std::isalpha(c) != 0; });
+    const bool good = !word.empty() && std::ranges::all_of(word, is_letter);
     if (end == std::string_view::npos || !good)
       throw fmt::format("'{{{}': write {{i}} or another word for a number, {{*}} for any text", name);
     found.push_back(name);
@@ -73,9 +73,10 @@ std::vector<std::string> variables_in(std::string_view pattern) {
 WeightStep step_of(const std::string& word) {
   if (word == "transpose") return {};
   WeightStep step;
-  const char *end = word.data() + word.size(), *number = word.data() + 5;
-  if (word.starts_with("part=")) {
-    const auto [slash, bad] = std::from_chars(number, end, step.part);
+  constexpr std::string_view kPart = "part=";
+  if (word.starts_with(kPart)) {
+    const char* const end = word.data() + word.size();
+    const auto [slash, bad] = std::from_chars(word.data() + kPart.size(), end, step.part);
     if (bad == std::errc() && slash != end && *slash == '/') {
       const auto [stop, wrong] = std::from_chars(slash + 1, end, step.parts);
       if (wrong == std::errc() && stop == end && step.part >= 1 && step.part <= step.parts) return step;

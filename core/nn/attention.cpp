@@ -12,13 +12,16 @@ namespace trireme::nn {
 
 namespace {
 
-/// `mask` so that it broadcasts to (N,heads,L,S).
-Tensor by_head(const Tensor& mask, std::int64_t heads) {
-  if (mask.dim() == 2) return mask;
-  TRIREME_CHECK(mask.dim() == 3 && mask.size(0) % heads == 0,
-                "MultiheadAttention: mask {} is neither (L,S) nor (N*{},L,S)", mask.shape().to_string(),
-                heads);
-  return reshape(mask, {mask.size(0) / heads, heads, mask.size(1), mask.size(2)});
+/// `mask` so that it broadcasts to q's (N,heads,L,...) and k's (N,heads,S,...) scores (N,heads,L,S).
+Tensor by_head(const Tensor& mask, const Tensor& q, const Tensor& k) {
+  const std::int64_t samples = q.size(0), heads = q.size(1), length = q.size(2), keys = k.size(2);
+  if (mask.shape() == Shape({length, keys})) return mask;
+  TRIREME_CHECK(
+      mask.shape() == Shape({samples * heads, length, keys}),
+      "MultiheadAttention: mask {} for {} samples, {} heads, {} queries and {} keys is neither (L,S) nor "
+      "(N*heads,L,S)",
+      mask.shape().to_string(), samples, heads, length, keys);
+  return reshape(mask, {samples, heads, length, keys});
 }
 
 /// What masks say together: where to look (bool) and what to add to the scores; either may be undefined.
@@ -42,9 +45,9 @@ struct Rules {
 
 /// All that `mask` says to heads q (N,heads,L,d) and k (N,heads,S,d); undefined if nothing.
 Tensor joined_mask(const AttentionMask& mask, const Tensor& q, const Tensor& k) {
-  const std::int64_t heads = q.size(1), length = q.size(2), keys = k.size(2);
+  const std::int64_t length = q.size(2), keys = k.size(2);
   Rules rules;
-  if (mask.mask.defined()) rules.take(by_head(mask.mask, heads));
+  if (mask.mask.defined()) rules.take(by_head(mask.mask, q, k));
   if (const Tensor padding = mask.key_padding_mask; padding.defined()) {
     TRIREME_CHECK(padding.shape() == Shape({q.size(0), keys}),
                   "MultiheadAttention: key_padding_mask {} for {} samples and {} keys",
@@ -112,16 +115,24 @@ MultiheadAttention::Heads MultiheadAttention::heads_of(const Tensor& query, cons
   const auto batched = [&](const Tensor& x) {
     return nn::detail::to_batch_first("MultiheadAttention", x, options.batch_first);
   };
-  if (query.is_same(key) && key.is_same(value)) {
-    const auto all = project(batched(query), 0, 3);
+  const Tensor q = batched(query), k = key.is_same(query) ? q : batched(key),
+               v = value.is_same(key) ? k : batched(value);
+  TRIREME_CHECK(
+      query.dim() == key.dim() && key.dim() == value.dim() && q.size(0) == k.size(0) &&
+          k.size(0) == v.size(0) && k.size(1) == v.size(1),
+      "MultiheadAttention: query {}, key {} and value {}; all need the same samples, and each key needs "
+      "a value",
+      query.shape().to_string(), key.shape().to_string(), value.shape().to_string());
+  if (q.is_same(k) && k.is_same(v)) {
+    const auto all = project(q, 0, 3);
     return {all[0], all[1], all[2]};
   }
-  const Tensor q = project(batched(query), 0, 1)[0];
-  if (key.is_same(value)) {
-    const auto both = project(batched(key), 1, 2);
-    return {q, both[0], both[1]};
+  const Tensor of_q = project(q, 0, 1)[0];
+  if (k.is_same(v)) {
+    const auto both = project(k, 1, 2);
+    return {of_q, both[0], both[1]};
   }
-  return {q, project(batched(key), 1, 1)[0], project(batched(value), 2, 1)[0]};
+  return {of_q, project(k, 1, 1)[0], project(v, 2, 1)[0]};
 }
 
 Tensor MultiheadAttention::joined(const Tensor& heads, const Tensor& query) {

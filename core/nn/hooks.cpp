@@ -1,4 +1,5 @@
 // The hooks around a module's call.
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -25,9 +26,10 @@ Tensors gradients_of(const Backward& backward, std::size_t count) {
 }
 
 /// The same tensors as results of one recorded op that does nothing: fn runs in backward when all their
-/// gradients are known. Those that want no gradient are handed through. False if none wants one.
-template <class Fn>
-bool pass_through(const char* name, Tensors& tensors, Fn&& fn) {
+/// gradients are known. Those that want no gradient are handed through. Those in whose memory others look,
+/// too, may not be changed in place: that would reach gradients past fn. False if none wants a gradient.
+template <class IsShared, class Fn>
+bool pass_through(const char* name, Tensors& tensors, IsShared&& is_shared, Fn&& fn) {
   const Tensors in = tensors;
   const Tensor none;
   std::vector<const Tensor*> inputs, outs;
@@ -35,7 +37,7 @@ bool pass_through(const char* name, Tensors& tensors, Fn&& fn) {
     const bool wanted = in[i].requires_grad();
     if (wanted) {
       tensors[i] = in[i].detach();
-      detail::mark_view(tensors[i], in[i]);
+      if (is_shared(in[i])) detail::mark_watched_view(tensors[i], in[i]);
     }
     inputs.push_back(&in[i]);
     outs.push_back(wanted ? &tensors[i] : &none);
@@ -47,39 +49,51 @@ bool pass_through(const char* name, Tensors& tensors, Fn&& fn) {
 
 /// One call of a module with backward hooks.
 struct Call {
+  explicit Call(const Hooks<BackwardHook>& of) : hooks(of) {}
   Hooks<BackwardHook> hooks;
+  std::size_t results = 0;
   Tensors output_gradients;
 
   Tensors run(Tensors input_gradients) {
-    const Tensors outputs = std::exchange(output_gradients, {});
+    Tensors outputs = std::exchange(output_gradients, {});
+    outputs.resize(results);  // where no result was used
     hooks.each(
         [&](const auto& hook) { replace("backward", input_gradients, hook(input_gradients, outputs)); });
     return input_gradients;
   }
 };
 
+/// Whether a module's result lies in memory of its inputs or of a parameter.
+bool is_from_outside(const Tensor& t, const Tensors& inputs) {
+  if (t.is_leaf() || (t.impl()->base && Tensor(t.impl()->base).is_leaf())) return true;
+  return std::ranges::any_of(inputs, [&](const Tensor& other) {
+    return other.defined() && other.impl()->storage.get() == t.impl()->storage.get();
+  });
+}
+
 }  // namespace
 
 Tensors Module::with_hooks(Tensors inputs, const std::function<Tensors(const Tensors&)>& run) const {
   pre_hooks_.each([&](const auto& hook) { replace("forward pre-", inputs, hook(inputs)); });
   const bool watched = !backward_hooks_.empty() && grad_enabled();
-  const auto call = watched ? std::make_shared<Call>(Call{backward_hooks_, {}}) : nullptr;
+  const auto call = watched ? std::make_shared<Call>(backward_hooks_) : nullptr;
   const std::size_t count = inputs.size();
-  const bool reaches_inputs = watched && pass_through("module inputs", inputs, [call, count](Backward& b) {
-                                const Tensors gradients = call->run(gradients_of(b, count));
-                                for (std::size_t i = 0; i < count; ++i)
-                                  b.set(static_cast<int>(i), gradients[i]);
-                              });
+  const auto always = [](const Tensor&) { return true; };  // the caller has them
+  const bool reaches_inputs =
+      watched && pass_through("module inputs", inputs, always, [call, count](Backward& b) {
+        const Tensors gradients = call->run(gradients_of(b, count));
+        for (std::size_t i = 0; i < count; ++i) b.set(static_cast<int>(i), gradients[i]);
+      });
   Tensors outputs = run(inputs);
   hooks_.each([&](const auto& hook) { replace("forward", outputs, hook(inputs, outputs)); });
   if (!watched) return outputs;
-  pass_through("module outputs", outputs,
-               [call, count, reaches_inputs, results = outputs.size()](Backward& b) {
-                 call->output_gradients = gradients_of(b, results);
-                 for (std::size_t i = 0; i < results; ++i)
-                   b.set(static_cast<int>(i), call->output_gradients[i]);
-                 if (!reaches_inputs) call->run(Tensors(count));
-               });
+  call->results = outputs.size();
+  const auto from_outside = [&](const Tensor& t) { return is_from_outside(t, inputs); };
+  pass_through("module outputs", outputs, from_outside, [call, count, reaches_inputs](Backward& b) {
+    call->output_gradients = gradients_of(b, call->results);
+    for (std::size_t i = 0; i < call->results; ++i) b.set(static_cast<int>(i), call->output_gradients[i]);
+    if (!reaches_inputs) call->run(Tensors(count));
+  });
   return outputs;
 }
 

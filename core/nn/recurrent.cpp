@@ -18,6 +18,17 @@ Tensor summed(const Tensor& gates, const Tensor& h, const Tensor& weight, const 
   return to(gates + linear(h, weight, bias), h.dtype());
 }
 
+/// Throws unless a cell can take x and each defined part of its state.
+void check_cell(const char* name, const Tensor& x, const std::vector<Tensor>& state, const Tensor& weight_ih,
+                const Tensor& weight_hh) {
+  TRIREME_CHECK(x.defined() && x.dim() == 2 && x.size(1) == weight_ih.size(1), "{}: x is {}; needs (N,{})",
+                name, x.defined() ? x.shape().to_string() : "undefined", weight_ih.size(1));
+  const Shape wanted{x.size(0), weight_hh.size(1)};
+  for (const Tensor& part : state)
+    TRIREME_CHECK(!part.defined() || part.shape() == wanted, "{}: the state is {} for x {}; needs {}", name,
+                  part.shape().to_string(), x.shape().to_string(), wanted.to_string());
+}
+
 }  // namespace
 
 /// Which sequences are still going on at each step.
@@ -189,6 +200,7 @@ LSTMCell::LSTMCell(std::int64_t input, std::int64_t hidden, bool with_bias)
 
 LstmState LSTMCell::operator()(const Tensor& x, const LstmState& state) {
   const auto call = [&](const std::vector<Tensor>& in) {
+    check_cell("LSTMCell", in[0], {in[1], in[2]}, weight_ih, weight_hh);
     const auto ready = [&](const Tensor& t) {
       return t.defined() ? t : zeros_like(in[0], {in[0].size(0), weight_hh.size(1)});
     };
@@ -219,6 +231,7 @@ GRUCell::GRUCell(std::int64_t input, std::int64_t hidden, bool with_bias)
 
 Tensor GRUCell::operator()(const Tensor& x, const Tensor& h) {
   const auto call = [&](const std::vector<Tensor>& in) {
+    check_cell("GRUCell", in[0], {in[1]}, weight_ih, weight_hh);
     const Tensor before = in[1].defined() ? in[1] : zeros_like(in[0], {in[0].size(0), weight_hh.size(1)});
     const Tensor of_x = linear(in[0], weight_ih, bias_ih), of_h = linear(before, weight_hh, bias_hh);
     return std::vector{gru_cell(to(of_x, before.dtype()), to(of_h, before.dtype()), before)};

@@ -17,10 +17,11 @@ struct JobState {
   std::int64_t global_batch = 0;
   std::int64_t threads = 0;       ///< threads per shard: part of the job's identity
   std::int64_t dataset_size = 0;  ///< samples in the training set
-  std::string model;              ///< free text, compared on resume
-  std::string optimizer;          ///< free text, compared on resume
+  std::string model;              ///< free text, for the reader
+  std::string optimizer;          ///< free text, for the reader
   std::string build;              ///< build and library versions, compared on resume
-  std::string job;                ///< the whole job as text (job.proto), for the reader
+  std::string job;                ///< the whole job as text (job.proto), compared on resume
+  std::string data;               ///< digest of the training set, compared on resume; "": not known
 
   bool operator==(const JobState&) const = default;
 };
@@ -39,6 +40,7 @@ void for_each_field(State& state, Fn&& fn) {
   fn("optimizer", state.optimizer);
   fn("build", state.build);
   fn("job", state.job);
+  fn("data", state.data);
 }
 
 }  // namespace trireme

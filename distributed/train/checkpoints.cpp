@@ -1,5 +1,9 @@
 #include "distributed/train/checkpoints.h"
 
+#include <algorithm>
+#include <functional>
+
+#include "distributed/checkpoint/manifest.h"
 #include "distributed/comm/agree.h"
 #include "distributed/rendezvous/world.h"
 #include "distributed/train/options.h"
@@ -19,6 +23,21 @@ std::vector<TensorSlot> slots_of(const std::vector<NamedTensor>& tensors) {
                      static_cast<std::size_t>(t.tensor.numel()) * size_of(t.tensor.dtype())});
   }
   return slots;
+}
+
+/// Folders named as checkpoints that a commit cannot have left so.
+std::vector<std::filesystem::path> without_manifest(const std::filesystem::path& directory) {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> found;
+  std::error_code ignored;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("step-") && name.find_first_not_of("0123456789", 5) == name.npos &&
+        entry.is_directory(ignored) && !fs::exists(entry.path() / kManifestName, ignored))
+      found.push_back(entry.path());
+  }
+  std::ranges::sort(found, std::greater());
+  return found;
 }
 
 bool restarted() { return process_environment()("TRIREME_RESTART").value_or("0") != "0"; }
@@ -55,7 +74,7 @@ void JobCheckpoints::check_writable() try {
 std::filesystem::path JobCheckpoints::choose() {
   const std::string& resume = options_.resume();
   if (store_ && (resume == "auto" || restarted())) {
-    const std::filesystem::path newest = newest_sound(*store_);
+    const std::filesystem::path newest = newest_sound(*store_, directory_);
     if (resume == "auto" && newest.empty() && !notes_.empty())
       fail(ExitCode::kCheckpoint,
            "checkpoint: all {} checkpoints in {} are damaged ({}); restore one, or use --resume never",
@@ -79,7 +98,7 @@ std::filesystem::path JobCheckpoints::named(const std::string& resume) {
   if (!fs::is_directory(path, ignored)) return path;    // its reader says what is wrong
   const CheckpointStore store(std::make_shared<RealFileSystem>(), path);
   if (store.list().empty()) return path;
-  const fs::path newest = newest_sound(store);
+  const fs::path newest = newest_sound(store, path);
   if (newest.empty())
     fail(ExitCode::kCheckpoint, "--resume {}: all {} checkpoints there are damaged ({})", resume,
          notes_.size(), notes_[0]);
@@ -100,8 +119,13 @@ std::filesystem::path JobCheckpoints::set_aside() {
   return store_->set_aside(goes_on_here ? resumed_->step + 1 : 0);
 }
 
-std::filesystem::path JobCheckpoints::newest_sound(const CheckpointStore& store) {
+std::filesystem::path JobCheckpoints::newest_sound(const CheckpointStore& store,
+                                                   const std::filesystem::path& directory) {
   const std::vector<Checkpoint> all = store.list();
+  for (const std::filesystem::path& path : without_manifest(directory))
+    if (all.empty() || path.filename() > all.back().path.filename())
+      notes_.push_back(fmt::format("checkpoint {} is damaged and passed over: it has no {}", path.string(),
+                                   kManifestName));
   for (auto newest = all.rbegin(); newest != all.rend(); ++newest) {
     const std::vector<std::string> damage = store.verify(newest->path);
     if (damage.empty()) return newest->path;
@@ -111,23 +135,30 @@ std::filesystem::path JobCheckpoints::newest_sound(const CheckpointStore& store)
   return {};
 }
 
-void JobCheckpoints::check_same_job(const JobState& now) const {
-  if (!resumed_) return;
+std::vector<std::string> JobCheckpoints::check_same_job(const JobState& now) const {
+  if (!resumed_) return {};
   const JobState& then = *resumed_;
-  const auto check = [&](const char* what, const auto& before, const auto& after) {
-    if (before == after) return;
+  const auto refuse = [&](const auto& what, const auto& before, const auto& after) {
     fail(ExitCode::kCheckpoint,
          "checkpoint {}: it was made with {} {}, this run has {}, so it would not be the same job; "
          "give the same, another --checkpoint-dir, or --resume never",
          path_.string(), what, before, after);
   };
-  check("--shards", then.shards, now.shards);
-  check("--global-batch", then.global_batch, now.global_batch);
-  check("--seed", then.seed, now.seed);
-  check("--threads", then.threads, now.threads);
-  check("--model", then.model, now.model);
-  check("--optimizer", then.optimizer, now.optimizer);
-  check("a training set of size", then.dataset_size, now.dataset_size);
+  const JobOptions before = from_text(then.job), after = from_text(now.job);
+  for (const OptionDifference& d : differences(before, after, FlagSpec::MUST_MATCH))
+    refuse(d.flag, d.before, d.after);
+  if (then.dataset_size != now.dataset_size)
+    refuse("a training set of size", then.dataset_size, now.dataset_size);
+  if (!then.data.empty() && then.data != now.data)
+    refuse("a training set with digest", then.data.substr(0, 16), now.data.substr(0, 16));
+  std::vector<std::string> lines;
+  for (const OptionDifference& d : differences(before, after, FlagSpec::IS_SAID))
+    lines.push_back(
+        fmt::format("{} was {} up to step {} and is {} from here on", d.flag, d.before, then.step, d.after));
+  if (!options_.init().empty())
+    lines.push_back(fmt::format("--init '{}' is not used: the weights come from checkpoint {}",
+                                options_.init(), path_.string()));
+  return lines;
 }
 
 void JobCheckpoints::load(const std::vector<NamedTensor>& tensors) const {

@@ -28,8 +28,9 @@ class JobCheckpoints {
   const std::filesystem::path& resumed_path() const { return path_; }
   const std::vector<std::string>& notes() const { return notes_; }
 
-  /// Throws Error(kCheckpoint) naming the first difference that would change bits.
-  void check_same_job(const JobState& now) const;
+  /// Throws Error(kCheckpoint) naming the first difference that would make another job (job.proto says which
+  /// options may differ). Returns a line for each of those that may, but change what follows.
+  std::vector<std::string> check_same_job(const JobState& now) const;
   /// Fills the tensors from the checkpoint found.
   void load(const std::vector<NamedTensor>& tensors) const;
   /// With --resume never or PATH: moves the checkpoints that the job does not go on from into a folder beside
@@ -44,7 +45,7 @@ class JobCheckpoints {
   void check_writable();
   std::filesystem::path choose();
   std::filesystem::path named(const std::string& resume);
-  std::filesystem::path newest_sound(const CheckpointStore& store);
+  std::filesystem::path newest_sound(const CheckpointStore& store, const std::filesystem::path& directory);
   bool is_of_this_command(const JobState& then) const;
 
   Communicator& comm_;

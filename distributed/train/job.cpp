@@ -10,6 +10,7 @@
 #include "distributed/train/digest.h"
 #include "distributed/train/initial_weights.h"
 #include "distributed/train/run.h"
+#include "distributed/train/signals.h"
 
 namespace trireme {
 
@@ -36,11 +37,6 @@ ReducerOptions reducer_options_of(const JobOptions& o) {
 }
 
 }  // namespace
-
-std::atomic<int>& stop_signal() {
-  static std::atomic<int> signal{0};
-  return signal;
-}
 
 Job::Job(int argc, char** argv, const JobOptions& defaults)
     : runtime_(JobRuntime::from_main(argc, argv, defaults)), options_(runtime_->options()) {
@@ -115,6 +111,7 @@ JobState Job::job_state() const {
   state.global_batch = options_.global_batch();
   state.threads = options_.threads();
   state.dataset_size = dataset_size_;
+  state.data = dataset_digest_;
   state.model = options_.model();
   state.optimizer = options_.optimizer();
   state.build = build_description();
@@ -145,10 +142,13 @@ void Job::begin_training(const Dataset& dataset) {
   total_steps_ =
       options_.has_steps() ? options_.steps() : per_epoch * (options_.has_epochs() ? options_.epochs() : 1);
   epochs_ = (total_steps_ + per_epoch - 1) / per_epoch;
+  if (checkpoints_->enabled() || checkpoints_->resumed())
+    agree(*comm_, "training data", [&] { dataset_digest_ = digest_of(dataset); });
   const JobState now = job_state();
-  agree(*comm_, "same job", [&] { checkpoints_->check_same_job(now); });
+  std::vector<std::string> differences;
+  agree(*comm_, "same job", [&] { differences = checkpoints_->check_same_job(now); });
   if (checkpoints_->resumed()) {
-    resume(now);
+    resume(now, differences);
   } else if (!options_.init().empty()) {
     std::vector<NamedTensor> weights;
     for (const auto& replica : replicas_) std::ranges::move(replica->weights(), std::back_inserter(weights));
@@ -166,13 +166,14 @@ void Job::begin_training(const Dataset& dataset) {
   start_loader(dataset);
 }
 
-void Job::resume(const JobState& now) {
+void Job::resume(const JobState& now, const std::vector<std::string>& differences) {
   const JobState& then = *checkpoints_->resumed();
   checkpoints_->load(state());
   step_ = saved_step_ = then.step;
   if (!reporter_) return;
   reporter_->note(
       fmt::format("going on from {}, after step {}", checkpoints_->resumed_path().string(), step_));
+  for (const std::string& line : differences) reporter_->warn(line);
   if (step_ >= total_steps_)
     reporter_->note(
         fmt::format("nothing is left to train: {} steps are done, {} were asked for", step_, total_steps_));
@@ -217,6 +218,7 @@ void Job::follow_profile() {
 
 bool Job::begin_step() {
   follow_profile();
+  training_phase() = Phase::kSteps;
   if (step_ >= total_steps_) {
     end_training();
     return false;
@@ -386,6 +388,7 @@ void Job::end_training() {
   const bool said = options_.digest_every() > 0 && step_ % options_.digest_every() == 0 && current_.is_last_;
   if (is_root() && !said) say(fmt::format("digest step={} sha256={}", step_, digest()));
   timing_->trace.close();
+  training_phase() = Phase::kAfterSteps;
 }
 
 void Job::say_summary() {

@@ -201,7 +201,7 @@ class Job : public DataParallelContext {
   std::vector<NamedTensor> state() const;
   JobState job_state() const;
   void begin_training(const Dataset& dataset);
-  void resume(const JobState& now);
+  void resume(const JobState& now, const std::vector<std::string>& differences);
   void follow_profile();
   void start_loader(const Dataset& dataset);
   bool begin_step();
@@ -225,6 +225,7 @@ class Job : public DataParallelContext {
   std::unique_ptr<Reporter> reporter_;
   std::unique_ptr<ShardSum> step_sum_;
   std::int64_t dataset_size_ = 0, total_steps_ = 0, epochs_ = 0, step_ = 0, saved_step_ = -1;
+  std::string dataset_digest_;  // where checkpoints need it
   bool training_ = false;
   std::unique_ptr<profiler::Profile> profile_;  // with --profile, on rank 0
   std::int64_t profile_first_ = 0;              // step
@@ -250,8 +251,5 @@ class Job : public DataParallelContext {
   Clock::time_point step_began_, forward_began_;
   std::chrono::nanoseconds forward_{0}, backward_{0}, data_wait_{0}, excluded_{0}, exposed_before_{0};
 };
-
-/// Set by signal handlers: the job commits a checkpoint after its current step and ends with kStopped.
-std::atomic<int>& stop_signal();
 
 }  // namespace trireme

@@ -314,6 +314,28 @@ std::string to_text(const JobOptions& job) {
   return text;
 }
 
+JobOptions from_text(const std::string& text) {
+  JobOptions job;
+  pb::TextFormat::Parser parser;
+  parser.AllowUnknownField(true);
+  FirstError ignored;
+  parser.RecordErrorsTo(&ignored);
+  parser.ParseFromString(text, &job);
+  fill_defaults(job);
+  return job;
+}
+
+std::vector<OptionDifference> differences(const JobOptions& before, const JobOptions& after,
+                                          FlagSpec::OnResume on_resume) {
+  std::vector<OptionDifference> found;
+  for (const auto* field : job_fields()) {
+    if (spec_of(*field).on_resume() != on_resume) continue;
+    const std::string then = value_text(before, field), now = value_text(after, field);
+    if (then != now) found.push_back({flag_name(field->name()), then, now});
+  }
+  return found;
+}
+
 std::chrono::milliseconds patience_of(const JobOptions& job) {
   return std::chrono::milliseconds(static_cast<std::int64_t>(job.patience() * 1000));
 }

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "distributed/train/job.pb.h"
 #include "kernels/error.h"
@@ -27,6 +28,17 @@ JobOptions parse_options(int argc, const char* const* argv, const JobOptions& de
 
 /// The whole job as a text that --config reads back to the same job.
 std::string to_text(const JobOptions& job);
+
+/// Reads what to_text() wrote, also where another version wrote it.
+JobOptions from_text(const std::string& text);
+
+/// A flag and its values in two jobs, as a user types them.
+struct OptionDifference {
+  std::string flag, before, after;
+};
+/// Where the jobs differ in the fields of which job.proto says `on_resume`.
+std::vector<OptionDifference> differences(const JobOptions& before, const JobOptions& after,
+                                          FlagSpec::OnResume on_resume);
 
 /// The longest wait for a peer or for data, from which all deadlines follow.
 std::chrono::milliseconds patience_of(const JobOptions& job);

@@ -8,15 +8,16 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <mutex>
+#include <new>
 #include <optional>
-#include <thread>
 
 #include "core/base/compiler.h"
 #include "core/base/standard_output.h"
 #include "distributed/comm/local.h"
 #include "distributed/comm/mpi.h"
 #include "distributed/rendezvous/world.h"
+#include "distributed/train/memory.h"
+#include "distributed/train/signals.h"
 
 namespace trireme {
 
@@ -43,6 +44,9 @@ int say_error(const std::exception_ptr& error, const World& world) {
     const std::string text = e.what();  // what communicators say begins with the rank already
     std::fprintf(stderr, "%s%s\n", text.starts_with(rank) ? "" : rank.c_str(), text.c_str());
     return static_cast<int>(e.code());
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "%s%s\n", rank.c_str(), out_of_memory_text().c_str());
+    return static_cast<int>(ExitCode::kUsage);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%sunexpected error: %s\n", rank.c_str(), e.what());
   } catch (...) {
@@ -59,28 +63,6 @@ JobOptions parse_for_all(int argc, char** argv, const JobOptions& defaults, cons
   } catch (const Error& error) {
     throw AgreedError(error.code(), error.what());
   }
-}
-
-void ask_to_stop(int signal) { stop_signal() = signal; }
-
-/// A thread of its own takes the signals, and all others, which inherit the mask, never see one: kernels that
-/// oneDNN generates point the stack pointer into heap memory for a while, where a handler's frame would
-/// overwrite what lies in front of it.
-void install_signal_handlers() {
-  stop_signal() = 0;  // makes the object before any handler can run
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {
-    std::signal(signal, ask_to_stop);  // so that one that was ignored is not lost
-    sigaddset(&signals, signal);
-  }
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  static std::once_flag once;
-  std::call_once(once, [&signals] {
-    std::thread([signals] {
-      for (int number = 0; sigwait(&signals, &number) == 0;) ask_to_stop(number);
-    }).detach();
-  });
 }
 
 void show_frames(int signal) {
@@ -177,7 +159,7 @@ int run(int argc, char** argv, const Program& program, const std::function<void(
   try {
     world = detect_world(process_environment());
     const JobOptions options = parse_for_all(argc, argv, program.defaults, program.about);
-    install_signal_handlers();
+    install_signal_handlers(world.rank);
     install_crash_handlers();
     return checked_output(run_ranks(options, world, body));
   } catch (const AgreedError&) {
@@ -197,7 +179,7 @@ std::unique_ptr<JobRuntime> JobRuntime::from_main(int argc, char** argv, const J
     fail(ExitCode::kUsage,
          "this program cannot run its ranks as threads; start it with `trireme launch --backend mpi`, or "
          "let its main call trireme::run");
-  install_signal_handlers();
+  install_signal_handlers(main_world.rank);
   install_crash_handlers();
   return std::make_unique<ProcessRuntime>(std::move(options), main_world);
 }

@@ -1,6 +1,7 @@
 // Trains an encoder-decoder with attention to translate, and scores whole translations by beam search.
 #include <trireme/trireme.h>
 
+#include "distributed/train/memory.h"
 #include "examples/optimizer.h"
 #include "examples/train_gnmt/model.h"
 #include "examples/train_gnmt/task.h"
@@ -52,9 +53,10 @@ void train(Job& job) {
   agree(job.comm(), "options", [&] {
     task = parse_task(o.data());
     options = parse_gnmt(o.model());
+    options.vocabulary = task.vocabulary();
+    options.dropout = o.dropout();
+    check_model_fits(o, parameter_count(options));
   });
-  options.vocabulary = task.vocabulary();
-  options.dropout = o.dropout();
   const Sentences training(task, Split::kTrain), test(task, Split::kTest);
   Gnmt model(options);
   DistributedDataParallel ddp(model, job);

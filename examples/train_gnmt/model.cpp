@@ -19,6 +19,13 @@ GnmtOptions parse_gnmt(const std::string& spec) {
   return {.layers = layers, .width = width};
 }
 
+double parameter_count(const GnmtOptions& o) {
+  const auto w = static_cast<double>(o.width), v = static_cast<double>(o.vocabulary);
+  const double encoder = 6 * w * w + 8 * w, decoder = 12 * w * w + 8 * w;  // of a layer
+  const double attention = 2 * w * w + 2 * w, words = 2 * v * w + (2 * w + 1) * v;
+  return static_cast<double>(o.layers) * (encoder + decoder) + attention + words;
+}
+
 Gnmt::Gnmt(const GnmtOptions& o)
     : source_embedding_(o.vocabulary, o.width),
       target_embedding_(o.vocabulary, o.width),

@@ -16,6 +16,8 @@ struct GnmtOptions {
 };
 /// "tiny", "gnmt" (8 layers of 1024) or "gnmt:LAYERS,WIDTH"; fails with kUsage.
 GnmtOptions parse_gnmt(const std::string& spec);
+/// Of a model that may be too large to be built.
+double parameter_count(const GnmtOptions& o);
 
 class Gnmt : public nn::Module {
  public:

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <optional>
 
+#include "distributed/train/memory.h"
 #include "examples/optimizer.h"
 #include "examples/train_gpt/model.h"
 #include "examples/train_gpt/text.h"
@@ -90,9 +91,10 @@ void train(Job& job) {
     file = std::make_shared<const TokenFile>(o.data());
     training.emplace(file, options.context, Split::kTrain);
     test.emplace(file, options.context, Split::kTest);
+    options.vocabulary = file->vocabulary();
+    options.dropout = o.dropout();
+    check_model_fits(o, parameter_count(options));
   });
-  options.vocabulary = file->vocabulary();
-  options.dropout = o.dropout();
   Gpt model(options);
   DistributedDataParallel ddp(model, job);
   Optimizers optimizers(o, ddp.parameters());

@@ -42,6 +42,12 @@ GptOptions parse_gpt(const std::string& spec) {
   return o;
 }
 
+double parameter_count(const GptOptions& o) {
+  const auto w = static_cast<double>(o.width);
+  const double in_a_layer = 12 * w * w + 13 * w;  // four products with biases, two norms
+  return static_cast<double>(o.vocabulary + o.context + 2) * w + static_cast<double>(o.layers) * in_a_layer;
+}
+
 Projection::Projection(std::int64_t in, std::int64_t out, double std)
     : weight(normal({in, out}, nn::next_initial_key(), 0, std).set_requires_grad(true)),
       bias(Tensor::zeros({out}).set_requires_grad(true)) {}

@@ -18,6 +18,8 @@ struct GptOptions {
 /// Of "nano", "gpt2-124m" or "gpt:layers=L,width=W,heads=H,context=T" (what is not given is as in nano).
 /// Throws Error(kUsage).
 GptOptions parse_gpt(const std::string& spec);
+/// Of a model that may be too large to be built.
+double parameter_count(const GptOptions& o);
 
 /// y = x @ weight + bias: a linear layer whose weight (in, out) lies as in the published files.
 struct Projection : nn::Module {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <optional>
 
+#include "distributed/train/memory.h"
 #include "examples/optimizer.h"
 #include "examples/train_ncf/interactions.h"
 
@@ -84,6 +85,7 @@ void train(Job& job) {
   agree(job.comm(), "data", [&] {
     factors = factors_of(o.model());
     data = open_interactions(o.data());
+    check_model_fits(o, static_cast<double>((data->users() + data->items) * 3 * factors));  // the embeddings
   });
   const Choices training(data);
   const LastChoices test(data);

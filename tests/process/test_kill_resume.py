@@ -283,6 +283,10 @@ class KillResume(training.Training):
                                  (["--shards", 8], "--shards 4", "8"), (["--threads", 2], "--threads 1", "2"),
                                  (["--model", "lenet"], "--model mlp", "lenet"),
                                  (["--optimizer", "adamw"], "--optimizer sgd", "adamw"),
+                                 (["--dtype", "bfloat16"], "--dtype float32", "bfloat16"),
+                                 (["--augment", "off"], "--augment on", "off"), (["--dropout", 0], "--dropout 0.2", "0"),
+                                 (["--label-smoothing", 0.1], "--label-smoothing 0", "0.1"),
+                                 (["--data", "synthetic:1,16,15,10,721"], "a training set with digest [0-9a-f]{16}", "[0-9a-f]{16}"),
                                  (["--data", "synthetic:1,16,16,10,700"], "size 721", "700")):
             for where in (dict(how="plain"), dict(ranks=2), dict(ranks=2, how="threads")):
                 ended = self.run_to_end(self.job(*flags), code=4, **where)
@@ -290,6 +294,32 @@ class KillResume(training.Training):
         after = {p: p.read_bytes() for p in [self.metrics, *self.checkpoints.rglob("*")] if p.is_file()}
         self.assertEqual(before.keys(), after.keys())
         self.assertTrue(before == after, "a refused run changed something")
+
+    def test_what_may_be_steered_is_said(self):
+        self.stop_after(10)
+        steered = self.run_to_end(self.job("--lr", 0.05, "--clip-norm", 1, "--bucket-mb", 1, steps=12), ranks=2)
+        self.assertEqual(self.notes_of(steered, "from here on$"),
+                         ["--lr was 0.1 up to step 10 and is 0.05 from here on",
+                          "--clip-norm was 0 up to step 10 and is 1 from here on"])
+        again = self.run_to_end(self.job("--lr", 0.05, "--clip-norm", 1, "--quiet", steps=14), ranks=1)
+        self.assertEqual(again.err, "")
+
+    def test_initial_weights_are_not_used_again(self):
+        self.stop_after(10)
+        ended = self.run_to_end(self.job("--init", "/no/such/file", "--quiet"), ranks=2)
+        self.assertEqual(self.notes_of(ended, ""), [
+            f"--init '/no/such/file' is not used: the weights come from checkpoint {self.checkpoints}/step-00000010"])
+        self.assertEqual(ended.digest, self.digest)
+
+    def test_a_folder_without_a_manifest(self):
+        older, newest = self.stop_after(20)
+        (newest / "manifest.pb").unlink()
+        (self.checkpoints / "step-00000012").mkdir()  # not on the way
+        ended = self.run_to_end(self.job(), ranks=2)
+        self.assertEqual(self.notes_of(ended, "passed over"),
+                         [f"checkpoint {newest} is damaged and passed over: it has no manifest.pb"])
+        self.assertEqual(len(self.notes_of(ended, f"going on from {older}, after step 15")), 1, ended)
+        self.assertEqual(ended.digest, self.digest)
 
     def test_nothing_is_left_to_do(self):
         self.stop_after(STEPS)

@@ -62,7 +62,8 @@ JobState job_at(std::int64_t step) {
           .model = "mlp",
           .optimizer = "sgd",
           .build = "test",
-          .job = "steps: 9"};
+          .job = "steps: 9",
+          .data = "abcd"};
 }
 
 ExitCode code_thrown_by(const std::function<void()>& body, std::string* what) {

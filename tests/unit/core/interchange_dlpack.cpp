@@ -139,6 +139,24 @@ TEST(DLPack, ReadOnlyMemoryIsReadOnly) {
   add_(t.clone(), 1);
 }
 
+TEST(DLPack, SizesThatCannotBeAreRefused) {
+  constexpr std::int64_t kHuge = std::int64_t{1} << 62;
+  Foreign foreign;
+  const auto refused = [&](std::array<std::int64_t, 2> shape, std::array<std::int64_t, 2> strides, bool dense,
+                           const char* why) {
+    foreign.shape = shape;
+    foreign.strides = strides;
+    foreign.managed.array.strides = dense ? nullptr : foreign.strides.data();
+    expect_holds(error_of([&] { from_dlpack(&foreign.managed); }), {"from_dlpack: shape (", why});
+  };
+  refused({3, 2}, {kHuge, 1}, false, "reaches over more than any memory");
+  refused({2, 2}, {kHuge, 1}, false, "reaches over more than any memory");  // in bytes
+  refused({2, 2}, {kHuge / 4, kHuge / 4}, false, "reaches over more than any memory");
+  refused({kHuge, 4}, {0, 0}, false, "has more elements than any memory");
+  refused({kHuge, 4}, {}, true, "has more elements than any memory");
+  EXPECT_EQ(foreign.given_back, 0);
+}
+
 TEST(DLPack, WhatIsRefusedStaysTheCallers) {
   const auto refused = [](auto change) {
     Foreign foreign;

@@ -219,6 +219,7 @@ TEST(WeightMapTest, AWrongLineIsNamed) {
   expect_holds(wrong("a.{i b"), {"names.map:1:", "write {i}"});
   expect_holds(wrong("a.{} b"), {"write {i}"});
   expect_holds(wrong("a.{1} b"), {"write {i}"});
+  expect_holds(wrong("a.{\xc3\xa9} b"), {"write {i}"});
   expect_holds(wrong("a} b"), {"a } without its {"});
   expect_holds(wrong("a - transpose"), {"nothing can be done to a tensor that is not used"});
   expect_holds(error_of([] { WeightMap::read("/nowhere/map"); }), {"/nowhere/map", "cannot read"});

@@ -260,7 +260,21 @@ TEST(MultiheadAttention, SaysWhatDoesNotFit) {
   expect_holds(error_of([&] {
                  layer(x, x, x, {.mask = numbers({3, 3, 3}, 1)});
                }),
-               {"(3, 3, 3)", "(N*2,L,S)"});
+               {"(3, 3, 3)", "(N*heads,L,S)"});
+  for (const Shape& mask : {Shape{1, 3}, Shape{3, 1}, Shape{2, 3, 3}, Shape{3}})  // which would broadcast
+    expect_holds(error_of([&] { layer(x, x, x, {.mask = Tensor::ones(mask)}); }),
+                 {mask.to_string().c_str(), "2 samples, 2 heads, 3 queries and 3 keys"});
+  const auto refused = [&](const Shape& query, const Shape& key, const Shape& value) {
+    const std::string error =
+        error_of([&] { layer(Tensor::ones(query), Tensor::ones(key), Tensor::ones(value)); });
+    expect_holds(error, {"MultiheadAttention: query ", query.to_string().c_str(), key.to_string().c_str(),
+                         value.to_string().c_str(), "the same samples, and each key needs a value"});
+  };
+  refused({3, 2, 6}, {3, 1, 6}, {3, 1, 6});
+  refused({3, 1, 6}, {3, 2, 6}, {3, 2, 6});
+  refused({3, 2, 6}, {4, 2, 6}, {3, 2, 6});
+  refused({3, 2, 6}, {4, 2, 6}, {1, 2, 6});
+  refused({3, 6}, {3, 1, 6}, {3, 1, 6});
   expect_holds(error_of([&] {
                  layer(x, x, x, {.key_padding_mask = numbers({3, 2}, 1)});
                }),

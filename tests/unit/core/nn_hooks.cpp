@@ -132,16 +132,79 @@ TEST(ModuleHooks, OfBackwardSeeTheSumOverAllUsesOfAnInput) {
   EXPECT_EQ(calls, 1);
 }
 
-TEST(ModuleHooks, OfBackwardLeaveInPlaceChangesRight) {
+TEST(ModuleHooks, OfBackwardSeeResultsAsTheyWereBeforeAChangeInPlace) {
+  struct Views : Module {  // new memory, of which it gives a view
+    Tensor forward(const Tensor& x) override { return narrow(x * 3.0, 1, 0, 1); }
+  } views;
+  Line line;
+  for (Module* module : std::initializer_list<Module*>{&line, &views})
+    for (const bool through_inputs : {true, false}) {
+      std::vector<Floats> seen;
+      HookHandle handle = module->register_full_backward_hook([&](const Tensors&, const Tensors& out) {
+        seen.push_back(out[0].to_vector<float>());
+        return Tensors{};
+      });
+      const Tensor x = ones(through_inputs), y = (*module)(x);
+      if (!y.requires_grad()) continue;
+      mul_(y, 5.0);
+      relu_(y);
+      sum(y * 2.0).backward();
+      const Floats wanted(static_cast<std::size_t>(y.numel()), 10);
+      EXPECT_EQ(seen, std::vector<Floats>{wanted});
+      if (through_inputs) {
+        EXPECT_EQ(x.grad().to_vector<float>(), module == &line ? (Floats{30, 30}) : (Floats{30, 0}));
+      }
+      handle.remove();
+    }
+}
+
+TEST(ModuleHooks, OfBackwardRefuseChangesInPlaceThatTheyCannotFollow) {
+  const auto watch = [](Module& module) {
+    module.register_full_backward_hook([](const Tensors&, const Tensors&) { return Tensors{}; });
+  };
   struct Doubles : Module {
     Tensor forward(const Tensor& x) override { return mul_(x, 2.0); }
   } doubles;
-  doubles.register_full_backward_hook([](const Tensors&, const Tensors&) { return Tensors{}; });
-  const Tensor x = ones(true), h = x * 1.0, y = doubles(h);
+  watch(doubles);
+  const Tensor x = ones(true), h = x * 1.0;
+  const auto refusal = {"module: memory of an input was changed in place", "clone it first"};
+  expect_holds(error_of([&] { doubles(h); }), refusal);
+  struct Same : Module {
+    Tensor forward(const Tensor& t) override { return t; }
+  } same;
+  watch(same);
+  sum(same(x * 1.0) * 2.0).backward();
+  EXPECT_EQ(x.grad().to_vector<float>(), (Floats{2, 2}));
+  const Tensor k = x * 1.0, y = same(k), z = same(x * 1.0);
   mul_(y, 3.0);
-  EXPECT_EQ(h.to_vector<float>(), (Floats{6, 6}));
-  sum(y + h).backward();
-  EXPECT_EQ(x.grad().to_vector<float>(), (Floats{12, 12}));
+  expect_holds(error_of([&] { sum(y); }), refusal);
+  expect_holds(error_of([&] { sum(y); }), refusal);
+  EXPECT_EQ(sum(k).item(), 6);
+  {
+    const NoGrad off;
+    mul_(z, 3.0);
+  }
+  EXPECT_EQ(sum(z).item(), 6) << "what is not recorded loses no history";
+}
+
+TEST(ModuleHooks, OfBackwardKnowResultsThatWereNotUsed) {
+  struct Aside : Module {
+    Tensor loss;
+    Tensor forward(const Tensor& x) override {
+      loss = sum(x);
+      return x * 2.0;
+    }
+  } aside;
+  std::size_t results = 0;
+  aside.register_full_backward_hook([&](const Tensors&, const Tensors& out) {
+    results = out.size();
+    EXPECT_FALSE(out[0].defined());
+    return Tensors{};
+  });
+  const Tensor x = ones(true);
+  aside(x);
+  aside.loss.backward();
+  EXPECT_EQ(results, 1u);
 }
 
 TEST(ModuleHooks, OfBackwardDifferentiateAgainAndRunUnderRecompute) {

@@ -300,5 +300,24 @@ TEST(Recurrent, SaysWhatDoesNotFit) {
   expect_holds(error_of([] { GRU(3, 4, {.num_layers = 0}); }), {"GRU", "0 layers"});
 }
 
+TEST(Recurrent, CellsRefuseWhatWouldBroadcast) {
+  LSTMCell lstm(3, 4);
+  GRUCell gru(3, 4);
+  const Tensor x = Tensor::ones({2, 3});
+  const auto of_lstm = [&](const Tensor& in, const LstmState& state) {
+    return error_of([&] { lstm(in, state); });
+  };
+  const auto of_gru = [&](const Tensor& in, const Tensor& h) { return error_of([&] { gru(in, h); }); };
+  for (const Shape& wrong : {Shape{1, 4}, Shape{2, 1}, Shape{4}, Shape{3, 4}, Shape{2, 5}}) {
+    const Tensor state = Tensor::ones(wrong);
+    const std::string shape = wrong.to_string();
+    for (const std::string& error : {of_lstm(x, {state, {}}), of_lstm(x, {{}, state}), of_gru(x, state)})
+      expect_holds(error, {"Cell: the state is ", shape.c_str(), "for x (2, 3)", "needs (2, 4)"});
+  }
+  for (const Tensor& wrong : {Tensor::ones({2, 1}), Tensor::ones({3}), Tensor::ones({5, 2, 3}), Tensor()})
+    for (const std::string& error : {of_lstm(wrong, {}), of_gru(wrong, {})})
+      expect_holds(error, {"Cell: x is ", "needs (N,3)"});
+}
+
 }  // namespace
 }  // namespace trireme::nn

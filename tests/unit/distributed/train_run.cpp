@@ -3,7 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <new>
 #include <stdexcept>
+
+#include "distributed/train/memory.h"
+#include "tests/support/errors.h"
 
 namespace trireme {
 namespace {
@@ -28,6 +33,29 @@ TEST(Run, SaysInOneLineWhatWasThrown) {
   EXPECT_EQ(line, "unexpected error: odd\n");
   EXPECT_EQ(run_and_throw([](Job&) { throw 7; }, &line), static_cast<int>(ExitCode::kInternal));
   EXPECT_EQ(line, "unexpected error: something was thrown that is no std::exception\n");
+}
+
+TEST(Run, SaysHowMuchMemoryThereIsWhenItIsNotEnough) {
+  std::string line;
+  EXPECT_EQ(run_and_throw([](Job&) { throw std::bad_alloc(); }, &line), static_cast<int>(ExitCode::kUsage));
+  test::expect_holds(
+      line, {"out of memory: this process has ", " GB and may take ", " GB more; use a smaller --model"});
+  EXPECT_EQ(std::ranges::count(line, '\n'), 1);
+}
+
+TEST(Memory, BoundsModelsByWhatIsLeft) {
+  JobOptions options;
+  options.set_model("m");
+  options.set_optimizer("sgd");
+  options.set_momentum(0.9);
+  const double left = static_cast<double>(available_memory());
+  EXPECT_GT(left, 1e6);
+  EXPECT_NO_THROW(check_model_fits(options, left / 12 * 0.7));
+  EXPECT_THROW(check_model_fits(options, left / 12 * 1.4), Error);
+  options.set_optimizer("adamw");
+  const std::string error = test::error_of([&] { check_model_fits(options, 1e13); });
+  test::expect_holds(error,
+                     {"--model 'm': 10000000000000 parameters", "adamw need 160000.0 GB on 1 rank of this"});
 }
 
 }  // namespace

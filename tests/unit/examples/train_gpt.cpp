@@ -25,6 +25,7 @@ TEST(Gpt, HasThePublishedSizeAndNames) {
     }
   }
   EXPECT_EQ(count, 124'439'808);
+  EXPECT_EQ(parameter_count(options), 124'439'808);
   EXPECT_EQ(names.size(), 148u);
   for (const char* name : {"wte.weight", "wpe.weight", "h.0.ln_1.weight", "h.11.attn.c_attn.bias",
                            "h.5.attn.c_proj.weight", "h.3.mlp.c_fc.weight", "h.7.ln_2.bias", "ln_f.weight"})

@@ -1,0 +1,80 @@
+#include "distributed/train/signals.h"
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+
+namespace trireme {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// A terminal and a launcher may bring the same wish twice.
+constexpr std::chrono::milliseconds kSameWish{250};
+
+std::atomic<int> this_rank{0};
+
+/// Nothing is unwound: the threads that compute, or wait for a peer, would have to take part.
+[[noreturn]] void end_at_once(int signal, const char* when) {
+  if (this_rank == 0) std::fprintf(stderr, "stopped by signal %d %s\n", signal, when);
+  std::_Exit(128 + signal);
+}
+
+bool is_of_a_user(int signal) { return signal == SIGINT || signal == SIGTERM; }
+
+void ask_to_stop(int signal) {
+  static Clock::time_point asked;  // of the thread that takes signals alone
+  const int before = stop_signal().exchange(signal);
+  const bool again = is_of_a_user(before) && is_of_a_user(signal) && Clock::now() - asked > kSameWish;
+  if (before == 0) asked = Clock::now();
+  switch (training_phase()) {
+    case Phase::kBeforeSteps:
+      end_at_once(signal, "before the first step");
+    case Phase::kAfterSteps:
+      end_at_once(signal, "after the last step");
+    case Phase::kSteps:
+      if (again) end_at_once(signal, "for the second time; steps since the last checkpoint are lost");
+  }
+}
+
+void let_it_be_taken(int) {}
+
+}  // namespace
+
+std::atomic<int>& stop_signal() {
+  static std::atomic<int> signal{0};
+  return signal;
+}
+
+std::atomic<Phase>& training_phase() {
+  static std::atomic<Phase> phase{Phase::kBeforeSteps};
+  return phase;
+}
+
+/// A thread of its own takes the signals, and all others, which inherit the mask, never see one: kernels that
+/// oneDNN generates point the stack pointer into heap memory for a while, where a handler's frame would
+/// overwrite what lies in front of it.
+void install_signal_handlers(int rank) {
+  this_rank = rank;
+  stop_signal() = 0;
+  training_phase() = Phase::kBeforeSteps;
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {
+    std::signal(signal, let_it_be_taken);  // so that one that was ignored is not lost
+    sigaddset(&signals, signal);
+  }
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  static std::once_flag once;
+  std::call_once(once, [&signals] {
+    std::thread([signals] {
+      for (int number = 0; sigwait(&signals, &number) == 0;) ask_to_stop(number);
+    }).detach();
+  });
+}
+
+}  // namespace trireme
