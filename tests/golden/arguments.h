@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/nn/recurrent.h"
+#include "core/nn/transformer.h"
 #include "core/ops/ops.h"
 
 namespace trireme::test {
@@ -89,6 +91,14 @@ inline void choose(const std::string& text, DType& out) {
                             {"int64", DType::kInt64},
                             {"uint8", DType::kUInt8},
                             {"bool", DType::kBool}});
+}
+inline void choose(const std::string& text, nn::TransformerActivation& out) {
+  out = named<nn::TransformerActivation>(
+      text, {{"relu", nn::TransformerActivation::kRelu}, {"gelu", nn::TransformerActivation::kGelu}});
+}
+inline void choose(const std::string& text, nn::RNN::Nonlinearity& out) {
+  out = named<nn::RNN::Nonlinearity>(
+      text, {{"tanh", nn::RNN::Nonlinearity::kTanh}, {"relu", nn::RNN::Nonlinearity::kRelu}});
 }
 
 template <class T>

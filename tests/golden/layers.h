@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/nn/layers.h"
+#include "core/optim/grad_scaler.h"
 #include "core/optim/optimizer.h"
 #include "tests/golden/arguments.h"
 
@@ -13,6 +14,21 @@ inline void members(Members m, nn::BatchNorm2dOptions& o) {
 inline void members(Members m, nn::RecurrentOptions& o) {
   m("num_layers", o.num_layers)("bias", o.bias)("batch_first", o.batch_first);
   m("bidirectional", o.bidirectional).end();
+}
+inline void members(Members m, nn::MultiheadAttentionOptions& o) {
+  m("bias", o.bias)("batch_first", o.batch_first).end();
+}
+inline void members(Members m, nn::AttentionMask& o) {
+  m("mask", o.mask)("key_padding_mask", o.key_padding_mask)("is_causal", o.is_causal).end();
+}
+inline void members(Members m, nn::TransformerOptions& o) {
+  m("dim_feedforward", o.dim_feedforward)("dropout", o.dropout)("activation", o.activation);
+  m("layer_norm_eps", o.layer_norm_eps)("batch_first", o.batch_first)("norm_first", o.norm_first);
+  m("bias", o.bias).end();
+}
+inline void members(Members m, amp::GradScalerOptions& o) {
+  m("initial_scale", o.initial_scale)("growth", o.growth)("growth_interval", o.growth_interval);
+  m("backoff", o.backoff)("enabled", o.enabled).end();
 }
 inline void members(Members m, SgdOptions& o) {
   m("lr", o.lr)("momentum", o.momentum)("weight_decay", o.weight_decay)("nesterov", o.nesterov).end();
@@ -52,25 +68,81 @@ class FromInputs : public nn::Visitor {
   std::string path_;
 };
 
-/// A layer made from the arguments after {parameter: input}, training and x; gives its result and its
-/// buffers.
+/// A layer's results, called with the arguments of a case after {parameter: input} and training.
+template <class Layer>
+using Run = Tensors (*)(Layer& layer, const Json& given, const Tensors& inputs);
+
+/// Of x, and what the buffers are then.
+template <class Layer>
+Tensors run_forward(Layer& layer, const Json& given, const Tensors& inputs) {
+  Tensors out{layer.forward(decode<Tensor>(given.at(0), inputs))};
+  for (const NamedTensor& buffer : layer.buffers()) out.push_back(buffer.tensor.clone());
+  return out;
+}
+
+/// Of x, h, c (null but for an LSTM) and lengths.
+template <class Layer>
+Tensors run_sequence(Layer& layer, const Json& given, const Tensors& inputs) {
+  const auto t = [&](std::size_t i) { return decode<Tensor>(given.at(i), inputs); };
+  if constexpr (std::is_same_v<Layer, nn::LSTM>) {
+    const nn::LstmOutput out = layer(t(0), {t(1), t(2)}, t(3));
+    return {out.output, out.state.h, out.state.c};
+  } else {
+    const nn::RecurrentOutput out = layer(t(0), t(1), t(3));
+    return {out.output, out.h};
+  }
+}
+
+/// Of x and the state.
+template <class Layer>
+Tensors run_cell(Layer& layer, const Json& given, const Tensors& inputs) {
+  const auto t = [&](std::size_t i) { return decode<Tensor>(given.at(i), inputs); };
+  if constexpr (std::is_same_v<Layer, nn::LSTMCell>)
+    return results(layer(t(0), {t(1), t(2)}));
+  else
+    return results(layer(t(0), t(1)));
+}
+
+/// Of so many tensors, then of so many masks.
+template <class Layer, int tensors, int masks>
+Tensors run_masked(Layer& layer, const Json& given, const Tensors& inputs) {
+  const auto t = [&](std::size_t i) { return decode<Tensor>(given.at(i), inputs); };
+  const auto m = [&](std::size_t i) { return decode<nn::AttentionMask>(given.at(tensors + i), inputs); };
+  if constexpr (tensors == 1)
+    return {layer(t(0), m(0))};
+  else if constexpr (tensors == 3)
+    return {layer(t(0), t(1), t(2), m(0))};
+  else if constexpr (masks == 3)
+    return {layer(t(0), t(1), {m(0), m(1), m(2)})};
+  else
+    return {layer(t(0), t(1), m(0), m(1))};
+}
+
+/// Of query, key, value and mask; weights are averaged or not.
+inline Tensors run_with_weights(nn::MultiheadAttention& layer, const Json& given, const Tensors& inputs) {
+  const auto t = [&](std::size_t i) { return decode<Tensor>(given.at(i), inputs); };
+  const nn::Attended out = layer.with_weights(
+      t(0), t(1), t(2), decode<nn::AttentionMask>(given.at(3), inputs), given.at(4).get<bool>());
+  return {out.output, out.weights};
+}
+
+/// A layer made from the last arguments of a case; those before are {parameter: input}, training and the
+/// `count` ones that it is run with.
 template <class Layer, class... T>
-Call layer_of() {
-  return [](const Json& arguments, const Tensors& inputs) {
-    const Json rest(arguments.begin() + 3, arguments.end());
-    const auto run = [&](const auto&... how) requires std::is_constructible_v<Layer, decltype(how)...> {
+Call layer_of(Run<Layer> run = run_forward<Layer>, std::ptrdiff_t count = 1) {
+  return [run, count](const Json& arguments, const Tensors& inputs) {
+    const auto first = arguments.begin() + 2, last = first + count;
+    const auto made = [&](const auto&... how) requires std::is_constructible_v<Layer, decltype(how)...> {
       Layer layer(how...);
       FromInputs visitor(arguments.at(0), inputs);
       layer.visit(visitor);
       layer.train(arguments.at(1).get<bool>());
-      Tensors out{layer.forward(decode<Tensor>(arguments.at(2), inputs))};
-      for (const NamedTensor& buffer : layer.buffers()) out.push_back(buffer.tensor.clone());
-      return out;
+      return run(layer, Json(first, last), inputs);
     };
     if constexpr (sizeof...(T) == 0)
-      return run();
+      return made();
     else
-      return call_of<T...>(run)(rest, inputs);
+      return call_of<T...>(made)(Json(last, arguments.end()), inputs);
   };
 }
 
@@ -88,6 +160,36 @@ Tensors golden_steps(const Json& arguments, const Tensors& inputs) {
       list.items[i].tensor.set_grad(select(gradients.at(i), 0, step).clone());
     optimizer.step();
     for (std::size_t i = 0; i < after.size(); ++i) after[i].push_back(list.items[i].tensor.detach().clone());
+  }
+  Tensors out;
+  for (const Tensors& one : after) out.push_back(stack(one));
+  return out;
+}
+
+/// As golden_steps, of SGD behind a GradScaler: the parameters after each step, the scale, and whether the
+/// step was made. An infinite factor makes the parameter's gradient infinite.
+inline Tensors golden_scaler(const Json& arguments, const Tensors& inputs) {
+  ParameterList list;
+  for (const Tensor& start : decode<Tensors>(arguments.at(0), inputs))
+    list.items.push_back({std::to_string(list.items.size()), start.detach().clone().set_requires_grad(true)});
+  const Tensors factors = decode<Tensors>(arguments.at(1), inputs);
+  std::vector<Tensors> after(list.items.size() + 2);
+  optim::SGD optimizer(list, {.lr = 0.1, .momentum = 0.9});
+  amp::GradScaler scaler(decode<amp::GradScalerOptions>(arguments.at(2), inputs));
+  for (std::int64_t step = 0; step < factors.at(0).size(0); ++step) {
+    optimizer.zero_grad();
+    Tensor loss;
+    for (std::size_t i = 0; i < factors.size(); ++i) {
+      const Tensor part = sum(list.items[i].tensor * select(factors[i], 0, step));
+      loss = loss.defined() ? loss + part : part;
+    }
+    scaler.scale(loss).backward();
+    const bool made = scaler.step(optimizer);
+    scaler.update();
+    for (std::size_t i = 0; i < factors.size(); ++i)
+      after[i].push_back(list.items[i].tensor.detach().clone());
+    after[factors.size()].push_back(Tensor::scalar(scaler.scale(), factors[0].dtype()));
+    after.back().push_back(Tensor::scalar(made, DType::kBool));
   }
   Tensors out;
   for (const Tensors& one : after) out.push_back(stack(one));
@@ -127,10 +229,33 @@ inline const std::map<std::string, Call> kLayers = {
     {"nn.LayerNorm", layer_of<nn::LayerNorm, Shape>()},
     {"nn.RMSNorm", layer_of<nn::RMSNorm, Shape>()},
     {"nn.GroupNorm", layer_of<nn::GroupNorm, std::int64_t, std::int64_t>()},
-    {"nn.MultiheadAttention", layer_of<nn::MultiheadAttention, std::int64_t, std::int64_t>()},
-    {"nn.RNN", layer_of<nn::RNN, std::int64_t, std::int64_t, nn::RecurrentOptions>()},
-    {"nn.LSTM", layer_of<nn::LSTM, std::int64_t, std::int64_t, nn::RecurrentOptions>()},
-    {"nn.GRU", layer_of<nn::GRU, std::int64_t, std::int64_t, nn::RecurrentOptions>()},
+    {"nn.MultiheadAttention",
+     layer_of<nn::MultiheadAttention, std::int64_t, std::int64_t, nn::MultiheadAttentionOptions>(
+         run_masked<nn::MultiheadAttention, 3, 1>, 4)},
+    {"nn.MultiheadAttention.with_weights",
+     layer_of<nn::MultiheadAttention, std::int64_t, std::int64_t, nn::MultiheadAttentionOptions>(
+         run_with_weights, 5)},
+    {"nn.TransformerEncoderLayer",
+     layer_of<nn::TransformerEncoderLayer, std::int64_t, std::int64_t, nn::TransformerOptions>(
+         run_masked<nn::TransformerEncoderLayer, 1, 1>, 2)},
+    {"nn.TransformerDecoderLayer",
+     layer_of<nn::TransformerDecoderLayer, std::int64_t, std::int64_t, nn::TransformerOptions>(
+         run_masked<nn::TransformerDecoderLayer, 2, 2>, 4)},
+    {"nn.TransformerEncoder",
+     layer_of<nn::TransformerEncoder, std::int64_t, std::int64_t, std::int64_t, nn::TransformerOptions, bool>(
+         run_masked<nn::TransformerEncoder, 1, 1>, 2)},
+    {"nn.TransformerDecoder",
+     layer_of<nn::TransformerDecoder, std::int64_t, std::int64_t, std::int64_t, nn::TransformerOptions, bool>(
+         run_masked<nn::TransformerDecoder, 2, 2>, 4)},
+    {"nn.Transformer", layer_of<nn::Transformer, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                                nn::TransformerOptions>(run_masked<nn::Transformer, 2, 3>, 5)},
+    {"nn.RNN", layer_of<nn::RNN, std::int64_t, std::int64_t, nn::RecurrentOptions, nn::RNN::Nonlinearity>(
+                   run_sequence<nn::RNN>, 4)},
+    {"nn.LSTM",
+     layer_of<nn::LSTM, std::int64_t, std::int64_t, nn::RecurrentOptions>(run_sequence<nn::LSTM>, 4)},
+    {"nn.GRU", layer_of<nn::GRU, std::int64_t, std::int64_t, nn::RecurrentOptions>(run_sequence<nn::GRU>, 4)},
+    {"nn.LSTMCell", layer_of<nn::LSTMCell, std::int64_t, std::int64_t, bool>(run_cell<nn::LSTMCell>, 3)},
+    {"nn.GRUCell", layer_of<nn::GRUCell, std::int64_t, std::int64_t, bool>(run_cell<nn::GRUCell>, 2)},
     {"nn.GELU", layer_of<nn::GELU, Gelu>()},
     {"nn.Softmax", layer_of<nn::Softmax, int>()},
     {"nn.ReLU", layer_of<nn::ReLU>()},
@@ -142,6 +267,7 @@ inline const std::map<std::string, Call> kLayers = {
     {"nn.BasicBlock", layer_of<nn::BasicBlock, std::int64_t, std::int64_t, std::int64_t>()},
     {"optim.SGD", golden_steps<optim::SGD, SgdOptions>},
     {"optim.AdamW", golden_steps<optim::AdamW, AdamWOptions>},
+    {"optim.GradScaler", golden_scaler},
     {"optim.clip_grad_norm", golden_clip},
     {"optim.learning_rate", golden_learning_rate},
 };
