@@ -104,9 +104,9 @@ class Modes(training.Training):
         self.assertEqual(plain.digest, profiled.digest)
         self.assertNotIn("self ms", plain.out)
         self.assertIn("ops of steps 1 to 2 on rank 0:\n", profiled.out)
-        for row in (r"matmul ", r"matmul \(backward\)", "sgd"):
-            # 3 products a step, in 2 steps
-            self.assertRegex(profiled.out, rf"(?m)^{row} +{6 if 'matmul' in row else 12} ")
+        # 3 layers; in 2 steps
+        for row, calls in ((r"linear", 6), (r"linear \(backward\)", 6), (r"matmul", 6), (r"sgd", 2)):
+            self.assertRegex(profiled.out, rf"(?m)^{row} +{calls} ")
         end = self.run_to_end([*job, "--profile", 100])
         self.assertIn("ops of steps 1 to 3 on rank 0:\n", end.out)
 
