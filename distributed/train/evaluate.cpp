@@ -45,7 +45,7 @@ std::vector<double> sum_over(Job& job, const Dataset& dataset, std::int64_t batc
 Evaluation evaluate(Job& job, nn::Module& model, const Dataset& dataset, std::int64_t batch) {
   model.eval();
   const auto sums = sum_over(job, dataset, batch, 2, [&](const Batch& b, std::span<double> figures) {
-    const Tensor logits = model.forward(b.x);
+    const Tensor logits = model(b.x);
     const Tensor hits = to_dtype(eq(argmax(logits), b.y), DType::kInt64);
     figures[0] = cross_entropy(logits, b.y).item() * static_cast<double>(b.y.numel());
     figures[1] = sum(hits).item();

@@ -38,8 +38,8 @@ ReducerOptions reducer_options_of(const JobOptions& o) {
 
 }  // namespace
 
-Job::Job(int argc, char** argv, const JobOptions& defaults)
-    : runtime_(JobRuntime::from_main(argc, argv, defaults)), options_(runtime_->options()) {
+Job::Job(int argc, char** argv, const Program& program)
+    : runtime_(JobRuntime::from_main(argc, argv, program)), options_(runtime_->options()) {
   comm_ = &runtime_->comm();
   start();
 }
@@ -218,7 +218,7 @@ void Job::follow_profile() {
 
 bool Job::begin_step() {
   follow_profile();
-  training_phase() = Phase::kSteps;
+  program_phase() = Phase::kSteps;
   if (step_ >= total_steps_) {
     end_training();
     return false;
@@ -320,13 +320,20 @@ void Job::end_step() {
   stop_if_asked();
 }
 
+void Job::fail_not_finite(double loss) const {
+  const std::string kept =
+      saved_step_ < 0
+          ? ""
+          : fmt::format("; the last checkpoint is of step {}: run again to go on from there", saved_step_);
+  throw AgreedError(
+      ExitCode::kNonFinite,
+      fmt::format("step {}: the loss is {}; lower --lr, use --clip-norm, or look at the data of this step{}",
+                  step_ - 1, loss, kept));
+}
+
 void Job::report_step() {
   const double loss = totals_[kLoss] / shards_;
-  if (!std::isfinite(loss))
-    throw AgreedError(
-        ExitCode::kNonFinite,
-        fmt::format("step {}: the loss is {}; lower --lr, use --clip-norm, or look at the data of this step",
-                    step_ - 1, loss));
+  if (!std::isfinite(loss)) fail_not_finite(loss);
   const bool wants_digest = options_.digest_every() > 0 && step_ % options_.digest_every() == 0;
   if (!is_root()) return;
   std::chrono::nanoseconds exposed{-exposed_before_};
@@ -388,7 +395,7 @@ void Job::end_training() {
   const bool said = options_.digest_every() > 0 && step_ % options_.digest_every() == 0 && current_.is_last_;
   if (is_root() && !said) say(fmt::format("digest step={} sha256={}", step_, digest()));
   timing_->trace.close();
-  training_phase() = Phase::kAfterSteps;
+  program_phase() = Phase::kAfterSteps;
 }
 
 void Job::say_summary() {
@@ -406,6 +413,16 @@ void Job::say_summary() {
 
 double Step::lr() const {
   return optim::learning_rate(schedule_of(job_.options_, job_.total_steps_), index_);
+}
+
+bool Step::is_evaluated() const {
+  const std::int64_t every = job_.options_.eval_every();
+  return is_last_ || (every > 0 && ends_epoch_ && (epoch() + 1) % every == 0);
+}
+
+void Step::clip_gradients(const ParameterList& parameters) {
+  const double most = job_.options_.clip_norm();
+  if (most > 0) report("grad_norm", optim::clip_grad_norm(parameters, most));
 }
 
 Step::Shards Step::shards() { return Shards(*this); }

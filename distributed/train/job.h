@@ -64,6 +64,8 @@ class Step {
   bool is_last() const { return is_last_; }
   /// By --lr, --schedule and --warmup-steps.
   double lr() const;
+  /// Whether to measure the model after this step: by --eval-every, and at the end.
+  bool is_evaluated() const;
 
   class Shards;
   /// This rank's shards that have samples. Each pass over them is a round of its own: it brings every model
@@ -83,6 +85,8 @@ class Step {
   StepLoss add(const Tensor& loss);
   /// Counts correct rows of logits (N,C) for the reported training accuracy.
   void count_correct(const Tensor& logits, const Tensor& y);
+  /// Scales all gradients down to --clip-norm, if it is given, and reports their norm as "grad_norm".
+  void clip_gradients(const ParameterList& parameters);
   /// Adds a number to this step's line of metrics (all ranks may call; rank 0 writes).
   void report(const std::string& key, double value) { extra_.set(key, value); }
 
@@ -141,7 +145,7 @@ class StepIterator {
 /// and an exit code.
 class Job : public DataParallelContext {
  public:
-  Job(int argc, char** argv, const JobOptions& defaults = {});
+  Job(int argc, char** argv, const Program& program = {});
   /// On ranks that are connected already. `comm` must outlive the job.
   Job(const JobOptions& options, Communicator& comm);
   ~Job() override;
@@ -213,6 +217,7 @@ class Job : public DataParallelContext {
   void load_shard();
   void begin_shard();
   void end_shard();
+  [[noreturn]] void fail_not_finite(double loss) const;
   void report_step();
   void save_checkpoint();
   void stop_if_asked();

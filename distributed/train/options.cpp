@@ -47,12 +47,17 @@ std::vector<const pb::FieldDescriptor*> job_fields() {
   return fields;
 }
 
+bool is_unused(const Program& program, const std::string& flag) {
+  return std::find(program.unused.begin(), program.unused.end(), flag) != program.unused.end();
+}
+
 /// Throws Error(kUsage): no such flag, and the one that was probably meant.
-[[noreturn]] void fail_unknown(const std::string& argument) {
+[[noreturn]] void fail_unknown(const std::string& argument, const Program& program) {
   if (argument.size() < 2 || argument[0] != '-') {
     fail(ExitCode::kUsage, "unexpected argument '{}': flags start with --; --help lists them all", argument);
   }
   const std::string given = argument.substr(0, argument.find('='));
+  if (is_unused(program, given)) fail(ExitCode::kUsage, "{}: this program has no use for it", given);
   std::vector<std::string> known = {"--config", "--print-config", "--help"};
   for (const auto* field : job_fields()) known.push_back(flag_name(field->name()));
   if (const std::string meant = nearest(given, known); !meant.empty()) {
@@ -168,7 +173,8 @@ class FirstError : public pb::io::ErrorCollector {
   std::optional<std::string> message_;
 };
 
-JobOptions read_config(const std::string& path) {
+/// `base`: what the job is without the file. It may repeat what is so anyway of flags that are not used.
+JobOptions read_config(const std::string& path, const Program& program, const JobOptions& base) {
   std::ifstream file(path);
   std::stringstream text;
   if (!file || std::filesystem::is_directory(path) || !(text << file.rdbuf()) || file.bad()) {
@@ -188,8 +194,11 @@ JobOptions read_config(const std::string& path) {
   }
   for (const auto* field : job_fields()) {
     if (!job.GetReflection()->HasField(job, field)) continue;
-    check_field(job, field,
-                fmt::format("{}:{}: {}", path, lines.GetLocation(field, -1).line + 1, field->name()));
+    const std::string where =
+        fmt::format("{}:{}: {}", path, lines.GetLocation(field, -1).line + 1, field->name());
+    if (is_unused(program, flag_name(field->name())) && value_text(job, field) != value_text(base, field))
+      fail(ExitCode::kUsage, "{}: this program has no use for it", where);
+    check_field(job, field, where);
   }
   return job;
 }
@@ -229,11 +238,12 @@ struct Flag {
   CLI::Option* option = nullptr;
 };
 
-void add_flags(CLI::App& app, std::deque<Flag>& flags, const JobOptions& defaults) {
+void add_flags(CLI::App& app, std::deque<Flag>& flags, const JobOptions& defaults, const Program& program) {
   std::string group = "Job";
   for (const auto* field : job_fields()) {
     const FlagSpec& spec = spec_of(*field);
     if (spec.has_group()) group = spec.group();
+    if (is_unused(program, flag_name(field->name()))) continue;
     const bool is_switch = field->cpp_type() == Type::CPPTYPE_BOOL;
     const std::string allowed = is_switch ? "on|off" : join(spec.one_of(), "|");
     const std::string preset =
@@ -250,7 +260,7 @@ void add_flags(CLI::App& app, std::deque<Flag>& flags, const JobOptions& default
 }
 
 /// Runs CLI11; its exceptions become ours.
-void parse_command_line(CLI::App& app, int argc, const char* const* argv) {
+void parse_command_line(CLI::App& app, int argc, const char* const* argv, const Program& program) {
   try {
     app.parse(argc, const_cast<char**>(argv));
   } catch (const CLI::CallForHelp&) {
@@ -272,16 +282,19 @@ void parse_command_line(CLI::App& app, int argc, const char* const* argv) {
     }
   }
   const std::vector<std::string> unknown = app.remaining();
-  if (!unknown.empty()) fail_unknown(unknown.front());
+  if (!unknown.empty()) fail_unknown(unknown.front(), program);
 }
 
 }  // namespace
 
-JobOptions parse_options(int argc, const char* const* argv, const JobOptions& defaults,
-                         std::string_view about) {
-  JobOptions job = defaults;
+JobOptions parse_options(int argc, const char* const* argv, const Program& program) {
+  for (const std::string& flag : program.unused)
+    TRIREME_CHECK(
+        std::ranges::any_of(job_fields(), [&](auto* field) { return flag_name(field->name()) == flag; }),
+        "{} is no flag that a program could have no use for", flag);
+  JobOptions job = program.defaults;
   fill_defaults(job);
-  CLI::App app{std::string(about)};
+  CLI::App app{program.about};
   app.set_help_flag("-h,--help", "Show this text and end");
   app.allow_extras();
   app.get_formatter()->column_width(42);
@@ -293,10 +306,10 @@ JobOptions parse_options(int argc, const char* const* argv, const JobOptions& de
           ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.add_flag("--print-config", print_config, "Print the whole job as --config reads it, and end");
   std::deque<Flag> flags;
-  add_flags(app, flags, job);
-  parse_command_line(app, argc, argv);
+  add_flags(app, flags, job, program);
+  parse_command_line(app, argc, argv, program);
 
-  if (from_file->count() > 0) overlay(job, read_config(config), config);
+  if (from_file->count() > 0) overlay(job, read_config(config, program, job), config);
   JobOptions given;
   for (const Flag& flag : flags) {
     if (flag.option->count() == 0) continue;
@@ -362,6 +375,10 @@ void validate(const JobOptions& job, int world_size) {
   }
   if (job.init().empty() && !job.init_map().empty())
     fail(ExitCode::kUsage, "--init-map '{}': there are no names to map without --init", job.init_map());
+  if (job.checkpoint_every() > 0 && job.checkpoint_dir().empty() && job.out().empty())
+    fail(ExitCode::kUsage,
+         "--checkpoint-every {}: there is no folder for checkpoints; give --checkpoint-dir or --out",
+         job.checkpoint_every());
   if (job.device() == "cuda") kernels_of({DeviceType::kCuda, 0});  // which says why there are none
   if (job.backend() == "nccl") {
     fail(ExitCode::kUsage, "--backend nccl: this build has no NCCL; use --backend auto or mpi");

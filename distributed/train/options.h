@@ -3,7 +3,6 @@
 
 #include <chrono>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "distributed/train/job.pb.h"
@@ -11,20 +10,27 @@
 
 namespace trireme {
 
+/// What a program is, apart from its loop.
+struct Program {
+  std::string about;    ///< opens the help text
+  JobOptions defaults;  ///< what the user gives wins
+  std::vector<std::string>
+      unused;  ///< flags ("--clip-norm") that mean nothing to it, so that none is taken in silence
+};
+
 /// Reads a program's command line.
 ///
-/// What the user gives wins over `defaults` (the program's own), which win over job.proto's; a flag
+/// What the user gives wins over the program's defaults, which win over job.proto's; a flag
 /// wins over `--config FILE`, and the last of a repeated flag over the ones before it. --steps and
 /// --epochs are one choice: naming one in a stronger place drops the other from a weaker one.
-/// Fields with a default are all set in the result. `about` opens the help text.
+/// Fields with a default are all set in the result.
 ///
 /// Throws Error(kUsage) with one line that names the flag, or the file and line, and the value.
 /// Throws Error(kDone) for --help and --print-config: its what() is the text that belongs on standard
 /// output, and the program ends with 0.
 ///
 /// Touches no global state: safe from any thread.
-JobOptions parse_options(int argc, const char* const* argv, const JobOptions& defaults = {},
-                         std::string_view about = {});
+JobOptions parse_options(int argc, const char* const* argv, const Program& program = {});
 
 /// The whole job as a text that --config reads back to the same job.
 std::string to_text(const JobOptions& job);

@@ -34,6 +34,7 @@ void say_once(const Error& e) {
 /// Says what went wrong: once for all ranks if all know it, else with the rank in front. Returns the exit
 /// code.
 int say_error(const std::exception_ptr& error, const World& world) {
+  program_phase() = Phase::kEnding;
   const std::string rank = world.size > 1 ? fmt::format("rank {}: ", world.rank) : "";
   try {
     std::rethrow_exception(error);
@@ -57,9 +58,9 @@ int say_error(const std::exception_ptr& error, const World& world) {
 }
 
 /// Every rank has the same arguments, so an error in them is everyone's.
-JobOptions parse_for_all(int argc, char** argv, const JobOptions& defaults, const std::string& about) {
+JobOptions parse_for_all(int argc, char** argv, const Program& program) {
   try {
-    return parse_options(argc, argv, defaults, about);
+    return parse_options(argc, argv, program);
   } catch (const Error& error) {
     throw AgreedError(error.code(), error.what());
   }
@@ -116,6 +117,7 @@ int run_in_process(const JobOptions& options, World& world, const std::function<
   try {
     Job job(options, runtime.comm());
     body(job);
+    program_phase() = Phase::kEnding;
     return 0;
   } catch (const AgreedError&) {
     return say_error(std::current_exception(),
@@ -158,7 +160,7 @@ int run(int argc, char** argv, const Program& program, const std::function<void(
   World world;
   try {
     world = detect_world(process_environment());
-    const JobOptions options = parse_for_all(argc, argv, program.defaults, program.about);
+    const JobOptions options = parse_for_all(argc, argv, program);
     install_signal_handlers(world.rank);
     install_crash_handlers();
     return checked_output(run_ranks(options, world, body));
@@ -171,10 +173,10 @@ int run(int argc, char** argv, const Program& program, const std::function<void(
   }
 }
 
-std::unique_ptr<JobRuntime> JobRuntime::from_main(int argc, char** argv, const JobOptions& defaults) {
+std::unique_ptr<JobRuntime> JobRuntime::from_main(int argc, char** argv, const Program& program) {
   std::set_terminate(say_and_end);
   main_world = detect_world(process_environment());
-  JobOptions options = parse_for_all(argc, argv, defaults, "");
+  JobOptions options = parse_for_all(argc, argv, program);
   if (main_world.source == Source::kThreads)
     fail(ExitCode::kUsage,
          "this program cannot run its ranks as threads; start it with `trireme launch --backend mpi`, or "

@@ -9,12 +9,6 @@
 
 namespace trireme {
 
-/// What a program is, apart from its loop.
-struct Program {
-  std::string about;    ///< opens the help text
-  JobOptions defaults;  ///< what the user gives wins
-};
-
 /// A whole main: finds out who this rank is (mpirun, srun, `trireme launch`, threads, alone), runs `body` on
 /// each of this process's ranks, turns what it throws into one line on standard error, and returns the exit
 /// code. SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the job to stop after its step, see signals.h.
@@ -30,7 +24,7 @@ class JobRuntime {
   virtual Communicator& comm() = 0;
   virtual const JobOptions& options() const = 0;
   /// Also has std::terminate say an error that leaves main in one line, and end with its exit code.
-  static std::unique_ptr<JobRuntime> from_main(int argc, char** argv, const JobOptions& defaults);
+  static std::unique_ptr<JobRuntime> from_main(int argc, char** argv, const Program& program);
 };
 
 }  // namespace trireme

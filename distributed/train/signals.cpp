@@ -31,12 +31,13 @@ void ask_to_stop(int signal) {
   const int before = stop_signal().exchange(signal);
   const bool again = is_of_a_user(before) && is_of_a_user(signal) && Clock::now() - asked > kSameWish;
   if (before == 0) asked = Clock::now();
-  switch (training_phase()) {
+  switch (program_phase()) {
     case Phase::kBeforeSteps:
       end_at_once(signal, "before the first step");
     case Phase::kAfterSteps:
       end_at_once(signal, "after the last step");
     case Phase::kSteps:
+    case Phase::kEnding:
       if (again) end_at_once(signal, "for the second time; steps since the last checkpoint are lost");
   }
 }
@@ -50,7 +51,7 @@ std::atomic<int>& stop_signal() {
   return signal;
 }
 
-std::atomic<Phase>& training_phase() {
+std::atomic<Phase>& program_phase() {
   static std::atomic<Phase> phase{Phase::kBeforeSteps};
   return phase;
 }
@@ -61,7 +62,7 @@ std::atomic<Phase>& training_phase() {
 void install_signal_handlers(int rank) {
   this_rank = rank;
   stop_signal() = 0;
-  training_phase() = Phase::kBeforeSteps;
+  program_phase() = Phase::kBeforeSteps;
   sigset_t signals;
   sigemptyset(&signals);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {

@@ -9,9 +9,10 @@ namespace trireme {
 /// with kStopped.
 std::atomic<int>& stop_signal();
 
-/// Where training stands. Only between the first step and the last is there a step to wait for.
-enum class Phase { kBeforeSteps, kSteps, kAfterSteps };
-std::atomic<Phase>& training_phase();
+/// Where a program stands. Between the first step and the last there is a step to wait for; once it ends, of
+/// itself or by an error, mpirun's SIGTERM to what is left of the job tells it nothing new.
+enum class Phase { kBeforeSteps, kSteps, kAfterSteps, kEnding };
+std::atomic<Phase>& program_phase();
 
 /// From now on SIGINT, SIGTERM, SIGHUP and SIGUSR1 set stop_signal(). One that comes outside of the steps,
 /// and a second SIGINT or SIGTERM wherever it comes, ends the process at once with 128 plus its number. Rank

@@ -6,9 +6,12 @@
 #include <trireme/trireme.h>
 
 int main(int argc, char** argv) {
-  trireme::JobOptions defaults;
-  defaults.set_data("synthetic");
-  trireme::Job job(argc, argv, defaults);  // rank, world, options, data order, resume
+  trireme::Program program;
+  program.defaults.set_data("synthetic");
+  program.unused = {"--model",        "--augment",   "--dropout",      "--label-smoothing",
+                    "--eval-every",   "--optimizer", "--lr",           "--momentum",
+                    "--weight-decay", "--schedule",  "--warmup-steps", "--clip-norm"};
+  trireme::Job job(argc, argv, program);  // rank, world, options, data order, resume
   const auto dataset = trireme::open_dataset(job.options().data(), trireme::Split::kTrain);
   using namespace trireme::nn;
   Sequential model{Flatten(), Linear(dataset->sample_shape().elements(), 64), ReLU(),

@@ -30,11 +30,10 @@ void train(Job& job) {
       step.count_correct(logits, shard.y);
       step.add(cross_entropy(logits, shard.y, {.label_smoothing = o.label_smoothing()})).backward();
     }
-    if (o.clip_norm() > 0) step.report("grad_norm", optim::clip_grad_norm(ddp.parameters(), o.clip_norm()));
+    step.clip_gradients(ddp.parameters());
     optimizer->set_lr(step.lr());
     optimizer->step();
-    const bool due = o.eval_every() > 0 && step.ends_epoch() && (step.epoch() + 1) % o.eval_every() == 0;
-    if (due || step.is_last()) {
+    if (step.is_evaluated()) {
       last = evaluate(job, *model, *test);
       step.report("eval_loss", last.loss);
       step.report("eval_accuracy", last.accuracy);

@@ -131,8 +131,7 @@ void train(Job& job) {
 
     if (!step.ends_epoch() && !step.is_last()) continue;
     write_samples(job, generator, step.epoch() + 1);
-    const bool due = o.eval_every() > 0 && step.ends_epoch() && (step.epoch() + 1) % o.eval_every() == 0;
-    if (!due && !step.is_last()) continue;
+    if (!step.is_evaluated()) continue;
     last = judge(job, discriminator, generator, *test, contrast);
     step.report("eval_real", last->real);
     step.report("eval_generated", last->generated);
@@ -156,6 +155,7 @@ int main(int argc, char** argv) {
       argc, argv,
       {"Trains a generator of images against a discriminator (DCGAN).\n"
        "--out DIR gets a grid of generated images after each epoch: DIR/samples-0001.png, ...",
-       defaults},
+       defaults,
+       {"--model", "--augment", "--dropout", "--label-smoothing", "--clip-norm"}},
       trireme::train);
 }

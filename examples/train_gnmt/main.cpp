@@ -66,11 +66,10 @@ void train(Job& job) {
   for (auto& step : job.steps(training)) {
     for (auto& shard : step.shards())
       step.add(loss_of(model(shard.x, shard.fields[3], shard.y), shard.fields[2])).backward();
-    if (o.clip_norm() > 0) step.report("grad_norm", optim::clip_grad_norm(ddp.parameters(), o.clip_norm()));
+    step.clip_gradients(ddp.parameters());
     optimizer->set_lr(step.lr());
     optimizer->step();
-    const bool due = o.eval_every() > 0 && step.ends_epoch() && (step.epoch() + 1) % o.eval_every() == 0;
-    if (due || step.is_last()) {
+    if (step.is_evaluated()) {
       last = evaluate(job, model, test);
       step.report("eval_loss", last->loss);
       step.report("eval_accuracy", last->accuracy);
@@ -98,6 +97,7 @@ int main(int argc, char** argv) {
   return trireme::run(argc, argv,
                       {"Trains an encoder-decoder with attention (GNMT) to translate a made-up language.\n"
                        "--model tiny|gnmt|gnmt:LAYERS,WIDTH   --data reversal[:WORDS,LENGTH,COUNT]",
-                       defaults},
+                       defaults,
+                       {"--augment", "--label-smoothing"}},
                       trireme::train);
 }

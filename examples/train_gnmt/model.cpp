@@ -91,6 +91,12 @@ Tensor Gnmt::step(State& state, const Tensor& words) {
 }
 
 Tensor Gnmt::operator()(const Tensor& source, const Tensor& lengths, const Tensor& input) {
+  return with_hooks({source, lengths, input}, [this](const std::vector<Tensor>& in) {
+    return std::vector{logits(in[0], in[1], in[2])};
+  })[0];
+}
+
+Tensor Gnmt::logits(const Tensor& source, const Tensor& lengths, const Tensor& input) {
   State state = encode(source, lengths);
   const Tensor embedded = dropout_(target_embedding_(input));
   std::vector<Tensor> found;

@@ -41,6 +41,7 @@ class Gnmt : public nn::Module {
   std::vector<std::int64_t> translate(const Tensor& source, const Tensor& lengths, std::int64_t beams);
 
  private:
+  Tensor logits(const Tensor& source, const Tensor& lengths, const Tensor& input);
   Tensor advance(State& state, const Tensor& embedded);
   nn::Embedding source_embedding_, target_embedding_;
   nn::LSTM encoder_;

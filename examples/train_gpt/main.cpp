@@ -102,10 +102,9 @@ void train(Job& job) {
   double last = NAN;
   for (auto& step : job.steps(*training)) {
     for (auto& shard : step.shards()) step.add(loss_of(ddp(shard.x), shard.y)).backward();
-    if (o.clip_norm() > 0) step.report("grad_norm", optim::clip_grad_norm(ddp.parameters(), o.clip_norm()));
+    step.clip_gradients(ddp.parameters());
     optimizers.step(step.lr());
-    const bool due = o.eval_every() > 0 && step.ends_epoch() && (step.epoch() + 1) % o.eval_every() == 0;
-    if (due || step.is_last()) {
+    if (step.is_evaluated()) {
       last = test_loss(job, model, *test);
       step.report("eval_loss", last);
     }
@@ -136,6 +135,7 @@ int main(int argc, char** argv) {
                       {"Trains a decoder-only transformer (GPT-2) on text, and lets it write some.\n"
                        "--model nano|gpt2-124m|gpt:layers=L,width=W,heads=H,context=T\n"
                        "--data text:FILE (each byte is a token) or tokens:FILE (uint16, GPT-2's vocabulary).",
-                       defaults},
+                       defaults,
+                       {"--augment", "--label-smoothing"}},
                       trireme::train);
 }

@@ -21,14 +21,16 @@ TokenFile::TokenFile(const std::string& spec) {
   path_ = spec.substr(colon + 1);
   width_ = kind == "text" ? 1 : 2;
   file_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file_ < 0)
-    fail(ExitCode::kData, "{}: {}; --data text:FILE names a file of text", path_.string(),
-         std::strerror(errno));
+  const auto refuse = [&](const std::string& why) {
+    fail(ExitCode::kData, "{}: {}; --data {}:FILE names a file of {}", path_.string(), why, kind,
+         is_text() ? "text" : "little-endian uint16 tokens");
+  };
+  if (file_ < 0) refuse(std::strerror(errno));
   std::error_code none;
   size_ = static_cast<std::int64_t>(std::filesystem::file_size(path_, none)) / width_;
   if (none) {
     ::close(file_);
-    fail(ExitCode::kData, "{}: {}; --data text:FILE names a file of text", path_.string(), none.message());
+    refuse(none.message());
   }
 }
 
@@ -57,16 +59,14 @@ void TokenFile::read(std::int64_t first, std::span<std::int64_t> to) const {
 Windows::Windows(std::shared_ptr<const TokenFile> file, std::int64_t context, Split split)
     : file_(std::move(file)), context_(context), moves_(split == Split::kTrain) {
   const std::int64_t test = std::max(file_->size() / 10, context + 1);
-  if (moves_) {
-    size_ = (file_->size() - test - 1) / context - 1;  // one less, so that there is room to move
-  } else {
-    first_ = file_->size() - test;
-    size_ = std::min((test - 1) / context, std::max<std::int64_t>(1, 100000 / context));
-  }
-  if (size_ < 1)
+  const std::int64_t to_train = (file_->size() - test - 1) / context - 1;  // one less: there is room to move
+  if (to_train < 1)
     fail(ExitCode::kData,
-         "--data: {} tokens are too few for windows of {}; use a longer file or a shorter context",
-         file_->size(), context);
+         "{}: {} tokens are too few for windows of {}; use a file of at least {} or a model with a shorter "
+         "context",
+         file_->path().string(), file_->size(), context, 3 * context + 2);
+  size_ = moves_ ? to_train : std::min((test - 1) / context, std::max<std::int64_t>(1, 100000 / context));
+  if (!moves_) first_ = file_->size() - test;
 }
 
 std::vector<SampleField> Windows::fields() const {

@@ -21,6 +21,7 @@ class TokenFile {
   TokenFile(const TokenFile&) = delete;
   TokenFile& operator=(const TokenFile&) = delete;
 
+  const std::filesystem::path& path() const { return path_; }
   std::int64_t size() const { return size_; }  ///< in tokens
   std::int64_t vocabulary() const { return width_ == 1 ? 256 : 50257; }
   bool is_text() const { return width_ == 1; }

@@ -108,16 +108,19 @@ std::shared_ptr<const Interactions> open_interactions(const std::string& spec) {
   Interactions data;
   long long users = 1000, items = 500;
   int end = 0;
-  if (spec.starts_with("movielens:") && spec.size() > 10)
+  if (spec.starts_with("movielens:") && spec.size() > 10) {
     data = open_movielens(spec.substr(10));
-  else if (spec == "synthetic" ||
-           (std::sscanf(spec.c_str(), "synthetic:%lld,%lld%n", &users, &items, &end) == 2 &&
-            spec.size() == static_cast<std::size_t>(end) && users > 0 && users <= 1000000 && items >= 40 &&
-            items <= 1000000))
+  } else if (spec == "synthetic" ||
+             (std::sscanf(spec.c_str(), "synthetic:%lld,%lld%n", &users, &items, &end) == 2 &&
+              spec.size() == static_cast<std::size_t>(end) && users > 0 && users <= 1000000 && items > 0 &&
+              items <= 1000000)) {
+    if (items <= 1 + LastChoices::kOthers)
+      fail(ExitCode::kUsage, "--data '{}': {} items are too few to find one among {} others; use at least {}",
+           spec, items, LastChoices::kOthers, 2 + LastChoices::kOthers);
     data = make_up(users, items);
-  else
-    fail(ExitCode::kUsage,
-         "--data: '{}' is not one of movielens:DIR, synthetic[:USERS,ITEMS] with at least 40 items", spec);
+  } else {
+    fail(ExitCode::kUsage, "--data: '{}' is not one of movielens:DIR, synthetic[:USERS,ITEMS]", spec);
+  }
   std::erase_if(data.items_of,
                 [](const auto& items_of) { return items_of.size() < 2; });  // nothing to hold out
   for (const auto& chosen : data.items_of)

@@ -26,9 +26,12 @@ struct NeuMf : nn::Module {
       nn::init::normal_(table->weight, 0, 0.01);
   }
 
-  using nn::Module::forward;
   /// user and item (N) -> logits (N): positive where the user is expected to choose the item.
-  Tensor forward(const Tensor& user, const Tensor& item) {
+  Tensor operator()(const Tensor& user, const Tensor& item) {
+    return with_hooks({user, item},
+                      [this](const std::vector<Tensor>& in) { return std::vector{logits(in[0], in[1])}; })[0];
+  }
+  Tensor logits(const Tensor& user, const Tensor& item) {
     const Tensor product = user_gmf(user) * item_gmf(item);
     const Tensor deep = mlp(cat({user_mlp(user), item_mlp(item)}, 1));
     return squeeze(predict(cat({product, deep}, 1)), 1);
@@ -66,7 +69,7 @@ struct Ranking {
 Ranking rank_last_choices(Job& job, NeuMf& model, const LastChoices& test) {
   const auto sums = sum_over(job, test, 50, 2, [&](const Batch& b, std::span<double> figures) {
     const Tensor users = expand(unsqueeze(b.x, 1), b.y.shape());
-    const Tensor scores = reshape(model.forward(flatten(users), flatten(b.y)), b.y.shape());
+    const Tensor scores = reshape(model(flatten(users), flatten(b.y)), b.y.shape());
     const Tensor ahead = sum(ge(scores, narrow(scores, 1, 0, 1)), {1});  // the choice itself included
     for (const std::int64_t place : ahead.to_vector<std::int64_t>()) {
       if (place > 10) continue;
@@ -96,12 +99,11 @@ void train(Job& job) {
   std::optional<Ranking> last;
   for (auto& step : job.steps(training)) {
     for (auto& shard : step.shards())
-      step.add(bce_with_logits(model.forward(shard.x, shard.y), shard.fields[2])).backward();
-    if (o.clip_norm() > 0) step.report("grad_norm", optim::clip_grad_norm(ddp.parameters(), o.clip_norm()));
+      step.add(bce_with_logits(model(shard.x, shard.y), shard.fields[2])).backward();
+    step.clip_gradients(ddp.parameters());
     optimizer->set_lr(step.lr());
     optimizer->step();
-    const bool due = o.eval_every() > 0 && step.ends_epoch() && (step.epoch() + 1) % o.eval_every() == 0;
-    if (due || step.is_last()) {
+    if (step.is_evaluated()) {
       last = rank_last_choices(job, model, test);
       step.report("eval_hit_rate", last->hit_rate);
       step.report("eval_ndcg", last->ndcg);
@@ -129,6 +131,7 @@ int main(int argc, char** argv) {
       argc, argv,
       {"Trains a recommender on what users chose (neural collaborative filtering).\n"
        "--model neumf[:FACTORS] (8), --data movielens:DIR or synthetic[:USERS,ITEMS] (1000,500).",
-       defaults},
+       defaults,
+       {"--augment", "--dropout", "--label-smoothing"}},
       trireme::train);
 }

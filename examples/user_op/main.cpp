@@ -116,7 +116,9 @@ int main(int argc, char** argv) {
   defaults.set_optimizer("adamw");
   defaults.set_lr(1e-2);
   defaults.set_schedule("cosine");
-  return trireme::run(
-      argc, argv, {"Fits a wave with an activation of its own: --model snake, or relu to compare.", defaults},
-      trireme::train);
+  return trireme::run(argc, argv,
+                      {"Fits a wave with an activation of its own: --model snake, or relu to compare.",
+                       defaults,
+                       {"--augment", "--dropout", "--label-smoothing", "--eval-every", "--clip-norm"}},
+                      trireme::train);
 }

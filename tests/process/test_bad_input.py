@@ -72,6 +72,7 @@ class BadInput(training.Training):
                 (["--data", "carrots:x"], "'carrots:x' is not one of idx:DIR"),
                 (["--device", "cuda"], "--device"),
                 (["--backend", "nccl"], "--backend"),
+                (["--checkpoint-every", 2], "--checkpoint-every 2: there is no folder .*; give --checkpoint-dir or --out"),
                 (["--metrics", "/proc/none/metrics.jsonl"], "--metrics: there is no folder /proc/none for"),
                 (["--metrics", "/"], "--metrics: .*/"),
                 (["--metrics", "/proc"], "--metrics: cannot open /proc: Is a directory"),
@@ -201,6 +202,8 @@ class BadInput(training.Training):
                 ended = self.run_to_end([*JOB, *base, *more, "--steps", 100, "--lr", "1e30"], code=6, **where)
                 self.assertEqual(len(re.findall(r"(?m)^.*(not finite|is inf|is -?nan|loss is).*$", ended.err)), 1, ended)
                 self.assertRegex(ended.err, "(step|checkpoint).*--lr")
+                if "the loss is" in ended.err:
+                    self.assertIn("; the last checkpoint is of step 4: run again to go on from there", ended.err)
                 self.assertNotIn("MPI_ABORT", ended.err)
                 self.assertEqual({p: c for p, c in self.left().items() if p in before}, before)
             # The last checkpoint is one to go on from.

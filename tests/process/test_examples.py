@@ -16,7 +16,7 @@ TEXT = pathlib.Path(sys.argv[1]).resolve() / "README.md"
 JOBS = {
     "train_gan": ["--data", "synthetic:1,8,12,2,96", "--global-batch", 16],
     "train_trees": ["--data", "synthetic:6", "--global-batch", 16, "--clip-norm", 1],
-    "train_ncf": ["--data", "synthetic:40,60", "--global-batch", 64],
+    "train_ncf": ["--data", "synthetic:40,120", "--global-batch", 64],
     "train_gnmt": ["--data", "reversal:20,8,80", "--model", "gnmt:2,16", "--global-batch", 16, "--dropout", 0.1],
     "user_op": ["--global-batch", 64],
     "train_gpt": ["--data", f"text:{TEXT}", "--model", "gpt:layers=2,width=32,heads=2,context=16", "--global-batch", 16,
@@ -136,6 +136,7 @@ class Examples(training.Training):
                 ("train_trees", 2, ["--data", "synthetic:1"], "'synthetic:1' is not synthetic\\[:LEAVES\\]"),
                 ("train_trees", 2, ["--data", "idx:x"], "'idx:x' is not synthetic"),
                 ("train_ncf", 2, ["--data", "synthetic:5"], "'synthetic:5' is not one of movielens:DIR, synthetic"),
+                ("train_ncf", 2, ["--data", "synthetic:5,100"], "'synthetic:5,100': 100 items are too few to find one among 99 others; use at least 101"),
                 ("train_ncf", 2, ["--data", "synthetic:5,60x"], "'synthetic:5,60x' is not one of"),
                 ("train_ncf", 2, ["--model", "neumf:"], "'neumf:' is not neumf\\[:FACTORS\\]"),
                 ("train_ncf", 3, ["--data", "movielens:/no/such"], "^/no/such: there is no u.data"),
@@ -145,8 +146,9 @@ class Examples(training.Training):
                 ("user_op", 2, ["--data", "idx:x"], "idx:x: this program has only wave"),
                 ("train_gpt", 2, ["--data", "words:x"], "'words:x' is not one of text:FILE, tokens:FILE"),
                 ("train_gpt", 3, ["--data", "text:/no/such"], "^/no/such: No such file or directory; --data text:FILE"),
+                ("train_gpt", 3, ["--data", "tokens:/no/such"], "^/no/such: No such file or directory; --data tokens:FILE"),
                 ("train_gpt", 3, ["--data", "text:/"], "^/: .*; --data text:FILE"),
-                ("train_gpt", 3, ["--data", f"text:{TEXT}", "--model", "gpt:context=9999"], "\\d+ tokens are too few for windows of 9999"),
+                ("train_gpt", 3, ["--data", f"text:{TEXT}", "--model", "gpt:context=9999"], "README.md: \\d+ tokens are too few for windows of 9999"),
                 ("train_gpt", 2, ["--data", f"text:{TEXT}", "--model", "gpt:layers=1000000"],
                  "layers=1000000': 198272\\d{6} parameters .* need (3172.4 GB on 1 rank|6344.7 GB on 2 ranks) of .* has [\\d.]+ GB left; use"),
                 ("train_gnmt", 2, ["--model", "gnmt:100,100000"], " 18020\\d{9} parameters .* GB left; use"),
@@ -156,6 +158,14 @@ class Examples(training.Training):
                 ("train_gpt", 2, ["--model", "gpt:layers=x"], "'layers=x' is not a whole number from 1"),
                 ("train_gpt", 2, ["--model", "gpt:heads=3"], "width 128 does not divide into 3 heads")):
             self.refused(name, code, [*flags, "--global-batch", 4, "--steps", 2], pattern)
+
+    def test_flags_without_use(self):
+        for name, flags in (("train_gan", ["--clip-norm", 1]), ("train_gan", ["--model", "mlp"]), ("train_trees", ["--model", "mlp"]),
+                            ("user_op", ["--clip-norm", 1]), ("train_ncf", ["--dropout", 0.1]), ("train_gpt", ["--augment"]),
+                            ("first_program", ["--model", "mlp"]), ("first_program", ["--lr", 0.2])):
+            with self.subTest(name, flags=flags):
+                ended = self.run_example(name, flags, code=2, how="plain")
+                self.assert_one_line(ended, f"^{flags[0]}: this program has no use for it$")
 
 
 if __name__ == "__main__":

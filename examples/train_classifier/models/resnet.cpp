@@ -22,7 +22,7 @@ struct Bottleneck : Module {
 
   Tensor forward(const Tensor& x) override {
     const Tensor shortcut = downsample.size() ? downsample(x) : x;
-    return bn3.forward(conv3(bn2(conv2(bn1(conv1(x))))), shortcut);
+    return bn3(conv3(bn2(conv2(bn1(conv1(x))))), shortcut);
   }
   void visit(Visitor& v) override {
     v.module("conv1", conv1);

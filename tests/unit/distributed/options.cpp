@@ -12,10 +12,11 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-JobOptions parse(const Words& words, const JobOptions& defaults = {}) {
+JobOptions parse(const Words& words, const JobOptions& defaults = {}, const Words& unused = {}) {
   std::vector<const char*> argv = {"program"};
   for (const auto& word : words) argv.push_back(word.c_str());
-  return parse_options(static_cast<int>(argv.size()), argv.data(), defaults);
+  return parse_options(static_cast<int>(argv.size()), argv.data(),
+                       {.about = {}, .defaults = defaults, .unused = unused});
 }
 
 /// The message of the Error that `fn` throws, which must be one line with this code.
@@ -234,6 +235,49 @@ TEST(OptionsValidate, ReplayIsOneProcess) {
 TEST(OptionsValidate, DeviceAndBackendMustBeAtHand) {
   EXPECT_TRUE(contains(validate_error({"--device", "cuda"}, 1), "--device cpu"));
   EXPECT_TRUE(contains(validate_error({"--backend", "nccl"}, 1), "--backend auto"));
+}
+
+TEST(Options, FlagsWithoutUseAreRefused) {
+  const Words unused = {"--clip-norm", "--model"};
+  const auto error = [&](const Words& words) {
+    return error_of(ExitCode::kUsage, [&] { parse(words, {}, unused); });
+  };
+  EXPECT_EQ(error({"--clip-norm", "1"}), "--clip-norm: this program has no use for it");
+  EXPECT_EQ(error({"--model=mlp"}), "--model: this program has no use for it");
+  EXPECT_EQ(parse({"--lr", "1"}, {}, unused).lr(), 1);
+  const std::string help = error_of(ExitCode::kDone, [&] { parse({"--help"}, {}, unused); });
+  EXPECT_EQ(help.find("--clip-norm"), std::string::npos);
+  EXPECT_NE(help.find("--lr"), std::string::npos);
+
+  const std::string path = testing::TempDir() + "/unused.textproto";
+  std::ofstream(path) << "lr: 1\nclip_norm: 1\n";
+  EXPECT_EQ(error({"--config", path}), path + ":2: clip_norm: this program has no use for it");
+  std::ofstream(path) << to_text(parse({"--lr", "0.5"}, {}, unused));  // as --print-config does
+  EXPECT_EQ(parse({"--config", path}, {}, unused).lr(), 0.5);
+  EXPECT_NE(error_of(ExitCode::kInternal, [&] { parse({}, {}, {"--clipnorm"}); }).find("--clipnorm"),
+            std::string::npos);
+}
+
+TEST(Options, CheckpointsNeedAFolder) {
+  EXPECT_NE(validate_error({"--checkpoint-every", "5"}, 1).find("--checkpoint-every 5: there is no folder"),
+            std::string::npos);
+  validate(parse({"--checkpoint-every", "5", "--out", "a"}), 1);
+  validate(parse({"--checkpoint-every", "5", "--checkpoint-dir", "a"}), 1);
+}
+
+TEST(Options, DifferencesAreThoseThatMatterToAResume) {
+  const JobOptions before = parse({"--lr", "0.5", "--bucket-mb", "3", "--seed", "4"});
+  const JobOptions after = parse({"--lr", "0.25", "--dtype", "bfloat16", "--steps", "9"});
+  const auto flags = [&](FlagSpec::OnResume on_resume) {
+    Words found;
+    for (const OptionDifference& d : differences(before, after, on_resume))
+      found.push_back(d.flag + " " + d.before + " " + d.after);
+    return found;
+  };
+  EXPECT_EQ(flags(FlagSpec::MUST_MATCH), (Words{"--seed 4 0", "--dtype float32 bfloat16"}));
+  EXPECT_EQ(flags(FlagSpec::IS_SAID), (Words{"--lr 0.5 0.25"}));
+  EXPECT_EQ(to_text(from_text(to_text(before))), to_text(before));
+  EXPECT_EQ(from_text("lr: 0.5\nof_another_version: 3\n").lr(), 0.5);
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include <new>
 #include <stdexcept>
 
+#include "core/nn/layers.h"
+#include "distributed/train/evaluate.h"
 #include "distributed/train/memory.h"
 #include "tests/support/errors.h"
 
@@ -41,6 +43,23 @@ TEST(Run, SaysHowMuchMemoryThereIsWhenItIsNotEnough) {
   test::expect_holds(
       line, {"out of memory: this process has ", " GB and may take ", " GB more; use a smaller --model"});
   EXPECT_EQ(std::ranges::count(line, '\n'), 1);
+}
+
+TEST(Run, EvaluatesThroughHooks) {
+  std::string line;
+  const int code = run_and_throw(
+      [](Job& job) {
+        nn::Sequential model(nn::Flatten(), nn::Linear(16, 3));
+        int calls = 0;
+        model.register_forward_hook([&](const auto&, const auto&) {
+          ++calls;
+          return std::vector<Tensor>{};
+        });
+        EXPECT_EQ(evaluate(job, model, *open_dataset("synthetic:1,4,4,3,64", Split::kTest)).samples, 10);
+        EXPECT_EQ(calls, 1);
+      },
+      &line);
+  EXPECT_EQ(code, 0) << line;
 }
 
 TEST(Memory, BoundsModelsByWhatIsLeft) {

@@ -1,6 +1,7 @@
 // The classifier's models: the sizes that were published, torchvision's names, and any image size.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 #include "core/autograd/autograd.h"
@@ -97,6 +98,34 @@ TEST(Models, GiveEveryParameterAGradient) {
       ASSERT_TRUE(p.tensor.grad().defined()) << name << ": " << p.name;
       EXPECT_TRUE(all(isfinite(p.tensor.grad())).item()) << name << ": " << p.name;
     }
+  }
+}
+
+/// Says whether a module has parameters of its own.
+struct OwnParameters : nn::Visitor {
+  void parameter(const std::string&, Tensor&) override { has_any = true; }
+  void buffer(const std::string&, Tensor&) override {}
+  void module(const std::string&, nn::Module&) override {}
+  bool has_any = false;
+};
+
+TEST(Models, CallEveryLayerWithItsHooks) {
+  for (const std::string& name : all_models()) {
+    const auto model = make_model(name, {{3, 12, 12}, 7});
+    std::map<std::string, int> calls;
+    nn::for_each_module(*model, [&](const std::string& path, nn::Module& module) {
+      OwnParameters own;
+      module.visit(own);
+      if (!own.has_any) return;
+      calls[path] = 0;
+      module.register_forward_hook([&calls, path](const auto&, const auto&) {
+        ++calls[path];
+        return std::vector<Tensor>{};
+      });
+    });
+    (*model)(normal({2, 3, 12, 12}, {1}));
+    for (const auto& [path, count] : calls) EXPECT_EQ(count, 1) << name << ": " << path;
+    EXPECT_FALSE(calls.empty());
   }
 }
 

@@ -74,5 +74,29 @@ TEST(Gpt, WindowsPairTokensWithTheNextAndKeepTheTestApart) {
   EXPECT_EQ(test.size(), 14);
 }
 
+TEST(Gpt, AFileNeedsAWindowToTrainOnAndOneToTestWith) {
+  const std::string path = testing::TempDir() + "/short.txt";
+  for (const int size : {0, 1, 7, 8, 22}) {
+    std::ofstream(path) << std::string(static_cast<std::size_t>(size), 'a');
+    const auto text = std::make_shared<const TokenFile>("text:" + path);
+    for (const Split split : {Split::kTrain, Split::kTest}) try {
+        Windows(text, 7, split);
+        FAIL() << size << " were accepted";
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ExitCode::kData);
+        EXPECT_EQ(std::string(error.what())
+                      .find(fmt::format("{}: {} tokens are too few for windows of 7; use a "
+                                        "file of at least 23 or",
+                                        path, size)),
+                  0u)
+            << error.what();
+      }
+  }
+  std::ofstream(path) << std::string(23, 'a');
+  const auto text = std::make_shared<const TokenFile>("text:" + path);
+  EXPECT_EQ(Windows(text, 7, Split::kTrain).size(), 1);
+  EXPECT_EQ(Windows(text, 7, Split::kTest).size(), 1);
+}
+
 }  // namespace
 }  // namespace trireme
