@@ -145,6 +145,9 @@ TEST(BackwardPass, GradientsLieAsTheirLeavesDo) {
   sum(transpose(x, 0, 1) * Tensor::from(Doubles{1, 2, 3, 4, 5, 6}, {3, 2})).backward();
   EXPECT_EQ(x.grad().strides(), x.strides());
   EXPECT_EQ(of(x.grad()), (Doubles{1, 3, 5, 2, 4, 6}));
+  const Tensor image = Tensor::ones({1, 2, 2, 2}, DType::kFloat64).set_requires_grad(true);
+  sum(avg_pool2d(image)).backward();  // its gradient comes channels-last, in memory of its own
+  EXPECT_EQ(image.grad().strides(), image.strides());
 }
 
 TEST(BackwardPass, OfAChangedViewTakesAnyLayoutOfTheGradient) {
