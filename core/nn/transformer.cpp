@@ -20,10 +20,6 @@ MultiheadAttentionOptions attention_of(const TransformerOptions& o) {
 
 LayerNormOptions norm_of(const TransformerOptions& o) { return {.eps = o.layer_norm_eps, .bias = o.bias}; }
 
-std::shared_ptr<Module> final_norm(std::int64_t width, const TransformerOptions& o, bool wanted) {
-  return wanted ? std::make_shared<LayerNorm>(width, norm_of(o)) : nullptr;
-}
-
 /// x + block(x), normalized before or after.
 template <class Block>
 Tensor residual(const Tensor& x, LayerNorm& norm, bool norm_first, const Block& block) {
@@ -128,16 +124,34 @@ Tensor TransformerDecoderLayer::forward(const Tensor& tgt, const Tensor& memory,
   return nn::detail::from_batch_first(x, tgt, options.batch_first);
 }
 
-TransformerEncoder::TransformerEncoder(std::int64_t d_model, std::int64_t nhead, std::int64_t num_layers,
-                                       TransformerOptions o, bool with_norm)
-    : norm(final_norm(d_model, o, with_norm)), options(o) {
+template <class Layer>
+TransformerStack<Layer>::TransformerStack(std::int64_t d_model, std::int64_t nhead, std::int64_t num_layers,
+                                          const TransformerOptions& o, bool with_norm)
+    : norm(with_norm ? std::make_shared<LayerNorm>(d_model, norm_of(o)) : nullptr), options(o) {
   for (std::int64_t i = 0; i < num_layers; ++i) layers.emplace_back(d_model, nhead, batch_first(o));
 }
 
-void TransformerEncoder::visit(Visitor& v) {
+template <class Layer>
+void TransformerStack<Layer>::visit(Visitor& v) {
   v.module("layers", layers);
   if (norm) v.module("norm", *norm);
 }
+
+template <class Layer>
+template <class Call>
+Tensor TransformerStack<Layer>::run(const char* name, const Tensor& x, const Call& call) {
+  Tensor y = nn::detail::to_batch_first(name, x, options.batch_first);
+  for (const auto& layer : layers) y = call(*layer, y);
+  if (norm) y = (*norm)(y);
+  return nn::detail::from_batch_first(y, x, options.batch_first);
+}
+
+template class TransformerStack<TransformerEncoderLayer>;
+template class TransformerStack<TransformerDecoderLayer>;
+
+TransformerEncoder::TransformerEncoder(std::int64_t d_model, std::int64_t nhead, std::int64_t num_layers,
+                                       TransformerOptions o, bool with_norm)
+    : TransformerStack(d_model, nhead, num_layers, o, with_norm) {}
 
 Tensor TransformerEncoder::operator()(const Tensor& src, const AttentionMask& mask) {
   if (!has_hooks()) return forward(src, mask);
@@ -145,22 +159,12 @@ Tensor TransformerEncoder::operator()(const Tensor& src, const AttentionMask& ma
 }
 
 Tensor TransformerEncoder::forward(const Tensor& src, const AttentionMask& mask) {
-  Tensor x = nn::detail::to_batch_first("TransformerEncoder", src, options.batch_first);
-  for (const auto& layer : layers) x = (*layer)(x, mask);
-  if (norm) x = (*norm)(x);
-  return nn::detail::from_batch_first(x, src, options.batch_first);
+  return run("TransformerEncoder", src, [&](auto& layer, const Tensor& x) { return layer(x, mask); });
 }
 
 TransformerDecoder::TransformerDecoder(std::int64_t d_model, std::int64_t nhead, std::int64_t num_layers,
                                        TransformerOptions o, bool with_norm)
-    : norm(final_norm(d_model, o, with_norm)), options(o) {
-  for (std::int64_t i = 0; i < num_layers; ++i) layers.emplace_back(d_model, nhead, batch_first(o));
-}
-
-void TransformerDecoder::visit(Visitor& v) {
-  v.module("layers", layers);
-  if (norm) v.module("norm", *norm);
-}
+    : TransformerStack(d_model, nhead, num_layers, o, with_norm) {}
 
 Tensor TransformerDecoder::operator()(const Tensor& tgt, const Tensor& memory, const AttentionMask& tgt_mask,
                                       const AttentionMask& memory_mask) {
@@ -172,11 +176,9 @@ Tensor TransformerDecoder::operator()(const Tensor& tgt, const Tensor& memory, c
 
 Tensor TransformerDecoder::forward(const Tensor& tgt, const Tensor& memory, const AttentionMask& tgt_mask,
                                    const AttentionMask& memory_mask) {
-  Tensor x = nn::detail::to_batch_first("TransformerDecoder", tgt, options.batch_first);
   const Tensor seen = nn::detail::to_batch_first("TransformerDecoder", memory, options.batch_first);
-  for (const auto& layer : layers) x = (*layer)(x, seen, tgt_mask, memory_mask);
-  if (norm) x = (*norm)(x);
-  return nn::detail::from_batch_first(x, tgt, options.batch_first);
+  return run("TransformerDecoder", tgt,
+             [&](auto& layer, const Tensor& x) { return layer(x, seen, tgt_mask, memory_mask); });
 }
 
 Transformer::Transformer(std::int64_t d_model, std::int64_t nhead, std::int64_t num_encoder_layers,

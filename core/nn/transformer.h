@@ -56,8 +56,24 @@ class TransformerDecoderLayer : public Module {
   using Module::forward;
 };
 
-/// Encoder layers in a row. Inside they are batch first.
-class TransformerEncoder : public Module {
+/// Layers in a row. Inside they are batch first.
+template <class Layer>
+class TransformerStack : public Module {
+ public:
+  void visit(Visitor& v) override;
+  ModuleList<Layer> layers;
+  std::shared_ptr<Module> norm;  ///< of the result, or null
+  TransformerOptions options;
+
+ protected:
+  TransformerStack(std::int64_t d_model, std::int64_t nhead, std::int64_t num_layers,
+                   const TransformerOptions& o, bool with_norm);
+  /// What call(layer, x) makes of x, layer by layer, and the norm of that.
+  template <class Call>
+  Tensor run(const char* name, const Tensor& x, const Call& call);
+};
+
+class TransformerEncoder : public TransformerStack<TransformerEncoderLayer> {
  public:
   TransformerEncoder(std::int64_t d_model, std::int64_t nhead, std::int64_t num_layers,
                      TransformerOptions options = {}, bool with_norm = false);
@@ -65,14 +81,9 @@ class TransformerEncoder : public Module {
   Tensor operator()(const Tensor& src, const AttentionMask& mask);
   Tensor forward(const Tensor& src, const AttentionMask& mask);
   Tensor forward(const Tensor& src) override { return forward(src, {}); }
-  void visit(Visitor& v) override;
-  ModuleList<TransformerEncoderLayer> layers;
-  std::shared_ptr<Module> norm;  ///< of the result, or null
-  TransformerOptions options;
 };
 
-/// Decoder layers in a row. Inside they are batch first.
-class TransformerDecoder : public Module {
+class TransformerDecoder : public TransformerStack<TransformerDecoderLayer> {
  public:
   TransformerDecoder(std::int64_t d_model, std::int64_t nhead, std::int64_t num_layers,
                      TransformerOptions options = {}, bool with_norm = false);
@@ -80,10 +91,6 @@ class TransformerDecoder : public Module {
                     const AttentionMask& memory_mask = {});
   Tensor forward(const Tensor& tgt, const Tensor& memory, const AttentionMask& tgt_mask = {},
                  const AttentionMask& memory_mask = {});
-  void visit(Visitor& v) override;
-  ModuleList<TransformerDecoderLayer> layers;
-  std::shared_ptr<Module> norm;  ///< of the result, or null
-  TransformerOptions options;
 
  private:
   using Module::forward;

@@ -72,7 +72,7 @@ Tensor repeat(const Tensor& x, const Shape& times) {
   TRIREME_CHECK(times.size() >= x.dim() && 2 * times.size() <= kMaxDims, "repeat: {} numbers for shape {}",
                 times.size(), x.shape().to_string());
   // Each dimension becomes (times, size): expanded, then merged.
-  Shape split_shape, wide, merged;
+  Shape split_shape, wide, merged = times;
   const int shift = times.size() - x.dim();
   for (int d = 0; d < times.size(); ++d) {
     TRIREME_CHECK(times[d] >= 0, "repeat: {} times", times[d]);
@@ -81,8 +81,9 @@ Tensor repeat(const Tensor& x, const Shape& times) {
     split_shape.push_back(size);
     wide.push_back(times[d]);
     wide.push_back(size);
-    merged.push_back(times[d] * size);
   }
+  check_size("repeat", wide);
+  for (int d = 0; d < merged.size(); ++d) merged[d] *= wide[2 * d + 1];
   return reshape(expand(reshape(x, split_shape), wide), merged);
 }
 
@@ -117,6 +118,7 @@ Tensor pad(const Tensor& x, const std::vector<std::int64_t>& sizes, double value
   for (std::size_t i = 0; i < sizes.size() / 2; ++i) {
     const int d = x.dim() - 1 - static_cast<int>(i);
     const std::int64_t low = sizes[2 * i], high = sizes[2 * i + 1];
+    check_range("pad", {low, high});
     shape[d] += low + high;
     TRIREME_CHECK(shape[d] >= 0, "pad: nothing is left of dimension {} of shape {}", d,
                   x.shape().to_string());
@@ -145,7 +147,7 @@ Tensor unfold(const Tensor& x, int dim, std::int64_t size, std::int64_t step) {
                 x.shape().to_string());
   Shape shape = x.shape(), strides = x.strides();
   shape[dim] = (x.shape()[dim] - size) / step + 1;
-  strides[dim] *= step;
+  if (shape[dim] > 1) strides[dim] *= step;
   shape.push_back(size);
   strides.push_back(x.strides()[dim]);
   if (step >= size) return strided_view("unfold", x, shape, strides, x.offset());
@@ -189,6 +191,7 @@ Tensor diagonal(const Tensor& x, std::int64_t offset, int a, int b) {
   TRIREME_CHECK(x.dim() >= 2, "diagonal: needs at least two dimensions, got shape {}", x.shape().to_string());
   a = wrap_dim(a, x.dim(), "diagonal");
   b = wrap_dim(b, x.dim(), "diagonal");
+  check_range("diagonal", {offset});
   TRIREME_CHECK(a != b, "diagonal: dimension {} is named twice", a);
   const std::int64_t down = std::max<std::int64_t>(0, -offset), right = std::max<std::int64_t>(0, offset);
   const std::int64_t length = std::max<std::int64_t>(0, std::min(x.shape()[a] - down, x.shape()[b] - right));

@@ -52,6 +52,19 @@ inline void check_dims(const char* op, const char* what, const Tensor& t, int di
                 t.shape().to_string());
 }
 
+/// Numbers that the caller gave and that sums are made of: none is so large that those overflow.
+inline void check_range(const char* op, std::initializer_list<std::int64_t> numbers,
+                        std::int64_t most = kMaxNumel) {
+  for (const std::int64_t n : numbers)
+    TRIREME_CHECK(n >= -most && n <= most, "{}: {} is out of range, allowed are {} to {}", op, n, -most,
+                  most);
+}
+
+/// Sizes and options of windows over images: products of two of them do not overflow either.
+inline constexpr std::int64_t kMaxWindow = (std::int64_t{1} << 31) - 1;
+/// What one dimension of an image can be resized to.
+inline constexpr std::int64_t kMaxPixels = std::int64_t{1} << 24;
+
 inline const KernelTable& kernels(const Tensor& t) { return kernels_for(t.device()); }
 
 }  // namespace trireme

@@ -73,6 +73,13 @@ void check_bias(const char* op, const Tensor& b, const Tensor& w, std::int64_t c
                 w.shape().to_string(), channels);
 }
 
+/// Before arithmetic with them.
+void check_window(const char* op, const Tensor& x, const Tensor& w,
+                  std::initializer_list<std::int64_t> options) {
+  check_range(op, options, kMaxWindow);
+  check_range(op, {x.size(2), x.size(3), w.size(1), w.size(2), w.size(3)}, kMaxWindow);
+}
+
 /// Size after a window has passed.
 std::int64_t passed(const char* op, std::int64_t size, std::int64_t kernel, const Conv2dOptions& o) {
   const std::int64_t reach = (kernel - 1) * o.dilation + 1;
@@ -91,6 +98,7 @@ Tensor as_image(const Tensor& t) { return unsqueeze(t, 2); }
 
 Tensor convolve(const char* op, const Tensor& x, const Tensor& w, const Tensor& b, const Conv2dOptions& o,
                 const Conv2dOptions& vertical) {
+  check_window(op, x, w, {o.stride, o.padding, o.groups, o.dilation});
   TRIREME_CHECK(o.groups > 0 && w.size(0) % o.groups == 0 && w.size(1) * o.groups == x.size(1),
                 "{}: x {} and w {} do not fit with groups {}; w needs C/groups = {} input channels", op,
                 x.shape().to_string(), w.shape().to_string(), o.groups,
@@ -113,6 +121,7 @@ Tensor convolve(const char* op, const Tensor& x, const Tensor& w, const Tensor& 
 
 Tensor transposed(const char* op, const Tensor& x, const Tensor& w, const Tensor& b,
                   const ConvTransposeOptions& o) {
+  check_window(op, x, w, {o.stride, o.padding, o.output_padding, o.groups, o.dilation});
   const Conv2dOptions same{
       .stride = o.stride, .padding = o.padding, .groups = o.groups, .dilation = o.dilation};
   TRIREME_CHECK(o.groups > 0 && x.size(1) == w.size(0) && w.size(0) % o.groups == 0,

@@ -10,6 +10,8 @@ Tensor arange(double start, double end, double step, DType dtype, Device device)
   TRIREME_CHECK(step != 0 && std::isfinite(start) && std::isfinite(end) && std::isfinite(step),
                 "arange: {} to {} by {}: bounds must be finite, the step not 0", start, end, step);
   const double count = std::max(0.0, std::ceil((end - start) / step));
+  TRIREME_CHECK(count <= static_cast<double>(kMaxNumel), "arange: {} to {} by {} are too many elements",
+                start, end, step);
   const Tensor out = Tensor::empty({static_cast<std::int64_t>(count)}, dtype, device);
   kernels(out).arange(out.view(), start, step);
   return out;
@@ -23,6 +25,7 @@ Tensor linspace(double start, double end, std::int64_t steps, DType dtype, Devic
 }
 
 Tensor eye(std::int64_t rows, std::int64_t columns, DType dtype, Device device) {
+  check_size("eye", {rows, columns});
   const double n = static_cast<double>(rows), m = static_cast<double>(columns);
   return to(eq(unsqueeze(arange(0, n, 1, DType::kInt64, device), 1), arange(0, m, 1, DType::kInt64, device)),
             dtype);

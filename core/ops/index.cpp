@@ -9,14 +9,14 @@ namespace trireme {
 
 namespace {
 
-void check_index(const char* op, const Tensor& index, std::int64_t size) {
+void check_index(const char* op, const Tensor& index, std::int64_t first, std::int64_t size) {
   check_defined(op, index);
   TRIREME_CHECK(index.dtype() == DType::kInt64, "{}: an index must be int64, got {}", op,
                 name_of(index.dtype()));
   if (index.numel() == 0) return;
-  const auto low = static_cast<std::int64_t>(amin(index).item()),
-             high = static_cast<std::int64_t>(amax(index).item());
-  TRIREME_CHECK(low >= 0 && high < size, "{}: index {} is outside 0..{}", op, low < 0 ? low : high, size - 1);
+  const std::int64_t low = *amin(index).data<std::int64_t>(), high = *amax(index).data<std::int64_t>();
+  TRIREME_CHECK(low >= first && high < size, "{}: index {} is outside {}..{}", op, low < first ? low : high,
+                first, size - 1);
 }
 
 /// A tensor as (before, along, after) dimension `dim`, dense.
@@ -47,7 +47,7 @@ int check_alike(const char* op, const Tensor& x, int dim, const Tensor& index) {
     TRIREME_CHECK(d == dim || index.shape()[d] <= x.shape()[d],
                   "{}: index {} is larger than x {} in dimension {}", op, index.shape().to_string(),
                   x.shape().to_string(), d);
-  check_index(op, index, x.shape()[dim]);
+  check_index(op, index, 0, x.shape()[dim]);
   return dim;
 }
 
@@ -111,7 +111,7 @@ Tensor index_select(const Tensor& x, int dim, const Tensor& index) {
   TRIREME_CHECK(x.dim() > 0 && index.dim() == 1, "index_select: x {} needs dimensions, index {} exactly one",
                 x.shape().to_string(), index.shape().to_string());
   dim = wrap_dim(dim, x.dim(), "index_select");
-  check_index("index_select", index, x.shape()[dim]);
+  check_index("index_select", index, 0, x.shape()[dim]);
   Shape shape = x.shape();
   shape[dim] = index.numel();
   const Tensor out = Tensor::empty(shape, x.dtype(), x.device()), picks = index.row_major();
@@ -129,7 +129,7 @@ Tensor index_add(const Tensor& x, int dim, const Tensor& index, const Tensor& sr
   TRIREME_CHECK(x.dim() > 0 && index.dim() == 1, "index_add: x {} needs dimensions, index {} exactly one",
                 x.shape().to_string(), index.shape().to_string());
   dim = wrap_dim(dim, x.dim(), "index_add");
-  check_index("index_add", index, x.shape()[dim]);
+  check_index("index_add", index, 0, x.shape()[dim]);
   Shape shape = x.shape();
   shape[dim] = index.numel();
   TRIREME_CHECK(src.shape() == shape, "index_add: src {} must be {}", src.shape().to_string(),
@@ -161,7 +161,7 @@ Tensor take_along_dim(const Tensor& x, const Tensor& index, int dim) {
 Tensor embedding(const Tensor& weight, const Tensor& index, std::optional<std::int64_t> padding_index) {
   check_dims("embedding", "weight (rows, width)", weight, 2);
   check_defined("embedding", index);
-  check_index("embedding", index, weight.size(0));
+  check_index("embedding", index, 0, weight.size(0));
   Shape shape = index.shape();
   shape.push_back(weight.size(1));
   const Tensor flat = reshape(index, {index.numel()});
@@ -182,11 +182,8 @@ Tensor linear_index(const char* op, const Tensor& x, const std::vector<Tensor>& 
   Tensor position;
   for (std::size_t i = 0; i < indices.size(); ++i) {
     const std::int64_t size = x.shape()[static_cast<int>(i)];
-    check_defined(op, indices[i]);
-    TRIREME_CHECK(indices[i].dtype() == DType::kInt64, "{}: an index must be int64, got {}", op,
-                  name_of(indices[i].dtype()));
+    check_index(op, indices[i], -size, size);
     const Tensor index = where(lt(indices[i], 0), add(indices[i], static_cast<double>(size)), indices[i]);
-    check_index(op, index, size);
     position = position.defined() ? add(mul(position, static_cast<double>(size)), index) : index;
   }
   return position;
@@ -300,8 +297,12 @@ Tensor one_hot(const Tensor& index, std::int64_t classes) {
   check_defined("one_hot", index);
   TRIREME_CHECK(index.dtype() == DType::kInt64, "one_hot: the index must be int64, got {}",
                 name_of(index.dtype()));
-  if (classes < 0) classes = index.numel() ? static_cast<std::int64_t>(amax(index).item()) + 1 : 0;
-  check_index("one_hot", index, classes);
+  if (classes < 0) {
+    const std::int64_t last = index.numel() ? *amax(index).data<std::int64_t>() : -1;
+    check_range("one_hot", {last});
+    classes = last + 1;
+  }
+  check_index("one_hot", index, 0, classes);
   return to(eq(unsqueeze(index, -1), arange(0, static_cast<double>(classes), 1, DType::kInt64)),
             DType::kInt64);
 }

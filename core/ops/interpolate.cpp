@@ -63,8 +63,12 @@ Resize resize_of(const Tensor& x, const InterpolateOptions& o) {
     const std::int64_t size = x.size(d);
     const std::size_t axis = static_cast<std::size_t>(d - 2);
     const double scale = o.size.empty() ? o.scale_factor[axis] : 0;
-    const std::int64_t count =
-        o.size.empty() ? static_cast<std::int64_t>(static_cast<double>(size) * scale) : o.size[axis];
+    const double wanted =
+        o.size.empty() ? static_cast<double>(size) * scale : static_cast<double>(o.size[axis]);
+    TRIREME_CHECK(std::abs(wanted) <= static_cast<double>(kMaxPixels),
+                  "interpolate: {} pixels of x {}; {} are possible", wanted, x.shape().to_string(),
+                  kMaxPixels);
+    const auto count = static_cast<std::int64_t>(wanted);
     TRIREME_CHECK(size > 0 && count > 0, "interpolate: {} pixels of x {} to {}; needs at least one of each",
                   size, x.shape().to_string(), count);
     const double step = o.size.empty() ? 1 / scale : static_cast<double>(size) / static_cast<double>(count);

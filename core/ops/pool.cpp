@@ -26,10 +26,11 @@ Pool pool_of(const char* name, PoolOp op, const Tensor& x, const PoolOptions& o)
       o.kernel, stride, o.padding, o.dilation);
   TRIREME_CHECK(op == PoolOp::kMax || (o.dilation == 1 && !o.ceil_mode),
                 "{}: dilation {} or ceil_mode; only max_pool2d has them", name, o.dilation);
-  TRIREME_CHECK(o.padding * 2 <= o.kernel, "{}: padding {} is more than half of the kernel {}", name,
+  TRIREME_CHECK(o.padding <= o.kernel / 2, "{}: padding {} is more than half of the kernel {}", name,
                 o.padding, o.kernel);
   TRIREME_CHECK(x.size(2) > 0 && x.size(3) > 0, "{}: an image of x {} has no pixels", name,
                 x.shape().to_string());
+  check_range(name, {o.kernel, stride, o.padding, x.size(2), x.size(3)}, kMaxWindow);
   // Otherwise a window could step over the whole image.
   TRIREME_CHECK(o.dilation <= std::min(x.size(2), x.size(3)), "{}: dilation {} is larger than x {}", name,
                 o.dilation, x.shape().to_string());
@@ -94,6 +95,7 @@ void check_places(const char* op, const Tensor& x, std::int64_t height, std::int
   check_dims(op, "x (N,C,H,W)", x, 4);
   TRIREME_CHECK(height > 0 && width > 0 && x.size(2) > 0 && x.size(3) > 0, "{}: x {} to {} x {}", op,
                 x.shape().to_string(), height, width);
+  check_range(op, {height, width}, kMaxPixels);
 }
 
 }  // namespace

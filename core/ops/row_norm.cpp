@@ -104,8 +104,8 @@ Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& gamma, con
   check_floating("group_norm", x);
   TRIREME_CHECK(x.dim() >= 2 && groups > 0 && x.size(1) % groups == 0, "group_norm: {} groups of x {}",
                 groups, x.shape().to_string());
-  const std::int64_t rows = x.size(0) * groups;
   TRIREME_CHECK(x.numel() > 0, "group_norm: x {} has no elements", x.shape().to_string());
+  const std::int64_t rows = x.size(0) * groups;
   Tensor y =
       reshape(normalized("group_norm", reshape(x, {rows, x.numel() / rows}), {}, {}, eps, true), x.shape());
   Shape channel = Shape::filled(x.dim(), 1);

@@ -48,21 +48,18 @@ bool view_strides(const Tensor& x, const Shape& shape, Shape& strides) {
 Tensor reshape(const Tensor& x, Shape shape) {
   check_defined("reshape", x);
   int unknown = -1;
-  std::int64_t known = 1;
+  Shape known = shape;
   for (int d = 0; d < shape.size(); ++d) {
-    if (shape[d] == -1) {
-      TRIREME_CHECK(unknown < 0, "reshape: shape {} leaves more than one size open", shape.to_string());
-      unknown = d;
-    } else {
-      TRIREME_CHECK(shape[d] >= 0, "reshape: shape {} has a negative size", shape.to_string());
-      known *= shape[d];
-    }
+    if (shape[d] != -1) continue;
+    TRIREME_CHECK(unknown < 0, "reshape: shape {} leaves more than one size open", shape.to_string());
+    known[unknown = d] = 1;
   }
+  check_size("reshape", known);
   if (unknown >= 0) {
-    TRIREME_CHECK(known > 0 && x.numel() % known == 0,
+    TRIREME_CHECK(known.numel() > 0 && x.numel() % known.numel() == 0,
                   "reshape: {} elements of shape {} do not fill shape {}", x.numel(), x.shape().to_string(),
                   shape.to_string());
-    shape[unknown] = x.numel() / known;
+    shape[unknown] = x.numel() / known.numel();
   }
   TRIREME_CHECK(shape.numel() == x.numel(), "reshape: shape {} has {} elements, shape {} has {}",
                 x.shape().to_string(), x.numel(), shape.to_string(), shape.numel());

@@ -42,6 +42,16 @@ std::string Shape::to_string() const {
   return text + ")";
 }
 
+void check_size(const char* op, const Shape& shape) {
+  std::int64_t count = 1;
+  for (const std::int64_t size : shape) {
+    TRIREME_CHECK(size >= 0, "{}: negative size in shape {}", op, shape.to_string());
+    TRIREME_CHECK(
+        !__builtin_mul_overflow(count, std::max<std::int64_t>(size, 1), &count) && count <= kMaxNumel,
+        "{}: shape {} has too many elements", op, shape.to_string());
+  }
+}
+
 Shape contiguous_strides(const Shape& shape) {
   Shape strides = shape;
   std::int64_t step = 1;
@@ -71,6 +81,7 @@ Shape broadcast_shapes(const Shape& a, const Shape& b, const char* op) {
                   op, a.to_string(), b.to_string(), sa, sb, d);
     out[d] = sa == 1 ? sb : sa;
   }
+  check_size(op, out);
   return out;
 }
 

@@ -43,6 +43,11 @@ class Shape {
   std::int32_t dims_ = 0;
 };
 
+/// More elements than this no tensor has; sums of a hundred such numbers do not overflow.
+inline constexpr std::int64_t kMaxNumel = std::int64_t{1} << 56;
+/// Throws naming `op` unless no size is negative and their product, with 1 in place of 0, is at most
+/// kMaxNumel: neither it nor row-major strides then overflow.
+void check_size(const char* op, const Shape& shape);
 /// Row-major strides of a dense tensor.
 Shape contiguous_strides(const Shape& shape);
 /// Strides of a dense (N,C,H,W) tensor whose channels lie next to each other in memory.

@@ -22,13 +22,9 @@ Storage::~Storage() {
 
 namespace {
 
+/// Of a checked shape.
 Tensor make(const Shape& shape, const Shape& strides, DType dtype, Device device) {
-  std::int64_t count = 1;
-  for (std::int64_t size : shape) {
-    TRIREME_CHECK(size >= 0, "empty: negative size in shape {}", shape.to_string());
-    TRIREME_CHECK(!__builtin_mul_overflow(count, size, &count) && count < (std::int64_t{1} << 56),
-                  "empty: shape {} has too many elements", shape.to_string());
-  }
+  const std::int64_t count = shape.numel();
   auto impl = make_ref<TensorImpl>();
   impl->storage = make_ref<Storage>(static_cast<std::size_t>(count) * size_of(dtype), device);
   impl->shape = shape;
@@ -46,10 +42,12 @@ bool strides_match(const Shape& shape, const Shape& strides, const Shape& wanted
 }  // namespace
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
+  check_size("empty", shape);
   return make(shape, contiguous_strides(shape), dtype, device);
 }
 
 Tensor Tensor::empty_channels_last(const Shape& shape, DType dtype, Device device) {
+  check_size("empty_channels_last", shape);
   return make(shape, channels_last_strides(shape), dtype, device);
 }
 
@@ -60,8 +58,13 @@ Tensor Tensor::empty_like(const Tensor& like) {
 }
 
 Tensor Tensor::empty_strided(const Shape& shape, const Shape& strides, DType dtype, Device device) {
-  std::int64_t extent = 1;
-  for (int d = 0; d < shape.size(); ++d) extent += (shape[d] - 1) * strides[d];
+  check_size("empty_strided", shape);
+  std::int64_t extent = 1, reach = 0;
+  for (int d = 0; d < shape.size(); ++d)
+    TRIREME_CHECK(strides[d] >= 0 && !__builtin_mul_overflow(shape[d] - 1, strides[d], &reach) &&
+                      !__builtin_add_overflow(extent, reach, &extent),
+                  "empty_strided: shape {} does not go with strides {}", shape.to_string(),
+                  strides.to_string());
   return empty({shape.numel() ? extent : 0}, dtype, device).alias(shape, strides, 0);
 }
 

@@ -147,6 +147,7 @@ class Tensor {
 
 template <class T>
 Tensor Tensor::from(const std::vector<T>& values, const Shape& shape) {
+  check_size("from", shape);
   TRIREME_CHECK(static_cast<std::int64_t>(values.size()) == shape.numel(), "from: {} values for shape {}",
                 values.size(), shape.to_string());
   Tensor out = empty(shape, dtype_of<T>);

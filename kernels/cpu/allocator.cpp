@@ -4,6 +4,7 @@
 // the first time again (fresh pages cost more than the arithmetic on them). Large blocks are aligned
 // to 2 MiB and ask for huge pages.
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <atomic>
@@ -24,7 +25,7 @@ namespace {
 
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kHuge = std::size_t{2} << 20;
-constexpr std::size_t kAddressSpace = std::size_t{1} << 40;  // also what sanitizers can serve
+constexpr std::size_t kAddressSpace = std::size_t{1} << 40;  // what sanitizers can serve
 constexpr int kClasses = 64 * 4;
 constexpr std::size_t kThreadCacheBytes = 64 * 1024;  // larger blocks go to the shared lists at once
 constexpr std::size_t kThreadCacheBlocks = 64;
@@ -145,12 +146,22 @@ void cpu_deallocate(void* memory, std::size_t bytes) noexcept {
   p.free[c.index].push_back(memory);
 }
 
+/// Memory and swap.
+std::size_t machine_bytes() {
+  struct sysinfo info {};
+  if (sysinfo(&info) != 0) return kAddressSpace;
+  return (static_cast<std::size_t>(info.totalram) + info.totalswap) * info.mem_unit;
+}
+
 }  // namespace
 
 void* allocate(Device device, std::size_t bytes) {
   if (!device.is_cpu()) return cuda_allocate(bytes);
-  if (bytes > kAddressSpace)
-    fail(ExitCode::kInternal, "allocate: out of memory: {} bytes are more than any machine has", bytes);
+  // The system would promise them, and kill the process when it takes them.
+  static const std::size_t most = std::min(machine_bytes(), kAddressSpace);
+  if (bytes > most)
+    fail(ExitCode::kInternal, "allocate: out of memory: {} bytes are more than the {} of this machine", bytes,
+         most);
   if (!kPassThrough) return cpu_allocate(bytes);
   void* memory = nullptr;  // of this very size, so that no access behind it goes unseen
   if (posix_memalign(&memory, kAlignment, std::max<std::size_t>(bytes, 1)) != 0)

@@ -117,7 +117,8 @@ class Scores {
   void dropout_factors(const Block& b, std::int64_t row, T* factors) const {
     const auto threshold = static_cast<std::uint64_t>(rule_.dropout_p * 0x1p32);
     const T kept = rule_.dropout_p < 1 ? static_cast<T>(1 / (1 - rule_.dropout_p)) : T(0);
-    const auto sample = static_cast<std::uint64_t>(rule_.first_sample + b.matrix / rule_.matrices_per_sample);
+    const auto sample = static_cast<std::uint64_t>(rule_.first_sample) +
+                        static_cast<std::uint64_t>(b.matrix / rule_.matrices_per_sample);
     const std::int64_t first =
         (b.matrix % rule_.matrices_per_sample * queries() + b.query + row) * k_.rows() + b.key;
     for (std::int64_t e = first / 4 * 4; e < first + b.columns; e += 4) {

@@ -1,6 +1,8 @@
-// 2-D convolution: oneDNN in float32; plain loops in float64, where checks need precision, not speed.
+// 2-D convolution: oneDNN in float32; plain loops in float64, where checks need precision, not speed, and
+// for what oneDNN does not take.
 #include <dnnl.hpp>
 
+#include <limits>
 #include <unordered_map>
 
 #include "kernels/cpu/dnnl_cache.h"
@@ -156,35 +158,64 @@ void for_each_product(const Conv& c, const Fn& fn) {
           }
 }
 
+/// oneDNN counts in 32 bits and takes the size of y from those of x and the window. A transposed
+/// convolution's output_padding may make x larger than that, by a stride or more.
+bool fits_onednn(const Conv& c) {
+  const Window& k = c.window;
+  const auto fits = [](std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t padding,
+                       std::int64_t dilation, std::int64_t out) {
+    const std::int64_t padded = size + 2 * padding;
+    return padded + stride <= std::numeric_limits<std::int32_t>::max() &&
+           (padded - (kernel - 1) * dilation - 1) / stride + 1 == out;
+  };
+  return fits(c.h, k.kernel_h, k.stride_h, k.padding_h, k.dilation_h, c.oh) &&
+         fits(c.w, k.kernel_w, k.stride_w, k.padding_w, k.dilation_w, c.ow);
+}
+
+/// fn(0.0f) or fn(0.0)
+template <class Fn>
+void of_type(DType dtype, const Fn& fn) {
+  if (dtype == DType::kFloat32) return fn(float{});
+  fn(double{});
+}
+
 }  // namespace
 
 void conv2d_forward(const View& y, const View& x, const View& w, const View* bias, const Window& window,
                     std::int64_t groups) {
   const Conv c = geometry(x, y, window, groups);
-  if (y.dtype == DType::kFloat32) return run_forward(c, y, x, w, bias);
-  double* out = y.as<double>();
-  for (std::int64_t i = 0, count = y.numel(); i < count; ++i) out[i] = bias ? bias->as<double>()[i % c.o] : 0;
-  for_each_product(c, [&, in = x.as<double>(), weight = w.as<double>()](auto yo, auto xo, auto wo) {
-    out[yo] += in[xo] * weight[wo];
+  if (y.dtype == DType::kFloat32 && fits_onednn(c)) return run_forward(c, y, x, w, bias);
+  of_type(y.dtype, [&]<class T>(T) {
+    T* out = y.as<T>();
+    for (std::int64_t i = 0, count = y.numel(); i < count; ++i) out[i] = bias ? bias->as<T>()[i % c.o] : 0;
+    for_each_product(c, [out, in = x.as<T>(), weight = w.as<T>()](auto yo, auto xo, auto wo) {
+      out[yo] += in[xo] * weight[wo];
+    });
   });
 }
 
 void conv2d_backward_input(const View& dx, const View& dy, const View& w, const Window& window,
                            std::int64_t groups) {
   const Conv c = geometry(dx, dy, window, groups);
-  if (dx.dtype == DType::kFloat32) return run_backward_input(c, dx, dy, w);
+  if (dx.dtype == DType::kFloat32 && fits_onednn(c)) return run_backward_input(c, dx, dy, w);
   fill(dx, 0);
-  for_each_product(c, [out = dx.as<double>(), in = dy.as<double>(), weight = w.as<double>()](
-                          auto yo, auto xo, auto wo) { out[xo] += in[yo] * weight[wo]; });
+  of_type(dx.dtype, [&]<class T>(T) {
+    for_each_product(c, [out = dx.as<T>(), in = dy.as<T>(), weight = w.as<T>()](auto yo, auto xo, auto wo) {
+      out[xo] += in[yo] * weight[wo];
+    });
+  });
 }
 
 void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const Window& window,
                             std::int64_t groups) {
   const Conv c = geometry(x, dy, window, groups);
-  if (dw.dtype == DType::kFloat32) return run_backward_weight(c, dw, x, dy);
+  if (dw.dtype == DType::kFloat32 && fits_onednn(c)) return run_backward_weight(c, dw, x, dy);
   fill(dw, 0);
-  for_each_product(c, [out = dw.as<double>(), in = x.as<double>(), grad = dy.as<double>()](
-                          auto yo, auto xo, auto wo) { out[wo] += in[xo] * grad[yo]; });
+  of_type(dw.dtype, [&]<class T>(T) {
+    for_each_product(c, [out = dw.as<T>(), in = x.as<T>(), grad = dy.as<T>()](auto yo, auto xo, auto wo) {
+      out[wo] += in[xo] * grad[yo];
+    });
+  });
 }
 
 }  // namespace trireme::cpu

@@ -21,8 +21,9 @@ void dropout(const View& out, const View& in, double p, RandomKey key, std::int6
                    const T* x = in.as<T>() + s * width;
                    T* y = out.as<T>() + s * width;
                    for (std::int64_t e = 0; e < width; e += 4) {
-                     const auto bits = philox(key, static_cast<std::uint64_t>(first_sample + s),
-                                              static_cast<std::uint64_t>(e / 4));
+                     const auto bits =
+                         philox(key, static_cast<std::uint64_t>(first_sample) + static_cast<std::uint64_t>(s),
+                                static_cast<std::uint64_t>(e / 4));
                      for (std::int64_t k = 0; k < std::min<std::int64_t>(4, width - e); ++k)
                        y[e + k] = bits[static_cast<std::size_t>(k)] >= threshold ? x[e + k] * scale : T(0);
                    }

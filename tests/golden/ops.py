@@ -322,6 +322,10 @@ def conv():
             ref=lambda x, o: F.interpolate(x, **o))
     for layout in ("", "channels_last", "strided"): case("global_avg_pool2d", T(2, 3, 2, 4, layout=layout),
         ref=lambda x: x.mean((2, 3)))
+    for o in ({"dilation": 3, "output_padding": 2, "padding": 1}, {"dilation": 3, "output_padding": 2},
+              {"stride": 2, "dilation": 4, "output_padding": 3, "groups": 2}):  # a stride or more
+        case("conv_transpose2d", T(2, 4, 3, 2), T(4, 2, 2, 2), T(2 * o.get("groups", 1)), o,
+            ref=conv_ref("conv_transpose2d"))
 
 
 def norm():

@@ -102,7 +102,7 @@ std::vector<OpRow> pick_rows() {
   picked.cases.push_back({"two", {{{3, 4, 2}}, label({5}, 3), label({2, 1}, 4)}, [](const Tensors& in) { return index(in[0], {in[1], in[2].defined() ? sub(in[2], 4) : in[2]}); }, [](const Arrays& in) {
                             return made({2, 5, 2}, [&](const Index& i) { return in[0].at({static_cast<std::int64_t>(in[1][i[1]]), static_cast<std::int64_t>(in[2][i[0]]), i[2]}); });
                           }});
-  picked.bad.push_back({[] { index(Tensor::zeros({3}), {Tensor::full({1}, -4, DType::kInt64)}); }, {"index:", "0..2"}});
+  picked.bad.push_back({[] { index(Tensor::zeros({3}), {Tensor::full({1}, -4, DType::kInt64)}); }, {"index:", "index -4", "-3..2"}});
   put.cases.push_back({"set", {{{3, 4}}, {{2}}}, [](const Tensors& in) { return index_put(in[0], {Tensor::from(Index{2, 0}, {2}), Tensor::from(Index{1, -1}, {2})}, in[1]); }, [](const Arrays& in) {
                          Array y = in[0];
                          y[9] = in[1][0];

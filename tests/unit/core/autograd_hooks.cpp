@@ -60,6 +60,20 @@ TEST(RetainGrad, KeepsTheGradientOfAResult) {
   expect_holds(error_of([] { Tensor::ones({1}).retain_grad(); }), {"retain_grad"});
 }
 
+TEST(RetainGrad, GivesMemoryOfItsOwn) {
+  const Tensor x = leaf(), seed = Tensor::ones({2});
+  const Tensor y = x * 1.0, z = y + x;  // the gradient of z is that of y and a part of x's
+  y.retain_grad();
+  z.retain_grad();
+  backward(z, seed);
+  fill_(z.grad(), 5);
+  EXPECT_EQ(seed.to_vector<float>(), (Floats{1, 1})) << "the caller's";
+  EXPECT_EQ(y.grad().to_vector<float>(), (Floats{1, 1}));
+  fill_(y.grad(), 7);
+  EXPECT_EQ(z.grad().to_vector<float>(), (Floats{5, 5}));
+  EXPECT_EQ(x.grad().to_vector<float>(), (Floats{2, 2}));
+}
+
 TEST(RetainGrad, FollowsInPlaceChanges) {
   const Tensor x = leaf();
   const Tensor y = x * 2.0, base = x * 1.0, view = narrow(base, 0, 0, 1);

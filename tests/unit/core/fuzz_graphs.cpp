@@ -4,14 +4,11 @@
 // reference's derivative along that direction. TRIREME_SEED=N runs one graph again, TRIREME_GRAPHS=N so many.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <numeric>
-#include <random>
 
-#include "core/autograd/autograd.h"
-#include "core/ops/ops.h"
-#include "tests/support/duals.h"
+#include "tests/unit/core/random_graph.h"
+#include "tests/unit/core/random_layers.h"
 
 namespace trireme {
 namespace {
@@ -20,104 +17,12 @@ using test::build;
 using test::chain;
 using test::Dual;
 using test::Duals;
+using test::Graph;
 using test::Index;
 using test::Lane;
 using test::map_lanes;
-
-struct Node {
-  Tensor tensor;
-  Duals reference;
-};
-
-class Graph {
- public:
-  explicit Graph(std::uint64_t seed)
-      : random_(seed), dtype_(seed % 2 == 0 ? DType::kFloat64 : DType::kFloat32) {}
-
-  bool is_double() const { return dtype_ == DType::kFloat64; }
-  /// How far values must stay from where a derivative jumps.
-  double kink() const { return is_double() ? 1e-7 : 1e-3; }
-  std::int64_t pick(std::int64_t count) {
-    return static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(count));
-  }
-  bool coin() { return pick(2) == 0; }
-  double number(double low, double high) {
-    const double x = low + (high - low) * static_cast<double>(random_() >> 11) * 0x1p-53;
-    return is_double() ? x : static_cast<float>(x);
-  }
-  int dim_of(const Node& x) { return static_cast<int>(pick(x.tensor.dim())); }
-  Shape random_shape(int dims) {
-    Shape shape;
-    for (int d = 0; d < dims; ++d) shape.push_back(1 + pick(4));
-    return shape;
-  }
-  const Node& any() { return pool_[static_cast<std::size_t>(pick(static_cast<std::int64_t>(pool_.size())))]; }
-
-  Node leaf(const Shape& shape) {
-    Node leaf{Tensor(), build(shape, [&](const Index&) { return Dual{number(-1.5, 1.5), number(-1, 1)}; })};
-    std::vector<double> values, direction;
-    for (const Dual x : leaf.reference.values) {
-      values.push_back(x.v);
-      direction.push_back(x.d);
-    }
-    leaf.tensor = to_dtype(Tensor::from(values, shape), dtype_).clone();
-    leaf.tensor.set_requires_grad(true);
-    leaves_.push_back({leaf.tensor, direction});
-    pool_.push_back(leaf);
-    return leaf;
-  }
-
-  /// A leaf that broadcasts to `shape`.
-  Node broadcastable(const Shape& shape) {
-    Shape own;
-    for (int d = static_cast<int>(pick(shape.size() + 1)); d < shape.size(); ++d)
-      own.push_back(coin() ? 1 : shape[d]);
-    return leaf(own);
-  }
-
-  void result(const char* op, const Tensor& tensor, Duals reference) {
-    said_ += std::string(" ") + op + tensor.shape().to_string();
-    ASSERT_EQ(tensor.shape(), reference.shape) << said_;
-    ASSERT_EQ(tensor.dtype(), dtype_) << said_;
-    for (const Dual x : reference.values)
-      if (!(std::abs(x.v) < 50) || !(std::abs(x.d) < 500)) return;  // such numbers tell little
-    if (reference.shape.numel() <= 200) pool_.push_back({tensor, std::move(reference)});
-  }
-
-  /// Every value has its part in the result, with its own weight.
-  void check() {
-    Tensor total = Tensor::scalar(0, dtype_);
-    double value = 0, derivative = 0, size = 1, slope = 1;
-    for (const Node& node : pool_) {
-      const double weight = number(-1, 1);
-      total = add(total, mul(sum(node.tensor), weight));
-      const Dual all = test::sum(node.reference.values);
-      value += weight * all.v;
-      derivative += weight * all.d;
-      for (const Dual x : node.reference.values) size += std::abs(x.v), slope += std::abs(x.d);
-    }
-    const double tolerance = is_double() ? 1e-10 : 1e-3;
-    ASSERT_NEAR(total.item(), value, tolerance * size) << said_;
-    total.backward();
-    double found = 0;
-    for (const auto& [leaf, direction] : leaves_) {
-      const std::vector<double> gradient = leaf.grad().to_vector<double>();
-      for (std::size_t i = 0; i < gradient.size(); ++i) found += gradient[i] * direction[i];
-    }
-    ASSERT_NEAR(found, derivative, tolerance * (slope + size)) << said_;
-  }
-
- private:
-  struct Leaf {
-    Tensor tensor;
-    std::vector<double> direction;
-  };
-  std::mt19937_64 random_;
-  const DType dtype_;
-  std::vector<Node> pool_;
-  std::vector<Leaf> leaves_;
-  std::string said_;
-};
+using test::Node;
+using test::suits;
 
 // --- elementwise
 
@@ -179,13 +84,6 @@ const std::vector<Unary>& unaries() {
       {"clone", [](const Tensor& x) { return x.clone(); }, [](Dual x) { return x; }, -50, 50},
   };
   return all;
-}
-
-bool suits(const Graph& g, const Duals& x, double low, double high, const std::vector<double>& kinks) {
-  return std::all_of(x.values.begin(), x.values.end(), [&](Dual e) {
-    return e.v >= low && e.v <= high &&
-           std::all_of(kinks.begin(), kinks.end(), [&](double k) { return std::abs(e.v - k) > g.kink(); });
-  });
 }
 
 void run_unary(Graph& g) {
@@ -428,8 +326,20 @@ void run_graph(std::uint64_t seed) {
   SCOPED_TRACE("TRIREME_SEED=" + std::to_string(seed));
   Graph g(seed);
   for (int i = 0; i < 2; ++i) g.leaf(g.random_shape(static_cast<int>(g.pick(5))));
-  constexpr void (*kSteps[])(Graph&) = {run_unary,  run_binary, run_rearrange, run_along,
-                                        run_reduce, run_matmul, run_norm,      run_in_place};
+  constexpr void (*kSteps[])(Graph&) = {run_unary,
+                                        run_binary,
+                                        run_rearrange,
+                                        run_along,
+                                        run_reduce,
+                                        run_matmul,
+                                        run_norm,
+                                        run_in_place,
+                                        test::run_convolution,
+                                        test::run_transposed_convolution,
+                                        test::run_pool,
+                                        test::run_attention,
+                                        test::run_batch_norm,
+                                        test::run_group_norm};
   for (std::int64_t step = 1 + g.pick(12); step > 0; --step) {
     kSteps[g.pick(std::size(kSteps))](g);
     if (::testing::Test::HasFatalFailure()) return;

@@ -19,13 +19,10 @@ using test::expect_holds;
 using test::expect_near;
 using test::Names;
 using test::names_of;
+using test::numbers;
 using Vector = std::vector<double>;
 
 constexpr std::int64_t kBatch = 2, kQueries = 3, kKeys = 4, kWidth = 6, kHeads = 2;
-
-Tensor numbers(const Shape& shape, std::uint64_t key) {
-  return normal(shape, RandomKey{key}, 0, 1, DType::kFloat64).set_requires_grad(true);
-}
 
 /// Random, with biases that are not zero.
 MultiheadAttention make(MultiheadAttentionOptions options = {}) {

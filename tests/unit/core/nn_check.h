@@ -10,6 +10,7 @@
 
 #include "core/autograd/autograd.h"
 #include "core/nn/module.h"
+#include "core/ops/ops.h"
 
 namespace trireme::test {
 
@@ -19,6 +20,11 @@ inline Names names_of(const std::vector<NamedTensor>& tensors) {
   Names names;
   for (const NamedTensor& t : tensors) names.push_back(t.name);
   return names;
+}
+
+/// A float64 leaf, normal.
+inline Tensor numbers(const Shape& shape, std::uint64_t key) {
+  return normal(shape, RandomKey{key}, 0, 1, DType::kFloat64).set_requires_grad(true);
 }
 
 /// Elements in row-major order.

@@ -18,12 +18,9 @@ using test::expect_holds;
 using test::expect_near;
 using test::Names;
 using test::names_of;
+using test::numbers;
 using Vector = std::vector<double>;
 using Matrix = std::vector<Vector>;
-
-Tensor numbers(const Shape& shape, std::uint64_t key) {
-  return normal(shape, RandomKey{key}, 0, 1, DType::kFloat64).set_requires_grad(true);
-}
 
 enum class Kind { kTanh, kRelu, kLstm, kGru };
 constexpr Kind kKinds[] = {Kind::kTanh, Kind::kRelu, Kind::kLstm, Kind::kGru};

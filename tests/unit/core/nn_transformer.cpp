@@ -15,10 +15,7 @@ namespace {
 using test::expect_near;
 using test::Names;
 using test::names_of;
-
-Tensor numbers(const Shape& shape, std::uint64_t key) {
-  return normal(shape, RandomKey{key}, 0, 1, DType::kFloat64).set_requires_grad(true);
-}
+using test::numbers;
 
 /// No value is what it was made as, so that a part used in the wrong place shows.
 template <class M>

@@ -105,5 +105,20 @@ TEST(Recompute, SaysWhatWentWrong) {
   expect_holds(error_of([&] { sum(z).backward(); }), {"recompute:", "input 0", "mul_"});
 }
 
+TEST(Recompute, CanBeTriedAgainAfterAFailure) {
+  const Tensor x = uniform({3}, RandomKey{1}).set_requires_grad(true);
+  int runs = 0;
+  const auto fn = [&](const std::vector<Tensor>& in) {
+    const Tensor y = exp(in[0]);
+    if (++runs == 2) fail(ExitCode::kData, "fn: no data");
+    return sin(y);
+  };
+  const Tensor loss = sum(nn::recompute(fn, {x}));
+  expect_holds(error_of([&] { backward(loss, {}, {.retain_graph = true}); }), {"no data"});
+  loss.backward();
+  EXPECT_EQ(runs, 3);
+  EXPECT_EQ(x.grad().to_vector<float>(), grad(sum(sin(exp(x))), {x})[0].to_vector<float>());
+}
+
 }  // namespace
 }  // namespace trireme
