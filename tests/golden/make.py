@@ -6,6 +6,7 @@
 One file per family. A case is one call: case(op, arguments...) with T(...) for tensors; `op` is a declaration of
 core/ops/*.h, or just its name where that is not overloaded. PyTorch's function of that name is called with the same
 arguments unless `ref` is given. tests/unit/core/golden.cpp reads the files and says what is in them.
+Whole trainings are made by curves.py, run without arguments, and stand in curves.json.
 Made with torch 2.15.0+cu132 (CPU) and numpy 2.4.6.
 """
 import sys
