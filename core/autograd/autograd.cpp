@@ -65,10 +65,9 @@ class LeafNode final : public Node {
   /// The gradient in memory that nothing else shares, laid out as the leaf, so that it may be changed in
   /// place.
   Tensor own(const Tensor& gradient) const {
-    const bool alone = gradient.impl()->use_count() == 1 && gradient.impl()->storage->use_count() == 1;
     const bool alike =
         gradient.strides() == leaf_.strides() || (gradient.is_contiguous() && leaf_.is_contiguous());
-    if (alone && alike) return gradient.detach();
+    if (is_scratch(gradient) && alike) return gradient.detach();
     const Tensor copy = Tensor::empty_like(leaf_);
     copy_into(copy, gradient);
     return copy;
@@ -182,12 +181,13 @@ const Tensor* Backward::gathered(int i) const {
 Tensor Backward::get(const Saved& saved) const {
   const Tensor t = saved.frame_ ? saved.frame_->get(saved.index_) : saved.tensor_;
   if (!t.defined()) return t;
-  if (!saved.frame_ && t.version() != saved.version_)
+  const std::uint32_t version = saved.frame_ ? saved.frame_->version(saved.index_) : saved.version_;
+  if (t.version() != version)
     fail(ExitCode::kInternal,
          "{}: a tensor of shape {} that it saved for backward was changed in place by {} (version {}, saved "
          "at version {}); "
          "use the out-of-place op, or clone first",
-         node_.op, t.shape().to_string(), t.impl()->storage->changed_by.load(), t.version(), saved.version_);
+         node_.op, t.shape().to_string(), t.impl()->storage->changed_by.load(), t.version(), version);
   const Edge history = saved.output_ < 0 ? saved.history_ : Edge{Ref<Node>(&node_), saved.output_};
   if (!history.node || !grad_enabled()) return t;
   const Tensor with_history = t.detach();
@@ -270,6 +270,10 @@ Tensor Tensor::grad() const {
 }
 
 void Tensor::set_grad(Tensor grad) const {
+  if (grad.defined())
+    TRIREME_CHECK(grad.shape() == shape() && grad.dtype() == dtype() && grad.device() == device(),
+                  "set_grad: a gradient {} {} does not fit a tensor {} {}", name_of(grad.dtype()),
+                  grad.shape().to_string(), name_of(dtype()), shape().to_string());
   AutogradMeta& meta = meta_of(*impl_);
   (meta.retained ? *meta.retained : meta.grad) = std::move(grad);
 }

@@ -54,12 +54,14 @@ class SavedFrame : public RefCounted {
   /// The number that the tensor will be had under.
   std::size_t save(const Tensor& tensor);
   Tensor get(std::size_t index);
+  /// Of tensor `index` when it was saved.
+  std::uint32_t version(std::size_t index) const { return saved_versions_[index]; }
 
  private:
   void compute_again();
   std::function<Tensor(const std::vector<Tensor>&)> fn_;
   std::vector<Tensor> inputs_, tensors_;
-  std::vector<std::uint32_t> versions_;
+  std::vector<std::uint32_t> versions_, saved_versions_;
   std::vector<bool> wanted_;
   AutocastMode autocast_ = autocast_mode;  ///< of the first run; the second must do the same
   std::size_t saved_ = 0;

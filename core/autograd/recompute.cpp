@@ -40,8 +40,10 @@ Tensor SavedFrame::run(const std::vector<Tensor>& inputs) {
 }
 
 std::size_t SavedFrame::save(const Tensor& tensor) {
-  if (computing_) tensors_.push_back(tensor.detach());
-  return computing_ ? tensors_.size() - 1 : saved_++;
+  if (!computing_) return saved_++;
+  tensors_.push_back(tensor.detach());
+  saved_versions_.push_back(tensor.version());
+  return tensors_.size() - 1;
 }
 
 Tensor SavedFrame::get(std::size_t index) {
@@ -66,6 +68,7 @@ void SavedFrame::compute_again() {
   } catch (...) {
     computing_ = false;
     tensors_.clear();
+    saved_versions_.clear();
     throw;
   }
   computing_ = false;

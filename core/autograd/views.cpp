@@ -113,7 +113,7 @@ void set_window(Backward& g, const Slice& w) {
 }  // namespace
 
 bool is_scratch(const Tensor& t) {
-  return t.defined() && !grad_enabled() && t.impl()->use_count() == 1 &&
+  return t.defined() && !grad_enabled() && !t.requires_grad() && t.impl()->use_count() == 1 &&
          t.impl()->storage->use_count() == 1 && !t.impl()->storage->give_back &&
          !overlaps(t.shape(), t.strides());
 }

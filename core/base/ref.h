@@ -16,7 +16,7 @@ class RefCounted {
   void retain() const { count_.fetch_add(1, std::memory_order_relaxed); }
   /// True when the last reference went.
   bool release() const { return count_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
-  std::uint32_t use_count() const { return count_.load(std::memory_order_relaxed); }
+  std::uint32_t use_count() const { return count_.load(std::memory_order_acquire); }
 
  private:
   mutable std::atomic<std::uint32_t> count_{0};

@@ -72,16 +72,6 @@ DType dtype_of(const ElementType& type) {
        type.bits, type.lanes);
 }
 
-/// Throws unless the number of elements and the strides of a dense layout can be held.
-void check_size(const Shape& shape) {
-  std::int64_t count = 1;
-  for (const std::int64_t size : shape) {
-    TRIREME_CHECK(size >= 0, "from_dlpack: negative size in shape {}", shape.to_string());
-    TRIREME_CHECK(!__builtin_mul_overflow(count, std::max<std::int64_t>(size, 1), &count),
-                  "from_dlpack: shape {} has more elements than any memory", shape.to_string());
-  }
-}
-
 /// A handle whose storage is still to come; also tells how many bytes it reaches over.
 Ref<TensorImpl> described(const Array& array, std::size_t& bytes) {
   TRIREME_CHECK(array.dims >= 0 && array.dims <= kMaxDims,
@@ -89,7 +79,7 @@ Ref<TensorImpl> described(const Array& array, std::size_t& bytes) {
   auto impl = make_ref<TensorImpl>();
   impl->dtype = dtype_of(array.type);
   impl->shape = Shape(std::span<const std::int64_t>(array.shape, static_cast<std::size_t>(array.dims)));
-  check_size(impl->shape);
+  check_size("from_dlpack", impl->shape);
   impl->strides = array.strides ? Shape(std::span<const std::int64_t>(array.strides, impl->shape.size()))
                                 : contiguous_strides(impl->shape);
   const std::size_t element = size_of(impl->dtype);

@@ -63,8 +63,9 @@ struct Call {
   }
 };
 
-/// Whether a module's result lies in memory of its inputs or of a parameter.
+/// Whether a module's result lies in memory of its inputs or of a parameter, or somebody keeps it.
 bool is_from_outside(const Tensor& t, const Tensors& inputs) {
+  if (t.impl()->use_count() > 1) return true;
   if (t.is_leaf() || (t.impl()->base && Tensor(t.impl()->base).is_leaf())) return true;
   return std::ranges::any_of(inputs, [&](const Tensor& other) {
     return other.defined() && other.impl()->storage.get() == t.impl()->storage.get();

@@ -73,6 +73,7 @@ class TransformerStack : public Module {
   Tensor run(const char* name, const Tensor& x, const Call& call);
 };
 
+/// src (S,N,E) -> (S,N,E), or (N,S,E) with options.batch_first.
 class TransformerEncoder : public TransformerStack<TransformerEncoderLayer> {
  public:
   TransformerEncoder(std::int64_t d_model, std::int64_t nhead, std::int64_t num_layers,
@@ -83,6 +84,7 @@ class TransformerEncoder : public TransformerStack<TransformerEncoderLayer> {
   Tensor forward(const Tensor& src) override { return forward(src, {}); }
 };
 
+/// tgt (T,N,E) and memory (S,N,E) -> (T,N,E); with options.batch_first N comes first.
 class TransformerDecoder : public TransformerStack<TransformerDecoderLayer> {
  public:
   TransformerDecoder(std::int64_t d_model, std::int64_t nhead, std::int64_t num_layers,

@@ -56,12 +56,12 @@ Tensor multiplied(const char* name, const Tensor& a, const Tensor& b) {
   const Tensor out = Tensor::empty(shape, a.dtype(), a.device()), x = dense_matrix(a), y = dense_matrix(b);
   kernels(a).matmul(as_batch(out), as_batch(x), as_batch(y));
   return record(name, out, {&a, &b},
-                [name, a = Saved(a), b = Saved(b),
-                 in_columns = std::pair(lies_in_columns(a), lies_in_columns(b))](Backward& g) {
+                [name, a = Saved(a), b = Saved(b), a_in_columns = lies_in_columns(a),
+                 b_in_columns = lies_in_columns(b)](Backward& g) {
                   if (g.needs(0))
-                    g.set(0, multiplied_in(name, in_columns.first, g.grad, transpose(g.get(b), -1, -2)));
+                    g.set(0, multiplied_in(name, a_in_columns, g.grad, transpose(g.get(b), -1, -2)));
                   if (g.needs(1))
-                    g.set(1, multiplied_in(name, in_columns.second, transpose(g.get(a), -1, -2), g.grad));
+                    g.set(1, multiplied_in(name, b_in_columns, transpose(g.get(a), -1, -2), g.grad));
                 });
 }
 
@@ -72,7 +72,8 @@ Tensor linear_rows(const Tensor& x, const Tensor& w, const Tensor& b) {
     return to(linear_rows(wide(x), wide(w), wide(b)), x.dtype());
   }
   const Tensor out = Tensor::empty({x.size(0), w.size(0)}, x.dtype(), x.device());
-  kernels(x).matmul(as_batch(out), as_batch(dense_matrix(x)), as_batch(transpose(dense_matrix(w), 0, 1)));
+  const Tensor in = dense_matrix(x), weight = dense_matrix(w.detach());
+  kernels(x).matmul(as_batch(out), as_batch(in), as_batch(transpose(weight, 0, 1)));
   if (b.defined()) kernels(x).binary(BinaryOp::add, out.view(), out.view(), broadcast_view(b, out.shape()));
   return record("linear", out, {&x, &w, &b},
                 [x = Saved(x), w = Saved(w), in_columns = lies_in_columns(w)](Backward& g) {

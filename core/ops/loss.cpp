@@ -97,7 +97,8 @@ Tensor fused_cross_entropy(const Tensor& logits, const Tensor& labels, double sm
   kernels(logits).nll_forward(losses.view(), lp.view(), y.view(), smoothing);
   return record(
       "cross_entropy", losses, {&logits},
-      [logits = Saved(logits), log_p = Saved(lp), y, smoothing](Backward& g) {
+      [logits = Saved(logits), log_p = Saved(lp), labels = Saved(y), smoothing](Backward& g) {
+        const Tensor y = g.get(labels);
         if (grad_enabled())
           return differentiate_unfused(g, {g.get(logits)}, [y, smoothing](const std::vector<Tensor>& in) {
             return weighted_nll(log_softmax(in[0]), y,

@@ -3,19 +3,38 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <unordered_map>
 
 #include "core/tensor/observer.h"
 
 namespace trireme::optim {
 
-Optimizer::Optimizer(ParameterList parameters) : parameters_(std::move(parameters)) {
-  // Kernels walk parameter, gradient and state side by side.
-  for (const NamedTensor& item : parameters_.items) {
-    TRIREME_CHECK(item.tensor.is_contiguous(),
-                  "optimizer: parameter {} (shape {}, strides {}) must be row-major in memory", item.name,
-                  item.tensor.shape().to_string(), item.tensor.strides().to_string());
-    item.tensor.check_writable("optimizer");
+namespace {
+
+/// Kernels walk parameters, gradients and states side by side, on several threads.
+void check_parameters(const std::vector<NamedTensor>& parameters) {
+  std::unordered_map<const TensorImpl*, const std::string*> names;
+  for (const auto& [name, tensor] : parameters) {
+    TRIREME_CHECK(tensor.dtype() == DType::kFloat32 || tensor.dtype() == DType::kFloat64,
+                  "optimizer: parameter {} is {}; it needs float32 or float64 (use Autocast for 16 bits)",
+                  name, name_of(tensor.dtype()));
+    TRIREME_CHECK(tensor.is_contiguous(),
+                  "optimizer: parameter {} (shape {}, strides {}) must be row-major in memory", name,
+                  tensor.shape().to_string(), tensor.strides().to_string());
+    TRIREME_CHECK(tensor.device() == parameters[0].tensor.device(),
+                  "optimizer: parameters {} and {} are on different devices; give each device an optimizer",
+                  parameters[0].name, name);
+    const auto [first, is_new] = names.emplace(tensor.impl(), &name);
+    TRIREME_CHECK(is_new, "optimizer: parameters {} and {} are one tensor; list it once", *first->second,
+                  name);
+    tensor.check_writable("optimizer");
   }
+}
+
+}  // namespace
+
+Optimizer::Optimizer(ParameterList parameters) : parameters_(std::move(parameters)) {
+  check_parameters(parameters_.items);
   if (parameters_.source) parameters_.source->attach(*this);
 }
 
@@ -58,6 +77,7 @@ std::vector<NamedTensor> Optimizer::state() const {
 }
 
 void Optimizer::add_state(const std::string& kind) {
+  TRIREME_CHECK(states_.size() < 2, "optimizer: {} would be a third kind of state; kernels take two", kind);
   StateKind& state = states_.emplace_back(StateKind{kind, {}});
   for (const NamedTensor& item : parameters_.items)
     state.tensors.push_back(Tensor::zeros(item.tensor.shape(), item.tensor.dtype(), item.tensor.device()));

@@ -130,8 +130,10 @@ class Tensor {
   /// Makes this a leaf that gathers gradients (or not). Floating point leaves only. Returns *this.
   Tensor& set_requires_grad(bool on);
   bool is_leaf() const;
-  /// Undefined until a backward pass reached this leaf, or result that retain_grad() was called for.
+  /// Undefined until a backward pass reached this leaf, or result that retain_grad() was called for. Where
+  /// more is added while somebody holds the tensor that this returned, that tensor stays as it is.
   Tensor grad() const;
+  /// Of this tensor's shape, dtype and device; undefined: none.
   void set_grad(Tensor grad) const;
   /// From now on backward() gathers the grad of this result of an op, too, as hooks leave it.
   void retain_grad() const;

@@ -33,7 +33,7 @@ std::string digest_of(const Dataset& dataset) {
   }
   const std::int64_t count = std::min<std::int64_t>(dataset.size(), 64);
   for (std::int64_t i = 0; i < count; ++i) {
-    dataset.read({.index = dataset.size() / count * i}, places);
+    dataset.read({.index = dataset.size() * i / count}, places);
     for (const auto& bytes : sample) hash.update(bytes.data(), bytes.size());
   }
   return hash.hex();

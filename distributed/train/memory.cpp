@@ -99,8 +99,7 @@ void check_model_fits(const JobOptions& options, double parameters) {
   if (needed <= available) return;
   fail(ExitCode::kUsage,
        "--model '{}': {:.0f} parameters with gradients and the state of {} need {} on {} rank{} of this "
-       "machine, "
-       "which has {} left; use a smaller model or a machine with more memory",
+       "machine, which has {} left; use a smaller model or a machine with more memory",
        options.model(), parameters, options.optimizer(), gigabytes(needed), ranks, ranks == 1 ? "" : "s",
        gigabytes(available));
 }
@@ -108,8 +107,7 @@ void check_model_fits(const JobOptions& options, double parameters) {
 std::string out_of_memory_text() {
   return fmt::format(
       "out of memory: this process has {} and may take {} more; use a smaller --model or --global-batch, "
-      "more "
-      "--shards, or a machine with more memory",
+      "more --shards, or a machine with more memory",
       gigabytes(static_cast<double>(pages_of_this_process(1))),
       gigabytes(static_cast<double>(available_memory())));
 }

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 namespace trireme {
@@ -27,10 +28,13 @@ std::atomic<int> this_rank{0};
 bool is_of_a_user(int signal) { return signal == SIGINT || signal == SIGTERM; }
 
 void ask_to_stop(int signal) {
-  static Clock::time_point asked;  // of the thread that takes signals alone
-  const int before = stop_signal().exchange(signal);
-  const bool again = is_of_a_user(before) && is_of_a_user(signal) && Clock::now() - asked > kSameWish;
-  if (before == 0) asked = Clock::now();
+  static std::optional<Clock::time_point> wished;  // by a user, first; of the thread that takes signals alone
+  if (stop_signal().exchange(signal) == 0) wished.reset();
+  bool again = false;
+  if (is_of_a_user(signal)) {
+    again = wished && Clock::now() - *wished > kSameWish;
+    if (!wished) wished = Clock::now();
+  }
   switch (program_phase()) {
     case Phase::kBeforeSteps:
       end_at_once(signal, "before the first step");

@@ -14,9 +14,9 @@ std::atomic<int>& stop_signal();
 enum class Phase { kBeforeSteps, kSteps, kAfterSteps, kEnding };
 std::atomic<Phase>& program_phase();
 
-/// From now on SIGINT, SIGTERM, SIGHUP and SIGUSR1 set stop_signal(). One that comes outside of the steps,
-/// and a second SIGINT or SIGTERM wherever it comes, ends the process at once with 128 plus its number. Rank
-/// 0 says so in a line. For the main thread, before it starts others.
+/// From now on SIGINT, SIGTERM, SIGHUP and SIGUSR1 set stop_signal(). One that comes before the first step or
+/// after the last, and a second SIGINT or SIGTERM wherever it comes, ends the process at once with 128 plus
+/// its number. Rank 0 says so in a line. For the main thread, before it starts others.
 void install_signal_handlers(int rank);
 
 }  // namespace trireme

@@ -69,7 +69,7 @@ Pool& pool() {
 
 void* map_huge(std::size_t bytes) {
   void* memory = std::aligned_alloc(kHuge, (bytes + kHuge - 1) / kHuge * kHuge);
-  if (!memory) fail(ExitCode::kInternal, "allocate: out of memory: {} bytes more are needed", bytes);
+  if (!memory) fail(ExitCode::kUsage, "allocate: out of memory: {} bytes more are needed", bytes);
   madvise(memory, bytes, MADV_HUGEPAGE);
   return memory;
 }
@@ -160,12 +160,12 @@ void* allocate(Device device, std::size_t bytes) {
   // The system would promise them, and kill the process when it takes them.
   static const std::size_t most = std::min(machine_bytes(), kAddressSpace);
   if (bytes > most)
-    fail(ExitCode::kInternal, "allocate: out of memory: {} bytes are more than the {} of this machine", bytes,
+    fail(ExitCode::kUsage, "allocate: out of memory: {} bytes are more than the {} of this machine", bytes,
          most);
   if (!kPassThrough) return cpu_allocate(bytes);
   void* memory = nullptr;  // of this very size, so that no access behind it goes unseen
   if (posix_memalign(&memory, kAlignment, std::max<std::size_t>(bytes, 1)) != 0)
-    fail(ExitCode::kInternal, "allocate: out of memory: {} bytes more are needed", bytes);
+    fail(ExitCode::kUsage, "allocate: out of memory: {} bytes more are needed", bytes);
   pool().used += size_class(bytes).bytes;
   return memory;
 }

@@ -172,20 +172,13 @@ bool fits_onednn(const Conv& c) {
          fits(c.w, k.kernel_w, k.stride_w, k.padding_w, k.dilation_w, c.ow);
 }
 
-/// fn(0.0f) or fn(0.0)
-template <class Fn>
-void of_type(DType dtype, const Fn& fn) {
-  if (dtype == DType::kFloat32) return fn(float{});
-  fn(double{});
-}
-
 }  // namespace
 
 void conv2d_forward(const View& y, const View& x, const View& w, const View* bias, const Window& window,
                     std::int64_t groups) {
   const Conv c = geometry(x, y, window, groups);
   if (y.dtype == DType::kFloat32 && fits_onednn(c)) return run_forward(c, y, x, w, bias);
-  of_type(y.dtype, [&]<class T>(T) {
+  visit_floating(y.dtype, "conv", [&]<class T>(T) {
     T* out = y.as<T>();
     for (std::int64_t i = 0, count = y.numel(); i < count; ++i) out[i] = bias ? bias->as<T>()[i % c.o] : 0;
     for_each_product(c, [out, in = x.as<T>(), weight = w.as<T>()](auto yo, auto xo, auto wo) {
@@ -199,7 +192,7 @@ void conv2d_backward_input(const View& dx, const View& dy, const View& w, const 
   const Conv c = geometry(dx, dy, window, groups);
   if (dx.dtype == DType::kFloat32 && fits_onednn(c)) return run_backward_input(c, dx, dy, w);
   fill(dx, 0);
-  of_type(dx.dtype, [&]<class T>(T) {
+  visit_floating(dx.dtype, "conv", [&]<class T>(T) {
     for_each_product(c, [out = dx.as<T>(), in = dy.as<T>(), weight = w.as<T>()](auto yo, auto xo, auto wo) {
       out[xo] += in[yo] * weight[wo];
     });
@@ -211,7 +204,7 @@ void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const
   const Conv c = geometry(x, dy, window, groups);
   if (dw.dtype == DType::kFloat32 && fits_onednn(c)) return run_backward_weight(c, dw, x, dy);
   fill(dw, 0);
-  of_type(dw.dtype, [&]<class T>(T) {
+  visit_floating(dw.dtype, "conv", [&]<class T>(T) {
     for_each_product(c, [out = dw.as<T>(), in = x.as<T>(), grad = dy.as<T>()](auto yo, auto xo, auto wo) {
       out[wo] += in[xo] * grad[yo];
     });

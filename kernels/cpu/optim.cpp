@@ -1,4 +1,5 @@
 // Optimizer updates: one pass over memory, and one parallel loop, for all parameters together.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 

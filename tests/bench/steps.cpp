@@ -51,10 +51,19 @@ void gpt_steps(benchmark::State& state) {
              ramp({kBatch * kContext}, kVocabulary));
 }
 
-BENCHMARK_CAPTURE(image_steps, mlp, "mlp", 128, 1, 28)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK_CAPTURE(image_steps, lenet, "lenet", 64, 1, 28)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK_CAPTURE(image_steps, resnet18, "resnet18", 64, 3, 32)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK(gpt_steps)->Name("image_steps/gpt")->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK_CAPTURE(image_steps, mlp, "mlp", 128, 1, 28)
+    ->Name("steps/mlp")
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(image_steps, lenet, "lenet", 64, 1, 28)
+    ->Name("steps/lenet")
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(image_steps, resnet18, "resnet18", 64, 3, 32)
+    ->Name("steps/resnet18")
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+BENCHMARK(gpt_steps)->Name("steps/gpt")->Unit(benchmark::kMillisecond)->UseRealTime();
 
 }  // namespace
 }  // namespace trireme

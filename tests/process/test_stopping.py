@@ -74,7 +74,7 @@ class Stopping(training.Training):
     def test_the_same_wish_twice(self):
         """What a scheduler says before its last word, and what comes twice from one key, are no second wish."""
         run = self.in_a_long_step()
-        for number, pause in ((signal.SIGUSR1, 0.5), (signal.SIGTERM, 0.5), (signal.SIGUSR1, 0.5)):
+        for number, pause in ((signal.SIGUSR1, 0.5), (signal.SIGTERM, 0.05), (signal.SIGTERM, 0.5), (signal.SIGUSR1, 0.5)):
             run.process.send_signal(number)
             time.sleep(pause)
         self.assertTrue(run.running(), run.err())

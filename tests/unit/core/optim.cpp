@@ -8,9 +8,13 @@
 
 #include "core/nn/layers.h"
 #include "core/ops/ops.h"
+#include "tests/support/errors.h"
 
 namespace trireme::optim {
 namespace {
+
+using test::error_of;
+using test::expect_holds;
 
 constexpr int kSteps = 10;
 
@@ -199,6 +203,14 @@ TEST(Schedule, Cosine) {
   const Schedule warm{.kind = Schedule::Kind::kCosine, .peak = 0.2, .warmup = 20, .total = 100};
   EXPECT_DOUBLE_EQ(learning_rate(warm, 9), 0.1);
   EXPECT_NEAR(learning_rate(warm, 60), 0.1, 1e-12);
+}
+
+TEST(Optimizer, RefusesWhatItCannotUpdate) {
+  const Tensor a = Tensor::ones({2}), half = Tensor::zeros({2}, DType::kBFloat16);
+  expect_holds(error_of([&] { SGD({{{"a", a}, {"b", a}}}, {}); }), {"a and b are one tensor"});
+  expect_holds(error_of([&] { AdamW({{{"a", a}, {"half", half}}}, {}); }), {"half is bfloat16", "float32"});
+  expect_holds(error_of([&] { a.set_grad(Tensor::ones({3})); }), {"set_grad", "(3)", "(2)"});
+  expect_holds(error_of([&] { a.set_grad(Tensor::ones({2}, DType::kFloat64)); }), {"float64", "float32"});
 }
 
 TEST(Schedule, OneCycle) {

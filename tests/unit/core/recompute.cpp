@@ -105,6 +105,26 @@ TEST(Recompute, SaysWhatWentWrong) {
   expect_holds(error_of([&] { sum(z).backward(); }), {"recompute:", "input 0", "mul_"});
 }
 
+TEST(Recompute, NoticesWhatIsChangedAfterItWasSaved) {
+  const Tensor x = Tensor::ones({2}).set_requires_grad(true);
+  const Tensor y = recompute(
+      [](const std::vector<Tensor>& in) {
+        const Tensor h = exp(in[0]);
+        add_(h, 1.0);
+        return h * 1.0;
+      },
+      {x});
+  expect_holds(error_of([&] { sum(y).backward(); }), {"exp:", "saved for backward", "add_"});
+  const Tensor z = recompute(
+      [](const std::vector<Tensor>& in) {
+        const Tensor h = in[0] * 1.0, squared = h * h;
+        mul_(h, 10.0);
+        return squared + h;
+      },
+      {x});
+  expect_holds(error_of([&] { sum(z).backward(); }), {"mul:", "saved for backward", "mul_"});
+}
+
 TEST(Recompute, CanBeTriedAgainAfterAFailure) {
   const Tensor x = uniform({3}, RandomKey{1}).set_requires_grad(true);
   int runs = 0;

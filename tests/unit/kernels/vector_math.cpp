@@ -77,6 +77,7 @@ TEST(VectorMath, EndsOfTheRange) {
   EXPECT_TRUE(std::isnan(fast_erf(nan)));
   EXPECT_TRUE(std::signbit(fast_erf(-0.0f)));
   EXPECT_EQ(fast_sigmoid(-kInf), 0);
+  EXPECT_LE(fast_sigmoid(-89.0f), std::numeric_limits<float>::min());
   EXPECT_EQ(fast_sigmoid(kInf), 1);
   EXPECT_TRUE(std::isnan(fast_sigmoid(nan)));
   EXPECT_EQ(fast_tanh(kInf), 1);
