@@ -97,16 +97,16 @@ Tensor fused_cross_entropy(const Tensor& logits, const Tensor& labels, double sm
   kernels(logits).nll_forward(losses.view(), lp.view(), y.view(), smoothing);
   return record(
       "cross_entropy", losses, {&logits},
-      [logits = Saved(logits), log_p = Saved(lp), labels = Saved(y), smoothing](Backward& g) {
-        const Tensor y = g.get(labels);
+      [logits = Saved(logits), log_p = Saved(lp), saved_y = Saved(y), smoothing](Backward& g) {
+        const Tensor rows = g.get(saved_y);
         if (grad_enabled())
-          return differentiate_unfused(g, {g.get(logits)}, [y, smoothing](const std::vector<Tensor>& in) {
-            return weighted_nll(log_softmax(in[0]), y,
+          return differentiate_unfused(g, {g.get(logits)}, [rows, smoothing](const std::vector<Tensor>& in) {
+            return weighted_nll(log_softmax(in[0]), rows,
                                 {.label_smoothing = smoothing, .reduction = LossReduction::kNone});
           });
         const Tensor p = g.get(log_p), dlosses = g.grad.row_major();
         const Tensor dx = Tensor::empty(p.shape(), p.dtype(), p.device());
-        kernels(dx).cross_entropy_backward(dx.view(), dlosses.view(), p.view(), y.view(), smoothing);
+        kernels(dx).cross_entropy_backward(dx.view(), dlosses.view(), p.view(), rows.view(), smoothing);
         g.set(0, dx);
       });
 }
