@@ -56,7 +56,7 @@
   F(softplus, (x > T(0) ? x : T(0)) + fast_log1p(fast_exp(x > T(0) ? -x : x))) \
   F(silu, x * fast_sigmoid(x))                                   \
   F(gelu, T(0.5) * x * (T(1) + fast_erf(x * T(0.70710678118654752440)))) \
-  F(gelu_tanh, T(0.5) * x * (T(1) + fast_tanh(T(0.79788456080286535588) * (x + T(0.044715) * x * x * x)))) \
+  F(gelu_tanh, x * functors::gelu_tanh_gate(x))                  \
   F(leaky_relu, x > T(0) ? x : x * T(a))                         \
   F(elu, x > T(0) ? x : T(a) * fast_expm1(x))                    \
   F(div_scalar, x / T(a))                                        \
@@ -125,10 +125,16 @@ TRIREME_INLINE T gelu_slope(T x) {
   return area + x * T(0.39894228040143267794) * fast_exp(T(-0.5) * x * x);
 }
 
+/// (1 + tanh u) / 2 = 1 / (1 + e^-2u) of u = sqrt(2 / pi) (x + 0.044715 x^3).
+template <class T>
+TRIREME_INLINE T gelu_tanh_gate(T x) {
+  return fast_sigmoid(T(1.59576912160573071176) * (x + T(0.044715) * x * x * x));
+}
+
 template <class T>
 TRIREME_INLINE T gelu_tanh_slope(T x) {
-  const T k = T(0.79788456080286535588), t = fast_tanh(k * (x + T(0.044715) * x * x * x));
-  return T(0.5) * (T(1) + t) + T(0.5) * x * (T(1) - t * t) * k * (T(1) + T(0.134145) * x * x);
+  const T gate = gelu_tanh_gate(x);
+  return gate + x * gate * (T(1) - gate) * T(1.59576912160573071176) * (T(1) + T(0.134145) * x * x);
 }
 
 /// x - y * trunc(x / y), exact. Integers: y is not 0.

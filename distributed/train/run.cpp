@@ -161,7 +161,7 @@ int run(int argc, char** argv, const Program& program, const std::function<void(
   try {
     world = detect_world(process_environment());
     const JobOptions options = parse_for_all(argc, argv, program);
-    install_signal_handlers(world.rank);
+    install_signal_handlers(world.rank, !options.checkpoint_dir().empty());
     install_crash_handlers();
     return checked_output(run_ranks(options, world, body));
   } catch (const AgreedError&) {
@@ -181,7 +181,7 @@ std::unique_ptr<JobRuntime> JobRuntime::from_main(int argc, char** argv, const P
     fail(ExitCode::kUsage,
          "this program cannot run its ranks as threads; start it with `trireme launch --backend mpi`, or "
          "let its main call trireme::run");
-  install_signal_handlers(main_world.rank);
+  install_signal_handlers(main_world.rank, !options.checkpoint_dir().empty());
   install_crash_handlers();
   return std::make_unique<ProcessRuntime>(std::move(options), main_world);
 }

@@ -8,6 +8,8 @@
 #include <optional>
 #include <thread>
 
+#include "kernels/error.h"
+
 namespace trireme {
 
 namespace {
@@ -18,11 +20,12 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kSameWish{250};
 
 std::atomic<int> this_rank{0};
+std::atomic<bool> has_checkpoints{false};
 
 /// Nothing is unwound: the threads that compute, or wait for a peer, would have to take part.
-[[noreturn]] void end_at_once(int signal, const char* when) {
+[[noreturn]] void end_at_once(int signal, const char* when, bool loses_steps) {
   if (this_rank == 0) std::fprintf(stderr, "stopped by signal %d %s\n", signal, when);
-  std::_Exit(128 + signal);
+  std::_Exit(has_checkpoints && !loses_steps ? static_cast<int>(ExitCode::kStopped) : 128 + signal);
 }
 
 bool is_of_a_user(int signal) { return signal == SIGINT || signal == SIGTERM; }
@@ -37,12 +40,12 @@ void ask_to_stop(int signal) {
   }
   switch (program_phase()) {
     case Phase::kBeforeSteps:
-      end_at_once(signal, "before the first step");
+      end_at_once(signal, "before the first step", false);
     case Phase::kAfterSteps:
-      end_at_once(signal, "after the last step");
+      end_at_once(signal, "after the last step", false);
     case Phase::kSteps:
     case Phase::kEnding:
-      if (again) end_at_once(signal, "for the second time; steps since the last checkpoint are lost");
+      if (again) end_at_once(signal, "for the second time; steps since the last checkpoint are lost", true);
   }
 }
 
@@ -63,8 +66,9 @@ std::atomic<Phase>& program_phase() {
 /// A thread of its own takes the signals, and all others, which inherit the mask, never see one: kernels that
 /// oneDNN generates point the stack pointer into heap memory for a while, where a handler's frame would
 /// overwrite what lies in front of it.
-void install_signal_handlers(int rank) {
+void install_signal_handlers(int rank, bool keeps_checkpoints) {
   this_rank = rank;
+  has_checkpoints = keeps_checkpoints;
   stop_signal() = 0;
   program_phase() = Phase::kBeforeSteps;
   sigset_t signals;

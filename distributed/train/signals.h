@@ -15,8 +15,9 @@ enum class Phase { kBeforeSteps, kSteps, kAfterSteps, kEnding };
 std::atomic<Phase>& program_phase();
 
 /// From now on SIGINT, SIGTERM, SIGHUP and SIGUSR1 set stop_signal(). One that comes before the first step or
-/// after the last, and a second SIGINT or SIGTERM wherever it comes, ends the process at once with 128 plus
-/// its number. Rank 0 says so in a line. For the main thread, before it starts others.
-void install_signal_handlers(int rank);
+/// after the last ends the process at once, with kStopped if the job keeps checkpoints, since the same
+/// command goes on; else with 128 plus its number, as does a second SIGINT or SIGTERM wherever it comes. Rank
+/// 0 says so in a line. For the main thread, before it starts others.
+void install_signal_handlers(int rank, bool keeps_checkpoints);
 
 }  // namespace trireme

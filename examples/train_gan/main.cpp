@@ -2,7 +2,6 @@
 // optimizers, one loop. I. Goodfellow et al., "Generative adversarial nets", 2014.
 #include <trireme/trireme.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <optional>
 
@@ -30,22 +29,6 @@ Tensor noise_for(const Shard& shard) {
   const nn::RandomContext& now = nn::random_context();
   return noise(now.seed, now.step, now.first_sample, shard.count);
 }
-
-/// Maps a data set's darkest and brightest values to -1 and 1, what the generator makes.
-struct Contrast {
-  explicit Contrast(const ImageDataset& images) {
-    std::vector<float> image(static_cast<std::size_t>(images.sample_shape().elements()));
-    std::int64_t label = 0;
-    for (std::int64_t i = 0; i < std::min<std::int64_t>(images.size(), 256); ++i) {
-      images.get(i, image.data(), &label);
-      const auto [least, most] = std::ranges::minmax(image);
-      low = std::min<double>(low, least);
-      high = std::max<double>(high, most);
-    }
-  }
-  Tensor operator()(const Tensor& x) const { return (x - low) * (2 / std::max(high - low, 1e-6)) - 1; }
-  double low = 0, high = 0;
-};
 
 Tensor loss_of(const Tensor& logits, bool real) {
   return bce_with_logits(logits, Tensor::full(logits.shape(), real ? 1 : 0));

@@ -2,6 +2,9 @@
 // deep convolutional generative adversarial networks", 2016, for images whose sides are multiples of 4.
 #pragma once
 
+#include <algorithm>
+#include <vector>
+
 #include "core/data/dataset.h"
 #include "core/nn/layers.h"
 
@@ -14,6 +17,22 @@ inline void check_sides(const SampleShape& image) {
          "train_gan: it needs images with sides that are multiples of 4, this data has {}x{}", image.height,
          image.width);
 }
+
+/// Maps a data set's darkest and brightest values to -1 and 1, what the generator makes.
+struct Contrast {
+  explicit Contrast(const ImageDataset& images) {
+    std::vector<float> image(static_cast<std::size_t>(images.sample_shape().elements()));
+    std::int64_t label = 0;
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(images.size(), 256); ++i) {
+      images.get(i, image.data(), &label);
+      const auto [least, most] = std::ranges::minmax(image);
+      low = std::min<double>(low, least);
+      high = std::max<double>(high, most);
+    }
+  }
+  Tensor operator()(const Tensor& x) const { return (x - low) * (2 / std::max(high - low, 1e-6)) - 1; }
+  double low = 0, high = 0;
+};
 
 /// As the paper starts: normal numbers of deviation 0.02.
 inline void init_gan(nn::Module& model) {

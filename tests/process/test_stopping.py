@@ -49,6 +49,15 @@ class Stopping(training.Training):
                 self.assertEqual(ended.code, 128 + number, ended)
                 self.assert_one_line(ended, f"^stopped by signal {number:d} before the first step$")
 
+    def test_a_job_with_checkpoints_is_asked_for_again(self):
+        pipe = self.dir / "pipe"
+        os.mkfifo(pipe)
+        run = self.start(["--data", f"text:{pipe}", "--steps", 2, "--checkpoint-dir", self.dir / "kept"], program=GPT)
+        self.wait_for(lambda: self.takes_signals("train_gpt", 1), run, "its start")
+        time.sleep(0.3)
+        run.process.send_signal(signal.SIGTERM)
+        self.assertEqual(run.wait(5).code, 75)
+
     def in_a_long_step(self):
         """A run whose first step takes minutes and has begun."""
         metrics = self.dir / "metrics.jsonl"
