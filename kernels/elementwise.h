@@ -133,8 +133,11 @@ TRIREME_INLINE T gelu_tanh_gate(T x) {
 
 template <class T>
 TRIREME_INLINE T gelu_tanh_slope(T x) {
-  const T gate = gelu_tanh_gate(x);
-  return gate + x * gate * (T(1) - gate) * T(1.59576912160573071176) * (T(1) + T(0.134145) * x * x);
+  const T v = T(1.59576912160573071176) * (x + T(0.044715) * x * x * x);
+  const T e = fast_exp(v < T(0) ? v : -v), q = T(1) / (T(1) + e);
+  // The gate's own slope is e q^2: 1 - gate would lose digits.
+  const T gate = v < T(0) ? e * q : q;
+  return gate + x * (e * q * q) * T(1.59576912160573071176) * (T(1) + T(0.134145) * x * x);
 }
 
 /// x - y * trunc(x / y), exact. Integers: y is not 0.
