@@ -1,22 +1,19 @@
-// 2-D convolution: oneDNN in float32; plain loops in float64, where checks need precision, not speed, and
-// for what oneDNN does not take.
+// 2-D convolution: in float32 by minimal filtering where that suits, else by oneDNN; plain loops in float64,
+// where checks need precision, not speed, and for what oneDNN does not take.
 #include <dnnl.hpp>
 
 #include <limits>
 #include <unordered_map>
 
+#include "kernels/cpu/conv_shape.h"
 #include "kernels/cpu/dnnl_cache.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/winograd.h"
 
 namespace trireme::cpu {
 
 namespace {
-
-struct Conv {
-  std::int64_t n, c, h, w, o, oh, ow, groups;
-  Window window;
-};
 
 Conv geometry(const View& x, const View& y, const Window& window, std::int64_t groups) {
   return {x.shape[0], x.shape[1], x.shape[2], x.shape[3], y.shape[1], y.shape[2], y.shape[3], groups, window};
@@ -177,6 +174,7 @@ bool fits_onednn(const Conv& c) {
 void conv2d_forward(const View& y, const View& x, const View& w, const View* bias, const Window& window,
                     std::int64_t groups) {
   const Conv c = geometry(x, y, window, groups);
+  if (y.dtype == DType::kFloat32 && suits_winograd(c)) return winograd_forward(c, y, x, w, bias);
   if (y.dtype == DType::kFloat32 && fits_onednn(c)) return run_forward(c, y, x, w, bias);
   visit_floating(y.dtype, "conv", [&]<class T>(T) {
     T* out = y.as<T>();
@@ -190,6 +188,7 @@ void conv2d_forward(const View& y, const View& x, const View& w, const View* bia
 void conv2d_backward_input(const View& dx, const View& dy, const View& w, const Window& window,
                            std::int64_t groups) {
   const Conv c = geometry(dx, dy, window, groups);
+  if (dx.dtype == DType::kFloat32 && suits_winograd(c)) return winograd_backward_input(c, dx, dy, w);
   if (dx.dtype == DType::kFloat32 && fits_onednn(c)) return run_backward_input(c, dx, dy, w);
   fill(dx, 0);
   visit_floating(dx.dtype, "conv", [&]<class T>(T) {
@@ -202,6 +201,7 @@ void conv2d_backward_input(const View& dx, const View& dy, const View& w, const 
 void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const Window& window,
                             std::int64_t groups) {
   const Conv c = geometry(x, dy, window, groups);
+  if (dw.dtype == DType::kFloat32 && suits_winograd(c)) return winograd_backward_weight(c, dw, x, dy);
   if (dw.dtype == DType::kFloat32 && fits_onednn(c)) return run_backward_weight(c, dw, x, dy);
   fill(dw, 0);
   visit_floating(dw.dtype, "conv", [&]<class T>(T) {
