@@ -7,6 +7,19 @@
 
 namespace trireme {
 
+/// Releases nodes one by one instead of recursively, so that a graph of a million nodes needs no deep stack.
+void release_later(std::span<Edge> edges) {
+  thread_local constinit Node* waiting = nullptr;
+  thread_local constinit bool releasing = false;
+  for (Edge& edge : edges)
+    if (Node* const node = edge.node.detach(); node && node->release())
+      node->next_released_ = std::exchange(waiting, node);
+  if (releasing) return;
+  releasing = true;
+  while (waiting) delete std::exchange(waiting, waiting->next_released_);
+  releasing = false;
+}
+
 namespace {
 
 thread_local bool grad_mode = true;
@@ -15,29 +28,6 @@ thread_local bool anomaly_mode = false;
 std::uint64_t next_sequence() {
   thread_local std::uint64_t sequence = 0;
   return ++sequence;
-}
-
-/// Releases nodes one by one instead of recursively, so that a graph of a million nodes needs no deep stack.
-void release_later(std::span<Edge> edges) {
-  // A plain pointer, so that tensors with static storage may still come here after a thread's own variables
-  // are gone.
-  thread_local std::vector<Ref<Node>>* waiting = nullptr;
-  std::vector<Ref<Node>> mine;
-  const bool outermost = waiting == nullptr;
-  for (Edge& edge : edges) {
-    if (!edge.node) continue;
-    if (edge.node->use_count() > 1)
-      edge.node = nullptr;  // others keep it: nothing will be destroyed
-    else
-      (outermost ? mine : *waiting).push_back(std::move(edge.node));
-  }
-  if (!outermost || mine.empty()) return;
-  waiting = &mine;
-  while (!mine.empty()) {
-    const Ref<Node> last = std::move(mine.back());
-    mine.pop_back();
-  }
-  waiting = nullptr;
 }
 
 /// Gathers gradients into a leaf's grad.

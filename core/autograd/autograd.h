@@ -83,7 +83,7 @@ class ClosureNode final : public Node {
 
 template <class Fn>
 Ref<Node> closure(const char* op, Fn&& fn) {
-  return Ref<Node>(new ClosureNode<std::decay_t<Fn>>(op, std::forward<Fn>(fn)));
+  return make_ref<ClosureNode<std::decay_t<Fn>>>(op, std::forward<Fn>(fn));
 }
 
 /// Every op comes here with its result.

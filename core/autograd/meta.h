@@ -5,7 +5,7 @@
 
 namespace trireme {
 
-struct AutogradMeta {
+struct AutogradMeta : Cached {
   bool requires_grad = false;
   bool is_watched = false;    ///< a view that must keep its own history
   Ref<Node> node;             ///< what made this tensor; null for a leaf

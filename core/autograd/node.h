@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -144,12 +145,14 @@ class Node : public RefCounted {
 
   const char* const op;
   const std::uint64_t sequence;  ///< later operations have larger numbers
-  std::vector<Edge> inputs;
+  std::vector<Edge, CachedAllocator<Edge>> inputs;
   bool is_leaf = false;  ///< gathers into a leaf's grad
 
  private:
   friend class Engine;
   friend class Backward;
+  friend void release_later(std::span<Edge> edges);
+  Node* next_released_ = nullptr;
   NodeOutput first_;
   std::vector<NodeOutput> others_;
   // What follows belongs to the backward pass `visit_`.

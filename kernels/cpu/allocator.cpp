@@ -59,7 +59,8 @@ struct Pool {
   char* slab = nullptr;
   std::size_t slab_left = 0;
   std::atomic<std::size_t> reserved{0};
-  std::atomic<std::size_t> used{0};
+  std::atomic<std::size_t> used{0};  ///< but for what the caches of threads count
+  std::vector<struct ThreadCache*> caches;
 };
 
 Pool& pool() {
@@ -98,11 +99,25 @@ thread_local bool cache_is_gone = false;
 
 struct ThreadCache {
   std::vector<void*> free[kClasses];
+  /// Bytes handed out less those given back by this thread, modulo 2^64. Written by it alone, so that no
+  /// locked instruction is needed.
+  std::atomic<std::size_t> used{0};
+
+  ThreadCache() {
+    Pool& p = pool();
+    std::lock_guard lock(p.mutex);
+    p.caches.push_back(this);
+  }
   ~ThreadCache() {
     cache_is_gone = true;
     Pool& p = pool();
     std::lock_guard lock(p.mutex);
     for (int c = 0; c < kClasses; ++c) p.free[c].insert(p.free[c].end(), free[c].begin(), free[c].end());
+    std::erase(p.caches, this);
+    p.used += used;
+  }
+  void count(std::size_t bytes) {
+    used.store(used.load(std::memory_order_relaxed) + bytes, std::memory_order_relaxed);
   }
 };
 
@@ -113,36 +128,39 @@ ThreadCache& thread_cache() {
 
 void* cpu_allocate(std::size_t bytes) {
   const SizeClass c = size_class(bytes);
-  Pool& p = pool();
-  p.used.fetch_add(c.bytes, std::memory_order_relaxed);
   if (c.bytes <= kThreadCacheBytes && !cache_is_gone) {
-    auto& own = thread_cache().free[c.index];
+    ThreadCache& cache = thread_cache();
+    auto& own = cache.free[c.index];
     if (!own.empty()) {
       void* memory = own.back();
       own.pop_back();
+      cache.count(c.bytes);
       return memory;
     }
   }
+  Pool& p = pool();
   std::lock_guard lock(p.mutex);
   auto& shared = p.free[c.index];
-  if (shared.empty()) return take_fresh(p, c.bytes);
-  void* memory = shared.back();
-  shared.pop_back();
+  void* memory = shared.empty() ? take_fresh(p, c.bytes) : shared.back();
+  if (!shared.empty()) shared.pop_back();
+  p.used += c.bytes;
   return memory;
 }
 
 void cpu_deallocate(void* memory, std::size_t bytes) noexcept {
   const SizeClass c = size_class(bytes);
-  Pool& p = pool();
-  p.used.fetch_sub(c.bytes, std::memory_order_relaxed);
   if (c.bytes <= kThreadCacheBytes && !cache_is_gone) {
-    auto& own = thread_cache().free[c.index];
+    ThreadCache& cache = thread_cache();
+    auto& own = cache.free[c.index];
     if (own.size() < kThreadCacheBlocks) {
       own.push_back(memory);
+      cache.count(-c.bytes);
       return;
     }
   }
+  Pool& p = pool();
   std::lock_guard lock(p.mutex);
+  p.used -= c.bytes;
   p.free[c.index].push_back(memory);
 }
 
@@ -178,6 +196,12 @@ void deallocate(Device device, void* memory, std::size_t bytes) noexcept {
   std::free(memory);
 }
 
-AllocatorStatistics allocator_statistics(Device) { return {pool().reserved, pool().used}; }
+AllocatorStatistics allocator_statistics(Device) {
+  Pool& p = pool();
+  std::lock_guard lock(p.mutex);
+  std::size_t used = p.used;
+  for (const ThreadCache* cache : p.caches) used += cache->used;
+  return {p.reserved, used};
+}
 
 }  // namespace trireme

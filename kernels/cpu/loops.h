@@ -85,34 +85,51 @@ struct Loops {
   std::int64_t inner_stride(int v) const { return strides[v][dims - 1]; }
 };
 
+/// Runs `count` elements, `step` elements apart in each array: out = fn(in...), computed in Compute<In>.
+template <class Out, class... In, class Fn>
+void map_run(const Fn& fn, std::int64_t count, const std::array<std::int64_t, sizeof...(In) + 1>& step,
+             Out* o, const In*... in) {
+  constexpr int kInputs = sizeof...(In);
+  const bool dense = std::all_of(step.begin(), step.end() - 1, [](std::int64_t s) { return s == 1; });
+  const bool scalar_last = kInputs > 1 && step[kInputs] == 0;  // a scalar operand, most often
+  [&]<std::size_t... I>(std::index_sequence<I...>) {
+    const std::tuple<const In*...> p{in...};
+    // One loop is enough for what is seldom long; the others may be turned into vector instructions.
+    constexpr bool kFast = std::is_floating_point_v<Out> && (std::is_same_v<In, Compute<In>> && ...);
+    const auto value = [&](auto... index) {
+      return static_cast<Out>(fn(static_cast<Compute<In>>(std::get<I>(p)[index])...));
+    };
+    const auto all = [&](std::int64_t k, std::int64_t last) {
+      return value((I + 1 == kInputs ? last : k)...);
+    };
+    if (kFast && dense && step[kInputs] == 1) {
+      for (std::int64_t k = 0; k < count; ++k) o[k] = all(k, k);
+    } else if (kFast && dense && scalar_last) {
+      for (std::int64_t k = 0; k < count; ++k) o[k] = all(k, 0);
+    } else {
+      for (std::int64_t k = 0; k < count; ++k) o[k * step[0]] = value((k * step[I + 1])...);
+    }
+  }
+  (std::make_index_sequence<kInputs>());
+}
+
 /// out = fn(in...) element by element, computed in Compute<In>.
 template <class Out, class... In, class Fn, class... Views>
 void map(const Fn& fn, const View& out, const Views&... in) {
   constexpr int kInputs = sizeof...(In);
-  const Loops<kInputs + 1> loops({&out, &in...});
   std::array<std::int64_t, kInputs + 1> step;
+  // What is small costs little more than this test.
+  if (const std::int64_t count = out.numel();
+      count <= kPiece && is_row_major(out) && (is_row_major(in) && ...)) {
+    step.fill(1);
+    return map_run<Out, In...>(fn, count, step, out.template as<Out>(), in.template as<In>()...);
+  }
+  const Loops<kInputs + 1> loops({&out, &in...});
   for (int v = 0; v <= kInputs; ++v) step[v] = loops.inner_stride(v);
-  const bool dense = std::all_of(step.begin(), step.end() - 1, [](std::int64_t s) { return s == 1; });
-  const bool scalar_last = kInputs > 1 && step[kInputs] == 0;  // a scalar operand, most often
   loops.run([&](const auto& at, std::int64_t count) {
     [&]<std::size_t... I>(std::index_sequence<I...>) {
-      Out* const o = out.template as<Out>() + at[0];
-      const std::tuple<const In*...> p{in.template as<In>() + at[I + 1]...};
-      // One loop is enough for what is seldom long; the others may be turned into vector instructions.
-      constexpr bool kFast = std::is_floating_point_v<Out> && (std::is_same_v<In, Compute<In>> && ...);
-      const auto value = [&](auto... index) {
-        return static_cast<Out>(fn(static_cast<Compute<In>>(std::get<I>(p)[index])...));
-      };
-      const auto all = [&](std::int64_t k, std::int64_t last) {
-        return value((I + 1 == kInputs ? last : k)...);
-      };
-      if (kFast && dense && step[kInputs] == 1) {
-        for (std::int64_t k = 0; k < count; ++k) o[k] = all(k, k);
-      } else if (kFast && dense && scalar_last) {
-        for (std::int64_t k = 0; k < count; ++k) o[k] = all(k, 0);
-      } else {
-        for (std::int64_t k = 0; k < count; ++k) o[k * step[0]] = value((k * step[I + 1])...);
-      }
+      map_run<Out, In...>(fn, count, step, out.template as<Out>() + at[0],
+                          in.template as<In>() + at[I + 1]...);
     }
     (std::make_index_sequence<kInputs>());
   });
