@@ -41,6 +41,11 @@ class LeafNode final : public Node {
   ~LeafNode() override { leaf_.impl()->autograd->leaf_node = nullptr; }
   void release_saved() override {}
   const GradientHooks& hooks(int) override { return leaf_.impl()->autograd->hooks; }
+  Tensor take_memory() override {
+    AutogradMeta& meta = *leaf_.impl()->autograd;
+    if (meta.grad.defined()) return {};
+    return lent_ = std::exchange(meta.grad_memory, Tensor());
+  }
   void apply(Backward& backward) override {
     AutogradMeta& meta = *leaf_.impl()->autograd;
     const Tensor& gradient = backward.grad;
@@ -54,7 +59,9 @@ class LeafNode final : public Node {
  private:
   /// The gradient in memory that nothing else shares, laid out as the leaf, so that it may be changed in
   /// place.
-  Tensor own(const Tensor& gradient) const {
+  Tensor own(const Tensor& gradient) {
+    const Tensor lent = std::exchange(lent_, Tensor());
+    if (lent.defined() && lent.raw() == gradient.raw()) return lent;
     const bool alike =
         gradient.strides() == leaf_.strides() || (gradient.is_contiguous() && leaf_.is_contiguous());
     if (is_scratch(gradient) && alike) return gradient.detach();
@@ -64,6 +71,7 @@ class LeafNode final : public Node {
   }
 
   Tensor leaf_;
+  Tensor lent_;  ///< has been given to an op of the pass under way
 };
 
 void add_inputs(Node& node, std::span<const Tensor* const> inputs) {
@@ -168,6 +176,13 @@ const Tensor* Backward::gathered(int i) const {
   return is_scratch(incoming) ? &incoming : nullptr;
 }
 
+Tensor Backward::memory_for(int i) const {
+  if (!into_leaves_ || grad_enabled() || !needs(i)) return {};
+  const Edge& edge = node_.inputs[static_cast<std::size_t>(i)];
+  const bool is_all = edge.node->pending_ == 1 && !edge.node->output(edge.output).incoming.defined();
+  return is_all ? edge.node->take_memory() : Tensor();
+}
+
 Tensor Backward::get(const Saved& saved) const {
   const Tensor t = saved.frame_ ? saved.frame_->get(saved.index_) : saved.tensor_;
   if (!t.defined()) return t;
@@ -266,6 +281,16 @@ void Tensor::set_grad(Tensor grad) const {
                   grad.shape().to_string(), name_of(dtype()), shape().to_string());
   AutogradMeta& meta = meta_of(*impl_);
   (meta.retained ? *meta.retained : meta.grad) = std::move(grad);
+}
+
+void set_grad_memory(const Tensor& t, Tensor memory) {
+  if (memory.defined())
+    TRIREME_CHECK(t.is_leaf() && memory.shape() == t.shape() && memory.dtype() == t.dtype() &&
+                      memory.device() == t.device() && t.is_contiguous() && memory.is_contiguous(),
+                  "set_grad_memory: memory {} {} does not fit a leaf {} {}; both must be row-major",
+                  name_of(memory.dtype()), memory.shape().to_string(), name_of(t.dtype()),
+                  t.shape().to_string());
+  meta_of(*t.impl()).grad_memory = std::move(memory);
 }
 
 void Tensor::retain_grad() const {

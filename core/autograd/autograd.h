@@ -188,6 +188,11 @@ Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& fn,
 void differentiate_unfused(Backward& backward, const std::vector<Tensor>& inputs,
                            const std::function<Tensor(const std::vector<Tensor>&)>& unfused);
 
+/// Lends `memory` (row-major, of leaf t's shape and dtype) for t's next grad: ops that can write their
+/// gradient there instead of into memory of their own, so that it need not be copied. Used at most once;
+/// undefined takes it back. A grad that lies elsewhere is just as right.
+void set_grad_memory(const Tensor& t, Tensor memory);
+
 /// Calls `hook` with each gradient of t as it is known; a defined result replaces it.
 HookHandle register_hook(const Tensor& t, GradientHook hook);
 /// Calls `hook` each time a backward pass has finished leaf t's grad. Once per pass, even if t is used

@@ -198,6 +198,7 @@ class Engine {
       if (const auto found = wanted->second.find(i); found != wanted->second.end()) found->second = gradient;
     }
     Backward backward(node, std::move(gradients[0]));
+    backward.into_leaves_ = captures_.empty();
     if (any && gradients.size() > 1) {
       gradients.erase(gradients.begin());
       backward.others_ = std::move(gradients);

@@ -12,6 +12,7 @@ struct AutogradMeta : Cached {
   int output = 0;             ///< which output of the node it is
   Node* leaf_node = nullptr;  ///< not owned: the graphs that reach this leaf own it, and it clears this
   Tensor grad;
+  Tensor grad_memory;                ///< waits for the next grad of a leaf
   std::shared_ptr<Tensor> retained;  ///< the grad of a result that retain_grad() was called for
   GradientHooks hooks;               ///< of a leaf
   Hooks<void(const Tensor&)> post_accumulate_hooks;  ///< given the leaf itself

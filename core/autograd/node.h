@@ -107,6 +107,9 @@ class Backward {
   void set(int i, Tensor gradient);
   /// What other ops have handed over for input i so far, if this op may add to it in place; else null.
   const Tensor* gathered(int i) const;
+  /// Memory that waits for the gradient of input i (see set_grad_memory()), if this op's part is all of it;
+  /// else undefined. It is row-major. Whoever writes there hands the same tensor to set().
+  Tensor memory_for(int i) const;
   /// The tensor that was saved; throws if it was changed in place since.
   Tensor get(const Saved& saved) const;
 
@@ -116,6 +119,7 @@ class Backward {
   Node& node_;
   std::vector<Tensor> others_;  ///< gradients of outputs 1...
   std::vector<Tensor> gradients_;
+  bool into_leaves_ = false;  ///< the pass gathers gradients into leaves
 };
 
 /// What a node knows of one of its outputs.
@@ -138,6 +142,8 @@ class Node : public RefCounted {
   virtual void release_saved() = 0;
   /// What sees and may replace the gradient of output i first.
   virtual const GradientHooks& hooks(int i) { return output(i).hooks; }
+  /// Of a leaf: the memory that waits for its gradient, once.
+  virtual Tensor take_memory() { return {}; }
 
   NodeOutput& output(int i) { return i == 0 ? first_ : others_[static_cast<std::size_t>(i - 1)]; }
   int outputs() const { return 1 + static_cast<int>(others_.size()); }

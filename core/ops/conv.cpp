@@ -16,7 +16,7 @@ struct Geometry {
 };
 
 Tensor run_input(const Tensor& dy, const Tensor& w, const Geometry& c);
-Tensor run_weight(const Tensor& x, const Tensor& dy, const Geometry& c);
+Tensor run_weight(const Tensor& x, const Tensor& dy, const Geometry& c, const Tensor& memory = {});
 
 Tensor run_forward(const char* name, const Tensor& x, const Tensor& w, const Tensor& b, const Geometry& c) {
   const Tensor in = channels_last(x.detach()), filter = w.row_major(),
@@ -28,7 +28,7 @@ Tensor run_forward(const char* name, const Tensor& x, const Tensor& w, const Ten
                               c.groups);
   return record(name, y, {&x, &w, &b}, [x = Saved(x), w = Saved(w), c](Backward& g) {
     if (g.needs(0)) g.set(0, run_input(g.grad, g.get(w), c));
-    if (g.needs(1)) g.set(1, run_weight(g.get(x), g.grad, c));
+    if (g.needs(1)) g.set(1, run_weight(g.get(x), g.grad, c, g.memory_for(1)));
     if (g.needs(2)) g.set(2, sum(g.grad, {0, 2, 3}));
   });
 }
@@ -46,9 +46,10 @@ Tensor run_input(const Tensor& dy, const Tensor& w, const Geometry& c) {
   });
 }
 
-Tensor run_weight(const Tensor& x, const Tensor& dy, const Geometry& c) {
+/// The gradient of w, in `memory` where that is defined.
+Tensor run_weight(const Tensor& x, const Tensor& dy, const Geometry& c, const Tensor& memory) {
   const Tensor in = channels_last(x.detach()), out = channels_last(dy.detach()),
-               dw = Tensor::empty(c.w, x.dtype(), x.device());
+               dw = memory.defined() ? memory : Tensor::empty(c.w, x.dtype(), x.device());
   if (dy.numel() > 0)
     kernels(dw).conv2d_backward_weight(dw.view(), in.view(), out.view(), c.window, c.groups);
   else

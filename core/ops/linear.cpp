@@ -37,32 +37,35 @@ View as_batch(const Tensor& t) {
   return wide;
 }
 
-Tensor multiplied(const char* name, const Tensor& a, const Tensor& b);
+Tensor multiplied(const char* name, const Tensor& a, const Tensor& b, const Tensor& memory = {});
 
 bool lies_in_columns(const Tensor& t) { return t.strides()[t.dim() - 1] > t.strides()[t.dim() - 2]; }
 
 /// a @ b, in rows or in columns. A gradient that lies as what it belongs to is never copied.
-Tensor multiplied_in(const char* name, bool columns, const Tensor& a, const Tensor& b) {
-  if (!columns) return multiplied(name, a, b);
+Tensor multiplied_in(const char* name, bool columns, const Tensor& a, const Tensor& b,
+                     const Tensor& memory = {}) {
+  if (!columns) return multiplied(name, a, b, memory);
   return transpose(multiplied(name, transpose(b, -1, -2), transpose(a, -1, -2)), -1, -2);
 }
 
-/// (M,K) @ (K,N) or (B,M,K) @ (B,K,N). 16-bit matrices are multiplied in float32 and rounded once.
-Tensor multiplied(const char* name, const Tensor& a, const Tensor& b) {
+/// (M,K) @ (K,N) or (B,M,K) @ (B,K,N). 16-bit matrices are multiplied in float32 and rounded once; others
+/// may go to `memory`, a row-major matrix.
+Tensor multiplied(const char* name, const Tensor& a, const Tensor& b, const Tensor& memory) {
   if (is_low_precision(a.dtype()))
     return to(multiplied(name, to(a, DType::kFloat32), to(b, DType::kFloat32)), a.dtype());
   Shape shape = a.shape();
   shape[a.dim() - 1] = b.size(-1);
-  const Tensor out = Tensor::empty(shape, a.dtype(), a.device()), x = dense_matrix(a), y = dense_matrix(b);
+  const Tensor out = memory.defined() ? memory : Tensor::empty(shape, a.dtype(), a.device()),
+               x = dense_matrix(a), y = dense_matrix(b);
   kernels(a).matmul(as_batch(out), as_batch(x), as_batch(y));
-  return record(name, out, {&a, &b},
-                [name, a = Saved(a), b = Saved(b), a_in_columns = lies_in_columns(a),
-                 b_in_columns = lies_in_columns(b)](Backward& g) {
-                  if (g.needs(0))
-                    g.set(0, multiplied_in(name, a_in_columns, g.grad, transpose(g.get(b), -1, -2)));
-                  if (g.needs(1))
-                    g.set(1, multiplied_in(name, b_in_columns, transpose(g.get(a), -1, -2), g.grad));
-                });
+  return record(
+      name, out, {&a, &b},
+      [name, a = Saved(a), b = Saved(b), a_in_columns = lies_in_columns(a),
+       b_in_columns = lies_in_columns(b)](Backward& g) {
+        if (g.needs(0)) g.set(0, multiplied_in(name, a_in_columns, g.grad, transpose(g.get(b), -1, -2)));
+        if (g.needs(1))
+          g.set(1, multiplied_in(name, b_in_columns, transpose(g.get(a), -1, -2), g.grad, g.memory_for(1)));
+      });
 }
 
 /// x (M,K) @ w (N,K) transposed, + b (N) unless it is undefined.
@@ -75,13 +78,14 @@ Tensor linear_rows(const Tensor& x, const Tensor& w, const Tensor& b) {
   const Tensor in = dense_matrix(x), weight = dense_matrix(w.detach());
   kernels(x).matmul(as_batch(out), as_batch(in), as_batch(transpose(weight, 0, 1)));
   if (b.defined()) kernels(x).binary(BinaryOp::add, out.view(), out.view(), broadcast_view(b, out.shape()));
-  return record("linear", out, {&x, &w, &b},
-                [x = Saved(x), w = Saved(w), in_columns = lies_in_columns(w)](Backward& g) {
-                  if (g.needs(0)) g.set(0, multiplied("linear", g.grad, g.get(w)));
-                  if (g.needs(1))
-                    g.set(1, multiplied_in("linear", in_columns, transpose(g.grad, 0, 1), g.get(x)));
-                  if (g.needs(2)) g.set(2, sum(g.grad, {0}));
-                });
+  return record(
+      "linear", out, {&x, &w, &b},
+      [x = Saved(x), w = Saved(w), in_columns = lies_in_columns(w)](Backward& g) {
+        if (g.needs(0)) g.set(0, multiplied("linear", g.grad, g.get(w)));
+        if (g.needs(1))
+          g.set(1, multiplied_in("linear", in_columns, transpose(g.grad, 0, 1), g.get(x), g.memory_for(1)));
+        if (g.needs(2)) g.set(2, sum(g.grad, {0}));
+      });
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/autograd/autograd.h"
+
 namespace trireme {
 
 namespace {
@@ -53,7 +55,19 @@ void Reducer::begin_shard() {
     bucket.ready_count = 0;
     bucket.pushed = false;
   }
-  for (const NamedTensor& p : parameters_) p.tensor.set_grad({});
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    parameters_[i].tensor.set_grad({});
+    // What ops write into the bucket at once need not be copied there.
+    set_grad_memory(parameters_[i].tensor, slot_of(i));
+  }
+}
+
+Tensor Reducer::slot_of(std::size_t index) {
+  const Place place = places_[index];
+  const Bucket& bucket = buckets_[place.bucket];
+  const Tensor& p = parameters_[index].tensor;
+  return bucket.sum->leaf().alias(p.shape(), p.strides(),
+                                  static_cast<std::int64_t>(bucket.plan.offsets[place.slot]));
 }
 
 void Reducer::add(std::size_t index, Tensor gradient) {
@@ -83,14 +97,15 @@ void Reducer::take(std::size_t index, const Tensor& gradient) {
          "once per shard, "
          "on the sum of the losses, or use --overlap off",
          parameters_[index].name);
-  float* slot = bucket.sum->leaf() + bucket.plan.offsets[place.slot];
+  set_grad_memory(parameters_[index].tensor, {});  // a second gradient is to be added
+  float* slot = slot_of(index).data<float>();
   const Tensor dense = gradient.row_major();
   const auto count = static_cast<std::size_t>(dense.numel());
   if (bucket.ready[place.slot]) {
     add_in_order(slot, slot, dense.data<float>(), count);
     return;
   }
-  std::copy_n(dense.data<float>(), count, slot);
+  if (dense.raw() != slot) std::copy_n(dense.data<float>(), count, slot);
   bucket.ready[place.slot] = true;
   ++bucket.ready_count;
   if (!planned_from_order_ && range_.first == 0 && shards_done_ == 0) ready_order_.push_back(index);
@@ -98,7 +113,7 @@ void Reducer::take(std::size_t index, const Tensor& gradient) {
 }
 
 void Reducer::complete(Bucket& bucket) {
-  float* leaf = bucket.sum->leaf();
+  float* leaf = bucket.sum->leaf().data<float>();
   const BucketPlan& plan = bucket.plan;
   for (std::size_t slot = 0; slot < plan.tensors.size(); ++slot) {
     const auto used = static_cast<std::size_t>(parameters_[plan.tensors[slot]].tensor.numel());
@@ -119,6 +134,7 @@ bool Reducer::launch_ready() {
 }
 
 void Reducer::end_shard() {
+  for (const NamedTensor& p : parameters_) set_grad_memory(p.tensor, {});
   release_shuffled(true);
   for (Bucket& bucket : buckets_)
     if (!bucket.pushed) complete(bucket);

@@ -60,6 +60,8 @@ class Reducer {
   };
 
   void make_buckets(const std::vector<std::size_t>& order);
+  /// Where the bucket of this shard has the gradient of a parameter.
+  Tensor slot_of(std::size_t index);
   void take(std::size_t index, const Tensor& gradient);
   void complete(Bucket& bucket);
   void adopt_ready_order();

@@ -127,7 +127,7 @@ void Replica::begin_round(std::int64_t step) {
 void Replica::begin_shard(float weight) {
   weight_ = weight;
   reducer_.begin_shard();
-  std::fill_n(statistics_.leaf(), statistics_.count(), 0.0f);
+  std::fill_n(statistics_.leaf().data<float>(), statistics_.count(), 0.0f);
 }
 
 void Replica::end_shard() {
@@ -146,10 +146,10 @@ bool Replica::observe(const Tensor& running, const Tensor& value, double momentu
       std::ranges::find_if(averaged_, [&](const NamedTensor& b) { return b.tensor.is_same(running); });
   if (found == averaged_.end()) return false;
   const auto index = static_cast<std::size_t>(found - averaged_.begin());
-  float* slot = statistics_.leaf() + offsets_[index];
+  float* slot = statistics_.leaf().data<float>() + offsets_[index];
   const float* in = value.data<float>();
   for (std::int64_t i = 0; i < value.numel(); ++i) slot[i] += in[i] * weight_;
-  float* weight = statistics_.leaf() + total_elements(averaged_) + index;
+  float* weight = statistics_.leaf().data<float>() + total_elements(averaged_) + index;
   weight[0] += weight_;
   // It rides along because a rank whose shards had no samples has not seen it.
   weight[averaged_.size()] += static_cast<float>(momentum) * weight_;

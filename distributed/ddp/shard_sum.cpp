@@ -22,13 +22,13 @@ ShardSum::~ShardSum() {
   }
 }
 
-float* ShardSum::leaf() {
+const Tensor& ShardSum::leaf() {
   if (!leaf_.defined()) {
     if (spare_.empty()) spare_.push_back(Tensor::empty({static_cast<std::int64_t>(count_)}));
     leaf_ = spare_.back();
     spare_.pop_back();
   }
-  return leaf_.data<float>();
+  return leaf_;
 }
 
 void ShardSum::push() {

@@ -29,8 +29,8 @@ class ShardSum {
   ShardSum& operator=(const ShardSum&) = delete;
 
   std::size_t count() const { return count_; }
-  /// Memory for the vector of the next local shard; contents are undefined.
-  float* leaf();
+  /// Memory for the vector of the next local shard: (count), contents undefined.
+  const Tensor& leaf();
   /// The leaf is filled. Call once per local shard.
   void push();
   /// All local shards are pushed.

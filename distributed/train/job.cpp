@@ -307,7 +307,7 @@ void Job::begin_shard() {
 void Job::end_shard() {
   autocast_.reset();
   DataParallelContext::end_shard();
-  std::ranges::copy(measured_, step_sum_->leaf());
+  std::ranges::copy(measured_, step_sum_->leaf().data<float>());
   step_sum_->push();
   if (step_sum_->complete()) step_sum_->launch(1);
 }
