@@ -4,11 +4,12 @@ add_library(trireme_settings INTERFACE)
 target_compile_features(trireme_settings INTERFACE cxx_std_20)
 target_include_directories(trireme_settings INTERFACE
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include/trireme>)
-target_compile_options(trireme_settings INTERFACE
+set(cxx_options
   -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-unused-parameter -Wno-missing-field-initializers -Wno-restrict
   # A product and a sum must round twice everywhere, or bits would depend on where the compiler
   # fuses them. No -ffast-math, for the same reason.
   -ffp-contract=off)
+target_compile_options(trireme_settings INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${cxx_options}>")
 
 # Vector width of our own kernels. Bits do not depend on it (no contraction, no reassociation).
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")

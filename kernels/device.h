@@ -29,7 +29,7 @@ void* allocate(Device device, std::size_t bytes);
 void deallocate(Device device, void* memory, std::size_t bytes) noexcept;
 
 struct AllocatorStatistics {
-  std::size_t reserved_bytes = 0;  ///< taken from the operating system
+  std::size_t reserved_bytes = 0;  ///< taken from the operating system or driver
   std::size_t used_bytes = 0;      ///< handed out now (rounded to size classes)
 };
 AllocatorStatistics allocator_statistics(Device device);

@@ -142,7 +142,7 @@ TRIREME_INLINE T gelu_tanh_slope(T x) {
 
 /// x - y * trunc(x / y), exact. Integers: y is not 0.
 template <class T>
-T rest(T x, T y) {
+TRIREME_HOST_DEVICE T rest(T x, T y) {
   if constexpr (!std::is_integral_v<T>)
     return std::fmod(x, y);
   else if constexpr (std::is_signed_v<T>)
@@ -153,7 +153,7 @@ T rest(T x, T y) {
 
 /// x - y * floor(x / y), with the sign of y.
 template <class T>
-T floored_rest(T x, T y) {
+TRIREME_HOST_DEVICE T floored_rest(T x, T y) {
   const T r = rest(x, y);
   if constexpr (std::is_unsigned_v<T>)
     return r;
@@ -163,7 +163,7 @@ T floored_rest(T x, T y) {
 
 /// floor(x / y). Floating point: floor of the exact quotient, where x / y may have been rounded up.
 template <class T>
-T floored_quotient(T x, T y) {
+TRIREME_HOST_DEVICE T floored_quotient(T x, T y) {
   if constexpr (std::is_unsigned_v<T>) {
     return static_cast<T>(x / y);
   } else if constexpr (std::is_integral_v<T>) {
@@ -176,34 +176,34 @@ T floored_quotient(T x, T y) {
   }
 }
 
-#define TRIREME_DEFINE(name, expression) \
-  struct name {                          \
-    double a, b;                         \
-    template <class T>                   \
-    T operator()(T x) const {            \
-      (void)a, (void)b;                  \
-      return static_cast<T>(expression); \
-    }                                    \
+#define TRIREME_DEFINE(name, expression)          \
+  struct name {                                   \
+    double a, b;                                  \
+    template <class T>                            \
+    TRIREME_HOST_DEVICE T operator()(T x) const { \
+      (void)a, (void)b;                           \
+      return static_cast<T>(expression);          \
+    }                                             \
   };
 TRIREME_UNARY_OPS(TRIREME_DEFINE)
 #undef TRIREME_DEFINE
 
-#define TRIREME_DEFINE(name, expression) \
-  struct name {                          \
-    template <class T>                   \
-    T operator()(T x, T y) const {       \
-      return static_cast<T>(expression); \
-    }                                    \
+#define TRIREME_DEFINE(name, expression)               \
+  struct name {                                        \
+    template <class T>                                 \
+    TRIREME_HOST_DEVICE T operator()(T x, T y) const { \
+      return static_cast<T>(expression);               \
+    }                                                  \
   };
 TRIREME_BINARY_OPS(TRIREME_DEFINE)
 #undef TRIREME_DEFINE
 
-#define TRIREME_DEFINE(name, expression) \
-  struct name {                          \
-    template <class T>                   \
-    bool operator()(T x, T y) const {    \
-      return expression;                 \
-    }                                    \
+#define TRIREME_DEFINE(name, expression)                  \
+  struct name {                                           \
+    template <class T>                                    \
+    TRIREME_HOST_DEVICE bool operator()(T x, T y) const { \
+      return expression;                                  \
+    }                                                     \
   };
 TRIREME_COMPARE_OPS(TRIREME_DEFINE)
 #undef TRIREME_DEFINE

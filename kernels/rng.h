@@ -8,6 +8,8 @@
 #include <array>
 #include <cstdint>
 
+#include "kernels/host_device.h"
+
 namespace trireme {
 
 /// Names one stream of random numbers. Equal keys give equal numbers.
@@ -16,7 +18,7 @@ struct RandomKey {
 };
 
 /// A bijective 64-bit mixer (the finalizer of SplitMix64: Steele, Lea, Flood, OOPSLA'14).
-constexpr std::uint64_t mix64(std::uint64_t x) {
+TRIREME_HOST_DEVICE constexpr std::uint64_t mix64(std::uint64_t x) {
   x += 0x9e3779b97f4a7c15ULL;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
@@ -29,7 +31,8 @@ constexpr RandomKey random_key(std::uint64_t seed, std::uint64_t a, std::uint64_
 }
 
 /// Four independent uniform 32-bit numbers of counter (high, low).
-constexpr std::array<std::uint32_t, 4> philox(RandomKey key, std::uint64_t high, std::uint64_t low) {
+TRIREME_HOST_DEVICE constexpr std::array<std::uint32_t, 4> philox(RandomKey key, std::uint64_t high,
+                                                                  std::uint64_t low) {
   constexpr std::uint32_t kM0 = 0xD2511F53u, kM1 = 0xCD9E8D57u, kW0 = 0x9E3779B9u, kW1 = 0xBB67AE85u;
   std::uint32_t c0 = static_cast<std::uint32_t>(low), c1 = static_cast<std::uint32_t>(low >> 32);
   std::uint32_t c2 = static_cast<std::uint32_t>(high), c3 = static_cast<std::uint32_t>(high >> 32);
@@ -48,10 +51,12 @@ constexpr std::array<std::uint32_t, 4> philox(RandomKey key, std::uint64_t high,
 }
 
 /// Uniform in [0, 1) with 24 random bits.
-constexpr float to_unit_float(std::uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
+TRIREME_HOST_DEVICE constexpr float to_unit_float(std::uint32_t bits) {
+  return static_cast<float>(bits >> 8) * 0x1p-24f;
+}
 
 /// Uniform in [0, 1) with 53 random bits.
-constexpr double to_unit_double(std::uint32_t high, std::uint32_t low) {
+TRIREME_HOST_DEVICE constexpr double to_unit_double(std::uint32_t high, std::uint32_t low) {
   return static_cast<double>(((static_cast<std::uint64_t>(high) << 32) | low) >> 11) * 0x1p-53;
 }
 

@@ -76,6 +76,10 @@ struct Scalars {
 struct KernelTable {
   const char* device;
 
+  // Bytes between the host's memory and the device's, in the order of the kernels; they are there on return.
+  void (*copy_from_host)(void* device, const void* host, std::size_t bytes);
+  void (*copy_to_host)(void* host, const void* device, std::size_t bytes);
+
   void (*fill)(const View& out, double value);
   /// Converts dtypes; `in` may be broadcast by zero strides.
   void (*copy)(const View& out, const View& in);

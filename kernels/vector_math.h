@@ -10,8 +10,10 @@
 #include <cstdint>
 #include <limits>
 
+#include "kernels/host_device.h"
+
 /// A call in a loop would keep it from becoming vector instructions.
-#define TRIREME_INLINE [[gnu::always_inline]] inline
+#define TRIREME_INLINE [[gnu::always_inline]] TRIREME_HOST_DEVICE inline
 
 namespace trireme {
 

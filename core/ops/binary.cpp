@@ -244,4 +244,11 @@ Tensor to(const Tensor& t, DType dtype) {
   return record("to", out, {&t}, [dtype = t.dtype()](Backward& g) { g.set(0, to(g.grad, dtype)); });
 }
 
+Tensor to(const Tensor& t, Device device) {
+  check_defined("to", t);
+  if (t.device() == device) return t;
+  return record("to", to_device(t, device), {&t},
+                [device = t.device()](Backward& g) { g.set(0, to(g.grad, device)); });
+}
+
 }  // namespace trireme

@@ -158,6 +158,8 @@ Tensor isinf(const Tensor& x);
 Tensor isfinite(const Tensor& x);
 /// t in another dtype; gradients flow between floating point dtypes.
 Tensor to(const Tensor& t, DType dtype);
+/// t on another device; gradients flow back.
+Tensor to(const Tensor& t, Device device);
 
 // --- in_place.cpp: other inputs broadcast to t and take its dtype; t's version rises
 const Tensor& add_(const Tensor& t, const Tensor& other);

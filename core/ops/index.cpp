@@ -9,12 +9,16 @@ namespace trireme {
 
 namespace {
 
-void check_index(const char* op, const Tensor& index, std::int64_t first, std::int64_t size) {
-  check_defined(op, index);
+/// An index into x.
+void check_index(const char* op, const Tensor& x, const Tensor& index, std::int64_t first,
+                 std::int64_t size) {
+  check_defined(op, {&x, &index});
+  TRIREME_CHECK(x.device() == index.device(), "{}: devices {} and {} differ", op, name_of(x.device()),
+                name_of(index.device()));
   TRIREME_CHECK(index.dtype() == DType::kInt64, "{}: an index must be int64, got {}", op,
                 name_of(index.dtype()));
   if (index.numel() == 0) return;
-  const std::int64_t low = *amin(index).data<std::int64_t>(), high = *amax(index).data<std::int64_t>();
+  const std::int64_t low = amin(index).value<std::int64_t>(), high = amax(index).value<std::int64_t>();
   TRIREME_CHECK(low >= first && high < size, "{}: index {} is outside {}..{}", op, low < first ? low : high,
                 first, size - 1);
 }
@@ -47,7 +51,7 @@ int check_alike(const char* op, const Tensor& x, int dim, const Tensor& index) {
     TRIREME_CHECK(d == dim || index.shape()[d] <= x.shape()[d],
                   "{}: index {} is larger than x {} in dimension {}", op, index.shape().to_string(),
                   x.shape().to_string(), d);
-  check_index(op, index, 0, x.shape()[dim]);
+  check_index(op, x, index, 0, x.shape()[dim]);
   return dim;
 }
 
@@ -111,7 +115,7 @@ Tensor index_select(const Tensor& x, int dim, const Tensor& index) {
   TRIREME_CHECK(x.dim() > 0 && index.dim() == 1, "index_select: x {} needs dimensions, index {} exactly one",
                 x.shape().to_string(), index.shape().to_string());
   dim = wrap_dim(dim, x.dim(), "index_select");
-  check_index("index_select", index, 0, x.shape()[dim]);
+  check_index("index_select", x, index, 0, x.shape()[dim]);
   Shape shape = x.shape();
   shape[dim] = index.numel();
   const Tensor out = Tensor::empty(shape, x.dtype(), x.device()), picks = index.row_major();
@@ -129,7 +133,7 @@ Tensor index_add(const Tensor& x, int dim, const Tensor& index, const Tensor& sr
   TRIREME_CHECK(x.dim() > 0 && index.dim() == 1, "index_add: x {} needs dimensions, index {} exactly one",
                 x.shape().to_string(), index.shape().to_string());
   dim = wrap_dim(dim, x.dim(), "index_add");
-  check_index("index_add", index, 0, x.shape()[dim]);
+  check_index("index_add", x, index, 0, x.shape()[dim]);
   Shape shape = x.shape();
   shape[dim] = index.numel();
   TRIREME_CHECK(src.shape() == shape, "index_add: src {} must be {}", src.shape().to_string(),
@@ -161,7 +165,7 @@ Tensor take_along_dim(const Tensor& x, const Tensor& index, int dim) {
 Tensor embedding(const Tensor& weight, const Tensor& index, std::optional<std::int64_t> padding_index) {
   check_dims("embedding", "weight (rows, width)", weight, 2);
   check_defined("embedding", index);
-  check_index("embedding", index, 0, weight.size(0));
+  check_index("embedding", weight, index, 0, weight.size(0));
   Shape shape = index.shape();
   shape.push_back(weight.size(1));
   const Tensor flat = reshape(index, {index.numel()});
@@ -182,7 +186,7 @@ Tensor linear_index(const char* op, const Tensor& x, const std::vector<Tensor>& 
   Tensor position;
   for (std::size_t i = 0; i < indices.size(); ++i) {
     const std::int64_t size = x.shape()[static_cast<int>(i)];
-    check_index(op, indices[i], -size, size);
+    check_index(op, x, indices[i], -size, size);
     const Tensor index = where(lt(indices[i], 0), add(indices[i], static_cast<double>(size)), indices[i]);
     position = position.defined() ? add(mul(position, static_cast<double>(size)), index) : index;
   }
@@ -298,13 +302,14 @@ Tensor one_hot(const Tensor& index, std::int64_t classes) {
   TRIREME_CHECK(index.dtype() == DType::kInt64, "one_hot: the index must be int64, got {}",
                 name_of(index.dtype()));
   if (classes < 0) {
-    const std::int64_t last = index.numel() ? *amax(index).data<std::int64_t>() : -1;
+    const std::int64_t last = index.numel() ? amax(index).value<std::int64_t>() : -1;
     check_range("one_hot", {last});
     classes = last + 1;
   }
-  check_index("one_hot", index, 0, classes);
-  return to(eq(unsqueeze(index, -1), arange(0, static_cast<double>(classes), 1, DType::kInt64)),
-            DType::kInt64);
+  check_index("one_hot", index, index, 0, classes);
+  return to(
+      eq(unsqueeze(index, -1), arange(0, static_cast<double>(classes), 1, DType::kInt64, index.device())),
+      DType::kInt64);
 }
 
 }  // namespace trireme

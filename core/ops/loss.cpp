@@ -56,9 +56,10 @@ bool check_labels(const char* op, const Tensor& logits, const Tensor& labels, st
                 "{}: logits {} need labels ({}), got {}", op, logits.shape().to_string(), logits.size(0),
                 labels.shape().to_string());
   const std::int64_t classes = logits.size(1);
+  const Tensor here = to_device(labels, kCpu);
   bool any_ignored = false;
-  for (std::int64_t i = 0; i < labels.numel(); ++i) {
-    const std::int64_t label = labels.data<std::int64_t>()[i * labels.strides()[0]];
+  for (std::int64_t i = 0; i < here.numel(); ++i) {
+    const std::int64_t label = here.data<std::int64_t>()[i * here.strides()[0]];
     any_ignored = any_ignored || label == ignored;
     TRIREME_CHECK(label == ignored || (label >= 0 && label < classes),
                   "{}: label {} of row {} is outside 0..{}", op, label, i, classes - 1);

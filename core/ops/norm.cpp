@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
@@ -9,14 +7,13 @@ namespace trireme {
 
 namespace {
 
+/// Computed in float64.
 Tensor reciprocal_std(const Tensor& variance, double eps) {
-  const Tensor out = Tensor::empty_like(variance);
-  visit_floating(out.dtype(), "batch_norm", [&](auto type) {
-    using T = decltype(type);
-    for (std::int64_t c = 0; c < out.numel(); ++c)
-      out.data<T>()[c] = static_cast<T>(1 / std::sqrt(static_cast<double>(variance.data<T>()[c]) + eps));
-  });
-  return out;
+  const Tensor wide = Tensor::empty(variance.shape(), DType::kFloat64, variance.device());
+  copy_into(wide, variance);
+  kernels(wide).unary(UnaryOp::add_scalar, wide.view(), wide.view(), {eps});
+  kernels(wide).unary(UnaryOp::rsqrt, wide.view(), wide.view(), {});
+  return to_dtype(wide, variance.dtype());
 }
 
 /// Parameters and statistics of 16-bit images may themselves be float32.

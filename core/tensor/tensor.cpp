@@ -85,12 +85,6 @@ View Tensor::view() const {
   return v;
 }
 
-double Tensor::item() const {
-  TRIREME_CHECK(defined() && numel() == 1, "item: needs a tensor of one element, got shape {}",
-                defined() ? shape().to_string() : "of an undefined tensor");
-  return visit_dtype(dtype(), [&](auto type) { return static_cast<double>(*data<decltype(type)>()); });
-}
-
 bool Tensor::is_contiguous() const {
   return numel() == 0 || strides_match(shape(), strides(), contiguous_strides(shape()));
 }
@@ -149,7 +143,22 @@ void copy_into(const Tensor& out, const Tensor& in) {
   out.check_writable("copy");
   TRIREME_CHECK(broadcast_shapes(out.shape(), in.shape(), "copy") == out.shape(),
                 "copy: shape {} does not fit into {}", in.shape().to_string(), out.shape().to_string());
-  kernels_for(out.device()).copy(out.view(), broadcast_view(in, out.shape()));
+  const Tensor near = to_device(in, out.device());
+  kernels_for(out.device()).copy(out.view(), broadcast_view(near, out.shape()));
+}
+
+Tensor to_device(const Tensor& t, Device device) {
+  if (t.device() == device) return t;
+  const Tensor from = t.row_major(), out = Tensor::empty(t.shape(), t.dtype(), device);
+  const std::size_t bytes = static_cast<std::size_t>(t.numel()) * size_of(t.dtype());
+  TRIREME_CHECK(t.device().is_cpu() || device.is_cpu(), "to: from {} to {}: go through the CPU",
+                name_of(t.device()), name_of(device));
+  if (bytes == 0) return out;
+  if (device.is_cpu())
+    kernels_for(t.device()).copy_to_host(out.raw(), from.raw(), bytes);
+  else
+    kernels_for(device).copy_from_host(out.raw(), from.raw(), bytes);
+  return out;
 }
 
 Tensor to_dtype(const Tensor& t, DType dtype) {

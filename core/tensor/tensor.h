@@ -94,11 +94,14 @@ class Tensor {
     impl_->storage->version.fetch_add(1, std::memory_order_relaxed);
   }
 
-  /// Pointer to the first element; T must be the dtype's type.
+  /// Pointer to the first element, for the host; T must be the dtype's type.
   template <class T>
   T* data() const {
     TRIREME_CHECK(dtype_of<T> == dtype(), "data: tensor is {}, asked for {}", name_of(dtype()),
                   name_of(dtype_of<T>));
+    TRIREME_CHECK(device().is_cpu(),
+                  "data: tensor is on {}, which the host cannot read; copy it with to(t, kCpu)",
+                  name_of(device()));
     return static_cast<T*>(raw());
   }
   void* raw() const {
@@ -106,9 +109,12 @@ class Tensor {
            impl_->offset * static_cast<std::int64_t>(size_of(dtype()));
   }
   View view() const;
-  /// The only element, converted. Throws unless numel() is 1.
-  double item() const;
-  /// All elements in row-major order, converted.
+  /// The only element, converted; the host waits for the device. Throws unless numel() is 1.
+  double item() const { return value<double>(); }
+  /// The same as a T.
+  template <class T>
+  T value() const;
+  /// All elements in row-major order, converted; the host waits for the device.
   template <class T>
   std::vector<T> to_vector() const;
 
@@ -167,9 +173,20 @@ void copy_into(const Tensor& out, const Tensor& in);
 /// `t` converted; `t` itself if it has that dtype. Not recorded by autograd.
 Tensor to_dtype(const Tensor& t, DType dtype);
 
+/// `t` on another device, row-major; `t` itself if it is there. Not recorded by autograd.
+Tensor to_device(const Tensor& t, Device device);
+
+template <class T>
+T Tensor::value() const {
+  TRIREME_CHECK(defined() && numel() == 1, "item: needs a tensor of one element, got shape {}",
+                defined() ? shape().to_string() : "of an undefined tensor");
+  const Tensor here = to_device(*this, kCpu);
+  return visit_dtype(dtype(), [&](auto type) { return static_cast<T>(*here.data<decltype(type)>()); });
+}
+
 template <class T>
 std::vector<T> Tensor::to_vector() const {
-  const Tensor flat = to_dtype(*this, dtype_of<T>).row_major();
+  const Tensor flat = to_dtype(to_device(*this, kCpu), dtype_of<T>).row_major();
   const T* begin = flat.data<T>();
   return std::vector<T>(begin, begin + flat.numel());
 }

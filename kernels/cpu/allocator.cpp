@@ -19,6 +19,7 @@
 namespace trireme {
 
 void* cuda_allocate(std::size_t bytes);
+AllocatorStatistics cuda_allocator_statistics();
 void cuda_deallocate(void* memory, std::size_t bytes) noexcept;
 
 namespace {
@@ -196,7 +197,8 @@ void deallocate(Device device, void* memory, std::size_t bytes) noexcept {
   std::free(memory);
 }
 
-AllocatorStatistics allocator_statistics(Device) {
+AllocatorStatistics allocator_statistics(Device device) {
+  if (!device.is_cpu()) return cuda_allocator_statistics();
   Pool& p = pool();
   std::lock_guard lock(p.mutex);
   std::size_t used = p.used;

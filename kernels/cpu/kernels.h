@@ -5,6 +5,8 @@
 
 namespace trireme::cpu {
 
+void copy_from_host(void* device, const void* host, std::size_t bytes);
+void copy_to_host(void* host, const void* device, std::size_t bytes);
 void fill(const View& out, double value);
 void copy(const View& out, const View& in);
 void unary(UnaryOp op, const View& out, const View& in, Scalars scalars);

@@ -7,52 +7,16 @@
 #include <utility>
 
 #include "kernels/cpu/parallel.h"
-#include "kernels/view.h"
+#include "kernels/merged_views.h"
+#include "kernels/visit.h"
 
 namespace trireme::cpu {
 
-inline bool is_row_major(const View& view) {
-  std::int64_t expected = 1;
-  for (int d = view.dims - 1; d >= 0; --d) {
-    if (view.shape[d] != 1 && view.strides[d] != expected) return false;
-    expected *= view.shape[d];
-  }
-  return true;
-}
-
-/// N views of one shape (broadcast by zero strides), dimensions sorted by the first view's strides and
-/// merged where all views allow it. The last dimension is the inner loop.
+/// Merged views, and a walk over them.
 template <int N>
-struct Loops {
-  int dims = 0;
-  std::array<std::int64_t, kMaxDims> shape{};
-  std::array<std::array<std::int64_t, kMaxDims>, N> strides{};
-
-  explicit Loops(const std::array<const View*, N>& views) {
-    const View& first = *views[0];
-    if (std::all_of(views.begin(), views.end(), [](const View* v) { return is_row_major(*v); })) {
-      dims = 1;
-      shape[0] = first.numel();
-      for (int v = 0; v < N; ++v) strides[v][0] = 1;
-      return;
-    }
-    int order[kMaxDims], count = 0;
-    for (int d = 0; d < first.dims; ++d)
-      if (first.shape[d] != 1) order[count++] = d;
-    std::stable_sort(order, order + count, [&](int a, int b) { return first.strides[a] > first.strides[b]; });
-    for (int i = 0; i < count; ++i) {
-      bool merges = dims > 0;
-      for (int v = 0; v < N && merges; ++v)
-        merges = strides[v][dims - 1] == views[v]->strides[order[i]] * first.shape[order[i]];
-      if (!merges) shape[dims++] = 1;
-      shape[dims - 1] *= first.shape[order[i]];
-      for (int v = 0; v < N; ++v) strides[v][dims - 1] = views[v]->strides[order[i]];
-    }
-    if (dims == 0) {
-      dims = 1;
-      shape[0] = 1;
-    }
-  }
+struct Loops : MergedViews<N> {
+  using MergedViews<N>::MergedViews;
+  using MergedViews<N>::dims, MergedViews<N>::shape, MergedViews<N>::strides;
 
   /// Calls body(offsets, count) for every inner run; offsets[v] and strides in elements.
   void run(FunctionRef<const std::array<std::int64_t, N>&, std::int64_t> body) const {
@@ -69,16 +33,7 @@ struct Loops {
       return;
     }
     for_pieces(outer, std::max<std::int64_t>(1, kPiece / inner), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        std::array<std::int64_t, N> at{};
-        std::int64_t rest = i;
-        for (int d = dims - 2; d >= 0; --d) {
-          const std::int64_t index = rest % shape[d];
-          rest /= shape[d];
-          for (int v = 0; v < N; ++v) at[v] += index * strides[v][d];
-        }
-        body(at, inner);
-      }
+      for (std::int64_t i = begin; i < end; ++i) body(this->offsets(i, 1), inner);
     });
   }
 
@@ -132,28 +87,6 @@ void map(const Fn& fn, const View& out, const Views&... in) {
                           in.template as<In>() + at[I + 1]...);
     }
     (std::make_index_sequence<kInputs>());
-  });
-}
-
-/// Calls fn(T{}) for a dtype that arithmetic is defined on: every one but bool.
-template <class Fn>
-void visit_number(DType dtype, const char* op, Fn&& fn) {
-  visit_dtype(dtype, [&](auto type) {
-    if constexpr (std::is_same_v<decltype(type), bool>)
-      fail(ExitCode::kInternal, "{}: not defined for bool; convert it with to() first", op);
-    else
-      fn(type);
-  });
-}
-
-/// Calls fn(T{}) for any floating point dtype.
-template <class Fn>
-void visit_any_floating(DType dtype, const char* op, Fn&& fn) {
-  visit_dtype(dtype, [&](auto type) {
-    if constexpr (std::is_integral_v<decltype(type)>)
-      fail(ExitCode::kInternal, "{}: needs floating point, got {}", op, name_of(dtype));
-    else
-      fn(type);
   });
 }
 

@@ -1,40 +1,19 @@
 // 2-D pooling over channels-last images. Channels are next to each other, so the inner loop is over them.
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/pooling.h"
 
 namespace trireme::cpu {
 
 namespace {
 
-struct Pool {
-  std::int64_t n, c, h, w, oh, ow;
-  Window window;
-};
-
-Pool geometry(const View& x, const View& y, const Window& window) {
-  return {x.shape[0], x.shape[1], x.shape[2], x.shape[3], y.shape[2], y.shape[3], window};
-}
-
-/// Elements first, first + gap, ... of an axis, `count` of them; those outside of it do not count.
-struct Span {
-  std::int64_t first, count, gap;
-};
-
-Span span(std::int64_t i, bool adaptive, std::int64_t size, std::int64_t places, std::int64_t kernel,
-          std::int64_t stride, std::int64_t padding, std::int64_t dilation) {
-  if (!adaptive) return {i * stride - padding, kernel, dilation};
-  const std::int64_t first = i * size / places;
-  return {first, ((i + 1) * size + places - 1) / places - first, 1};
-}
-
 /// Calls fn(output pixel, input pixel, h*W+w) for every pair that meets in image n.
 template <class Fn>
-void for_each_pair(const Pool& p, std::int64_t n, const Fn& fn) {
-  const Window& k = p.window;
+void for_each_pair(const PoolShape& p, std::int64_t n, const Fn& fn) {
   for (std::int64_t oy = 0; oy < p.oh; ++oy) {
-    const Span rows = span(oy, k.adaptive, p.h, p.oh, k.kernel_h, k.stride_h, k.padding_h, k.dilation_h);
+    const PoolSpan rows = p.rows(oy);
     for (std::int64_t ox = 0; ox < p.ow; ++ox) {
-      const Span columns = span(ox, k.adaptive, p.w, p.ow, k.kernel_w, k.stride_w, k.padding_w, k.dilation_w);
+      const PoolSpan columns = p.columns(ox);
       for (std::int64_t ky = 0; ky < rows.count; ++ky)
         for (std::int64_t kx = 0; kx < columns.count; ++kx) {
           const std::int64_t iy = rows.first + ky * rows.gap, ix = columns.first + kx * columns.gap;
@@ -48,7 +27,7 @@ void for_each_pair(const Pool& p, std::int64_t n, const Fn& fn) {
 }  // namespace
 
 void pool_forward(PoolOp op, const View& y, const View* indices, const View& x, const Window& window) {
-  const Pool p = geometry(x, y, window);
+  const PoolShape p(x, y, window);
   visit_floating(x.dtype, "pool", [&](auto type) {
     using T = decltype(type);
     const T* in = x.as<T>();
@@ -83,7 +62,7 @@ void pool_forward(PoolOp op, const View& y, const View* indices, const View& x, 
 }
 
 void pool_backward(PoolOp op, const View& dx, const View& dy, const View* indices, const Window& window) {
-  const Pool p = geometry(dx, dy, window);
+  const PoolShape p(dx, dy, window);
   visit_floating(dx.dtype, "pool", [&](auto type) {
     using T = decltype(type);
     const T* in = dy.as<T>();

@@ -3,7 +3,7 @@
 
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/vector_math.h"
+#include "kernels/recurrent_cells.h"
 
 namespace trireme::cpu {
 
@@ -35,11 +35,10 @@ void lstm_forward(const View& h_next, const View& c_next, const View& gates, con
     const T *g = row_of<const T>(gates, n), *before = row_of<const T>(c, n);
     T* __restrict h = row_of<T>(h_next, n), * __restrict after = row_of<T>(c_next, n);
     for (std::int64_t k = 0; k < width; ++k) {
-      const T in = fast_sigmoid(g[k]), forget = fast_sigmoid(g[width + k]),
-              cell = fast_tanh(g[2 * width + k]), out = fast_sigmoid(g[3 * width + k]);
-      const T now = forget * before[k] + in * cell;
+      const LstmElement<T> e(g, width, k);
+      const T now = e.next(before[k]);
       after[k] = now;
-      h[k] = out * fast_tanh(now);
+      h[k] = e.shown(now);
     }
   });
 }
@@ -52,17 +51,8 @@ void lstm_backward(const View& dgates, const View& dc, const View& gates, const 
     const T *g = row_of<const T>(gates, n), *before = row_of<const T>(c, n),
             *dh = row_of<const T>(dh_next, n), *dafter = row_of<const T>(dc_next, n);
     T* __restrict dg = row_of<T>(dgates, n), * __restrict dbefore = row_of<T>(dc, n);
-    for (std::int64_t k = 0; k < width; ++k) {
-      const T in = fast_sigmoid(g[k]), forget = fast_sigmoid(g[width + k]),
-              cell = fast_tanh(g[2 * width + k]), out = fast_sigmoid(g[3 * width + k]);
-      const T shown = fast_tanh(forget * before[k] + in * cell);
-      const T d = dafter[k] + dh[k] * out * (T(1) - shown * shown);
-      dbefore[k] = d * forget;
-      dg[k] = d * cell * in * (T(1) - in);
-      dg[width + k] = d * before[k] * forget * (T(1) - forget);
-      dg[2 * width + k] = d * in * (T(1) - cell * cell);
-      dg[3 * width + k] = dh[k] * shown * out * (T(1) - out);
-    }
+    for (std::int64_t k = 0; k < width; ++k)
+      dbefore[k] = LstmElement<T>(g, width, k).gradient(before[k], dh[k], dafter[k], dg, width, k);
   });
 }
 
@@ -72,11 +62,7 @@ void gru_forward(const View& h_next, const View& gi, const View& gh, const View&
     using T = decltype(type);
     const T *x = row_of<const T>(gi, n), *y = row_of<const T>(gh, n), *before = row_of<const T>(h, n);
     T* __restrict after = row_of<T>(h_next, n);
-    for (std::int64_t k = 0; k < width; ++k) {
-      const T reset = fast_sigmoid(x[k] + y[k]), keep = fast_sigmoid(x[width + k] + y[width + k]);
-      const T fresh = fast_tanh(x[2 * width + k] + reset * y[2 * width + k]);
-      after[k] = fresh + keep * (before[k] - fresh);
-    }
+    for (std::int64_t k = 0; k < width; ++k) after[k] = GruElement<T>(x, y, width, k).next(before[k]);
   });
 }
 
@@ -88,16 +74,8 @@ void gru_backward(const View& dgi, const View& dgh, const View& dh, const View& 
     const T *x = row_of<const T>(gi, n), *y = row_of<const T>(gh, n), *before = row_of<const T>(h, n),
             *dafter = row_of<const T>(dh_next, n);
     T* __restrict dx = row_of<T>(dgi, n), * __restrict dy = row_of<T>(dgh, n), * __restrict dbefore = row_of<T>(dh, n);
-    for (std::int64_t k = 0; k < width; ++k) {
-      const T reset = fast_sigmoid(x[k] + y[k]), keep = fast_sigmoid(x[width + k] + y[width + k]);
-      const T fresh = fast_tanh(x[2 * width + k] + reset * y[2 * width + k]);
-      const T dfresh = dafter[k] * (T(1) - keep) * (T(1) - fresh * fresh);
-      dbefore[k] = dafter[k] * keep;
-      dx[k] = dy[k] = dfresh * y[2 * width + k] * reset * (T(1) - reset);
-      dx[width + k] = dy[width + k] = dafter[k] * (before[k] - fresh) * keep * (T(1) - keep);
-      dx[2 * width + k] = dfresh;
-      dy[2 * width + k] = dfresh * reset;
-    }
+    for (std::int64_t k = 0; k < width; ++k)
+      dbefore[k] = GruElement<T>(x, y, width, k).gradient(before[k], dafter[k], dx, dy, width, k);
   });
 }
 

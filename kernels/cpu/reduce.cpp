@@ -1,126 +1,14 @@
 // Reductions in a fixed order: the number of threads decides who computes an output, never how.
-#include <limits>
 #include <vector>
 
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/loops.h"
+#include "kernels/reduction.h"
 
 namespace trireme::cpu {
 
 namespace {
-
-/// A list of dimensions with the input's strides (and the output's, for kept ones).
-struct Dims {
-  int count = 0;
-  std::int64_t shape[kMaxDims], in[kMaxDims], out[kMaxDims];
-  void add(std::int64_t size, std::int64_t in_stride, std::int64_t out_stride) {
-    shape[count] = size;
-    in[count] = in_stride;
-    out[count++] = out_stride;
-  }
-  std::int64_t numel() const {
-    std::int64_t n = 1;
-    for (int d = 0; d < count; ++d) n *= shape[d];
-    return n;
-  }
-  std::int64_t offset(std::int64_t index, const std::int64_t* strides) const {
-    std::int64_t at = 0;
-    for (int d = count - 1; d >= 0; --d) {
-      at += index % shape[d] * strides[d];
-      index /= shape[d];
-    }
-    return at;
-  }
-};
-
-// Floating point is gathered in double; integers in int64.
-template <class T>
-using Accumulator = std::conditional_t<std::is_integral_v<T>, std::int64_t, double>;
-
-/// Identity and join of a reduction; Out is the result's type for elements of type T.
-struct Sum {
-  template <class A>
-  static A start() {
-    return 0;
-  }
-  template <class A>
-  static A join(A x, A y) {
-    return x + y;
-  }
-  template <class T>
-  using Out = std::conditional_t<std::is_integral_v<T>, std::int64_t, T>;
-};
-
-struct Prod : Sum {
-  template <class A>
-  static A start() {
-    return 1;
-  }
-  template <class A>
-  static A join(A x, A y) {
-    return x * y;
-  }
-};
-
-struct Max {
-  template <class A>
-  static A start() {
-    if constexpr (std::is_integral_v<A>)
-      return std::numeric_limits<A>::min();
-    else
-      return -std::numeric_limits<A>::infinity();
-  }
-  template <class A>
-  static A join(A x, A y) {
-    return x > y || x != x ? x : y;
-  }
-  template <class T>
-  using Out = T;
-};
-
-struct Min : Max {
-  template <class A>
-  static A start() {
-    if constexpr (std::is_integral_v<A>)
-      return std::numeric_limits<A>::max();
-    else
-      return std::numeric_limits<A>::infinity();
-  }
-  template <class A>
-  static A join(A x, A y) {
-    return x < y || x != x ? x : y;
-  }
-};
-
-struct Any {
-  template <class A>
-  static A start() {
-    return 0;
-  }
-  template <class A>
-  static A join(A x, A y) {
-    return x != 0 || y != 0 ? A(1) : A(0);
-  }
-  template <class T>
-  using Out = bool;
-};
-
-struct All : Any {
-  template <class A>
-  static A start() {
-    return 1;
-  }
-  template <class A>
-  static A join(A x, A y) {
-    return x != 0 && y != 0 ? A(1) : A(0);
-  }
-};
-
-template <class T>
-Accumulator<T> to_accumulator(T x) {
-  return static_cast<Accumulator<T>>(static_cast<Compute<T>>(x));
-}
 
 /// One output: all reduced elements, the inner run in eight fixed lanes.
 template <class R, class T>
@@ -171,19 +59,7 @@ void reduce_rows(Out* out, const T* in, Dims kept, const Dims& reduced) {
 
 template <class R, class T>
 void reduce_as(const View& out, const View& in) {
-  Dims kept, reduced;
-  int by_stride[kMaxDims];
-  for (int d = 0; d < in.dims; ++d) by_stride[d] = d;
-  std::stable_sort(by_stride, by_stride + in.dims,
-                   [&](int a, int b) { return in.strides[a] > in.strides[b]; });
-  for (int i = 0; i < in.dims; ++i) {
-    const int d = by_stride[i];
-    if (in.shape[d] == 1) continue;
-    if (out.shape[d] == 1)
-      reduced.add(in.shape[d], in.strides[d], 0);
-    else
-      kept.add(in.shape[d], in.strides[d], out.strides[d]);
-  }
+  const auto [kept, reduced] = split_dims(out, in);
   using Out = typename R::template Out<T>;
   Out* o = out.as<Out>();
   const T* x = in.as<T>();

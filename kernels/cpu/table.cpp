@@ -5,6 +5,8 @@ namespace trireme {
 const KernelTable& cpu_kernels() {
   static constexpr KernelTable table{
       .device = "cpu",
+      .copy_from_host = cpu::copy_from_host,
+      .copy_to_host = cpu::copy_to_host,
       .fill = cpu::fill,
       .copy = cpu::copy,
       .unary = cpu::unary,

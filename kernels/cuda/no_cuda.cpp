@@ -12,5 +12,6 @@ void* cuda_allocate(std::size_t) {
   return nullptr;
 }
 void cuda_deallocate(void*, std::size_t) noexcept {}
+AllocatorStatistics cuda_allocator_statistics() { return {}; }
 
 }  // namespace trireme

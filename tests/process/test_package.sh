@@ -1,5 +1,5 @@
 #!/bin/bash
-# A program of somebody else's builds with find_package(trireme) and with add_subdirectory. CUDA cannot be asked for.
+# A program of somebody else's builds with find_package(trireme) and with add_subdirectory.
 . "$(dirname "$0")/lib.sh" "$@"
 source=$(realpath "$1")
 build=$(realpath "$build")
@@ -37,6 +37,10 @@ must "add_subdirectory does not configure" cmake -S "$work/nested" -B "$work/nes
 must "does not compile with add_subdirectory" ninja -C "$work/nested/build" CMakeFiles/mine.dir/main.cpp.o
 ninja -C "$work/nested/build" -t targets all | grep -q 'unit_\|first_program' && bad "tests and examples are in the way"
 
-cmake -S "$source" -B "$work/cuda" -DTRIREME_CUDA=ON >"$work/log" 2>&1 && bad "TRIREME_CUDA=ON passes"
-grep -q 'TRIREME_CUDA=ON: there are no CUDA kernels yet' "$work/log" || bad "TRIREME_CUDA=ON does not say what is wrong"
+cmake -S "$source" -B "$work/cuda" -DTRIREME_CUDA=yes >"$work/log" 2>&1 && bad "TRIREME_CUDA=yes passes"
+grep -q 'TRIREME_CUDA=yes: use AUTO, ON or OFF' "$work/log" || bad "TRIREME_CUDA=yes does not say what is wrong"
+if ! command -v nvcc >/dev/null && [ ! -x /usr/local/cuda/bin/nvcc ]; then
+  cmake -S "$source" -B "$work/on" -DTRIREME_CUDA=ON >"$work/log" 2>&1 && bad "TRIREME_CUDA=ON passes without nvcc"
+  grep -q 'TRIREME_CUDA=ON: not found: nvcc' "$work/log" || bad "TRIREME_CUDA=ON does not say what is missing"
+fi
 finish

@@ -160,7 +160,9 @@ std::vector<OpRow> shape_rows() {
   for (const Shape& shape : {Shape{3, 4}, Shape{}, Shape{0, 3}})
     converting.cases.push_back(moving(shape, [](const Tensor& x) { return x.defined() ? to(x, x.dtype()) : to(x, DType::kInt64); },
                                       [](const Array& x) { return x; }));
-  for (OpRow* row : {&squeezing, &unsqueezing, &dense, &images, &converting}) rows.push_back(*row);
+  OpRow moving_away = row_of("to(Tensor, Device)");
+  moving_away.cases.push_back(moving({3, 4}, [](const Tensor& x) { return to(x, kCpu); }, [](const Array& x) { return x; }));
+  for (OpRow* row : {&squeezing, &unsqueezing, &dense, &images, &converting, &moving_away}) rows.push_back(*row);
   return rows;
 }
 

@@ -1,0 +1,101 @@
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/map.h"
+#include "kernels/visit.h"
+
+namespace trireme::cuda {
+
+namespace {
+
+template <class T>
+struct Fill {
+  T value;
+  T* out;
+  MergedViews<1> views;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t i) const { out[views.offsets(i)[0]] = value; }
+};
+
+struct Same {
+  template <class T>
+  TRIREME_HOST_DEVICE T operator()(T x) const {
+    return x;
+  }
+};
+
+struct Choose {
+  template <class T>
+  TRIREME_HOST_DEVICE T operator()(bool condition, T x, T y) const {
+    return condition ? x : y;
+  }
+};
+
+template <class T>
+struct Arange {
+  double start, step;
+  T* out;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t i) const {
+    out[i] = static_cast<T>(start + static_cast<double>(i) * step);
+  }
+};
+
+}  // namespace
+
+void fill(const View& out, double value) {
+  visit_dtype(out.dtype, [&](auto type) {
+    using T = decltype(type);
+    const MergedViews<1> views({&out});
+    parallel_for(views.numel(), Fill<T>{static_cast<T>(value), out.as<T>(), views});
+  });
+}
+
+void copy(const View& out, const View& in) {
+  visit_dtype(out.dtype, [&](auto to) {
+    visit_dtype(in.dtype, [&](auto from) { map<decltype(to), decltype(from)>(Same{}, out, in); });
+  });
+}
+
+void where(const View& out, const View& condition, const View& a, const View& b) {
+  visit_dtype(out.dtype, [&](auto type) {
+    using T = decltype(type);
+    map<T, bool, T, T>(Choose{}, out, condition, a, b);
+  });
+}
+
+void binary(BinaryOp op, const View& out, const View& a, const View& b) {
+  switch (op) {
+#define TRIREME_CASE(name, expression)                                                  \
+  case BinaryOp::name:                                                                  \
+    return visit_number(a.dtype, #name, [&](auto type) {                                \
+      map<decltype(type), decltype(type), decltype(type)>(functors::name{}, out, a, b); \
+    });
+    TRIREME_BINARY_NUMBER_OPS(TRIREME_CASE)
+#undef TRIREME_CASE
+#define TRIREME_CASE(name, expression)                                                  \
+  case BinaryOp::name:                                                                  \
+    return visit_any_floating(a.dtype, #name, [&](auto type) {                          \
+      map<decltype(type), decltype(type), decltype(type)>(functors::name{}, out, a, b); \
+    });
+    TRIREME_BINARY_FLOATING_OPS(TRIREME_CASE)
+#undef TRIREME_CASE
+  }
+}
+
+void compare(CompareOp op, const View& out, const View& a, const View& b) {
+  switch (op) {
+#define TRIREME_CASE(name, expression)                                        \
+  case CompareOp::name:                                                       \
+    return visit_dtype(a.dtype, [&](auto type) {                              \
+      map<bool, decltype(type), decltype(type)>(functors::name{}, out, a, b); \
+    });
+    TRIREME_COMPARE_OPS(TRIREME_CASE)
+#undef TRIREME_CASE
+  }
+}
+
+void arange(const View& out, double start, double step) {
+  visit_dtype(out.dtype, [&](auto type) {
+    using T = decltype(type);
+    parallel_for(out.numel(), Arange<T>{start, step, out.as<T>()});
+  });
+}
+
+}  // namespace trireme::cuda

@@ -1,0 +1,25 @@
+// A shared library that is loaded when it is first needed, so that programs start without it.
+#pragma once
+
+#include <initializer_list>
+#include <string>
+
+namespace trireme::cuda {
+
+class Library {
+ public:
+  /// Loads the first of `names` that is found. Throws Error(kUsage) that names all of them and `package`.
+  Library(std::initializer_list<const char*> names, const char* package);
+  /// The function `name` of type F. Throws Error(kUsage) if the library has none of that name.
+  template <class F>
+  F* function(const char* name) const {
+    return reinterpret_cast<F*>(find(name));
+  }
+
+ private:
+  void* find(const char* name) const;
+  void* handle_ = nullptr;  ///< never unloaded
+  std::string name_;
+};
+
+}  // namespace trireme::cuda

@@ -1,0 +1,74 @@
+#include "kernels/cuda/memory.h"
+
+#include <mutex>
+
+#include "kernels/cuda/allocator.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/device.h"
+
+namespace trireme {
+
+namespace cuda {
+
+namespace {
+
+thread_local Stream current = nullptr;
+
+/// One device a process: that of its rank.
+struct MainDevice {
+  Stream stream;
+  CachingAllocator allocator;
+};
+
+MainDevice& main_device() {
+  // Never destroyed: tensors with static storage may outlive everything.
+  static MainDevice* const device = [] {
+    use_device(0);
+    auto* made = new MainDevice;
+    made->stream = make_stream();
+    return made;
+  }();
+  return *device;
+}
+
+}  // namespace
+
+Stream stream() { return current ? current : main_device().stream; }
+
+StreamScope::StreamScope(Stream other) : before_(std::exchange(current, other)) {}
+StreamScope::~StreamScope() { current = before_; }
+
+void used_on(void* memory, Stream other) { main_device().allocator.used_on(memory, other); }
+
+Scratch::Scratch(std::size_t bytes) : data_(main_device().allocator.allocate(bytes, stream())) {}
+Scratch::~Scratch() { main_device().allocator.free(data_); }
+
+void release_cached_memory() { main_device().allocator.release_unused(); }
+
+}  // namespace cuda
+
+void* cuda_allocate(std::size_t bytes) {
+  return cuda::main_device().allocator.allocate(bytes, cuda::stream());
+}
+void cuda_deallocate(void* memory, std::size_t) noexcept { cuda::main_device().allocator.free(memory); }
+
+namespace cuda {
+
+void copy_from_host(void* device, const void* host, std::size_t bytes) {
+  copy_to_device(device, host, bytes, stream());
+  synchronize(stream());
+}
+
+void copy_to_host(void* host, const void* device, std::size_t bytes) {
+  copy_to_host(host, device, bytes, stream());
+  synchronize(stream());
+}
+
+}  // namespace cuda
+
+AllocatorStatistics cuda_allocator_statistics() {
+  const auto s = cuda::main_device().allocator.statistics();
+  return {s.reserved_bytes, s.used_bytes};
+}
+
+}  // namespace trireme

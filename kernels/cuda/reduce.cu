@@ -1,0 +1,195 @@
+// Reductions in a fixed order: chunks of a fixed size, then the chunks. The grid decides who computes a
+// chunk, never how.
+#include "kernels/reduction.h"
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/visit.h"
+
+namespace trireme::cuda {
+
+namespace {
+
+constexpr std::int64_t kChunk = 4096;  // reduced elements of one warp
+constexpr std::int64_t kRun = 256;     // of one thread, where neighbouring outputs lie next to each other
+
+template <class T>
+struct Plain {
+  TRIREME_HOST_DEVICE static Accumulator<T> load(T x) { return to_accumulator(x); }
+};
+template <class T>
+struct Squared {
+  TRIREME_HOST_DEVICE static double load(T x) { return static_cast<double>(x) * static_cast<double>(x); }
+};
+
+/// Chunk c of output o goes to out[kept.offset(o, kept.out)] where there is one chunk, else to
+/// partial[c * outputs + o].
+template <class R, class T, class Load, class A, class Out>
+struct Chunks {
+  const T* in;
+  Dims kept, reduced;
+  std::int64_t outputs, chunks, size, count;
+  A* partial;
+  Out* out;
+
+  TRIREME_HOST_DEVICE A element(std::int64_t o_offset, std::int64_t r) const {
+    return Load::load(in[o_offset + reduced.offset(r, reduced.in)]);
+  }
+  TRIREME_HOST_DEVICE void put(std::int64_t i, A a) const {
+    if (partial)
+      partial[i] = a;
+    else
+      out[kept.offset(i, kept.out)] = static_cast<Out>(a);
+  }
+  TRIREME_HOST_DEVICE std::int64_t end_of(std::int64_t c) const {
+    return (c + 1) * size < count ? (c + 1) * size : count;
+  }
+  TRIREME_HOST_DEVICE void operator()(std::int64_t i, const Warp& warp) const {
+    const std::int64_t c = i / outputs, from = kept.offset(i % outputs, kept.in), end = end_of(c);
+    A a = R::template start<A>();
+    for (std::int64_t r = c * size + warp.lane(); r < end; r += kWarp) a = R::join(a, element(from, r));
+    a = warp.all(a, [](A x, A y) { return R::join(x, y); });
+    if (warp.lane() == 0) put(i, a);
+  }
+  TRIREME_HOST_DEVICE void operator()(std::int64_t i) const {
+    const std::int64_t c = i / outputs, from = kept.offset(i % outputs, kept.in), end = end_of(c);
+    A a = R::template start<A>();
+    for (std::int64_t r = c * size; r < end; ++r) a = R::join(a, element(from, r));
+    put(i, a);
+  }
+};
+
+/// Joins the chunks of each output.
+template <class R, class A, class Out>
+struct Join {
+  const A* partial;
+  Dims kept;
+  std::int64_t outputs, chunks;
+  Out* out;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t o, const Warp& warp) const {
+    A a = R::template start<A>();
+    for (std::int64_t c = warp.lane(); c < chunks; c += kWarp) a = R::join(a, partial[c * outputs + o]);
+    a = warp.all(a, [](A x, A y) { return R::join(x, y); });
+    if (warp.lane() == 0) out[kept.offset(o, kept.out)] = static_cast<Out>(a);
+  }
+};
+
+template <class R, class T, class Load, class Out>
+void reduce_to(Out* out, const T* in, const SplitDims& dims) {
+  using A = decltype(Load::load(T{}));
+  const auto& [kept, reduced] = dims;
+  const bool side_by_side = kept.count && kept.in[kept.count - 1] == 1 && reduced.count;
+  const std::int64_t outputs = kept.numel(), count = reduced.numel(), size = side_by_side ? kRun : kChunk,
+                     chunks = std::max<std::int64_t>(1, (count + size - 1) / size);
+  if (outputs == 0) return;
+  const Scratch partial(static_cast<std::size_t>(chunks > 1 ? outputs * chunks : 0) * sizeof(A));
+  const Chunks<R, T, Load, A, Out> work{
+      in, kept, reduced, outputs, chunks, size, count, chunks > 1 ? partial.as<A>() : nullptr, out};
+  if (side_by_side)
+    parallel_for(outputs * chunks, work);
+  else
+    parallel_warps(outputs * chunks, work);
+  if (chunks > 1) parallel_warps(outputs, Join<R, A, Out>{partial.as<A>(), kept, outputs, chunks, out});
+}
+
+template <class R, class T>
+void reduce_as(const View& out, const View& in) {
+  using Out = typename R::template Out<T>;
+  reduce_to<R, T, Plain<T>>(out.as<Out>(), in.as<T>(), split_dims(out, in));
+}
+
+template <class A>
+struct Best {
+  A value;
+  std::int64_t index;
+};
+
+/// Index of the first largest or smallest element of each row; NaN beats all.
+template <class T>
+struct ArgExtreme {
+  const T* in;
+  std::int64_t* out;
+  std::int64_t width;
+  bool largest;
+  using A = Accumulator<T>;
+
+  TRIREME_HOST_DEVICE Best<A> better(const Best<A>& a, const Best<A>& b) const {
+    const bool a_nan = a.value != a.value, b_nan = b.value != b.value;
+    const bool same = a_nan ? b_nan : a.value == b.value;
+    if (same) return a.index < b.index ? a : b;
+    if (a_nan || b_nan) return a_nan ? a : b;
+    return (largest ? a.value > b.value : a.value < b.value) ? a : b;
+  }
+  TRIREME_HOST_DEVICE void operator()(std::int64_t r, const Warp& warp) const {
+    const T* x = in + r * width;
+    // Lanes without an element repeat the first one.
+    Best<A> best{to_accumulator(x[0]), 0};
+    for (std::int64_t k = warp.lane(); k < width; k += kWarp) best = better(best, {to_accumulator(x[k]), k});
+    best = warp.all(best, [this](const Best<A>& a, const Best<A>& b) { return better(a, b); });
+    if (warp.lane() == 0) out[r] = best.index;
+  }
+};
+
+template <class T>
+struct CumulativeSum {
+  const T* in;
+  typename Sum::Out<T>* out;
+  std::int64_t width;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t r) const {
+    Accumulator<T> total = 0;
+    for (std::int64_t k = r * width; k < (r + 1) * width; ++k) {
+      total += to_accumulator(in[k]);
+      out[k] = static_cast<typename Sum::Out<T>>(total);
+    }
+  }
+};
+
+}  // namespace
+
+void reduce(ReduceOp op, const View& out, const View& in) {
+  visit_dtype(in.dtype, [&](auto type) {
+    using T = decltype(type);
+    switch (op) {
+      case ReduceOp::kSum:
+        return reduce_as<Sum, T>(out, in);
+      case ReduceOp::kProd:
+        return reduce_as<Prod, T>(out, in);
+      case ReduceOp::kMax:
+        return reduce_as<Max, T>(out, in);
+      case ReduceOp::kMin:
+        return reduce_as<Min, T>(out, in);
+      case ReduceOp::kAny:
+        return reduce_as<Any, T>(out, in);
+      case ReduceOp::kAll:
+        return reduce_as<All, T>(out, in);
+    }
+  });
+}
+
+void arg_extreme(ReduceOp op, const View& out, const View& in) {
+  visit_dtype(in.dtype, [&](auto type) {
+    using T = decltype(type);
+    parallel_warps(in.shape[0],
+                   ArgExtreme<T>{in.as<T>(), out.as<std::int64_t>(), in.shape[1], op == ReduceOp::kMax});
+  });
+}
+
+void cumsum(const View& out, const View& in) {
+  visit_dtype(in.dtype, [&](auto type) {
+    using T = decltype(type);
+    parallel_for(in.shape[0], CumulativeSum<T>{in.as<T>(), out.as<typename Sum::Out<T>>(), in.shape[1]});
+  });
+}
+
+double sum_of_squares(const View& in) {
+  return visit_floating(in.dtype, "sum_of_squares", [&](auto type) {
+    using T = decltype(type);
+    SplitDims dims;
+    dims.reduced.add(in.numel(), 1, 0);
+    const Scratch total(sizeof(double));
+    reduce_to<Sum, T, Squared<T>>(total.as<double>(), in.as<T>(), dims);
+    return fetch(total.as<double>());
+  });
+}
+
+}  // namespace trireme::cuda

@@ -1,0 +1,59 @@
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/memory.h"
+
+namespace trireme {
+
+const KernelTable& cuda_kernels() {
+  cuda::stream();  // throws where there is no GPU
+  static constexpr KernelTable table{
+      .device = "cuda",
+      .copy_from_host = cuda::copy_from_host,
+      .copy_to_host = cuda::copy_to_host,
+      .fill = cuda::fill,
+      .copy = cuda::copy,
+      .unary = cuda::unary,
+      .binary = cuda::binary,
+      .compare = cuda::compare,
+      .where = cuda::where,
+      .reduce = cuda::reduce,
+      .arg_extreme = cuda::arg_extreme,
+      .cumsum = cuda::cumsum,
+      .gather = cuda::gather,
+      .scatter = cuda::scatter,
+      .argsort = cuda::argsort,
+      .nonzero = cuda::nonzero,
+      .arange = cuda::arange,
+      .matmul = cuda::matmul,
+      .conv2d_forward = cuda::conv2d_forward,
+      .conv2d_backward_input = cuda::conv2d_backward_input,
+      .conv2d_backward_weight = cuda::conv2d_backward_weight,
+      .pool_forward = cuda::pool_forward,
+      .pool_backward = cuda::pool_backward,
+      .resample_forward = cuda::resample_forward,
+      .resample_backward = cuda::resample_backward,
+      .batch_norm_statistics = cuda::batch_norm_statistics,
+      .batch_norm_apply = cuda::batch_norm_apply,
+      .batch_norm_backward = cuda::batch_norm_backward,
+      .row_norm_forward = cuda::row_norm_forward,
+      .row_norm_backward = cuda::row_norm_backward,
+      .row_norm_parameters = cuda::row_norm_parameters,
+      .log_softmax = cuda::log_softmax,
+      .nll_forward = cuda::nll_forward,
+      .cross_entropy_backward = cuda::cross_entropy_backward,
+      .attention_forward = cuda::attention_forward,
+      .attention_backward = cuda::attention_backward,
+      .lstm_forward = cuda::lstm_forward,
+      .lstm_backward = cuda::lstm_backward,
+      .gru_forward = cuda::gru_forward,
+      .gru_backward = cuda::gru_backward,
+      .dropout = cuda::dropout,
+      .uniform = cuda::uniform,
+      .normal = cuda::normal,
+      .sgd = cuda::sgd,
+      .adamw = cuda::adamw,
+      .sum_of_squares = cuda::sum_of_squares,
+  };
+  return table;
+}
+
+}  // namespace trireme

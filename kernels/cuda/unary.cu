@@ -1,0 +1,27 @@
+// Apart from elementwise.cu because it takes long to compile.
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/map.h"
+#include "kernels/visit.h"
+
+namespace trireme::cuda {
+
+void unary(UnaryOp op, const View& out, const View& in, Scalars s) {
+  switch (op) {
+#define TRIREME_CASE(name, expression)                                        \
+  case UnaryOp::name:                                                         \
+    return visit_number(in.dtype, #name, [&](auto type) {                     \
+      map<decltype(type), decltype(type)>(functors::name{s.a, s.b}, out, in); \
+    });
+    TRIREME_UNARY_NUMBER_OPS(TRIREME_CASE)
+#undef TRIREME_CASE
+#define TRIREME_CASE(name, expression)                                        \
+  case UnaryOp::name:                                                         \
+    return visit_any_floating(in.dtype, #name, [&](auto type) {               \
+      map<decltype(type), decltype(type)>(functors::name{s.a, s.b}, out, in); \
+    });
+    TRIREME_UNARY_FLOATING_OPS(TRIREME_CASE)
+#undef TRIREME_CASE
+  }
+}
+
+}  // namespace trireme::cuda

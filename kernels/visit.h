@@ -1,0 +1,32 @@
+// Which dtypes a kernel is defined for.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/dtype.h"
+
+namespace trireme {
+
+/// Calls fn(T{}) for a dtype that arithmetic is defined on: every one but bool.
+template <class Fn>
+void visit_number(DType dtype, const char* op, Fn&& fn) {
+  visit_dtype(dtype, [&](auto type) {
+    if constexpr (std::is_same_v<decltype(type), bool>)
+      fail(ExitCode::kInternal, "{}: not defined for bool; convert it with to() first", op);
+    else
+      fn(type);
+  });
+}
+
+/// Calls fn(T{}) for any floating point dtype.
+template <class Fn>
+void visit_any_floating(DType dtype, const char* op, Fn&& fn) {
+  visit_dtype(dtype, [&](auto type) {
+    if constexpr (std::is_integral_v<decltype(type)>)
+      fail(ExitCode::kInternal, "{}: needs floating point, got {}", op, name_of(dtype));
+    else
+      fn(type);
+  });
+}
+
+}  // namespace trireme

@@ -1,0 +1,285 @@
+#include "tests/support/cuda_emulator/emulator.h"
+
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+namespace trireme::cuda {
+
+struct OpaqueStream {
+  std::deque<std::function<void()>> work;
+  std::uint64_t issued = 0, done = 0;
+};
+
+struct OpaqueEvent {
+  Stream stream = nullptr;
+  std::uint64_t ticket = 0;  ///< of the last work before it
+};
+
+namespace emulator {
+
+namespace {
+
+/// All that there is. One lock: work may give and wait for work.
+struct Machine {
+  std::recursive_mutex mutex;
+  std::vector<std::unique_ptr<OpaqueStream>> streams;
+  std::map<char*, std::size_t> device, pinned;
+  std::size_t device_bytes = std::size_t{1} << 30, used_bytes = 0, mallocs = 0;
+  int open = 0;  ///< pieces of work that run
+};
+
+Machine& machine() {
+  static Machine* const one = new Machine;
+  return *one;
+}
+
+std::size_t page() { return static_cast<std::size_t>(sysconf(_SC_PAGESIZE)); }
+std::size_t in_pages(std::size_t bytes) { return (bytes + page() - 1) / page() * page(); }
+
+void protect(int rights) {
+  for (const auto& [memory, bytes] : machine().device)
+    if (mprotect(memory, in_pages(bytes), rights) != 0) std::abort();
+}
+
+void run_one(OpaqueStream& stream) {
+  Machine& m = machine();
+  const auto work = std::move(stream.work.front());
+  stream.work.pop_front();
+  if (m.open++ == 0) protect(PROT_READ | PROT_WRITE);
+  work();
+  if (--m.open == 0) protect(PROT_NONE);
+  ++stream.done;
+}
+
+void run_until(OpaqueStream& stream, std::uint64_t ticket) {
+  while (stream.done < ticket) run_one(stream);
+}
+
+bool is_pinned(const void* memory) {
+  const auto& pinned = machine().pinned;
+  const auto* at = static_cast<const char*>(memory);
+  const auto after = pinned.upper_bound(const_cast<char*>(at));
+  return after != pinned.begin() && at < std::prev(after)->first + std::prev(after)->second;
+}
+
+}  // namespace
+
+void enqueue(Stream stream, std::function<void()> work) {
+  std::lock_guard lock(machine().mutex);
+  stream->work.push_back(std::move(work));
+  ++stream->issued;
+}
+
+void set_device_bytes(std::size_t bytes) { machine().device_bytes = bytes; }
+std::size_t device_mallocs() { return machine().mallocs; }
+
+std::size_t pending() {
+  std::lock_guard lock(machine().mutex);
+  std::size_t count = 0;
+  for (const auto& stream : machine().streams) count += stream->work.size();
+  return count;
+}
+
+namespace {
+
+/// The lanes that run now.
+struct Lanes {
+  static constexpr std::size_t kStack = 256 * 1024;
+  struct Lane {
+    ucontext_t context;
+    std::unique_ptr<char[]> stack{new char[kStack]};
+    bool finished = true;
+    Slot slots[2];
+  };
+  std::vector<std::unique_ptr<Lane>> lanes;
+  ucontext_t home;
+  const std::function<void(int)>* fn = nullptr;
+  int count = 0, current = 0, arrived = 0;
+  std::uint64_t round = 0;  ///< of meetings
+};
+
+Lanes& lanes() {
+  static Lanes* const one = new Lanes;
+  return *one;
+}
+
+void lane_main() {
+  Lanes& l = lanes();
+  const int me = l.current;
+  (*l.fn)(me);
+  l.lanes[static_cast<std::size_t>(me)]->finished = true;
+}
+
+}  // namespace
+
+void run_lanes(int count, const std::function<void(int)>& fn) {
+  Lanes& l = lanes();
+  while (l.lanes.size() < static_cast<std::size_t>(count)) l.lanes.push_back(std::make_unique<Lanes::Lane>());
+  l.fn = &fn;
+  l.count = count;
+  l.arrived = 0;
+  for (int i = 0; i < count; ++i) {
+    Lanes::Lane& lane = *l.lanes[static_cast<std::size_t>(i)];
+    getcontext(&lane.context);
+    lane.context.uc_stack.ss_sp = lane.stack.get();
+    lane.context.uc_stack.ss_size = Lanes::kStack;
+    lane.context.uc_link = &l.home;
+    lane.finished = false;
+    makecontext(&lane.context, lane_main, 0);
+  }
+  for (int left = count; left > 0;) {
+    const std::uint64_t before = l.round;
+    const int left_before = left;
+    for (l.current = 0; l.current < count; ++l.current) {
+      Lanes::Lane& lane = *l.lanes[static_cast<std::size_t>(l.current)];
+      if (lane.finished) continue;
+      swapcontext(&l.home, &lane.context);
+      if (lane.finished) --left;
+    }
+    if (left > 0 && left == left_before && l.round == before) {
+      std::fprintf(stderr, "cuda emulator: %d lanes wait for others that do not come\n", left);
+      std::abort();
+    }
+  }
+}
+
+Slot exchange(int lane, const Slot& value, int from) {
+  Lanes& l = lanes();
+  const std::uint64_t round = l.round;
+  l.lanes[static_cast<std::size_t>(lane)]->slots[round % 2] = value;
+  if (++l.arrived == l.count) {
+    l.arrived = 0;
+    ++l.round;
+  }
+  while (l.round == round) swapcontext(&l.lanes[static_cast<std::size_t>(lane)]->context, &l.home);
+  return l.lanes[static_cast<std::size_t>(from)]->slots[round % 2];
+}
+
+}  // namespace emulator
+
+using emulator::machine;
+
+int device_count() noexcept { return 1; }
+
+void use_device(int index) {
+  if (index != 0) fail(ExitCode::kUsage, "device cuda:{}: the emulator has one device", index);
+}
+
+Stream make_stream() {
+  std::lock_guard lock(machine().mutex);
+  machine().streams.push_back(std::make_unique<OpaqueStream>());
+  return machine().streams.back().get();
+}
+
+void synchronize(Stream stream) {
+  std::lock_guard lock(machine().mutex);
+  emulator::run_until(*stream, stream->issued);
+}
+
+Event make_event() { return new OpaqueEvent; }
+void free_event(Event event) noexcept { delete event; }
+
+void record(Event event, Stream stream) {
+  std::lock_guard lock(machine().mutex);
+  *event = {stream, stream->issued};
+}
+
+bool is_done(Event event) {
+  std::lock_guard lock(machine().mutex);
+  if (!event->stream || event->stream->done >= event->ticket) return true;
+  emulator::run_one(*event->stream);  // time passes
+  return false;
+}
+
+void wait_for(Stream stream, Event event) {
+  if (!event->stream) return;
+  emulator::enqueue(stream, [e = *event] { emulator::run_until(*e.stream, e.ticket); });
+}
+
+void synchronize(Event event) {
+  std::lock_guard lock(machine().mutex);
+  if (event->stream) emulator::run_until(*event->stream, event->ticket);
+}
+
+void check_launch() {}
+
+void* device_malloc(std::size_t bytes) {
+  auto& m = machine();
+  std::lock_guard lock(m.mutex);
+  ++m.mallocs;
+  if (m.used_bytes + bytes > m.device_bytes) return nullptr;
+  const std::size_t pages = emulator::in_pages(bytes);
+  void* const memory =
+      mmap(nullptr, pages + emulator::page(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return nullptr;
+  std::memset(memory, 0xff, std::min(pages, std::size_t{1} << 20));
+  if (mprotect(static_cast<char*>(memory) + pages, emulator::page(), PROT_NONE) != 0 ||
+      (m.open == 0 && mprotect(memory, pages, PROT_NONE) != 0))
+    std::abort();
+  m.device[static_cast<char*>(memory)] = bytes;
+  m.used_bytes += bytes;
+  return memory;
+}
+
+void device_free(void* memory) noexcept {
+  auto& m = machine();
+  std::lock_guard lock(m.mutex);
+  const auto found = m.device.find(static_cast<char*>(memory));
+  if (found == m.device.end()) std::abort();
+  munmap(memory, emulator::in_pages(found->second) + emulator::page());
+  m.used_bytes -= found->second;
+  m.device.erase(found);
+}
+
+MemoryInfo memory_info() { return {machine().device_bytes - machine().used_bytes, machine().device_bytes}; }
+
+void* pinned_malloc(std::size_t bytes) {
+  std::lock_guard lock(machine().mutex);
+  auto* const memory = static_cast<char*>(std::malloc(std::max<std::size_t>(bytes, 1)));
+  machine().pinned[memory] = bytes;
+  return memory;
+}
+
+void pinned_free(void* memory) noexcept {
+  std::lock_guard lock(machine().mutex);
+  machine().pinned.erase(static_cast<char*>(memory));
+  std::free(memory);
+}
+
+void copy_to_device(void* device, const void* host, std::size_t bytes, Stream stream) {
+  if (emulator::is_pinned(host)) return emulator::enqueue(stream, [=] { std::memcpy(device, host, bytes); });
+  // Ordinary memory is read before the call returns.
+  const auto* const from = static_cast<const char*>(host);
+  emulator::enqueue(stream, [device, kept = std::vector<char>(from, from + bytes)] {
+    if (!kept.empty()) std::memcpy(device, kept.data(), kept.size());
+  });
+}
+
+void copy_to_host(void* host, const void* device, std::size_t bytes, Stream stream) {
+  emulator::enqueue(stream, [=] {
+    if (bytes > 0) std::memcpy(host, device, bytes);
+  });
+  if (!emulator::is_pinned(host)) synchronize(stream);
+}
+
+void copy_on_device(void* to, const void* from, std::size_t bytes, Stream stream) {
+  emulator::enqueue(stream, [=] {
+    if (bytes > 0) std::memmove(to, from, bytes);
+  });
+}
+
+const char* describe_device() { return "emulated device"; }
+
+}  // namespace trireme::cuda

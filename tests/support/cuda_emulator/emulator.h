@@ -1,0 +1,33 @@
+// A GPU on paper: kernels/cuda/runtime.h made of host memory and queues, for tests on machines without one.
+//
+// It is a strict referee. Work given to a stream runs only when somebody waits for it, so that a missing wait
+// shows; device memory cannot be touched but by that work, so that host code that follows a device pointer
+// crashes; fresh device memory begins with a MiB of NaN; behind each block lies memory that nothing may touch.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+
+#include "kernels/cuda/runtime.h"
+
+namespace trireme::cuda::emulator {
+
+void enqueue(Stream stream, std::function<void()> work);
+
+/// fn(0) ... fn(lanes - 1) as fibers that meet in exchange().
+void run_lanes(int lanes, const std::function<void(int)>& fn);
+struct Slot {
+  std::array<std::uint64_t, 2> words;
+};
+/// From inside of run_lanes, by every lane: gives `value` and returns that of lane `from`.
+Slot exchange(int lane, const Slot& value, int from);
+
+/// Memory that the device has; more is refused. For tests of what happens when it is full.
+void set_device_bytes(std::size_t bytes);
+/// Blocks that device_malloc has given out since the start.
+std::size_t device_mallocs();
+/// Work that waits in all streams.
+std::size_t pending();
+
+}  // namespace trireme::cuda::emulator

@@ -1,0 +1,100 @@
+// Every op of the op test table on the device against the CPU: values and gradients. On an emulated device,
+// which stops the program where host code touches device memory, and (as gpu_ops) on a real one.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <string>
+
+#include "core/autograd/autograd.h"
+#include "kernels/cuda/runtime.h"
+#include "tests/support/op_table.h"
+
+namespace trireme::test {
+namespace {
+
+constexpr Device kCuda{DeviceType::kCuda, 0};
+
+Tensors inputs_of(const Case& c, DType dtype, bool gradients, Device device) {
+  Tensors all;
+  for (std::size_t i = 0; i < c.inputs.size(); ++i) {
+    const Input& in = c.inputs[i];
+    Array a(in.shape);
+    for (std::int64_t k = 0; k < a.size(); ++k) {
+      const double unit =
+          std::fmod(0.377 + 0.61803398875 * static_cast<double>(k) + 0.2718 * static_cast<double>(i), 1.0);
+      a[k] = in.kind == Kind::kLabel ? std::floor(unit * in.high) : in.low + (in.high - in.low) * unit;
+    }
+    const DType as = in.kind == Kind::kLabel ? DType::kInt64 : dtype;
+    all.push_back(to_device(to_dtype(Tensor::from(a.values, a.shape), as), device));
+    if (gradients && (in.kind == Kind::kValue || in.kind == Kind::kOptional))
+      all.back().set_requires_grad(true);
+  }
+  return all;
+}
+
+void expect_near(const Tensor& got, const Tensor& wanted, double tolerance, const std::string& what) {
+  ASSERT_EQ(got.defined(), wanted.defined()) << what;
+  if (!got.defined()) return;
+  ASSERT_EQ(got.shape(), wanted.shape()) << what;
+  ASSERT_EQ(got.dtype(), wanted.dtype()) << what;
+  const auto a = got.to_vector<double>(), b = wanted.to_vector<double>();
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) continue;
+    ASSERT_LE(std::fabs(a[i] - b[i]), tolerance * (1 + std::fabs(b[i]))) << what << ", element " << i;
+  }
+}
+
+/// Calls that build tensors of their own on the CPU beside those that they are given, and ops without a
+/// kernel.
+bool is_left_out(const std::string& error) {
+  return error.find("has no CUDA kernel yet") != std::string::npos ||
+         error.find("devices cuda:0 and cpu differ") != std::string::npos ||
+         error.find("devices cpu and cuda:0 differ") != std::string::npos;
+}
+
+void compare(const OpRow& row, const Case& c, DType dtype, std::set<std::string>& left_out) {
+  const bool gradients = row.second != Second::kNone;
+  const Tensors here = inputs_of(c, dtype, gradients, kCpu), there = inputs_of(c, dtype, gradients, kCuda);
+  const Tensor wanted = c.call(here);
+  Tensor got;
+  try {
+    got = c.call(there);
+  } catch (const Error& e) {
+    if (!is_left_out(e.what())) throw;
+    left_out.insert(row.declaration);
+    return;
+  }
+  const double tolerance = dtype == DType::kFloat64 ? 1e-10 : row.float32_tolerance;
+  expect_near(got, wanted, tolerance, "value");
+  const bool takes_tensors =
+      std::ranges::any_of(c.inputs, [](const Input& in) { return in.kind != Kind::kPlaceholder; });
+  if (takes_tensors && row.name() != "to") {
+    EXPECT_EQ(got.device(), kCuda);
+  }
+  if (!gradients || !wanted.requires_grad()) return;
+  sum(square(wanted)).backward();
+  sum(square(got)).backward();
+  for (std::size_t i = 0; i < here.size(); ++i)
+    expect_near(there[i].grad(), here[i].grad(), tolerance * 10, "gradient of input " + std::to_string(i));
+}
+
+TEST(CudaOps, AgreeWithTheCpu) {
+  if (cuda::device_count() == 0) GTEST_SKIP() << "no GPU in this machine";
+  std::set<std::string> left_out;
+  for (const OpRow& row : op_table())
+    for (const Case& c : row.cases)
+      for (const DType dtype : {DType::kFloat64, DType::kFloat32}) {
+        SCOPED_TRACE(row.declaration + ": " + c.label + " " + std::string(name_of(dtype)));
+        try {
+          compare(row, c, dtype, left_out);
+        } catch (const std::exception& e) {
+          ADD_FAILURE() << "threw: " << e.what();
+        }
+      }
+  for (const std::string& one : left_out) std::printf("left out: %s\n", one.c_str());
+}
+
+}  // namespace
+}  // namespace trireme::test

@@ -1,0 +1,174 @@
+// What only large tensors reach in the CUDA kernels: second chunks of sums, tails of packs, several pieces of
+// an optimizer's slice, sorting networks. Against the CPU.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <vector>
+
+#include "core/autograd/autograd.h"
+#include "core/ops/ops.h"
+#include "core/optim/optimizer.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/low_precision.h"
+
+namespace trireme {
+namespace {
+
+constexpr Device kCuda{DeviceType::kCuda, 0};
+
+class CudaSizes : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (cuda::device_count() == 0) GTEST_SKIP() << "no GPU in this machine";
+  }
+};
+
+Tensor numbers(const Shape& shape, std::uint64_t stream, DType dtype = DType::kFloat32) {
+  return uniform(shape, {stream}, -1, 1, dtype);
+}
+
+void expect_near(const Tensor& got, const Tensor& wanted, double tolerance, const char* what) {
+  ASSERT_EQ(got.shape(), wanted.shape()) << what;
+  ASSERT_EQ(got.dtype(), wanted.dtype()) << what;
+  const auto a = got.to_vector<double>(), b = wanted.to_vector<double>();
+  double largest = 0;
+  for (const double v : b) largest = std::max(largest, std::fabs(v));
+  for (std::size_t i = 0; i < a.size(); ++i)
+    ASSERT_LE(std::fabs(a[i] - b[i]), tolerance * largest) << what << ", element " << i;
+}
+
+/// fn(inputs) and the gradients of all inputs, on both devices.
+void compare(const char* what, const std::vector<Tensor>& inputs,
+             const std::function<Tensor(const std::vector<Tensor>&)>& fn, double tolerance = 2e-6) {
+  SCOPED_TRACE(what);
+  std::vector<Tensor> here, there;
+  for (const Tensor& t : inputs) {
+    here.push_back(t.clone());
+    there.push_back(to_device(t, kCuda));
+    if (!is_floating(t.dtype())) continue;
+    here.back().set_requires_grad(true);
+    there.back().set_requires_grad(true);
+  }
+  const Tensor wanted = fn(here), got = fn(there);
+  EXPECT_EQ(got.device(), kCuda);
+  expect_near(got, wanted, tolerance, "value");
+  if (!wanted.requires_grad()) return;
+  sum(square(wanted)).backward();
+  sum(square(got)).backward();
+  for (std::size_t i = 0; i < here.size(); ++i)
+    if (here[i].grad().defined()) expect_near(there[i].grad(), here[i].grad(), tolerance, "gradient");
+}
+
+using Tensors = std::vector<Tensor>;
+
+TEST_F(CudaSizes, Reductions) {
+  const auto over = [](std::vector<int> dims) {
+    return [dims](const Tensors& t) { return sum(t[0], dims); };
+  };
+  compare("long rows", {numbers({3, 10007}, 1)}, over({1}));
+  compare("long columns", {numbers({1030, 70}, 2)}, over({0}));
+  compare("all", {numbers({7, 41, 43}, 3)}, over({}));
+  compare("outer and inner", {numbers({6, 300, 70}, 4)}, over({0, 2}));
+  compare("transposed", {numbers({9000, 5}, 5)},
+          [](const Tensors& t) { return sum(transpose(t[0], 0, 1), {1}); });
+  compare("largest", {numbers({4, 9001}, 6)}, [](const Tensors& t) { return amax(t[0], {1}); });
+  compare(
+      "place", {numbers({4, 9001}, 7)}, [](const Tensors& t) { return argmax(t[0], 1); }, 0);
+}
+
+TEST_F(CudaSizes, Elementwise) {
+  // 1021 is no multiple of a pack; a slice of it begins between two.
+  compare(
+      "pack", {numbers({1021}, 1), numbers({1021}, 2)}, [](const Tensors& t) { return mul(t[0], t[1]); }, 0);
+  compare(
+      "offset", {numbers({1021}, 3)}, [](const Tensors& t) { return exp(narrow(t[0], 0, 3, 1001)); }, 1e-6);
+  compare(
+      "strides", {numbers({33, 65}, 4), numbers({65, 1}, 5)},
+      [](const Tensors& t) { return add(transpose(t[0], 0, 1), t[1]); }, 0);
+  for (const DType dtype : {DType::kBFloat16, DType::kFloat16})
+    compare(
+        "16 bits", {numbers({259}, 6, DType::kFloat32)},
+        [dtype](const Tensors& t) { return to(mul(to(t[0], dtype), to(t[0], dtype)), DType::kFloat32); },
+        1e-3);
+}
+
+TEST_F(CudaSizes, Rows) {
+  compare("layer norm", {numbers({700, 131}, 1), numbers({131}, 2), numbers({131}, 3)},
+          [](const Tensors& t) { return layer_norm(t[0], t[1], t[2]); });
+  compare("softmax", {numbers({33, 517}, 4)}, [](const Tensors& t) { return log_softmax(t[0], -1); });
+  const Tensor labels = to(mul(uniform({300}, {5}, 0, 1), 517), DType::kInt64);
+  compare("cross entropy", {numbers({300, 517}, 6), labels},
+          [](const Tensors& t) { return cross_entropy(t[0], t[1], {.label_smoothing = 0.1}); });
+  compare(
+      "batch norm", {numbers({5, 12, 17, 19}, 7), numbers({12}, 8), numbers({12}, 9)},
+      [](const Tensors& t) { return batch_norm(t[0], t[1], t[2], {}, {.relu = true}); }, 1e-5);
+}
+
+TEST_F(CudaSizes, Orders) {
+  for (const bool descending : {false, true})
+    compare(
+        "sort", {numbers({5, 1000}, 1)}, [=](const Tensors& t) { return argsort(t[0], 1, descending); }, 0);
+  // Many equal elements: the order among them is kept.
+  compare(
+      "ties", {floor(mul(numbers({3, 300}, 2), 4))}, [](const Tensors& t) { return argsort(t[0], 1); }, 0);
+  compare(
+      "nonzero", {numbers({5003}, 3)}, [](const Tensors& t) { return nonzero(gt(t[0], 0.3)); }, 0);
+  const Tensor index = to(mul(uniform({5000}, {4}, 0, 1), 37), DType::kInt64);
+  compare("embedding", {numbers({37, 65}, 5), index}, [](const Tensors& t) { return embedding(t[0], t[1]); });
+}
+
+TEST_F(CudaSizes, RandomNumbersAreThoseOfTheCpu) {
+  const Tensor x = numbers({7, 1001}, 1), there = to_device(x, kCuda);
+  const auto kept = dropout(there, 0.3, {9}, 5).to_vector<float>();
+  EXPECT_EQ(kept, dropout(x, 0.3, {9}, 5).to_vector<float>());
+}
+
+TEST_F(CudaSizes, Optimizers) {
+  const auto run = [](Device device, bool adamw) {
+    ParameterList list;
+    for (const std::int64_t size : {3, 1024, 5000})
+      list.items.push_back(
+          {std::to_string(size),
+           to_device(numbers({size}, 1 + static_cast<std::uint64_t>(size)), device).set_requires_grad(true)});
+    std::unique_ptr<optim::Optimizer> optimizer;
+    if (adamw)
+      optimizer = std::make_unique<optim::AdamW>(list, AdamWOptions{.lr = 0.1});
+    else
+      optimizer =
+          std::make_unique<optim::SGD>(list, SgdOptions{.lr = 0.1, .momentum = 0.9, .weight_decay = 1e-2});
+    for (int step = 0; step < 5; ++step) {
+      optimizer->zero_grad();
+      for (const NamedTensor& p : list.items) sum(square(sub(p.tensor, 0.3))).backward();
+      optim::clip_grad_norm(list, 5);
+      optimizer->step();
+    }
+    std::vector<Tensor> all;
+    for (const NamedTensor& p : list.items) all.push_back(p.tensor.detach());
+    return cat(all, 0);
+  };
+  for (const bool adamw : {false, true}) expect_near(run(kCuda, adamw), run(kCpu, adamw), 1e-5, "parameters");
+}
+
+TEST(Float16, ConversionsInPortableCodeAreTheCompilersOwn) {
+  for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
+    Float16 half;
+    half.bits = static_cast<std::uint16_t>(bits);
+    const float mine = float16::to_float(half.bits), native = half;
+    ASSERT_TRUE(mine == native || (mine != mine && native != native)) << bits;
+  }
+  for (std::uint32_t i = 0; i < 2000000; ++i) {
+    const float value = std::bit_cast<float>(i * 2147u + 1);
+    const std::uint16_t mine = float16::from_float(value), native = Float16(value).bits;
+    if (value != value)
+      ASSERT_EQ(mine & 0x7c00, 0x7c00);
+    else
+      ASSERT_EQ(mine, native) << value;
+  }
+  EXPECT_EQ(float16::from_float(65519.0f), Float16(65519.0f).bits);
+  EXPECT_EQ(float16::from_float(65520.0f), 0x7c00);
+  EXPECT_EQ(float16::from_float(0x1.8p-25f), Float16(0x1.8p-25f).bits);
+}
+
+}  // namespace
+}  // namespace trireme
