@@ -381,7 +381,8 @@ void validate(const JobOptions& job, int world_size) {
          job.checkpoint_every());
   if (job.device() == "cuda") {
     kernels_of({DeviceType::kCuda, 0});  // which says why there are none
-    fail(ExitCode::kUsage, "--device cuda: training programs do not place their tensors on a GPU yet; use --device cpu");
+    fail(ExitCode::kUsage,
+         "--device cuda: training programs do not place their tensors on a GPU yet; use --device cpu");
   }
   if (job.backend() == "nccl") {
     fail(ExitCode::kUsage, "--backend nccl: this build has no NCCL; use --backend auto or mpi");

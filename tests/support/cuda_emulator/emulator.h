@@ -2,7 +2,8 @@
 //
 // It is a strict referee. Work given to a stream runs only when somebody waits for it, so that a missing wait
 // shows; device memory cannot be touched but by that work, so that host code that follows a device pointer
-// crashes; fresh device memory begins with a MiB of NaN; behind each block lies memory that nothing may touch.
+// crashes; fresh device memory begins with a MiB of NaN; behind each block lies memory that nothing may
+// touch.
 #pragma once
 
 #include <array>

@@ -91,6 +91,17 @@ TEST(CudaAllocator, WaitsForOtherStreamsThatUseABlock) {
   allocator.free(again);
 }
 
+TEST(CudaAllocator, WaitsBeforeItGivesASegmentBack) {
+  CachingAllocator allocator;
+  const Stream stream = make_stream();
+  auto* const block = static_cast<char*>(allocator.allocate(kMiB, stream));
+  emulator::enqueue(stream, [block] { block[0] = 1; });
+  allocator.free(block);
+  allocator.release_unused();
+  EXPECT_EQ(emulator::pending(), 0u);
+  EXPECT_EQ(allocator.statistics().reserved_bytes, 0u);
+}
+
 TEST(CudaAllocator, GivesUnusedSegmentsBackBeforeItFails) {
   emulator::set_device_bytes(64 * kMiB);
   {
@@ -136,6 +147,7 @@ TEST(CudaAllocator, RandomCalls) {
           allocator.used_on(pick->first, streams[draw[3] % 2]);
           emulator::enqueue(streams[draw[3] % 2], [] {});
         }
+        if (draw[2] % 50 == 1) allocator.release_unused();
         allocator.free(pick->first);
         bytes_held -= pick->second;
         held.erase(pick);

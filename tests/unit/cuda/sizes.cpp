@@ -113,6 +113,9 @@ TEST_F(CudaSizes, Orders) {
   compare(
       "ties", {floor(mul(numbers({3, 300}, 2), 4))}, [](const Tensors& t) { return argsort(t[0], 1); }, 0);
   compare(
+      "first of the largest", {floor(mul(numbers({9, 400}, 2), 3))},
+      [](const Tensors& t) { return argmax(t[0], 1); }, 0);
+  compare(
       "nonzero", {numbers({5003}, 3)}, [](const Tensors& t) { return nonzero(gt(t[0], 0.3)); }, 0);
   const Tensor index = to(mul(uniform({5000}, {4}, 0, 1), 37), DType::kInt64);
   compare("embedding", {numbers({37, 65}, 5), index}, [](const Tensors& t) { return embedding(t[0], t[1]); });
