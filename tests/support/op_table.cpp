@@ -71,6 +71,10 @@ std::vector<std::string> declarations_in(const std::string& header) {
   return found;
 }
 
+Tensor beside(const Tensors& arguments, const Tensor& made) {
+  return arguments[0].defined() ? to_device(made, arguments[0].device()) : made;
+}
+
 std::string op_headers() {
   const auto text_of = [](const std::string& path) {
     std::stringstream text;

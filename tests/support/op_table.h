@@ -95,6 +95,9 @@ Array same_order(const Array& x, const Shape& shape);
 Case moving(const Shape& from, std::function<Tensor(const Tensor&)> op,
             std::function<Array(const Array&)> reference);
 
+/// `made` on the device of the first argument: what calls use that make tensors of their own.
+Tensor beside(const Tensors& arguments, const Tensor& made);
+
 // One part of the table per family, in op_table_<family>.cpp.
 std::vector<OpRow> elementwise_rows();
 std::vector<OpRow> in_place_rows();

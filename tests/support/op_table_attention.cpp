@@ -77,7 +77,7 @@ Case seen(DType dtype) {
   return {"mask of " + std::string(name_of(dtype)), {{{2, 3, 4}}, {{2, 5, 4}}, {{2, 5, 2}}}, [=](const Tensors& in) {
             std::vector<double> values;
             for (std::int64_t i = 0; i < 15; ++i) values.push_back(dtype == DType::kBool ? sees(i / 5, i % 5) : sees(i / 5, i % 5) ? 0 : kNever);
-            return attend(in, {.attn_mask = to(Tensor::from(values, {3, 5}), dtype)});
+            return attend(in, {.attn_mask = beside(in, to(Tensor::from(values, {3, 5}), dtype))});
           },
           [=](const Arrays& in) { return attention_reference(in, {2}, [&](const auto& at) { return sees(at[1], at[2]) ? 0 : kNever; }, {}); }};
 }

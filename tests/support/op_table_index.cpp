@@ -103,19 +103,19 @@ std::vector<OpRow> pick_rows() {
                             return made({2, 5, 2}, [&](const Index& i) { return in[0].at({static_cast<std::int64_t>(in[1][i[1]]), static_cast<std::int64_t>(in[2][i[0]]), i[2]}); });
                           }});
   picked.bad.push_back({[] { index(Tensor::zeros({3}), {Tensor::full({1}, -4, DType::kInt64)}); }, {"index:", "index -4", "-3..2"}});
-  put.cases.push_back({"set", {{{3, 4}}, {{2}}}, [](const Tensors& in) { return index_put(in[0], {Tensor::from(Index{2, 0}, {2}), Tensor::from(Index{1, -1}, {2})}, in[1]); }, [](const Arrays& in) {
+  put.cases.push_back({"set", {{{3, 4}}, {{2}}}, [](const Tensors& in) { return index_put(in[0], {beside(in, Tensor::from(Index{2, 0}, {2})), beside(in, Tensor::from(Index{1, -1}, {2}))}, in[1]); }, [](const Arrays& in) {
                          Array y = in[0];
                          y[9] = in[1][0];
                          y[3] = in[1][1];
                          return y;
                        }});
-  put.cases.push_back({"add rows", {{{3, 4}}, {{4}}}, [](const Tensors& in) { return in[0].defined() && in[0].dtype() == DType::kBool ? index_put(in[0], {Tensor::zeros({0}, DType::kInt64)}, in[1]) : index_put(in[0], {Tensor::from(Index{1, 1}, {2})}, in[1], true); }, [](const Arrays& in) {
+  put.cases.push_back({"add rows", {{{3, 4}}, {{4}}}, [](const Tensors& in) { return in[0].defined() && in[0].dtype() == DType::kBool ? index_put(in[0], {beside(in, Tensor::zeros({0}, DType::kInt64))}, in[1]) : index_put(in[0], {beside(in, Tensor::from(Index{1, 1}, {2}))}, in[1], true); }, [](const Arrays& in) {
                          Array y = in[0];
                          for (std::int64_t k = 0; k < 4; ++k) y[4 + k] += 2 * in[1][k];
                          return y;
                        }});
   put.bad.push_back({[] { index_put(Tensor::zeros({3}), {}, Tensor::zeros({1})); }, {"index_put:", "0 indices"}});
-  masked.cases.push_back({"broadcast", {{{2, 3}}}, [](const Tensors& in) { return masked_select(in[0], Tensor::from(std::vector<bool>{true, false, true}, {3})); },
+  masked.cases.push_back({"broadcast", {{{2, 3}}}, [](const Tensors& in) { return masked_select(in[0], beside(in, Tensor::from(std::vector<bool>{true, false, true}, {3}))); },
                           [](const Arrays& in) { return made({4}, [&](const Index& i) { return in[0][i[0] / 2 * 3 + i[0] % 2 * 2]; }); }});
   masked.bad.push_back({[] { masked_select(Tensor::zeros({3}), Tensor::zeros({3})); }, {"masked_select:", "bool"}});
   return {lines, table, picked, put, masked};

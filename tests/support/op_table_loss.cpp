@@ -70,7 +70,7 @@ Array nll_reference(const Array& lp, const Array& labels, const Losses& o) {
 
 CrossEntropyOptions options_of(const Losses& o, const Tensor& logits) {
   CrossEntropyOptions options{.label_smoothing = o.smoothing, .weight = {}, .ignore_index = o.ignored, .reduction = o.reduction};
-  if (o.weighted) options.weight = to(add(arange(0, static_cast<double>(logits.size(1)), 1, DType::kFloat64), 0.5), logits.dtype());
+  if (o.weighted) options.weight = beside({logits}, to(add(arange(0, static_cast<double>(logits.size(1)), 1, DType::kFloat64), 0.5), logits.dtype()));
   return options;
 }
 

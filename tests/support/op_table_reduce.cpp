@@ -80,7 +80,7 @@ std::vector<OpRow> sum_rows() {
   }, false);
   OpRow products = reduce_row("prod", prod, Takes::kAnything, fold(1, [](double a, double b) { return a * b; }), true);
   products.cases.push_back({"one zero", {{{2, 3}}},
-                            [](const Tensors& in) { return prod(mul(in[0], to(Tensor::from(std::vector<double>{0, 1, 1, 1, 1, 1}, {2, 3}), in[0].dtype())), {1}, false); },
+                            [](const Tensors& in) { return prod(mul(in[0], beside(in, to(Tensor::from(std::vector<double>{0, 1, 1, 1, 1, 1}, {2, 3}), in[0].dtype()))), {1}, false); },
                             [](const Arrays& in) { Array x = in[0]; x[0] = 0; return reduce(x, {1}, false, 1, [](double a, double b) { return a * b; }); }});
 
   OpRow back{.declaration = "sum_to(Tensor, Shape)", .takes = Takes::kAnything};

@@ -37,18 +37,4 @@ void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const
   emulator::enqueue(stream(), [=] { cpu::conv2d_backward_weight(dw, x, dy, window, groups); });
 }
 
-void attention_forward(const View& out, const View& log_sums, const View& q, const View& k, const View& v,
-                       const View* mask, const AttentionRule& rule) {
-  emulator::enqueue(stream(),
-                    [=, m = Kept(mask)] { cpu::attention_forward(out, log_sums, q, k, v, m.get(), rule); });
-}
-
-void attention_backward(const View& dq, const View& dk, const View& dv, const View& dout, const View& out,
-                        const View& log_sums, const View& q, const View& k, const View& v, const View* mask,
-                        const AttentionRule& rule) {
-  emulator::enqueue(stream(), [=, m = Kept(mask)] {
-    cpu::attention_backward(dq, dk, dv, dout, out, log_sums, q, k, v, m.get(), rule);
-  });
-}
-
 }  // namespace trireme::cuda

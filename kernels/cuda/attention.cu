@@ -1,0 +1,268 @@
+// Scaled dot-product attention: cuBLAS multiplies, one kernel a pass does all between its products. The
+// weights of some matrices at a time are in memory; backward computes them again from their logarithm.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/rng.h"
+#include "kernels/vector_math.h"
+
+namespace trireme::cuda {
+
+namespace {
+
+constexpr std::int64_t kWeightBytes = std::int64_t{256} << 20;  ///< of the weights that are there at once
+
+View dense_view(void* data, DType dtype, std::int64_t matrices, std::int64_t rows, std::int64_t columns) {
+  return {data, dtype, 3, {matrices, rows, columns}, {rows * columns, columns, 1}};
+}
+
+View transposed(View m) {
+  std::swap(m.shape[1], m.shape[2]);
+  std::swap(m.strides[1], m.strides[2]);
+  return m;
+}
+
+/// A view (...,rows,columns) as matrices of one distance: where its leading dimensions do not merge, those of
+/// a dense copy.
+class Matrices {
+ public:
+  explicit Matrices(const View& v) : original_(v), merged_(v) {
+    const int rows = v.dims - 2;
+    std::int64_t count = 1, apart = 0;
+    bool merges = true;
+    for (int d = rows - 1; d >= 0; --d) {
+      if (v.shape[d] == 1) continue;
+      if (count == 1)
+        apart = v.strides[d];
+      else
+        merges = merges && v.strides[d] == apart * count;
+      count *= v.shape[d];
+    }
+    merged_ = {v.data,
+               v.dtype,
+               3,
+               {count, v.shape[rows], v.shape[rows + 1]},
+               {apart, v.strides[rows], v.strides[rows + 1]}};
+    if (merges) return;
+    copy_.emplace(static_cast<std::size_t>(v.numel()) * size_of(v.dtype));
+    merged_ = dense_view(copy_->as<void>(), v.dtype, count, v.shape[rows], v.shape[rows + 1]);
+  }
+
+  /// Before reading.
+  const Matrices& loaded() const {
+    if (copy_) copy(unmerged(), original_);
+    return *this;
+  }
+  /// After writing.
+  void store() const {
+    if (copy_) copy(original_, unmerged());
+  }
+
+  std::int64_t count() const { return merged_.shape[0]; }
+  std::int64_t rows() const { return merged_.shape[1]; }
+  View part(std::int64_t begin, std::int64_t count) const {
+    View v = merged_;
+    v.data =
+        static_cast<std::byte*>(v.data) + begin * v.strides[0] * static_cast<std::int64_t>(size_of(v.dtype));
+    v.shape[0] = count;
+    return v;
+  }
+
+ private:
+  View unmerged() const {
+    View v = original_;
+    v.data = merged_.data;
+    std::int64_t stride = 1;
+    for (int d = v.dims - 1; d >= 0; --d) {
+      v.strides[d] = stride;
+      stride *= v.shape[d];
+    }
+    return v;
+  }
+
+  View original_, merged_;
+  std::optional<Scratch> copy_;
+};
+
+/// What forward and backward share: from products of q and k to scores, and dropout.
+template <class T>
+struct Scores {
+  static constexpr T kNever = -std::numeric_limits<T>::infinity();
+  std::int64_t first;  ///< matrix of those that are there
+  std::int64_t queries, keys;
+  View mask;  ///< no data: none
+  AttentionRule rule;
+  std::uint64_t dropout_threshold;
+  T kept;
+
+  TRIREME_HOST_DEVICE std::int64_t matrix(std::int64_t row) const { return first + row / queries; }
+
+  /// Offset of the mask of row (matrix, query).
+  TRIREME_HOST_DEVICE std::int64_t mask_offset(std::int64_t row) const {
+    std::int64_t m = matrix(row), at = row % queries * mask.strides[mask.dims - 2];
+    for (int d = mask.dims - 3; d >= 0; --d) {
+      at += m % mask.shape[d] * mask.strides[d];
+      m /= mask.shape[d];
+    }
+    return at;
+  }
+
+  TRIREME_HOST_DEVICE T score(T product, std::int64_t row, std::int64_t key, std::int64_t mask_at) const {
+    if (rule.causal && key > row % queries) return kNever;
+    const T scaled = product * static_cast<T>(rule.scale);
+    if (!mask.data) return scaled;
+    const std::int64_t at = mask_at + key * mask.strides[mask.dims - 1];
+    if (mask.dtype == DType::kBool) return static_cast<const bool*>(mask.data)[at] ? scaled : kNever;
+    return scaled + static_cast<const T*>(mask.data)[at];
+  }
+
+  /// 0 or 1/(1-p).
+  TRIREME_HOST_DEVICE T dropout_factor(std::int64_t row, std::int64_t key) const {
+    if (rule.dropout_p <= 0) return T(1);
+    const std::int64_t m = matrix(row), per_sample = rule.matrices_per_sample;
+    const std::int64_t e = (m % per_sample * queries + row % queries) * keys + key;
+    const auto bits = philox(rule.key, static_cast<std::uint64_t>(rule.first_sample + m / per_sample),
+                             static_cast<std::uint64_t>(e / 4));
+    return bits[static_cast<std::size_t>(e % 4)] >= dropout_threshold ? kept : T(0);
+  }
+};
+
+/// A row of products becomes one of weights.
+template <class T>
+struct Forward {
+  Scores<T> scores;
+  T *weights, *log_sums;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t r, const Warp& warp) const {
+    T* row = weights + r * scores.keys;
+    const std::int64_t mask_at = scores.mask.data ? scores.mask_offset(r) : 0;
+    T largest = Scores<T>::kNever;
+    bool has_nan = false;
+    for (std::int64_t k = warp.lane(); k < scores.keys; k += kWarp) {
+      row[k] = scores.score(row[k], r, k, mask_at);
+      largest = row[k] > largest ? row[k] : largest;
+      has_nan = has_nan || row[k] != row[k];
+    }
+    largest = warp.all(largest, [](T a, T b) { return a > b ? a : b; });
+    has_nan = warp.all(static_cast<unsigned>(has_nan), [](unsigned a, unsigned b) { return a | b; }) != 0;
+    const bool blind = largest == Scores<T>::kNever && !has_nan;
+    double sum = 0;
+    for (std::int64_t k = warp.lane(); k < scores.keys; k += kWarp) {
+      row[k] = blind ? T(0) : fast_exp(row[k] - largest);
+      sum += static_cast<double>(row[k]);
+    }
+    sum = warp.sum(sum);
+    const T shrink = blind ? T(0) : static_cast<T>(1 / sum);
+    for (std::int64_t k = warp.lane(); k < scores.keys; k += kWarp)
+      row[k] *= shrink * scores.dropout_factor(r, k);
+    if (warp.lane() == 0)
+      log_sums[r] = blind ? std::numeric_limits<T>::infinity()
+                          : static_cast<T>(static_cast<double>(largest) + std::log(sum));
+  }
+};
+
+/// A row of products becomes one of weights after dropout, and their gradients become those of the products.
+template <class T>
+struct Backward {
+  Scores<T> scores;
+  T *weights, *slopes;
+  const T* log_sums;
+  View out, dout;  ///< (matrices, queries, width), dense rows
+
+  TRIREME_HOST_DEVICE static const T* row_of(const View& v, std::int64_t r) {
+    return static_cast<const T*>(v.data) + r / v.shape[1] * v.strides[0] + r % v.shape[1] * v.strides[1];
+  }
+
+  TRIREME_HOST_DEVICE void operator()(std::int64_t r, const Warp& warp) const {
+    T *row = weights + r * scores.keys, *slope = slopes + r * scores.keys;
+    const T *result = row_of(out, r), *above = row_of(dout, r);
+    double sum = 0;
+    for (std::int64_t c = warp.lane(); c < out.shape[2]; c += kWarp)
+      sum += static_cast<double>(result[c]) * static_cast<double>(above[c]);
+    const T average = static_cast<T>(warp.sum(sum)), log_sum = log_sums[r],
+            scale = static_cast<T>(scores.rule.scale);
+    const std::int64_t mask_at = scores.mask.data ? scores.mask_offset(r) : 0;
+    for (std::int64_t k = warp.lane(); k < scores.keys; k += kWarp) {
+      const T weight = fast_exp(scores.score(row[k], r, k, mask_at) - log_sum);
+      const T factor = scores.dropout_factor(r, k);
+      slope[k] = weight * (slope[k] * factor - average) * scale;
+      row[k] = weight * factor;
+    }
+  }
+};
+
+template <class T>
+Scores<T> scores_of(const Matrices& q, const Matrices& k, const View* mask, const AttentionRule& rule,
+                    std::int64_t first) {
+  const double p = rule.dropout_p;
+  return {first,
+          q.rows(),
+          k.rows(),
+          mask ? *mask : View{},
+          rule,
+          static_cast<std::uint64_t>(p * 0x1p32),
+          p < 1 ? static_cast<T>(1 / (1 - p)) : T(0)};
+}
+
+/// fn(begin, count) for matrices whose weights are there at once: by shape alone.
+template <class Fn>
+void for_parts(std::int64_t matrices, std::int64_t queries, std::int64_t keys, DType dtype, const Fn& fn) {
+  const std::int64_t bytes =
+      std::max<std::int64_t>(1, queries * keys * static_cast<std::int64_t>(size_of(dtype)));
+  const std::int64_t most = std::max<std::int64_t>(1, kWeightBytes / bytes);
+  for (std::int64_t begin = 0; begin < matrices; begin += most) fn(begin, std::min(most, matrices - begin));
+}
+
+}  // namespace
+
+void attention_forward(const View& out, const View& log_sums, const View& q, const View& k, const View& v,
+                       const View* mask, const AttentionRule& rule) {
+  const Matrices queries(q), keys(k), values(v), result(out);
+  for (const Matrices* m : {&queries, &keys, &values}) m->loaded();
+  const std::int64_t rows = queries.rows(), columns = keys.rows();
+  visit_floating(q.dtype, "attention", [&](auto type) {
+    using T = decltype(type);
+    for_parts(queries.count(), rows, columns, q.dtype, [&](std::int64_t begin, std::int64_t count) {
+      const Scratch memory(static_cast<std::size_t>(count * rows * columns) * sizeof(T));
+      const View weights = dense_view(memory.as<void>(), q.dtype, count, rows, columns);
+      matmul(weights, queries.part(begin, count), transposed(keys.part(begin, count)));
+      parallel_warps(count * rows, Forward<T>{scores_of<T>(queries, keys, mask, rule, begin), weights.as<T>(),
+                                              log_sums.as<T>() + begin * rows});
+      matmul(result.part(begin, count), weights, values.part(begin, count));
+    });
+  });
+  result.store();
+}
+
+void attention_backward(const View& dq, const View& dk, const View& dv, const View& dout, const View& out,
+                        const View& log_sums, const View& q, const View& k, const View& v, const View* mask,
+                        const AttentionRule& rule) {
+  const Matrices queries(q), keys(k), values(v), result(out), above(dout), to_q(dq), to_k(dk), to_v(dv);
+  for (const Matrices* m : {&queries, &keys, &values, &result, &above}) m->loaded();
+  const std::int64_t rows = queries.rows(), columns = keys.rows();
+  visit_floating(q.dtype, "attention", [&](auto type) {
+    using T = decltype(type);
+    for_parts(queries.count(), rows, columns, q.dtype, [&](std::int64_t begin, std::int64_t count) {
+      const std::size_t bytes = static_cast<std::size_t>(count * rows * columns) * sizeof(T);
+      const Scratch memory(bytes), gradients(bytes);
+      const View weights = dense_view(memory.as<void>(), q.dtype, count, rows, columns),
+                 slopes = dense_view(gradients.as<void>(), q.dtype, count, rows, columns);
+      const View dresult = above.part(begin, count);
+      matmul(weights, queries.part(begin, count), transposed(keys.part(begin, count)));
+      matmul(slopes, dresult, transposed(values.part(begin, count)));
+      parallel_warps(
+          count * rows,
+          Backward<T>{scores_of<T>(queries, keys, mask, rule, begin), weights.as<T>(), slopes.as<T>(),
+                      log_sums.as<T>() + begin * rows, result.part(begin, count), dresult});
+      matmul(to_v.part(begin, count), transposed(weights), dresult);
+      matmul(to_q.part(begin, count), slopes, keys.part(begin, count));
+      matmul(to_k.part(begin, count), transposed(slopes), queries.part(begin, count));
+    });
+  });
+  for (const Matrices* m : {&to_q, &to_k, &to_v}) m->store();
+}
+
+}  // namespace trireme::cuda

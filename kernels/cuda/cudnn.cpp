@@ -1,0 +1,179 @@
+#include "kernels/cuda/cudnn.h"
+
+#include <algorithm>
+
+#include "kernels/cuda/memory.h"
+#include "kernels/error.h"
+
+namespace trireme::cuda::dnn {
+
+namespace {
+
+constexpr std::int64_t kMostWorkspace = std::int64_t{1} << 30;
+
+cudnnDataType_t type_of(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return CUDNN_DATA_FLOAT;
+    case DType::kFloat64:
+      return CUDNN_DATA_DOUBLE;
+    case DType::kBFloat16:
+      return CUDNN_DATA_BFLOAT16;
+    case DType::kFloat16:
+      return CUDNN_DATA_HALF;
+    default:
+      fail(ExitCode::kInternal, "cudnn: needs floating point, got {}", name_of(dtype));
+  }
+}
+
+/// The engine configurations that the library's rule proposes, best first.
+void propose(const Target& target, const Descriptor& graph, cudnnBackendHeurMode_t mode,
+             std::vector<Descriptor>& configs) {
+  Descriptor heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+  heuristics.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph)
+      .set_one(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode)
+      .set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, target.properties());
+  if (!heuristics.try_finalize()) return;
+  std::int64_t count = 0;
+  check(api().cudnnBackendGetAttribute(heuristics.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                                       CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &count, nullptr),
+        "the number of engines");
+  std::vector<Descriptor> found;
+  std::vector<cudnnBackendDescriptor_t> raw;
+  for (std::int64_t i = 0; i < count; ++i)
+    raw.push_back(found.emplace_back(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR).get());
+  if (count > 0)
+    check(api().cudnnBackendGetAttribute(heuristics.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                                         CUDNN_TYPE_BACKEND_DESCRIPTOR, count, &count, raw.data()),
+          "the list of engines");
+  for (std::int64_t i = 0; i < count; ++i) configs.push_back(std::move(found[static_cast<std::size_t>(i)]));
+}
+
+/// Whether an engine gives the same bits each time and, in float32, sums whole products.
+bool is_exact(const Descriptor& config, DType dtype) {
+  const Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+  cudnnBackendDescriptor_t raw = engine.get();
+  std::int64_t count = 0;
+  check(api().cudnnBackendGetAttribute(config.get(), CUDNN_ATTR_ENGINECFG_ENGINE,
+                                       CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &raw),
+        "an engine");
+  std::vector<cudnnBackendNumericalNote_t> notes(CUDNN_NUMERICAL_NOTE_TYPE_COUNT);
+  check(api().cudnnBackendGetAttribute(raw, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+                                       CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes.data()),
+        "an engine's notes");
+  notes.resize(static_cast<std::size_t>(count));
+  const auto has = [&](cudnnBackendNumericalNote_t note) {
+    return std::find(notes.begin(), notes.end(), note) != notes.end();
+  };
+  if (has(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)) return false;
+  // In float32 tensor cores mean TF32, whose factors have 10 bits.
+  const bool wide = dtype == DType::kFloat32 || dtype == DType::kFloat64;
+  return !wide || !(has(CUDNN_NUMERICAL_NOTE_TENSOR_CORE) || has(CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS) ||
+                    has(CUDNN_NUMERICAL_NOTE_WINOGRAD) || has(CUDNN_NUMERICAL_NOTE_FFT) ||
+                    has(CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION));
+}
+
+}  // namespace
+
+const Api& api() {
+  static const Api* const one = new Api;
+  return *one;
+}
+
+void check(cudnnStatus_t status, const char* what) {
+  if (status == CUDNN_STATUS_SUCCESS) return;
+  char more[256] = "";
+  api().cudnnGetLastErrorString(more, sizeof more);
+  fail(ExitCode::kInternal, "cudnn: {} failed: {}{}{}", what, api().cudnnGetErrorString(status),
+       *more ? ": " : "", more);
+}
+
+Descriptor::Descriptor(cudnnBackendDescriptorType_t type) {
+  check(api().cudnnBackendCreateDescriptor(type, &made_), "making a descriptor");
+}
+Descriptor::~Descriptor() {
+  if (made_) api().cudnnBackendDestroyDescriptor(made_);
+}
+
+Descriptor& Descriptor::set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
+                            std::int64_t count, const void* values) {
+  check(api().cudnnBackendSetAttribute(made_, name, type, count, values), "setting an attribute");
+  return *this;
+}
+Descriptor& Descriptor::set(cudnnBackendAttributeName_t name, const Descriptor& other) {
+  return set_one(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, other.made_);
+}
+Descriptor& Descriptor::finalize() {
+  check(api().cudnnBackendFinalize(made_), "a descriptor");
+  return *this;
+}
+bool Descriptor::try_finalize() { return api().cudnnBackendFinalize(made_) == CUDNN_STATUS_SUCCESS; }
+
+Descriptor tensor(std::int64_t id, DType dtype, std::span<const std::int64_t> dims,
+                  std::span<const std::int64_t> strides, std::int64_t alignment) {
+  Descriptor made(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
+  made.set_one(CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, type_of(dtype))
+      .set(CUDNN_ATTR_TENSOR_DIMENSIONS, dims)
+      .set(CUDNN_ATTR_TENSOR_STRIDES, strides)
+      .set_one(CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, id)
+      .set_one(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, alignment)
+      .finalize();
+  return made;
+}
+
+Target::Target() : properties_(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR) {
+  stream();  // the handle belongs to this thread's device
+  check(api().cudnnCreate(&handle_), "cudnnCreate");
+  properties_.set_one(CUDNN_ATTR_DEVICEPROP_HANDLE, CUDNN_TYPE_HANDLE, handle_).finalize();
+}
+
+Target::Target(const std::string& json) : properties_(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR) {
+  properties_
+      .set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, static_cast<std::int64_t>(json.size()),
+           json.data())
+      .finalize();
+}
+
+Plan::Plan(const Target& target, std::vector<Descriptor> parts, DType dtype, const std::string& what)
+    : parts_(std::move(parts)) {
+  graph_.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, parts_.back());
+  if (target.handle()) graph_.set_one(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, target.handle());
+  graph_.finalize();
+  for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK})
+    propose(target, graph_, mode, configs_);
+  for (const Descriptor& config : configs_)
+    if (take(target, config, dtype)) return;
+  fail(ExitCode::kInternal, "cudnn: none of {} engines can compute {} in {}", configs_.size(), what,
+       name_of(dtype));
+}
+
+bool Plan::take(const Target& target, const Descriptor& config, DType dtype) {
+  if (!is_exact(config, dtype)) return false;
+  auto plan = std::make_unique<Descriptor>(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+  plan->set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
+  if (target.handle()) plan->set_one(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, target.handle());
+  if (!plan->try_finalize()) return false;
+  std::int64_t count = 0;
+  check(api().cudnnBackendGetAttribute(plan->get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+                                       CUDNN_TYPE_INT64, 1, &count, &workspace_),
+        "a plan's workspace");
+  if (workspace_ > kMostWorkspace) return false;
+  plan_ = std::move(plan);
+  return true;
+}
+
+void Plan::run(const Target& target, std::span<void* const> memory) const {
+  const Scratch workspace(static_cast<std::size_t>(workspace_));
+  std::vector<std::int64_t> ids;
+  for (std::size_t i = 0; i < memory.size(); ++i) ids.push_back(static_cast<std::int64_t>(i));
+  Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
+  pack.set_one(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, workspace.as<void>())
+      .set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR,
+           static_cast<std::int64_t>(memory.size()), memory.data())
+      .set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, ids)
+      .finalize();
+  check(api().cudnnSetStream(target.handle(), reinterpret_cast<cudaStream_t>(stream())), "cudnnSetStream");
+  check(api().cudnnBackendExecute(target.handle(), plan_->get(), pack.get()), "cudnnBackendExecute");
+}
+
+}  // namespace trireme::cuda::dnn

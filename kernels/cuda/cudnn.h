@@ -1,0 +1,108 @@
+// cuDNN's graph API (the "backend" API of cuDNN 9): descriptors, and plans that run a graph of operations.
+// Include only from kernels/cuda and its tests.
+#pragma once
+
+#include <cudnn.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/cuda/library.h"
+#include "kernels/dtype.h"
+
+namespace trireme::cuda::dnn {
+
+/// The library's functions, typed by its own header.
+struct Api {
+  Library library{{"libcudnn.so.9"}, "cuDNN 9 (package libcudnn9)"};
+#define TRIREME_FUNCTION(name) decltype(::name)* name = library.function<decltype(::name)>(#name);
+  TRIREME_FUNCTION(cudnnCreate)
+  TRIREME_FUNCTION(cudnnSetStream)
+  TRIREME_FUNCTION(cudnnGetErrorString)
+  TRIREME_FUNCTION(cudnnGetLastErrorString)
+  TRIREME_FUNCTION(cudnnBackendCreateDescriptor)
+  TRIREME_FUNCTION(cudnnBackendDestroyDescriptor)
+  TRIREME_FUNCTION(cudnnBackendSetAttribute)
+  TRIREME_FUNCTION(cudnnBackendGetAttribute)
+  TRIREME_FUNCTION(cudnnBackendFinalize)
+  TRIREME_FUNCTION(cudnnBackendExecute)
+#undef TRIREME_FUNCTION
+};
+/// Loads the library. Throws Error(kUsage) if there is none.
+const Api& api();
+
+/// Throws what the library says of a call that failed.
+void check(cudnnStatus_t status, const char* what);
+
+/// Set its attributes, then finalize(); after that it may stand in others, which must not outlive it.
+class Descriptor {
+ public:
+  explicit Descriptor(cudnnBackendDescriptorType_t type);
+  ~Descriptor();
+  Descriptor(Descriptor&& other) noexcept : made_(std::exchange(other.made_, nullptr)) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+
+  Descriptor& set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::int64_t count,
+                  const void* values);
+  Descriptor& set(cudnnBackendAttributeName_t name, const Descriptor& other);
+  Descriptor& set(cudnnBackendAttributeName_t name, std::span<const std::int64_t> values) {
+    return set(name, CUDNN_TYPE_INT64, static_cast<std::int64_t>(values.size()), values.data());
+  }
+  template <class T>
+  Descriptor& set_one(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, const T& value) {
+    return set(name, type, 1, &value);
+  }
+  Descriptor& finalize();
+  /// Whether the library takes it.
+  bool try_finalize();
+  cudnnBackendDescriptor_t get() const { return made_; }
+
+ private:
+  cudnnBackendDescriptor_t made_ = nullptr;
+};
+
+/// A tensor of `dims` (N,C,H,W order, any strides) under the number `id`, whose memory is aligned to
+/// `alignment` bytes.
+Descriptor tensor(std::int64_t id, DType dtype, std::span<const std::int64_t> dims,
+                  std::span<const std::int64_t> strides, std::int64_t alignment);
+
+/// What plans are made for: this thread's GPU, or, in tests, one that is described in the library's own JSON.
+class Target {
+ public:
+  Target();
+  explicit Target(const std::string& json);
+  cudnnHandle_t handle() const { return handle_; }
+  const Descriptor& properties() const { return properties_; }
+
+ private:
+  cudnnHandle_t handle_ = nullptr;
+  Descriptor properties_;
+};
+
+/// One operation, ready to run. Its engine is the library's first choice, by rule, among those whose bits do
+/// not depend on scheduling and that round float32 as float32.
+class Plan {
+ public:
+  /// Takes what `operation` refers to with it. Throws Error(kInternal) naming `what` if no engine is left.
+  Plan(const Target& target, std::vector<Descriptor> parts, DType dtype, const std::string& what);
+  /// Runs on stream(); memory[i] is that of the tensor of number i.
+  void run(const Target& target, std::span<void* const> memory) const;
+  std::int64_t workspace() const { return workspace_; }
+
+ private:
+  bool take(const Target& target, const Descriptor& config, DType dtype);
+
+  std::vector<Descriptor> parts_;  ///< the last one is the operation
+  Descriptor graph_{CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR};
+  std::vector<Descriptor> configs_;
+  std::unique_ptr<Descriptor> plan_;
+  std::int64_t workspace_ = 0;
+};
+
+}  // namespace trireme::cuda::dnn
