@@ -14,6 +14,7 @@
 #include "kernels/device.h"
 #include "kernels/elementwise.h"
 #include "kernels/rng.h"
+#include "kernels/tree.h"
 #include "kernels/view.h"
 
 namespace trireme {
@@ -200,6 +201,15 @@ struct KernelTable {
   void (*adamw)(std::span<const OptimizerSlice> slices, const AdamWOptions&);
   /// Sum of squares over fixed chunks, in float64. Dense.
   double (*sum_of_squares)(const View& in);
+
+  // Reduction of gradients (distributed/comm/ordered_reduce.h). Dense.
+  /// out (N) = scale * the sum, in tree order, of parts of N floats: parts[k] is the sum over nodes[k]; nodes
+  /// cover `shards` shards once, in shard order. The scale is one rounding more, at the root only. `out` may
+  /// be one of the parts.
+  void (*tree_sum)(const View& out, std::span<const TreeNode> nodes, std::span<const float* const> parts,
+                   int shards, float scale);
+  /// Index of the first element of in (N) that is infinite or NaN, or N, to the one int64 of `out`.
+  void (*first_not_finite)(const View& out, const View& in);
 };
 
 /// The table of a device. Throws Error(kUsage) if this build or machine has no such device.

@@ -44,7 +44,12 @@ std::optional<Batch> Loader::next() {
     const std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
     ~Stopwatch() { loader.wait_time_ += std::chrono::steady_clock::now() - start; }
   } stopwatch{*this};
-  return take();
+  std::optional<Batch> batch = take();
+  if (batch && !options_.device.is_cpu()) {
+    for (Tensor& field : batch->fields) field = to_device(field, options_.device);
+    batch->name_first_two();
+  }
+  return batch;
 }
 
 std::optional<Batch> Loader::take() {
@@ -156,8 +161,7 @@ Batch Loader::make_batch(const Request& request, const std::stop_token& stop) co
     dataset_->read({batch.indices.back(), request.epoch, options_.seed}, to);
     for (std::size_t f = 0; f < to.size(); ++f) to[f] += bytes[f];
   }
-  batch.x = batch.fields[0];
-  if (batch.fields.size() > 1) batch.y = batch.fields[1];
+  batch.name_first_two();
   return batch;
 }
 

@@ -32,6 +32,12 @@ struct Batch {
   std::int64_t epoch = 0;
   std::int64_t first_position = 0;    ///< of the request
   std::vector<std::int64_t> indices;  ///< N indices in the data set, in the order of positions
+
+  /// Sets x and y.
+  void name_first_two() {
+    x = fields[0];
+    if (fields.size() > 1) y = fields[1];
+  }
 };
 
 struct LoaderOptions {
@@ -43,6 +49,8 @@ struct LoaderOptions {
   std::uint64_t seed = 0;
   /// The longest wait for one batch.
   std::chrono::milliseconds patience = std::chrono::seconds(300);
+  /// Where next() puts batches.
+  Device device = kCpu;
 };
 
 /// Prepares batches in the order of requests. The bits of a batch depend on the data set, the sampler,

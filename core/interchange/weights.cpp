@@ -14,8 +14,6 @@ namespace {
 
 std::size_t bytes_in(const Tensor& t) { return static_cast<std::size_t>(t.numel()) * size_of(t.dtype()); }
 
-std::span<std::byte> memory_of(const Tensor& t) { return {static_cast<std::byte*>(t.raw()), bytes_in(t)}; }
-
 Tensor read_tensor(const FileSystem& files, const fs::path& path, const SafetensorsEntry& entry) {
   if (entry.shape.size() > static_cast<std::size_t>(kMaxDims))
     fail(ExitCode::kCheckpoint, "'{}': '{}' has {} dimensions; at most {} can be held", path.string(),

@@ -103,6 +103,11 @@ void for_each_module(Module& root, const std::function<void(const std::string&, 
   root.visit(children);
 }
 
+void move_to(Module& root, Device device) {
+  for (const auto& list : {root.parameters(), root.buffers()})
+    for (const NamedTensor& t : list) trireme::move_to(t.tensor, device);
+}
+
 void name_modules(Module& root, const std::string& path) {
   for_each_module(
       root, [](const std::string& at, Module& module) { module.set_path(at); }, path);

@@ -158,6 +158,10 @@ class ModuleList : public Module {
 void for_each_module(Module& root, const std::function<void(const std::string& path, Module&)>& fn,
                      const std::string& path = "");
 
+/// Moves all parameters and buffers of `root` to a device, in place: handles on them follow. (`Module::to` in
+/// PyTorch; a member of that name would hide the op from every module.)
+void move_to(Module& root, Device device);
+
 /// Names `root` and all modules below it; random layers take their keys from their names. Data parallel
 /// wrappers call it. Models with different `path`s draw different numbers.
 void name_modules(Module& root, const std::string& path = "");

@@ -127,6 +127,12 @@ Tensor Tensor::alias(const Shape& new_shape, const Shape& new_strides, std::int6
   return Tensor(std::move(impl));
 }
 
+std::span<std::byte> memory_of(const Tensor& t) {
+  TRIREME_CHECK(t.is_contiguous(), "memory_of: a tensor of strides {} is not row-major",
+                t.strides().to_string());
+  return {static_cast<std::byte*>(t.raw()), static_cast<std::size_t>(t.numel()) * size_of(t.dtype())};
+}
+
 View broadcast_view(const Tensor& t, const Shape& shape) {
   if (t.shape() == shape) return t.view();
   const int shift = shape.size() - t.dim();
@@ -149,7 +155,8 @@ void copy_into(const Tensor& out, const Tensor& in) {
 
 Tensor to_device(const Tensor& t, Device device) {
   if (t.device() == device) return t;
-  const Tensor from = t.row_major(), out = Tensor::empty(t.shape(), t.dtype(), device);
+  const Tensor from = t.is_dense() ? t : t.row_major(),
+               out = Tensor::empty_strided(from.shape(), from.strides(), t.dtype(), device);
   const std::size_t bytes = static_cast<std::size_t>(t.numel()) * size_of(t.dtype());
   TRIREME_CHECK(t.device().is_cpu() || device.is_cpu(), "to: from {} to {}: go through the CPU",
                 name_of(t.device()), name_of(device));
@@ -159,6 +166,18 @@ Tensor to_device(const Tensor& t, Device device) {
   else
     kernels_for(device).copy_from_host(out.raw(), from.raw(), bytes);
   return out;
+}
+
+void move_to(const Tensor& t, Device device) {
+  if (t.device() == device) return;
+  TRIREME_CHECK(t.is_leaf() && !t.impl()->base,
+                "move_to: the tensor is a result or a view; copy it with to()");
+  if (t.requires_grad()) t.set_grad({});
+  const Tensor there = to_device(t, device);
+  TensorImpl& impl = *t.impl();
+  impl.storage = there.impl()->storage;
+  impl.offset = 0;
+  impl.strides = there.strides();
 }
 
 Tensor to_dtype(const Tensor& t, DType dtype) {

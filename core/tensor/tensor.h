@@ -1,8 +1,10 @@
 // Tensor: a cheap handle to a strided view of reference-counted memory.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <initializer_list>
+#include <span>
 #include <vector>
 
 #include "core/base/ref.h"
@@ -164,6 +166,9 @@ Tensor Tensor::from(const std::vector<T>& values, const Shape& shape) {
   return out;
 }
 
+/// The memory of a row-major tensor, on its device.
+std::span<std::byte> memory_of(const Tensor& t);
+
 /// t's elements seen as `shape`, which t must broadcast to: repeated dimensions have stride 0.
 View broadcast_view(const Tensor& t, const Shape& shape);
 
@@ -173,8 +178,14 @@ void copy_into(const Tensor& out, const Tensor& in);
 /// `t` converted; `t` itself if it has that dtype. Not recorded by autograd.
 Tensor to_dtype(const Tensor& t, DType dtype);
 
-/// `t` on another device, row-major; `t` itself if it is there. Not recorded by autograd.
+/// `t` on another device, laid out as there where it is dense, else row-major; `t` itself if it is there. Not
+/// recorded by autograd.
 Tensor to_device(const Tensor& t, Device device);
+
+/// Moves the tensor itself to another device, and so every handle on it (as `p.data = p.data.to(device)` does
+/// in PyTorch). Views of it keep looking at the old memory, and its grad is dropped. Throws if
+/// autograd made it from others.
+void move_to(const Tensor& t, Device device);
 
 template <class T>
 T Tensor::value() const {

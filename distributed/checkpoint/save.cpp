@@ -6,13 +6,13 @@
 #include <map>
 
 #include "core/base/crc32c.h"
-#include "core/base/finite.h"
 #include "core/base/sha256.h"
 #include "core/interchange/safetensors.h"
 #include "distributed/checkpoint/garbage.h"
 #include "distributed/checkpoint/reader.h"
 #include "distributed/checkpoint/store.h"
 #include "distributed/comm/agree.h"
+#include "kernels/finite.h"
 
 namespace trireme {
 

@@ -9,7 +9,8 @@
 #include <string>
 #include <string_view>
 
-#include "kernels/dtype.h"
+#include "kernels/device.h"
+#include "kernels/error.h"
 
 namespace trireme {
 
@@ -57,6 +58,8 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
   virtual std::string_view backend() const = 0;  ///< "local", "mpi", ...
+  /// Where the buffers of collectives lie.
+  virtual Device device() const { return kCpu; }
 
   /// Sends sends[r] to rank r and receives recvs[r] from rank r, for all r (own slot: a copy).
   virtual Event all_to_all(std::span<const std::span<const std::byte>> sends,
@@ -67,7 +70,7 @@ class Communicator {
   virtual Event all_reduce_fastest(std::span<float> data, std::string label) = 0;
   virtual Event broadcast(std::span<std::byte> data, int root, std::string label) = 0;
   virtual Event barrier(std::string label) = 0;
-  /// Runs a host function in queue order.
+  /// Runs a host function in queue order. On a GPU, its kernels run in the order of the collectives.
   virtual Event run(std::function<void()> fn, std::string label) = 0;
   /// Makes this rank's pending and later calls fail, and its peers' as soon as they notice. Never blocks.
   virtual void abort(const std::string& reason) = 0;

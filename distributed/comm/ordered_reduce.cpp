@@ -1,68 +1,58 @@
 #include "distributed/comm/ordered_reduce.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <memory>
 #include <utility>
 
 #include "kernels/error.h"
+#include "kernels/table.h"
 
 namespace trireme {
 
 namespace {
 
-// Floats per block of sum_tree: 8 KiB, so that the blocks of a deep tree stay in the first two caches.
-constexpr std::size_t kBlock = 2048;
 constexpr std::size_t kSliceUnit = 16 / sizeof(float);
 
-// The level of the root: the tree has 2^root_level leaves, the last of which may be padding.
-int root_level(int shards) { return std::bit_width(static_cast<unsigned>(shards) - 1); }
-
-long first_shard(TreeNode node) { return static_cast<long>(node.index) << node.level; }
-
-// The binary counter: pending[i] is the sum over a node that waits for its right sibling.
-class TreeSum {
+// Memory of a device for some floats.
+class Floats {
  public:
-  explicit TreeSum(int shards)
-      : shards_(shards), scratch_(std::make_unique_for_overwrite<float[]>(kBlock * root_level(shards))) {}
-
-  // Takes `count` floats of the next node in shard order.
-  void add(TreeNode node, const float* data, std::size_t count) {
-    while (first_shard(node) > 0 || (1L << node.level) < shards_) {
-      if (node.index % 2 == 0) {
-        // The right sibling is either still to come, or all padding and passed over.
-        if (first_shard({node.level, node.index + 1}) < shards_) break;
-      } else {
-        --depth_;
-        float* sum = scratch_.get() + depth_ * kBlock;
-        add_in_order(sum, pending_[depth_], data, count);
-        data = sum;
-      }
-      node = {node.level + 1, node.index / 2};
-    }
-    pending_[depth_++] = data;
-  }
-
-  // After the last node: the root's block. Ready for the next block then.
-  const float* take_root() { return pending_[--depth_]; }
+  Floats(Device device, std::size_t count)
+      : device_(device),
+        bytes_(count * sizeof(float)),
+        data_(static_cast<float*>(allocate(device, bytes_))) {}
+  ~Floats() { deallocate(device_, data_, bytes_); }
+  Floats(const Floats&) = delete;
+  Floats& operator=(const Floats&) = delete;
+  float* get() const { return data_; }
 
  private:
-  int shards_;
-  int depth_ = 0;
-  std::array<const float*, 33> pending_{};
-  std::unique_ptr<float[]> scratch_;
+  Device device_;
+  std::size_t bytes_;
+  float* data_;
 };
 
-// One call of ordered_all_reduce: kept alive by the job that sums.
+// One call of ordered_all_reduce: kept alive by the job that sums, and by its event.
 struct Reduction {
   Slice own;                           // the slice that this rank sums
   std::vector<int> nodes_of_rank;      // how many nodes each rank brings
   std::vector<TreeNode> nodes;         // of all ranks, in shard order
   std::vector<const float*> partials;  // own slice of each node
   std::vector<float*> rooms;           // where own slices of peers' nodes arrive; null for own nodes
-  std::unique_ptr<float[]> scratch;    // what `rooms` points into
+  std::unique_ptr<Floats> scratch;     // what `rooms` points into
 };
+
+// A device goes on after the host has let go of the plan, but nobody reuses memory before the event is done.
+struct KeptEvent final : Event::State {
+  KeptEvent(Event e, std::shared_ptr<const Reduction> p) : plan(std::move(p)), event(std::move(e)) {}
+  bool done() const override { return event.done(); }
+  void wait() const override { event.wait(); }
+  std::shared_ptr<const Reduction> plan;
+  Event event;
+};
+
+View floats(float* data, std::size_t count) {
+  return {data, DType::kFloat32, 1, {static_cast<std::int64_t>(count)}, {1}};
+}
 
 // Everybody's nodes are a pure function of shards and world size, so nothing has to be said about them.
 std::shared_ptr<Reduction> plan_reduction(const Communicator& comm, int shards,
@@ -79,8 +69,8 @@ std::shared_ptr<Reduction> plan_reduction(const Communicator& comm, int shards,
                 "ordered_all_reduce: rank {} of {} needs {} partials for {} shards, got {}", comm.rank(),
                 comm.size(), own_nodes, shards, partials.size());
 
-  plan->scratch = std::make_unique_for_overwrite<float[]>((plan->nodes.size() - own_nodes) * plan->own.count);
-  float* room = plan->scratch.get();
+  plan->scratch = std::make_unique<Floats>(comm.device(), (plan->nodes.size() - own_nodes) * plan->own.count);
+  float* room = plan->scratch->get();
   for (int rank = 0; rank < comm.size(); ++rank) {
     for (int k = 0; k < plan->nodes_of_rank[rank]; ++k) {
       const bool mine = rank == comm.rank();
@@ -153,42 +143,13 @@ Slice slice_of_rank(std::size_t count, int world_size, int rank) {
   return {first, std::min(share, count - first)};
 }
 
-void add_in_order(float* out, const float* left, const float* right, std::size_t count) {
-  // An operand may be `out` itself: that is no dependence from one element to another.
-#pragma GCC ivdep
-  for (std::size_t i = 0; i < count; ++i) out[i] = left[i] + right[i];
-}
-
-void sum_tree(int shards, std::span<const TreeNode> nodes, std::span<const float* const> partials,
-              std::size_t count, float scale, float* out) {
-  TRIREME_CHECK(shards >= 1 && nodes.size() == partials.size(),
-                "sum_tree: {} nodes but {} partials for {} shards", nodes.size(), partials.size(), shards);
-  long next = 0;
-  for (const TreeNode node : nodes) {
-    TRIREME_CHECK(first_shard(node) == next, "sum_tree: a node begins at shard {}, expected {}",
-                  first_shard(node), next);
-    next += 1L << node.level;
-  }
-  TRIREME_CHECK(next >= shards, "sum_tree: nodes end at shard {} of {}", next, shards);
-
-  TreeSum sum(shards);
-  for (std::size_t begin = 0; begin < count; begin += kBlock) {
-    const std::size_t size = std::min(kBlock, count - begin);
-    for (std::size_t k = 0; k < nodes.size(); ++k) sum.add(nodes[k], partials[k] + begin, size);
-    const float* root = sum.take_root();
-    float* to = out + begin;
-#pragma GCC ivdep
-    for (std::size_t i = 0; i < size; ++i) to[i] = root[i] * scale;
-  }
-}
-
 Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const float*> partials,
                          std::size_t count, float scale, float* out, const std::string& label) {
   const auto plan = plan_reduction(comm, shards, partials, count);
   if (comm.size() > 1) exchange_partials(comm, *plan, partials, count, label);
   Event summed = comm.run(
-      [plan, shards, scale, out] {
-        sum_tree(shards, plan->nodes, plan->partials, plan->own.count, scale, out + plan->own.first);
+      [plan, shards, scale, to = floats(out + plan->own.first, plan->own.count), device = comm.device()] {
+        kernels_of(device).tree_sum(to, plan->nodes, plan->partials, shards, scale);
       },
       label);
   if (comm.size() == 1) return summed;
@@ -198,7 +159,7 @@ Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const float
     const Slice slice = slice_of_rank(count, comm.size(), peer);
     slices.push_back(std::as_writable_bytes(std::span(out + slice.first, slice.count)));
   }
-  return comm.all_gather(slices, label);
+  return Event(std::make_shared<KeptEvent>(comm.all_gather(slices, label), plan));
 }
 
 }  // namespace trireme

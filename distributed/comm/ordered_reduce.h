@@ -9,12 +9,12 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "distributed/comm/communicator.h"
+#include "kernels/tree.h"
 
 namespace trireme {
 
@@ -29,13 +29,6 @@ struct ShardRange {
 /// Throws Error(kUsage) if there are more ranks than shards.
 ShardRange shards_of_rank(int shards, int world_size, int rank);
 
-/// A node of the tree: covers shards [index << level, (index + 1) << level).
-struct TreeNode {
-  int level = 0;
-  int index = 0;
-  bool operator==(const TreeNode&) const = default;
-};
-
 /// The fewest tree nodes that cover exactly `range`, in shard order. Nodes whose range reaches past the
 /// last shard count as complete there (the rest is padding). At most 2 * log2(shards) of them.
 std::vector<TreeNode> maximal_subtrees(int shards, ShardRange range);
@@ -48,20 +41,12 @@ struct Slice {
 };
 Slice slice_of_rank(std::size_t count, int world_size, int rank);
 
-/// out[i] = left[i] + right[i], rounded once. Each operand is `out` itself or does not overlap it.
-void add_in_order(float* out, const float* left, const float* right, std::size_t count);
-
-/// Sums one slice in tree order. partials[k] is the sum over nodes[k]; nodes cover all shards once, in
-/// shard order. `out` gets the result times `scale` (one rounding more, at the root only; exact for 1).
-/// `out` may be one of the partials. Needs no memory but log2(shards) blocks that stay in the cache.
-void sum_tree(int shards, std::span<const TreeNode> nodes, std::span<const float* const> partials,
-              std::size_t count, float scale, float* out);
-
-/// Sums per-shard vectors of `count` floats over all shards and ranks.
+/// Sums per-shard vectors of `count` floats over all shards and ranks. They lie on comm's device.
 ///
 /// `partials[k]` holds this rank's sum over the k-th of its maximal subtrees. After the returned event,
 /// `out` (count floats) holds scale * sum on every rank, the same bits for every world size. `out` may be
-/// one of the partials. Everything is enqueued on `comm`; buffers must outlive the event. All ranks must give
+/// one of the partials. Everything is enqueued on `comm`; buffers must outlive the event, and the
+/// event the work. All ranks must give
 /// the same shards, count and scale.
 /// Bytes sent by a rank: about 2 * count * 4 * (W-1)/W when each rank owns one subtree.
 Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const float*> partials,

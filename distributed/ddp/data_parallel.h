@@ -8,8 +8,9 @@
 
 namespace trireme {
 
-/// As PyTorch's class of that name. The model must outlive it and keep its parameters. Construction is
-/// collective, and so is every step of the job: all ranks wrap the same models in the same order.
+/// As PyTorch's class of that name. The model must outlive it and keep its parameters, which move to the
+/// job's device. Construction is collective, and so is every step of the job: all ranks wrap the same models
+/// in the same order.
 ///
 /// Gradients are summed per shard, so the result has the same bits at any number of ranks (see DESIGN section
 /// 3).

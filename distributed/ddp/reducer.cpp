@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "core/autograd/autograd.h"
+#include "core/tensor/observer.h"
 
 namespace trireme {
 
@@ -25,9 +26,10 @@ Reducer::Reducer(Communicator& comm, int shards, std::vector<NamedTensor> parame
       options_(options),
       parameters_(std::move(parameters)) {
   for (const NamedTensor& p : parameters_)
-    TRIREME_CHECK(p.tensor.dtype() == DType::kFloat32 && p.tensor.is_contiguous(),
-                  "data parallel: parameter {} must be a row-major float32 tensor, is {}", p.name,
-                  name_of(p.tensor.dtype()));
+    TRIREME_CHECK(
+        p.tensor.dtype() == DType::kFloat32 && p.tensor.is_contiguous() && p.tensor.device() == comm.device(),
+        "data parallel: parameter {} must be a row-major float32 tensor on {}, is {} on {}", p.name,
+        name_of(comm.device()), name_of(p.tensor.dtype()), name_of(p.tensor.device()));
   // The first guess: last layers first. The true order is known after the first step.
   std::vector<std::size_t> order(parameters_.size());
   std::iota(order.rbegin(), order.rend(), 0);
@@ -43,8 +45,8 @@ void Reducer::make_buckets(const std::vector<std::size_t>& order) {
     const std::size_t index = buckets_.size(), tensors = plan.tensors.size();
     for (std::size_t slot = 0; slot < tensors; ++slot) places_[plan.tensors[slot]] = {index, slot};
     // Behind the gradients rides one number per tensor: in how many shards it had a gradient.
-    auto sum = std::make_unique<ShardSum>(comm_, shards_, plan.elements + tensors, options_.reduction,
-                                          label_of(index, plan, parameters_));
+    auto sum = std::make_unique<ShardSum>(comm_, shards_, plan.elements + tensors, tensors,
+                                          options_.reduction, label_of(index, plan, parameters_));
     buckets_.push_back({std::move(plan), std::move(sum), std::vector<bool>(tensors), 0, false});
   }
 }
@@ -98,14 +100,12 @@ void Reducer::take(std::size_t index, const Tensor& gradient) {
          "on the sum of the losses, or use --overlap off",
          parameters_[index].name);
   set_grad_memory(parameters_[index].tensor, {});  // a second gradient is to be added
-  float* slot = slot_of(index).data<float>();
-  const Tensor dense = gradient.row_major();
-  const auto count = static_cast<std::size_t>(dense.numel());
+  const Tensor slot = slot_of(index);
   if (bucket.ready[place.slot]) {
-    add_in_order(slot, slot, dense.data<float>(), count);
+    kernels_for(slot.device()).binary(BinaryOp::add, slot.view(), slot.view(), gradient.view());
     return;
   }
-  if (dense.raw() != slot) std::copy_n(dense.data<float>(), count, slot);
+  if (gradient.raw() != slot.raw()) copy_into(slot, gradient);
   bucket.ready[place.slot] = true;
   ++bucket.ready_count;
   if (!planned_from_order_ && range_.first == 0 && shards_done_ == 0) ready_order_.push_back(index);
@@ -113,16 +113,14 @@ void Reducer::take(std::size_t index, const Tensor& gradient) {
 }
 
 void Reducer::complete(Bucket& bucket) {
-  float* leaf = bucket.sum->leaf().data<float>();
-  const BucketPlan& plan = bucket.plan;
-  for (std::size_t slot = 0; slot < plan.tensors.size(); ++slot) {
-    const auto used = static_cast<std::size_t>(parameters_[plan.tensors[slot]].tensor.numel());
-    const std::size_t end = slot + 1 < plan.offsets.size() ? plan.offsets[slot + 1] : plan.elements;
-    const std::size_t from = plan.offsets[slot] + (bucket.ready[slot] ? used : 0);
-    std::fill(leaf + from, leaf + end, 0.0f);  // no gradient, and the padding behind each tensor
-    leaf[plan.elements + slot] = bucket.ready[slot] ? 1.0f : 0.0f;
+  std::vector<float> used;
+  for (std::size_t slot = 0; slot < bucket.ready.size(); ++slot) {
+    used.push_back(bucket.ready[slot] ? 1.0f : 0.0f);
+    if (bucket.ready[slot]) continue;
+    const Tensor unused = slot_of(bucket.plan.tensors[slot]);
+    kernels_for(unused.device()).fill(unused.view(), 0);
   }
-  bucket.sum->push();
+  bucket.sum->push(used);
   bucket.pushed = true;
 }
 
@@ -156,12 +154,12 @@ std::string Reducer::finish() {
       const auto slot = static_cast<std::size_t>(after - plan.offsets.begin()) - 1;
       not_finite = fmt::format("the gradient of {} is not finite (element {} is {})",
                                parameters_[plan.tensors[slot]].name, bad - plan.offsets[slot],
-                               bucket.sum->result().data<float>()[bad]);
+                               bucket.sum->result().alias({}, {}, static_cast<std::int64_t>(bad)).item());
     }
     const Tensor& sum = bucket.sum->result();
     for (std::size_t slot = 0; slot < plan.tensors.size(); ++slot) {
       const Tensor& p = parameters_[plan.tensors[slot]].tensor;
-      const bool used = sum.data<float>()[plan.elements + slot] > 0;
+      const bool used = bucket.sum->notes()[slot] > 0;
       p.set_grad(used ? sum.alias(p.shape(), p.strides(), static_cast<std::int64_t>(plan.offsets[slot]))
                       : Tensor());
       any_used |= used;
@@ -177,18 +175,21 @@ std::string Reducer::finish() {
 void Reducer::adopt_ready_order() {
   planned_from_order_ = true;
   // The rank of shard 0 tells; parameters that had no gradient come last.
-  std::vector<std::uint32_t> order(parameters_.size());
+  std::vector<std::int64_t> order(parameters_.size());
   if (range_.first == 0) {
     std::vector<bool> seen(parameters_.size());
     std::size_t at = 0;
     for (std::size_t index : ready_order_) {
-      order[at++] = static_cast<std::uint32_t>(index);
+      order[at++] = static_cast<std::int64_t>(index);
       seen[index] = true;
     }
     for (std::size_t index = 0; index < seen.size(); ++index)
-      if (!seen[index]) order[at++] = static_cast<std::uint32_t>(index);
+      if (!seen[index]) order[at++] = static_cast<std::int64_t>(index);
   }
-  comm_.broadcast(std::as_writable_bytes(std::span(order)), 0, "bucket order").wait();
+  const Tensor told =
+      to_device(Tensor::from(order, {static_cast<std::int64_t>(order.size())}), comm_.device());
+  comm_.broadcast(memory_of(told), 0, "bucket order").wait();
+  order = told.to_vector<std::int64_t>();
   // Grads are views of the old buckets' memory, which their storage keeps alive.
   make_buckets({order.begin(), order.end()});
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/autograd/autograd.h"
+#include "core/tensor/observer.h"
 
 namespace trireme {
 
@@ -17,6 +18,11 @@ std::size_t total_elements(const std::vector<NamedTensor>& tensors) {
 std::vector<NamedTensor> those_with_gradients(std::vector<NamedTensor> parameters) {
   std::erase_if(parameters, [](const NamedTensor& p) { return !p.tensor.requires_grad(); });
   return parameters;
+}
+
+nn::Module& moved(nn::Module& model, Device device) {
+  nn::move_to(model, device);
+  return model;
 }
 
 /// Buckets and errors name their model: two models may well be built alike.
@@ -74,13 +80,14 @@ bool DataParallelContext::observe(const Tensor& running, const Tensor& value, do
 Replica::Replica(nn::Module& model, DataParallelContext& context, std::string name)
     : name_(std::move(name)),
       context_(context),
-      parameters_(model.parameters()),
+      parameters_(moved(model, context.device()).parameters()),
       buffers_(model.buffers()),
       trained_(those_with_gradients(parameters_)),
       averaged_(model.statistics()),
-      reducer_(context.comm(), context.shards(), with_prefix(name_, trained_), context.reducer_options()),
-      statistics_(context.comm(), context.shards(), total_elements(averaged_) + 2 * averaged_.size(),
-                  context.reducer_options().reduction, name_ + " statistics") {
+      reducer_(context.gradient_comm(), context.shards(), with_prefix(name_, trained_),
+               context.reducer_options()),
+      statistics_(context.gradient_comm(), context.shards(), total_elements(averaged_) + 2 * averaged_.size(),
+                  2 * averaged_.size(), context.reducer_options().reduction, name_ + " statistics") {
   nn::name_modules(model, root_path(name_));
   std::size_t offset = 0;
   for (const NamedTensor& buffer : averaged_) {
@@ -99,9 +106,8 @@ void Replica::broadcast_state() {
     for (const NamedTensor& t : *list) {
       TRIREME_CHECK(t.tensor.is_contiguous(), "data parallel: {}.{} must be row-major in memory", name_,
                     t.name);
-      const auto bytes = static_cast<std::size_t>(t.tensor.numel()) * size_of(t.tensor.dtype());
-      last = context_.comm().broadcast({static_cast<std::byte*>(t.tensor.raw()), bytes}, 0,
-                                       fmt::format("initial {}.{}", name_, t.name));
+      last = context_.gradient_comm().broadcast(memory_of(t.tensor), 0,
+                                                fmt::format("initial {}.{}", name_, t.name));
     }
   last.wait();
 }
@@ -127,12 +133,13 @@ void Replica::begin_round(std::int64_t step) {
 void Replica::begin_shard(float weight) {
   weight_ = weight;
   reducer_.begin_shard();
-  std::fill_n(statistics_.leaf().data<float>(), statistics_.count(), 0.0f);
+  kernels_for(statistics_.leaf().device()).fill(statistics_.leaf().view(), 0);
+  seen_.assign(2 * averaged_.size(), 0);
 }
 
 void Replica::end_shard() {
   reducer_.end_shard();
-  statistics_.push();
+  statistics_.push(seen_);
 }
 
 bool Replica::launch_ready() { return reducer_.launch_ready(); }
@@ -146,13 +153,13 @@ bool Replica::observe(const Tensor& running, const Tensor& value, double momentu
       std::ranges::find_if(averaged_, [&](const NamedTensor& b) { return b.tensor.is_same(running); });
   if (found == averaged_.end()) return false;
   const auto index = static_cast<std::size_t>(found - averaged_.begin());
-  float* slot = statistics_.leaf().data<float>() + offsets_[index];
-  const float* in = value.data<float>();
-  for (std::int64_t i = 0; i < value.numel(); ++i) slot[i] += in[i] * weight_;
-  float* weight = statistics_.leaf().data<float>() + total_elements(averaged_) + index;
-  weight[0] += weight_;
+  const Tensor slot = part_of(statistics_.leaf(), index), share = Tensor::empty_like(slot);
+  const KernelTable& k = kernels_for(slot.device());
+  k.unary(UnaryOp::mul_scalar, share.view(), value.view(), {static_cast<double>(weight_)});
+  k.binary(BinaryOp::add, slot.view(), slot.view(), share.view());
+  seen_[index] += weight_;
   // It rides along because a rank whose shards had no samples has not seen it.
-  weight[averaged_.size()] += static_cast<float>(momentum) * weight_;
+  seen_[averaged_.size() + index] += static_cast<float>(momentum) * weight_;
   return true;
 }
 
@@ -171,17 +178,23 @@ void Replica::finish() {
 }
 
 void Replica::apply_statistics() {
-  const float* sums = statistics_.result().data<float>();
-  const float* weights = sums + total_elements(averaged_);
+  const std::span<const float> weights = statistics_.notes();
   for (std::size_t b = 0; b < averaged_.size(); ++b) {
     if (!(weights[b] > 0)) continue;
-    const Tensor& running = averaged_[b].tensor;
+    const Tensor &running = averaged_[b].tensor, mean = part_of(statistics_.result(), b);
     const float take = weights[averaged_.size() + b] / weights[b], keep = 1 - take;
-    float* out = running.data<float>();
-    for (std::int64_t i = 0; i < running.numel(); ++i)
-      out[i] = out[i] * keep + sums[offsets_[b] + static_cast<std::size_t>(i)] / weights[b] * take;
+    const KernelTable& k = kernels_for(running.device());
+    k.unary(UnaryOp::mul_scalar, running.view(), running.view(), {static_cast<double>(keep)});
+    k.unary(UnaryOp::div_scalar, mean.view(), mean.view(), {static_cast<double>(weights[b])});
+    k.unary(UnaryOp::mul_scalar, mean.view(), mean.view(), {static_cast<double>(take)});
+    k.binary(BinaryOp::add, running.view(), running.view(), mean.view());
     running.bump_version("the step's statistics");
   }
+}
+
+Tensor Replica::part_of(const Tensor& statistics, std::size_t buffer) const {
+  const Tensor& like = averaged_[buffer].tensor;
+  return statistics.alias(like.shape(), like.strides(), static_cast<std::int64_t>(offsets_[buffer]));
 }
 
 void Replica::attach(optim::Optimizer& optimizer) { optimizers_.push_back(&optimizer); }

@@ -28,6 +28,10 @@ class DataParallelContext : public nn::StatisticsSink {
  public:
   ~DataParallelContext() override;
   Communicator& comm() const { return *comm_; }
+  /// Of what lies on the models' device.
+  Communicator& gradient_comm() const { return gradient_comm_ ? *gradient_comm_ : *comm_; }
+  /// Where models and batches live.
+  Device device() const { return gradient_comm().device(); }
   int shards() const { return shards_; }
   const ReducerOptions& reducer_options() const { return reducer_options_; }
   /// Shares of this rank.
@@ -45,6 +49,7 @@ class DataParallelContext : public nn::StatisticsSink {
   void end_shard();
 
   Communicator* comm_ = nullptr;
+  Communicator* gradient_comm_ = nullptr;  ///< null: comm_
   int shards_ = 1;
   ReducerOptions reducer_options_;
   std::vector<std::shared_ptr<Replica>> replicas_;  ///< in the order of wrapping
@@ -60,7 +65,7 @@ class DataParallelContext : public nn::StatisticsSink {
 /// Made by DistributedDataParallel, driven by its context. One thread.
 class Replica final : public GradientSource, public std::enable_shared_from_this<Replica> {
  public:
-  /// Collective: rank 0's values become everyone's.
+  /// Collective: rank 0's values become everyone's. Moves the model to the context's device.
   Replica(nn::Module& model, DataParallelContext& context, std::string name);
   /// Hooks the parameters; separate from construction because hooks refer to the shared object.
   void hook_parameters();
@@ -95,6 +100,8 @@ class Replica final : public GradientSource, public std::enable_shared_from_this
  private:
   void broadcast_state();
   void apply_statistics();
+  /// Where a sum of statistics has those of an averaged buffer.
+  Tensor part_of(const Tensor& statistics, std::size_t buffer) const;
 
   const std::string name_;
   DataParallelContext& context_;
@@ -103,7 +110,8 @@ class Replica final : public GradientSource, public std::enable_shared_from_this
   std::vector<std::size_t> offsets_;                   // of each averaged buffer in statistics_
   std::vector<optim::Optimizer*> optimizers_;
   Reducer reducer_;
-  ShardSum statistics_;  // values of all averaged buffers, then the weight of each, then weight * momentum
+  ShardSum statistics_;  // values of all averaged buffers; notes: the weight of each, then weight * momentum
+  std::vector<float> seen_;  // notes of this shard
   float weight_ = 1;
   std::int64_t step_ = 0;
   bool open_ = false;  // between begin_round() and finish()

@@ -1,17 +1,43 @@
 #include "distributed/ddp/shard_sum.h"
 
-#include "core/base/finite.h"
+#include "kernels/table.h"
 
 namespace trireme {
 
-ShardSum::ShardSum(Communicator& comm, int shards, std::size_t count, Reduction reduction, std::string label)
+namespace {
+
+/// Elements first..first+count-1 of a vector.
+Tensor part_of(const Tensor& vector, std::size_t first, std::size_t count) {
+  return vector.alias({static_cast<std::int64_t>(count)}, {1},
+                      vector.offset() + static_cast<std::int64_t>(first));
+}
+
+/// left += right, on the stream of this thread.
+void add_to(const Tensor& left, const Tensor& right) {
+  kernels_of(left.device()).binary(BinaryOp::add, left.view(), left.view(), right.view());
+}
+
+/// By kernels, so that the host need not wait for the device.
+void write(const Tensor& to, std::span<const float> values) {
+  for (std::size_t begin = 0, end = 1; begin < values.size(); begin = end++) {
+    while (end < values.size() && values[end] == values[begin]) ++end;
+    kernels_of(to.device()).fill(part_of(to, begin, end - begin).view(), static_cast<double>(values[begin]));
+  }
+}
+
+}  // namespace
+
+ShardSum::ShardSum(Communicator& comm, int shards, std::size_t count, std::size_t notes, Reduction reduction,
+                   std::string label)
     : comm_(comm),
       shards_(shards),
       range_(shards_of_rank(shards, comm.size(), comm.rank())),
       count_(count),
+      notes_(notes),
       reduction_(reduction),
       label_(std::move(label)),
-      result_(Tensor::zeros({static_cast<std::int64_t>(count)})) {}
+      result_(Tensor::zeros({static_cast<std::int64_t>(count)}, DType::kFloat32, comm.device())),
+      first_bad_(Tensor::zeros({1}, DType::kInt64, comm.device())) {}
 
 ShardSum::~ShardSum() {
   if (!launched_) return;
@@ -24,16 +50,19 @@ ShardSum::~ShardSum() {
 
 const Tensor& ShardSum::leaf() {
   if (!leaf_.defined()) {
-    if (spare_.empty()) spare_.push_back(Tensor::empty({static_cast<std::int64_t>(count_)}));
+    if (spare_.empty())
+      spare_.push_back(Tensor::zeros({static_cast<std::int64_t>(count_)}, DType::kFloat32, comm_.device()));
     leaf_ = spare_.back();
     spare_.pop_back();
   }
   return leaf_;
 }
 
-void ShardSum::push() {
-  TRIREME_CHECK(pushed_ < range_.size() && leaf_.defined(), "shard sum {}: pushed {} of {} shards", label_,
-                pushed_, range_.size());
+void ShardSum::push(std::span<const float> notes) {
+  TRIREME_CHECK(pushed_ < range_.size() && notes.size() == notes_,
+                "shard sum {}: pushed {} of {} shards, {} of {} notes", label_, pushed_, range_.size(),
+                notes.size(), notes_);
+  write(part_of(leaf(), count_ - notes_, notes_), notes);
   stack_.push_back({{0, range_.first + pushed_++}, std::move(leaf_)});
   leaf_ = Tensor();
   merge_top();
@@ -53,8 +82,7 @@ void ShardSum::merge_top() {
     }
     if (stack_.size() < 2 || stack_[stack_.size() - 2].node != TreeNode{level, index - 1}) return;
     Partial& left = stack_[stack_.size() - 2];
-    float* sum = left.sum.data<float>();
-    add_in_order(sum, sum, top.sum.data<float>(), count_);
+    add_to(left.sum, top.sum);
     left.node = {level + 1, index / 2};
     spare_.push_back(std::move(top.sum));
     stack_.pop_back();
@@ -65,19 +93,20 @@ void ShardSum::launch(float scale) {
   TRIREME_CHECK(pushed_ == range_.size() && !launched_, "shard sum {}: launched after {} of {} shards",
                 label_, pushed_, range_.size());
   launched_ = true;
-  float* out = result_.data<float>();
+  auto* const out = static_cast<float*>(result_.raw());
   if (reduction_ == Reduction::kInvariant) {
     std::vector<const float*> partials;
-    for (const Partial& partial : stack_) partials.push_back(partial.sum.data<float>());
-    ordered_all_reduce(comm_, shards_, std::move(partials), count_, scale, out, label_);
+    for (const Partial& partial : stack_) partials.push_back(static_cast<const float*>(partial.sum.raw()));
+    summed_ = ordered_all_reduce(comm_, shards_, std::move(partials), count_, scale, out, label_);
   } else {
-    float* sum = stack_[0].sum.data<float>();
-    for (std::size_t i = 1; i < stack_.size(); ++i)
-      add_in_order(sum, sum, stack_[i].sum.data<float>(), count_);
-    for (std::size_t i = 0; i < count_; ++i) out[i] = sum[i] * scale;
+    for (std::size_t i = 1; i < stack_.size(); ++i) add_to(stack_[0].sum, stack_[i].sum);
+    kernels_of(result_.device())
+        .unary(UnaryOp::mul_scalar, result_.view(), stack_[0].sum.view(), {static_cast<double>(scale)});
     comm_.all_reduce_fastest({out, count_}, label_);
   }
-  done_ = comm_.run([this, out] { first_bad_ = first_not_finite(out, count_, DType::kFloat32); }, label_);
+  done_ = comm_.run([result = result_.view(), bad = first_bad_.view(),
+                     device = result_.device()] { kernels_of(device).first_not_finite(bad, result); },
+                    label_);
 }
 
 std::size_t ShardSum::finish() {
@@ -87,7 +116,9 @@ std::size_t ShardSum::finish() {
   stack_.clear();
   pushed_ = 0;
   launched_ = false;
-  return first_bad_;
+  summed_ = Event();
+  summed_notes_ = part_of(result_, count_ - notes_, notes_).to_vector<float>();
+  return static_cast<std::size_t>(first_bad_.value<std::int64_t>());
 }
 
 }  // namespace trireme

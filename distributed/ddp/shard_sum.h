@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,10 +19,15 @@ enum class Reduction {
 
 /// A rank fills one leaf per local shard, in shard order; partial sums are merged as soon as two subtrees
 /// stand side by side (a binary counter), so at most log2(shards) + 1 of them are alive per subtree. Then the
-/// ranks' partials are summed by ordered_all_reduce. Memory is kept from step to step. One thread calls.
+/// ranks' partials are summed by ordered_all_reduce. Memory is kept from step to step, on comm's device. One
+/// thread calls.
+///
+/// The last `notes` floats are numbers that the host writes into a leaf and reads from the sum: few, and
+/// mostly runs of one value.
 class ShardSum {
  public:
-  ShardSum(Communicator& comm, int shards, std::size_t count, Reduction reduction, std::string label);
+  ShardSum(Communicator& comm, int shards, std::size_t count, std::size_t notes, Reduction reduction,
+           std::string label);
 
   /// Waits for a sum under way, whose memory goes with this object.
   ~ShardSum();
@@ -29,10 +35,10 @@ class ShardSum {
   ShardSum& operator=(const ShardSum&) = delete;
 
   std::size_t count() const { return count_; }
-  /// Memory for the vector of the next local shard: (count), contents undefined.
+  /// Memory for the vector of the next local shard: (count). Zeros at first, later what was left there.
   const Tensor& leaf();
-  /// The leaf is filled. Call once per local shard.
-  void push();
+  /// The leaf is filled but for its notes. Call once per local shard.
+  void push(std::span<const float> notes);
   /// All local shards are pushed.
   bool complete() const { return pushed_ == range_.size(); }
   /// To be called when complete. Enqueues the sum over ranks, times `scale`, and a search for the first
@@ -43,6 +49,8 @@ class ShardSum {
   std::size_t finish();
   /// The sum of the last finished step: a tensor (count), overwritten by the next launch.
   const Tensor& result() const { return result_; }
+  /// Its notes, on the host.
+  std::span<const float> notes() const { return summed_notes_; }
 
  private:
   struct Partial {
@@ -54,7 +62,7 @@ class ShardSum {
   Communicator& comm_;
   const int shards_;
   const ShardRange range_;
-  const std::size_t count_;
+  const std::size_t count_, notes_;
   const Reduction reduction_;
   const std::string label_;
   std::vector<Partial> stack_;
@@ -62,9 +70,10 @@ class ShardSum {
   Tensor leaf_;
   int pushed_ = 0;
   bool launched_ = false;
-  Event done_;
+  Event summed_, done_;
   Tensor result_;
-  std::size_t first_bad_ = 0;  // written on the communicator's thread before done_
+  Tensor first_bad_;  // int64, on the device
+  std::vector<float> summed_notes_;
 };
 
 }  // namespace trireme

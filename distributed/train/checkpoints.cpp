@@ -12,6 +12,13 @@ namespace trireme {
 
 namespace {
 
+/// The tensors, or copies of those that the host cannot see.
+std::vector<NamedTensor> on_host(const std::vector<NamedTensor>& tensors) {
+  std::vector<NamedTensor> all;
+  for (const NamedTensor& t : tensors) all.push_back({t.name, to_device(t.tensor, kCpu)});
+  return all;
+}
+
 std::vector<TensorSlot> slots_of(const std::vector<NamedTensor>& tensors) {
   std::vector<TensorSlot> slots;
   for (const NamedTensor& t : tensors) {
@@ -162,14 +169,19 @@ std::vector<std::string> JobCheckpoints::check_same_job(const JobState& now) con
 }
 
 void JobCheckpoints::load(const std::vector<NamedTensor>& tensors) const {
+  const std::vector<NamedTensor> here = on_host(tensors);
   agree(comm_, "load checkpoint", [&] {
-    CheckpointStore(std::make_shared<RealFileSystem>(), path_.parent_path()).load(path_, slots_of(tensors));
+    CheckpointStore(std::make_shared<RealFileSystem>(), path_.parent_path()).load(path_, slots_of(here));
   });
-  for (const NamedTensor& t : tensors) t.tensor.bump_version("loading a checkpoint");
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (!tensors[i].tensor.device().is_cpu()) copy_into(tensors[i].tensor, here[i].tensor);
+    tensors[i].tensor.bump_version("loading a checkpoint");
+  }
 }
 
 std::filesystem::path JobCheckpoints::save(const JobState& state, const std::vector<NamedTensor>& tensors) {
-  store_->save(comm_, state, slots_of(tensors), static_cast<int>(options_.keep_checkpoints()));
+  const std::vector<NamedTensor> here = on_host(tensors);
+  store_->save(comm_, state, slots_of(here), static_cast<int>(options_.keep_checkpoints()));
   return directory_ / checkpoint_name(state.step);
 }
 

@@ -11,7 +11,7 @@ std::string digest_of(std::vector<NamedTensor> tensors) {
             [](const NamedTensor& a, const NamedTensor& b) { return a.name < b.name; });
   Sha256 hash;
   for (const NamedTensor& t : tensors) {
-    const Tensor dense = t.tensor.row_major();
+    const Tensor dense = to_device(t.tensor, kCpu).row_major();
     const std::string head =
         fmt::format("{} {} {}\n", t.name, name_of(dense.dtype()), dense.shape().to_string());
     hash.update(head.data(), head.size());

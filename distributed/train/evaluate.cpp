@@ -21,7 +21,8 @@ std::vector<double> sum_over(Job& job, const Dataset& dataset, std::int64_t batc
                 Sampler(0, dataset.size(), false),
                 {.workers = static_cast<int>(job.options().loader_workers()),
                  .seed = job.options().seed(),
-                 .patience = patience_of(job.options())},
+                 .patience = patience_of(job.options()),
+                 .device = job.device()},
                 [next = first, end, batch, &dataset]() mutable -> std::optional<Request> {
                   if (next >= end) return std::nullopt;
                   const std::int64_t from = static_cast<std::int64_t>(next++) * batch;

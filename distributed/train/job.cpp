@@ -6,6 +6,7 @@
 
 #include "core/ops/ops.h"
 #include "distributed/comm/agree.h"
+#include "distributed/comm/device_communicator.h"
 #include "distributed/comm/host_communicator.h"
 #include "distributed/train/digest.h"
 #include "distributed/train/initial_weights.h"
@@ -70,10 +71,15 @@ void Job::start() {
     timing_ = options_.trace().empty() ? std::make_shared<Timing>()
                                        : std::make_shared<Timing>(options_.trace(), rank());
   });
+  if (options_.device() == "cuda") {
+    device_comm_ = make_device_communicator(*comm_, patience_of(options_));
+    gradient_comm_ = device_comm_.get();
+  }
   shards_ = static_cast<int>(options_.shards());
   reducer_options_ = reducer_options_of(options_);
   nn::manual_seed(options_.seed());
-  step_sum_ = std::make_unique<ShardSum>(*comm_, shards_, kStepSumSize, reducer_options_.reduction, "loss");
+  step_sum_ = std::make_unique<ShardSum>(*comm_, shards_, kStepSumSize, kStepSumSize,
+                                         reducer_options_.reduction, "loss");
   if (is_root()) {
     reporter_ = std::make_unique<Reporter>(options_);
     for (const std::string& note : checkpoints_->notes()) reporter_->warn(note);
@@ -198,7 +204,8 @@ void Job::start_loader(const Dataset& dataset) {
   };
   LoaderOptions loader{.workers = static_cast<int>(options_.loader_workers()),
                        .seed = options_.seed(),
-                       .patience = patience_of(options_)};
+                       .patience = patience_of(options_),
+                       .device = device()};
   loader_ = std::make_unique<Loader>(std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset),
                                      Sampler(options_.seed(), dataset_size_, true), loader, next_request);
 }
@@ -260,8 +267,7 @@ void Job::end_round() {
          std::max(0, shard_cursor_ - shard_range().first), shard_range().size(), rank());
   for (const auto& replica : replicas_) replica->finish();
   step_sum_->finish();
-  for (std::size_t i = 0; i < kStepSumSize; ++i)
-    totals_[i] += static_cast<double>(step_sum_->result().data<float>()[i]);
+  for (std::size_t i = 0; i < kStepSumSize; ++i) totals_[i] += static_cast<double>(step_sum_->notes()[i]);
 }
 
 bool Job::next_shard() {
@@ -307,8 +313,7 @@ void Job::begin_shard() {
 void Job::end_shard() {
   autocast_.reset();
   DataParallelContext::end_shard();
-  std::ranges::copy(measured_, step_sum_->leaf().data<float>());
-  step_sum_->push();
+  step_sum_->push(measured_);
   if (step_sum_->complete()) step_sum_->launch(1);
 }
 

@@ -223,7 +223,8 @@ class Job : public DataParallelContext {
   void stop_if_asked();
   void end_training();
 
-  std::unique_ptr<JobRuntime> runtime_;  // MPI and the communicator, when made from main's arguments
+  std::unique_ptr<JobRuntime> runtime_;        // MPI and the communicator, when made from main's arguments
+  std::unique_ptr<Communicator> device_comm_;  // with --device cuda
   JobOptions options_;
   std::shared_ptr<Timing> timing_;
   std::unique_ptr<JobCheckpoints> checkpoints_;

@@ -379,14 +379,10 @@ void validate(const JobOptions& job, int world_size) {
     fail(ExitCode::kUsage,
          "--checkpoint-every {}: there is no folder for checkpoints; give --checkpoint-dir or --out",
          job.checkpoint_every());
-  if (job.device() == "cuda") {
-    kernels_of({DeviceType::kCuda, 0});  // which says why there are none
+  if (job.device() == "cuda") kernels_of({DeviceType::kCuda, 0});  // which says why there are none
+  if (job.backend() == "nccl" && job.device() != "cuda")
     fail(ExitCode::kUsage,
-         "--device cuda: training programs do not place their tensors on a GPU yet; use --device cpu");
-  }
-  if (job.backend() == "nccl") {
-    fail(ExitCode::kUsage, "--backend nccl: this build has no NCCL; use --backend auto or mpi");
-  }
+         "--backend nccl: it moves memory of GPUs; add --device cuda, or use --backend auto");
 }
 
 }  // namespace trireme

@@ -13,6 +13,8 @@
 
 #include "core/base/compiler.h"
 #include "core/base/standard_output.h"
+#include "distributed/comm/agree.h"
+#include "distributed/comm/device_communicator.h"
 #include "distributed/comm/local.h"
 #include "distributed/comm/mpi.h"
 #include "distributed/rendezvous/world.h"
@@ -92,18 +94,26 @@ class ProcessRuntime final : public JobRuntime {
   ProcessRuntime(JobOptions options, World world) : options_(std::move(options)), world_(std::move(world)) {
     if (!uses_mpi(options_, world_)) {
       comm_ = make_alone_communicator();
+      take_device();
       return;
     }
     session_.emplace(patience_of(options_));
     world_ = confirmed_by_mpi(world_, session_->rank(), session_->size(), session_->local_rank(),
                               session_->local_size());
     comm_ = make_mpi_communicator(patience_of(options_));
+    take_device();
   }
   Communicator& comm() override { return *comm_; }
   const JobOptions& options() const override { return options_; }
   const World& world() const { return world_; }
 
  private:
+  void take_device() {
+    if (options_.device() == "cuda")
+      agree(*comm_, "GPUs",
+            [&] { take_gpu(world_.rank, world_.local_rank, world_.local_size, options_.share_gpu()); });
+  }
+
   JobOptions options_;
   World world_;
   std::optional<MpiSession> session_;
@@ -130,6 +140,12 @@ int run_ranks(const JobOptions& options, World& world, const std::function<void(
   if (options.backend() != "auto" && options.backend() != "local")
     fail(ExitCode::kUsage, "--backend {} cannot serve ranks that are threads; use --backend local",
          options.backend());
+  if (options.device() == "cuda" && world.size > 1)
+    fail(ExitCode::kUsage,
+         "--device cuda: {} ranks that are threads cannot have a GPU each; use mpirun, srun or `trireme "
+         "launch "
+         "--backend mpi`",
+         world.size);
   run_local_ranks(world.size, patience_of(options), [&](Communicator& comm) {
     Job job(options, comm);
     body(job);

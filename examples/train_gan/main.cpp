@@ -15,30 +15,30 @@ namespace {
 
 constexpr std::uint64_t kSampleNoise = 0x67616e;  // apart from the noise of every step
 
-/// Row i depends on (seed, step, first + i) alone, not on who makes it.
-Tensor noise(std::uint64_t seed, std::uint64_t step, std::int64_t first, std::int64_t count) {
+/// Row i depends on (seed, step, first + i) alone, not on who makes it. Made on the CPU, whose bits it has.
+Tensor noise(Device device, std::uint64_t seed, std::uint64_t step, std::int64_t first, std::int64_t count) {
   std::vector<Tensor> rows;
   for (std::int64_t i = 0; i < count; ++i)
     rows.push_back(
         normal({Generator::kLatent}, random_key(seed, step, static_cast<std::uint64_t>(first + i))));
-  return stack(rows);
+  return to(stack(rows), device);
 }
 
 /// The same for a shard of the running step.
 Tensor noise_for(const Shard& shard) {
   const nn::RandomContext& now = nn::random_context();
-  return noise(now.seed, now.step, now.first_sample, shard.count);
+  return noise(shard.x.device(), now.seed, now.step, now.first_sample, shard.count);
 }
 
 Tensor loss_of(const Tensor& logits, bool real) {
-  return bce_with_logits(logits, Tensor::full(logits.shape(), real ? 1 : 0));
+  return bce_with_logits(logits, Tensor::full(logits.shape(), real ? 1 : 0, logits.dtype(), logits.device()));
 }
 
 /// What the generator makes of 64 fixed noises, 8 by 8.
-Picture draw_samples(Generator& generator, std::uint64_t seed) {
+Picture draw_samples(Generator& generator, Device device, std::uint64_t seed) {
   const NoGrad off;
   generator.eval();
-  const Tensor made = generator(noise(seed, kSampleNoise, 0, 64));
+  const Tensor made = generator(noise(device, seed, kSampleNoise, 0, 64));
   generator.train();
   const std::int64_t c = made.size(1), h = made.size(2), w = made.size(3);
   // (8,8,C,H,W) -> (8,H,8,W,C)
@@ -58,7 +58,8 @@ Judgement judge(Job& job, Discriminator& discriminator, Generator& generator, co
   discriminator.eval();
   generator.eval();
   const auto sums = sum_over(job, test, 250, 2, [&](const Batch& b, std::span<double> figures) {
-    const Tensor made = generator(noise(job.options().seed(), ~kSampleNoise, b.first_position, b.x.size(0)));
+    const Tensor made =
+        generator(noise(b.x.device(), job.options().seed(), ~kSampleNoise, b.first_position, b.x.size(0)));
     figures[0] = sum(sigmoid(discriminator(contrast(b.x)))).item();
     figures[1] = sum(sigmoid(discriminator(made))).item();
   });
@@ -75,7 +76,7 @@ void write_samples(Job& job, Generator& generator, std::int64_t epoch) {
   agree(job.comm(), "samples", [&] {
     if (!job.is_root()) return;
     const auto path = folder / fmt::format("samples-{:04}.png", epoch);
-    write_png(path, draw_samples(generator, job.options().seed()));
+    write_png(path, draw_samples(generator, job.device(), job.options().seed()));
     job.say("samples: " + path.string());
   });
 }

@@ -63,7 +63,8 @@ Gnmt::State Gnmt::encode(const Tensor& source, const Tensor& lengths) {
   state.memory = encoder_(dropout_(source_embedding_(source)), {}, lengths).output;
   state.keys = key_(state.memory);
   state.mask = eq(source, static_cast<double>(kPad));
-  const Tensor zeros = Tensor::zeros({source.size(0), state.memory.size(2)}, state.memory.dtype());
+  const Tensor zeros =
+      Tensor::zeros({source.size(0), state.memory.size(2)}, state.memory.dtype(), source.device());
   state.layers.assign(decoder_.size(), {zeros, zeros});
   state.context = zeros;
   return state;
@@ -124,15 +125,16 @@ std::vector<std::int64_t> Gnmt::translate(const Tensor& source, const Tensor& le
       parents.push_back(h.parent);
     }
     const auto count = static_cast<std::int64_t>(open.size());
-    if (t > 0) state = state.select(Tensor::from(parents, {count}));
-    const Tensor logits = log_softmax(step(state, Tensor::from(last, {count})));
+    if (t > 0) state = state.select(to(Tensor::from(parents, {count}), source.device()));
+    const Tensor logits = log_softmax(step(state, to(Tensor::from(last, {count}), source.device())));
     const Found found = topk(logits, std::min(beams, logits.size(1)));
+    const auto words = found.indices.to_vector<std::int64_t>();
+    const auto scores = found.values.to_vector<float>();
     std::vector<Hypothesis> next;
-    for (std::int64_t i = 0; i < found.values.numel(); ++i) {
-      const std::int64_t parent = i / found.values.size(1),
-                         word = found.indices.row_major().data<std::int64_t>()[i];
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      const std::int64_t parent = static_cast<std::int64_t>(i) / found.values.size(1), word = words[i];
       Hypothesis h = open[static_cast<std::size_t>(parent)];
-      h.score += static_cast<double>(found.values.row_major().data<float>()[i]);
+      h.score += static_cast<double>(scores[i]);
       h.parent = parent;
       if (word != kEnd) {
         h.words.push_back(word);

@@ -57,14 +57,14 @@ std::int64_t draw(const Tensor& logits, double chance) {
 }
 
 /// Goes on from `tokens`, one at a time. Every rank writes the same.
-std::vector<std::int64_t> write(Gpt& model, std::vector<std::int64_t> tokens, std::int64_t count,
-                                std::uint64_t seed) {
+std::vector<std::int64_t> write(Gpt& model, Device device, std::vector<std::int64_t> tokens,
+                                std::int64_t count, std::uint64_t seed) {
   const NoGrad off;
   model.eval();
   for (std::int64_t i = 0; i < count; ++i) {
     const auto length = std::min(static_cast<std::int64_t>(tokens.size()), model.options.context);
     const std::vector<std::int64_t> seen(tokens.end() - length, tokens.end());
-    const Tensor logits = select(select(model(Tensor::from(seen, {1, length})), 0, 0), 0, -1);
+    const Tensor logits = select(select(model(to(Tensor::from(seen, {1, length}), device)), 0, 0), 0, -1);
     const auto bits = philox(random_key(seed, 0x7772697465, 0), 0, static_cast<std::uint64_t>(i));
     tokens.push_back(draw(logits, to_unit_double(bits[0], bits[1])));
   }
@@ -110,7 +110,8 @@ void train(Job& job) {
     }
   }
   if (std::isnan(last)) last = test_loss(job, model, *test);  // nothing was left to train
-  const std::vector<std::int64_t> sample = write(model, {'\n'}, file->is_text() ? 256 : 32, o.seed());
+  const std::vector<std::int64_t> sample =
+      write(model, job.device(), {'\n'}, file->is_text() ? 256 : 32, o.seed());
   job.say(fmt::format("sample:{}", shown(sample, file->is_text())));
   job.say(fmt::format("test loss: {:.4f} per token, perplexity {:.2f}", last, std::exp(last)));
   job.say_summary();

@@ -19,9 +19,10 @@ struct TreeNet : nn::Module {
   /// Expressions (N,tokens) -> logits (N,2).
   Tensor forward(const Tensor& expressions) override {
     const Tensor table = tanh(tokens.weight);
+    const std::vector<std::int64_t> all = expressions.to_vector<std::int64_t>();
     std::vector<Tensor> values;
     for (std::int64_t i = 0; i < expressions.size(0); ++i) {
-      const std::int64_t* at = expressions.data<std::int64_t>() + i * expressions.size(1);
+      const std::int64_t* at = all.data() + i * expressions.size(1);
       values.push_back(value_of(at, table));
     }
     return answer(stack(values));

@@ -50,6 +50,8 @@ const KernelTable& cpu_kernels() {
       .sgd = cpu::sgd,
       .adamw = cpu::adamw,
       .sum_of_squares = cpu::sum_of_squares,
+      .tree_sum = cpu::tree_sum,
+      .first_not_finite = cpu::first_not_finite,
   };
   return table;
 }

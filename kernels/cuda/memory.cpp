@@ -1,6 +1,7 @@
 #include "kernels/cuda/memory.h"
 
-#include <mutex>
+#include <atomic>
+#include <utility>
 
 #include "kernels/cuda/allocator.h"
 #include "kernels/cuda/kernels.h"
@@ -13,6 +14,7 @@ namespace cuda {
 namespace {
 
 thread_local Stream current = nullptr;
+std::atomic<int> chosen{0};
 
 /// One device a process: that of its rank.
 struct MainDevice {
@@ -23,7 +25,7 @@ struct MainDevice {
 MainDevice& main_device() {
   // Never destroyed: tensors with static storage may outlive everything.
   static MainDevice* const device = [] {
-    use_device(0);
+    use_device(chosen);
     auto* made = new MainDevice;
     made->stream = make_stream();
     return made;
@@ -33,7 +35,14 @@ MainDevice& main_device() {
 
 }  // namespace
 
-Stream stream() { return current ? current : main_device().stream; }
+void choose_device(int index) { chosen = index; }
+
+Stream stream() {
+  // CUDA keeps the device per thread, and a kernel must start on that of its stream.
+  static thread_local const bool takes_device = (use_device(chosen), true);
+  static_cast<void>(takes_device);
+  return current ? current : main_device().stream;
+}
 
 StreamScope::StreamScope(Stream other) : before_(std::exchange(current, other)) {}
 StreamScope::~StreamScope() { current = before_; }

@@ -9,8 +9,11 @@
 
 namespace trireme::cuda {
 
+/// Says which GPU this process works on, before anything else here is called; without it, device 0.
+void choose_device(int index);
+
 /// Where this thread's kernels and copies go: the device's one main stream, which all threads share, unless a
-/// StreamScope says otherwise. Takes device 0 if the thread has chosen none.
+/// StreamScope says otherwise. The thread's first call takes the device.
 Stream stream();
 
 /// While alive, this thread works on another stream.

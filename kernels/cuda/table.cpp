@@ -52,6 +52,8 @@ const KernelTable& cuda_kernels() {
       .sgd = cuda::sgd,
       .adamw = cuda::adamw,
       .sum_of_squares = cuda::sum_of_squares,
+      .tree_sum = cuda::tree_sum,
+      .first_not_finite = cuda::first_not_finite,
   };
   return table;
 }

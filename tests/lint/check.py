@@ -50,7 +50,7 @@ THIRD_PARTY = [
     (r"(oneapi/|dnnl|cblas\.h|openblas|hwy/)", ["kernels/cpu"]),
     (r"omp\.h", ["kernels"]),
     (r"(cuda|cublas|cudnn|cub/|cooperative_groups|thrust/)", ["kernels/cuda", "distributed/comm"]),
-    (r"nccl", ["distributed/comm"]),
+    (r"nccl", ["distributed/comm", "tests/support/cuda_emulator"]),
     (r"(zlib\.h|openssl/|jpeglib\.h|turbojpeg\.h|archive)", ["core", "examples", "tests"]),
     (r"mpi\.h", ["distributed/comm", "tests"]),
     (r"google/protobuf/", ["distributed/checkpoint", "distributed/train", "launcher", "tests"]),

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 
-TREE = "distributed/comm/ordered_reduce.cpp"
+TREE = "kernels/cpu/shard_sum.cpp"
+RANKS = "distributed/comm/ordered_reduce.cpp"
 SHARDS = "distributed/ddp/shard_sum.cpp"
 REDUCER = "distributed/ddp/reducer.cpp"
 TREE_TESTS = ["unit_distributed_ordered_reduce", "ranks_comm_ordered"]
@@ -29,20 +30,20 @@ ROUNDING_TESTS = ["unit_kernels_rounding"]
 # compiler flag.
 MUTANTS = [
     ("pairs at distance 2 first", TREE,
-     "sum.add(nodes[k], partials[k] + begin, size);",
-     "sum.add(nodes[k], partials[nodes.size() == 4 ? k % 2 * 2 + k / 2 : k] + begin, size);", TREE_TESTS),
-    ("ranks' partials in reverse order", TREE,
-     "sum_tree(shards, plan->nodes, plan->partials,",
-     "std::ranges::reverse(plan->partials); sum_tree(shards, plan->nodes, plan->partials,", TREE_TESTS[1:]),
+     "sum.add(parts[k] + begin, merges[k], size);",
+     "sum.add(parts[nodes.size() == 4 ? k % 2 * 2 + k / 2 : k] + begin, merges[k], size);", TREE_TESTS),
+    ("ranks' partials in reverse order", RANKS,
+     "kernels_of(device).tree_sum(to, plan->nodes,",
+     "std::ranges::reverse(plan->partials); kernels_of(device).tree_sum(to, plan->nodes,", TREE_TESTS[1:]),
     ("left fold over the nodes", TREE,
      "    const float* root = sum.take_root();\n",
      "    const float* root = sum.take_root();\n"
      "    std::array<float, kBlock> fold;\n"
-     "    std::copy_n(partials[0] + begin, size, fold.data());\n"
+     "    std::copy_n(parts[0] + begin, size, fold.data());\n"
      "    for (std::size_t k = 1; k < nodes.size(); ++k)\n"
-     "      add_in_order(fold.data(), fold.data(), partials[k] + begin, size);\n"
+     "      add_in_order(fold.data(), fold.data(), parts[k] + begin, size);\n"
      "    root = fold.data();\n", TREE_TESTS),
-    ("one rank's slice is left out", TREE,
+    ("one rank's slice is left out", RANKS,
      "return {first, std::min(share, count - first)};",
      "return {first, world_size > 1 && rank == world_size - 1 ? 0 : std::min(share, count - first)};", TREE_TESTS),
     ("padding with +0.0", TREE,
@@ -52,7 +53,7 @@ MUTANTS = [
     ("left fold inside a rank", SHARDS,
      "  for (;;) {\n    Partial& top = stack_.back();\n",
      "  if (stack_.size() > 1) {\n"
-     "    add_in_order(stack_[0].sum.data<float>(), stack_[0].sum.data<float>(), stack_[1].sum.data<float>(), count_);\n"
+     "    add_to(stack_[0].sum, stack_[1].sum);\n"
      "    stack_.pop_back();\n"
      "  }\n"
      "  if (pushed_ < range_.size()) return;\n"
@@ -64,7 +65,7 @@ MUTANTS = [
      "  return;\n"
      "  for (;;) {\n    Partial& top = stack_.back();\n", REDUCER_TESTS),
     ("every rank scales its own part", SHARDS,
-     "    for (const Partial& partial : stack_) partials.push_back(partial.sum.data<float>());\n",
+     "    for (const Partial& partial : stack_) partials.push_back(static_cast<const float*>(partial.sum.raw()));\n",
      "    for (const Partial& partial : stack_) {\n"
      "      for (std::size_t i = 0; i < count_; ++i) partial.sum.data<float>()[i] *= scale;\n"
      "      partials.push_back(partial.sum.data<float>());\n"
@@ -75,12 +76,12 @@ MUTANTS = [
      "ordered_all_reduce(comm_, shards_, std::move(partials), count_, 1.0f / float(range_.size() * comm_.size()),",
      REDUCER_TESTS),
     ("what a shard left behind is summed again", REDUCER,
-     "std::fill(leaf + from, leaf + end, 0.0f);", "(void)end;", REDUCER_TESTS),
+     "kernels_for(unused.device()).fill(unused.view(), 0);", "", REDUCER_TESTS),
     ("unused here is taken for unused everywhere", REDUCER,
-     "const bool used = sum.data<float>()[plan.elements + slot] > 0;",
-     "const bool used = bucket.ready[slot] && sum.data<float>()[plan.elements + slot] > 0;", REDUCER_TESTS),
+     "const bool used = bucket.sum->notes()[slot] > 0;",
+     "const bool used = bucket.ready[slot] && bucket.sum->notes()[slot] > 0;", REDUCER_TESTS),
     ("unused is taken for a gradient of zeros", REDUCER,
-     "const bool used = sum.data<float>()[plan.elements + slot] > 0;", "const bool used = true;", REDUCER_TESTS),
+     "const bool used = bucket.sum->notes()[slot] > 0;", "const bool used = true;", REDUCER_TESTS),
     ("models launch as their gradients come", REPLICA,
      "if (!replica->launch_ready()) return;", "replica->launch_ready();", MODEL_TESTS),
     ("statistics go to the last model only", REPLICA,

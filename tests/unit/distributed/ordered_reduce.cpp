@@ -7,6 +7,7 @@
 #include <bit>
 
 #include "kernels/error.h"
+#include "kernels/table.h"
 #include "tests/support/shard_sums.h"
 
 namespace trireme {
@@ -94,15 +95,11 @@ TEST(SliceOfRank, CutsInto16BytePiecesAndCoversAll) {
   EXPECT_EQ(slice_of_rank(1024, 2, 1).count, 512u);
 }
 
-TEST(AddInOrder, OperandsMayBeTheResult) {
-  Floats a(1001), b(1001);
-  for (std::size_t i = 0; i < a.size(); ++i) a[i] = shard_value(0, i), b[i] = shard_value(1, i);
-  const Floats expected = sum_of(a, b);
-  Floats left = a, right = b;
-  add_in_order(left.data(), left.data(), b.data(), left.size());
-  add_in_order(right.data(), a.data(), right.data(), right.size());
-  EXPECT_TRUE(same_bits(left, expected));
-  EXPECT_TRUE(same_bits(right, expected));
+// The kernel, over floats of the host.
+void sum_tree(int shards, std::span<const TreeNode> nodes, std::span<const float* const> partials,
+              std::size_t count, float scale, float* out) {
+  const View to{out, DType::kFloat32, 1, {static_cast<std::int64_t>(count)}, {1}};
+  kernels_of(kCpu).tree_sum(to, nodes, partials, shards, scale);
 }
 
 // Sums the nodes that a world of `size` would hold, from the reference's own node sums.

@@ -1,4 +1,4 @@
-#include "core/base/finite.h"
+#include "kernels/finite.h"
 
 #include <gtest/gtest.h>
 

@@ -1,0 +1,203 @@
+#include "distributed/comm/device_communicator.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "kernels/cuda/memory.h"
+
+namespace trireme {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+/// A place in a CUDA stream.
+class Mark {
+ public:
+  Mark() : event_(cuda::make_event()) {}
+  ~Mark() { cuda::free_event(event_); }
+  Mark(const Mark&) = delete;
+  Mark& operator=(const Mark&) = delete;
+  cuda::Event get() const { return event_; }
+
+ private:
+  cuda::Event event_;
+};
+
+/// Done when the host has launched the work and the GPU has done it.
+class DeviceEvent final : public Event::State {
+ public:
+  DeviceEvent(Event launched, std::shared_ptr<Mark> finished, std::shared_ptr<DeviceTransport> transport,
+              std::chrono::milliseconds patience, std::string what)
+      : launched_(std::move(launched)),
+        finished_(std::move(finished)),
+        transport_(std::move(transport)),
+        patience_(patience),
+        what_(std::move(what)) {}
+
+  bool done() const override { return launched_.done() && cuda::is_done(finished_->get()); }
+
+  void wait() const override {
+    launched_.wait();
+    const auto begin = std::chrono::steady_clock::now();
+    // Short waits are the rule: the thread gives up its core only after a while.
+    for (int asked = 0; !cuda::is_done(finished_->get()); ++asked) {
+      if (asked < 1000) continue;
+      if (transport_) transport_->check();
+      if (std::chrono::steady_clock::now() - begin > patience_) give_up();
+      std::this_thread::sleep_for(20us);
+    }
+  }
+
+ private:
+  [[noreturn]] void give_up() const {
+    if (transport_) transport_->abort();
+    fail(ExitCode::kPeer, "{}: the GPU did not finish within the patience of {:.1f} s", what_,
+         std::chrono::duration<double>(patience_).count());
+  }
+
+  Event launched_;
+  std::shared_ptr<Mark> finished_;
+  std::shared_ptr<DeviceTransport> transport_;
+  std::chrono::milliseconds patience_;
+  std::string what_;
+};
+
+/// What each rank is about to send to each other one, told before it is sent.
+struct Sizes {
+  explicit Sizes(std::size_t ranks) : mine(ranks), theirs(ranks) {}
+  std::vector<std::uint64_t> mine, theirs;
+};
+
+}  // namespace
+
+DeviceCommunicator::DeviceCommunicator(Communicator& host, std::shared_ptr<DeviceTransport> transport,
+                                       std::chrono::milliseconds patience)
+    : host_(host), transport_(std::move(transport)), patience_(patience), stream_(cuda::make_stream()) {}
+
+DeviceCommunicator::~DeviceCommunicator() {
+  try {
+    launch([] {}, "the end").wait();
+  } catch (const std::exception&) {
+    // Whoever waits for results has been told.
+  }
+}
+
+Event DeviceCommunicator::launch(std::function<void()> work, std::string label) {
+  const auto before = std::make_shared<Mark>(), finished = std::make_shared<Mark>();
+  cuda::record(before->get(), cuda::stream());
+  const std::string what = fmt::format("rank {}: \"{}\" on {}", rank(), label, name_of(device()));
+  Event launched = host_.run(
+      [this, work = std::move(work), before, finished] {
+        const cuda::StreamScope scope(stream_);
+        cuda::wait_for(stream_, before->get());
+        work();
+        cuda::record(finished->get(), stream_);
+      },
+      std::move(label));
+  return Event(std::make_shared<DeviceEvent>(std::move(launched), finished, transport_, patience_, what));
+}
+
+Event DeviceCommunicator::exchange(std::vector<ConstBytes> sends, std::vector<Bytes> recvs,
+                                   std::string label) {
+  if (!transport_) return launch([] {}, std::move(label));
+  const auto ranks = static_cast<std::size_t>(size());
+  const auto sizes = std::make_shared<Sizes>(ranks);
+  std::vector<ConstBytes> told(ranks);
+  std::vector<Bytes> heard(ranks);
+  for (std::size_t r = 0; r < ranks; ++r) {
+    sizes->mine[r] = sends[r].size();
+    told[r] = std::as_bytes(std::span(&sizes->mine[r], 1));
+    heard[r] = std::as_writable_bytes(std::span(&sizes->theirs[r], 1));
+  }
+  host_.all_to_all(told, heard, label);
+  return launch(
+      [this, sizes, from = std::move(sends), to = std::move(recvs), label] {
+        for (std::size_t r = 0; r < to.size(); ++r)
+          if (sizes->theirs[r] != to[r].size())
+            fail(ExitCode::kPeer, "rank {}: \"{}\": rank {} sends {} bytes, {} are expected", rank(), label,
+                 r, sizes->theirs[r], to[r].size());
+        transport_->exchange(from, to, stream_);
+      },
+      label);
+}
+
+Event DeviceCommunicator::all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
+                                     std::string label) {
+  const auto ranks = static_cast<std::size_t>(size()), self = static_cast<std::size_t>(rank());
+  TRIREME_CHECK(sends.size() == ranks && recvs.size() == ranks && sends[self].size() == recvs[self].size(),
+                "all_to_all of \"{}\": needs one buffer per rank ({}), got {} to send and {} to receive",
+                label, ranks, sends.size(), recvs.size());
+  const ConstBytes own = sends[self];
+  const Bytes to = recvs[self];
+  if (!own.empty() && own.data() != to.data())
+    launch([=, this] { cuda::copy_on_device(to.data(), own.data(), own.size(), stream_); }, label);
+  std::vector<ConstBytes> from(sends.begin(), sends.end());
+  std::vector<Bytes> into(recvs.begin(), recvs.end());
+  from[self] = {};
+  into[self] = {};
+  return exchange(std::move(from), std::move(into), std::move(label));
+}
+
+Event DeviceCommunicator::all_gather(std::span<const Bytes> slices, std::string label) {
+  const auto ranks = static_cast<std::size_t>(size()), self = static_cast<std::size_t>(rank());
+  TRIREME_CHECK(slices.size() == ranks, "all_gather of \"{}\": needs one slice per rank ({}), got {}", label,
+                ranks, slices.size());
+  std::vector<ConstBytes> from(ranks, slices[self]);
+  std::vector<Bytes> into(slices.begin(), slices.end());
+  from[self] = {};
+  into[self] = {};
+  return exchange(std::move(from), std::move(into), std::move(label));
+}
+
+Event DeviceCommunicator::all_reduce_fastest(std::span<float> data, std::string label) {
+  if (!transport_) return launch([] {}, std::move(label));
+  host_.barrier(fmt::format("{} (sum of {} floats)", label, data.size()));
+  return launch([=, this] { transport_->all_reduce(data, stream_); }, std::move(label));
+}
+
+Event DeviceCommunicator::broadcast(Bytes data, int root, std::string label) {
+  TRIREME_CHECK(root >= 0 && root < size(), "broadcast of \"{}\": root {} is not a rank of 0..{}", label,
+                root, size() - 1);
+  if (!transport_) return launch([] {}, std::move(label));
+  host_.barrier(fmt::format("{} ({} bytes of rank {})", label, data.size(), root));
+  return launch([=, this] { transport_->broadcast(data, root, stream_); }, std::move(label));
+}
+
+Event DeviceCommunicator::barrier(std::string label) {
+  host_.barrier(label);
+  return launch([] {}, std::move(label));
+}
+
+Event DeviceCommunicator::run(std::function<void()> fn, std::string label) {
+  return launch(std::move(fn), std::move(label));
+}
+
+void DeviceCommunicator::abort(const std::string& reason) {
+  host_.abort(reason);
+  if (transport_) transport_->abort();
+}
+
+void take_gpu(int rank, int local_rank, int ranks_here, bool share) {
+  const int gpus = std::max(1, cuda::device_count());  // where there is none, the device says why
+  if (ranks_here > gpus && !share)
+    fail(ExitCode::kUsage,
+         "--device cuda: {} ranks on this host, but {} GPU{}; start at most {} here, or use --share-gpu for "
+         "a test",
+         ranks_here, gpus, gpus == 1 ? "" : "s", gpus);
+  // NCCL takes ranks of one GPU only for such of different hosts.
+  if (ranks_here > gpus) setenv("NCCL_HOSTID", fmt::format("trireme-rank-{}", rank).c_str(), 0);
+  cuda::choose_device(local_rank % gpus);
+}
+
+std::unique_ptr<Communicator> make_device_communicator(Communicator& host,
+                                                       std::chrono::milliseconds patience) {
+  return std::make_unique<DeviceCommunicator>(
+      host, host.size() > 1 ? make_nccl_transport(host, patience) : nullptr, patience);
+}
+
+}  // namespace trireme

@@ -1,0 +1,83 @@
+// The collectives on GPUs: a host communicator agrees, a library moves device memory.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "distributed/comm/communicator.h"
+#include "distributed/comm/transport.h"
+
+namespace trireme {
+
+namespace cuda {
+using Stream = struct OpaqueStream*;
+}
+
+/// Moves device memory between ranks 0..size()-1 by work that it gives to a stream. Used by one thread, save
+/// for abort(). Throws Error(kPeer) where the library reports a failure.
+class DeviceTransport {
+ public:
+  virtual ~DeviceTransport() = default;
+  virtual std::string_view backend() const = 0;  ///< "nccl"
+  /// As Transport::exchange.
+  virtual void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
+                        cuda::Stream stream) = 0;
+  virtual void broadcast(Bytes data, int root, cuda::Stream stream) = 0;
+  /// Sum in place, in the order that the library likes best.
+  virtual void all_reduce(std::span<float> data, cuda::Stream stream) = 0;
+  /// Throws what has gone wrong since work was given to a stream. Any thread may ask.
+  virtual void check() = 0;
+  /// Ends what is under way, so that streams go on; no call is possible after that. Any thread may call.
+  virtual void abort() noexcept = 0;
+};
+
+/// Works beside a communicator of the same ranks for hosts, whose queue it shares: there ranks agree on each
+/// call, as they do on calls for hosts, before it is given to this communicator's own CUDA stream. So a
+/// mismatch is found before a GPU waits for it. A call begins when the work is done that the caller's stream
+/// has by then; its event is done when the GPU is.
+class DeviceCommunicator final : public Communicator {
+ public:
+  /// `host` must outlive this. `transport` is null for a world of one. `patience` bounds each Event::wait().
+  DeviceCommunicator(Communicator& host, std::shared_ptr<DeviceTransport> transport,
+                     std::chrono::milliseconds patience);
+  ~DeviceCommunicator() override;
+
+  int rank() const override { return host_.rank(); }
+  int size() const override { return host_.size(); }
+  std::string_view backend() const override { return transport_ ? transport_->backend() : "alone"; }
+  Device device() const override { return {DeviceType::kCuda, 0}; }
+  Event all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
+                   std::string label) override;
+  Event all_gather(std::span<const Bytes> slices, std::string label) override;
+  Event all_reduce_fastest(std::span<float> data, std::string label) override;
+  Event broadcast(Bytes data, int root, std::string label) override;
+  Event barrier(std::string label) override;
+  Event run(std::function<void()> fn, std::string label) override;
+  void abort(const std::string& reason) override;
+
+ private:
+  Event launch(std::function<void()> work, std::string label);
+  Event exchange(std::vector<ConstBytes> sends, std::vector<Bytes> recvs, std::string label);
+
+  Communicator& host_;
+  const std::shared_ptr<DeviceTransport> transport_;
+  const std::chrono::milliseconds patience_;
+  const cuda::Stream stream_;
+};
+
+/// Gives this process the GPU of its place among the `ranks_here` ranks of its host; before any other use of
+/// a GPU. Throws Error(kUsage) if there are fewer GPUs than ranks, unless ranks may `share` them.
+void take_gpu(int rank, int local_rank, int ranks_here, bool share);
+
+/// Over NCCL; a world of one needs no library. Collective over `host`. Throws Error(kUsage) if this build or
+/// machine cannot.
+std::unique_ptr<Communicator> make_device_communicator(Communicator& host,
+                                                       std::chrono::milliseconds patience);
+
+/// Collective over `host`. `patience` bounds each wait for peers.
+std::shared_ptr<DeviceTransport> make_nccl_transport(Communicator& host, std::chrono::milliseconds patience);
+
+}  // namespace trireme

@@ -1,0 +1,71 @@
+// The canonical sum over shards, and the search for what spoils one.
+#include <algorithm>
+#include <array>
+#include <memory>
+
+#include "kernels/cpu/kernels.h"
+#include "kernels/finite.h"
+
+namespace trireme::cpu {
+
+namespace {
+
+// Floats per block: 8 KiB, so that the blocks of a deep tree stay in the first two caches.
+constexpr std::size_t kBlock = 2048;
+
+void add_in_order(float* out, const float* left, const float* right, std::size_t count) {
+  // An operand may be `out` itself: that is no dependence from one element to another.
+#pragma GCC ivdep
+  for (std::size_t i = 0; i < count; ++i) out[i] = left[i] + right[i];
+}
+
+/// The sums that wait for their right siblings, of one block after another.
+class TreeSum {
+ public:
+  explicit TreeSum(int shards)
+      : scratch_(
+            std::make_unique_for_overwrite<float[]>(kBlock * static_cast<std::size_t>(root_level(shards)))) {}
+
+  void add(const float* data, int merges, std::size_t count) {
+    for (; merges > 0; --merges) {
+      --depth_;
+      float* sum = scratch_.get() + depth_ * kBlock;
+      add_in_order(sum, pending_[depth_], data, count);
+      data = sum;
+    }
+    pending_[depth_++] = data;
+  }
+
+  // After the last node: the root's block. Ready for the next block then.
+  const float* take_root() { return pending_[--depth_]; }
+
+ private:
+  std::size_t depth_ = 0;
+  std::array<const float*, 33> pending_{};
+  std::unique_ptr<float[]> scratch_;
+};
+
+}  // namespace
+
+void tree_sum(const View& out, std::span<const TreeNode> nodes, std::span<const float* const> parts,
+              int shards, float scale) {
+  TRIREME_CHECK(parts.size() == nodes.size(), "tree_sum: {} nodes but {} parts", nodes.size(), parts.size());
+  const std::vector<int> merges = tree_merges(shards, nodes);
+  const auto count = static_cast<std::size_t>(out.numel());
+  TreeSum sum(shards);
+  for (std::size_t begin = 0; begin < count; begin += kBlock) {
+    const std::size_t size = std::min(kBlock, count - begin);
+    for (std::size_t k = 0; k < nodes.size(); ++k) sum.add(parts[k] + begin, merges[k], size);
+    const float* root = sum.take_root();
+    float* to = out.as<float>() + begin;
+#pragma GCC ivdep
+    for (std::size_t i = 0; i < size; ++i) to[i] = root[i] * scale;
+  }
+}
+
+void first_not_finite(const View& out, const View& in) {
+  *out.as<std::int64_t>() = static_cast<std::int64_t>(
+      trireme::first_not_finite(in.data, static_cast<std::size_t>(in.numel()), in.dtype));
+}
+
+}  // namespace trireme::cpu

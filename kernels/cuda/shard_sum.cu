@@ -1,0 +1,112 @@
+// The canonical sum over shards, and the search for what spoils one.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.h"
+
+namespace trireme::cuda {
+
+namespace {
+
+constexpr int kMostParts = 256;  // of one launch, whose arguments they are
+constexpr int kDeepest = 32;     // sums that wait for their right siblings
+constexpr std::int64_t kChunk = 4096;
+
+/// The binary counter of one element. Sums that wait between launches stand in `waiting`, one row each.
+struct TreeSum {
+  const float* parts[kMostParts];
+  std::uint8_t merges[kMostParts];
+  int count, depth;  ///< parts; sums that wait before them
+  std::int64_t width;
+  float* waiting;
+  float* out;  ///< after the last launch
+  float scale;
+
+  TRIREME_HOST_DEVICE void operator()(std::int64_t i) const {
+    float pending[kDeepest];
+    int top = depth;
+    for (int d = 0; d < depth; ++d) pending[d] = waiting[d * width + i];
+    for (int k = 0; k < count; ++k) {
+      float sum = parts[k][i];
+      for (int m = 0; m < merges[k]; ++m) sum = pending[--top] + sum;
+      pending[top++] = sum;
+    }
+    if (out)
+      out[i] = pending[0] * scale;
+    else
+      for (int d = 0; d < top; ++d) waiting[d * width + i] = pending[d];
+  }
+};
+
+struct Earlier {
+  TRIREME_HOST_DEVICE std::int64_t operator()(std::int64_t a, std::int64_t b) const { return a < b ? a : b; }
+};
+
+/// The first of a chunk, or `count`.
+template <class T>
+struct FirstNotFinite {
+  const T* in;
+  std::int64_t count;
+  std::int64_t* firsts;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t c, const Warp& warp) const {
+    std::int64_t first = count;
+    const std::int64_t end = Earlier()((c + 1) * kChunk, count);
+    for (std::int64_t i = c * kChunk + warp.lane(); i < end && first == count; i += kWarp)
+      if (!(in[i] - in[i] == T(0))) first = i;
+    first = warp.all(first, Earlier());
+    if (warp.lane() == 0) firsts[c] = first;
+  }
+};
+
+struct Earliest {
+  const std::int64_t* firsts;
+  std::int64_t chunks, count;
+  std::int64_t* out;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t, const Warp& warp) const {
+    std::int64_t first = count;
+    for (std::int64_t c = warp.lane(); c < chunks; c += kWarp) first = Earlier()(first, firsts[c]);
+    first = warp.all(first, Earlier());
+    if (warp.lane() == 0) *out = first;
+  }
+};
+
+}  // namespace
+
+void tree_sum(const View& out, std::span<const TreeNode> nodes, std::span<const float* const> parts,
+              int shards, float scale) {
+  TRIREME_CHECK(parts.size() == nodes.size(), "tree_sum: {} nodes but {} parts", nodes.size(), parts.size());
+  const std::vector<int> merges = tree_merges(shards, nodes);
+  const std::int64_t width = out.numel();
+  const auto launches = (parts.size() + kMostParts - 1) / kMostParts;
+  const Scratch waiting(launches > 1 ? static_cast<std::size_t>(width) * kDeepest * sizeof(float) : 0);
+  TreeSum sum{};
+  sum.width = width;
+  sum.waiting = waiting.as<float>();
+  sum.scale = scale;
+  int depth = 0;
+  for (std::size_t first = 0; first < parts.size(); first += kMostParts) {
+    sum.depth = depth;
+    sum.count = static_cast<int>(std::min<std::size_t>(kMostParts, parts.size() - first));
+    for (int k = 0; k < sum.count; ++k) {
+      const std::size_t part = first + static_cast<std::size_t>(k);
+      sum.parts[k] = parts[part];
+      sum.merges[k] = static_cast<std::uint8_t>(merges[part]);
+      depth += 1 - merges[part];
+    }
+    sum.out = first + kMostParts < parts.size() ? nullptr : out.as<float>();
+    parallel_for(width, sum);
+  }
+}
+
+void first_not_finite(const View& out, const View& in) {
+  const std::int64_t count = in.numel(), chunks = (count + kChunk - 1) / kChunk;
+  const Scratch firsts(static_cast<std::size_t>(chunks) * sizeof(std::int64_t));
+  visit_floating(in.dtype, "first_not_finite", [&](auto type) {
+    using T = decltype(type);
+    parallel_warps(chunks, FirstNotFinite<T>{in.as<T>(), count, firsts.as<std::int64_t>()});
+  });
+  parallel_warps(1, Earliest{firsts.as<std::int64_t>(), chunks, count, out.as<std::int64_t>()});
+}
+
+}  // namespace trireme::cuda

@@ -1,0 +1,25 @@
+// The binary tree over shards in which their vectors are summed (distributed/comm/ordered_reduce.h).
+#pragma once
+
+#include <span>
+#include <vector>
+
+namespace trireme {
+
+/// A node of the tree: covers shards [index << level, (index + 1) << level).
+struct TreeNode {
+  int level = 0;
+  int index = 0;
+  bool operator==(const TreeNode&) const = default;
+};
+
+/// The level of the root over `shards` leaves, the last of which may be padding. A stack of pending sums is
+/// never deeper than that + 1.
+int root_level(int shards);
+
+/// Works through `nodes`, which cover `shards` shards once, in shard order: merges[k] is how many sums that
+/// wait on the stack, its top first, are then added to the left of node k before it goes there itself. At the
+/// end the root is all there is. Throws if the nodes do not cover the shards so.
+std::vector<int> tree_merges(int shards, std::span<const TreeNode> nodes);
+
+}  // namespace trireme

@@ -1,0 +1,161 @@
+// Whole jobs on an emulated GPU: ranks are threads that share it, and talk through an emulated NCCL.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <mutex>
+#include <set>
+
+#include "core/nn/layers.h"
+#include "core/ops/ops.h"
+#include "distributed/comm/device_communicator.h"
+#include "distributed/comm/local.h"
+#include "distributed/train/evaluate.h"
+#include "distributed/train/job.h"
+#include "tests/support/rank_test.h"
+#include "tests/support/watchdog.h"
+
+namespace trireme {
+namespace {
+
+class Waves final : public ImageDataset {
+ public:
+  std::int64_t size() const override { return 22; }  // the epoch's last batch has no sample for some shards
+  SampleShape sample_shape() const override { return {2, 4, 4}; }
+  std::int64_t classes() const override { return 3; }
+  void get(std::int64_t index, float* x, std::int64_t* y) const override {
+    for (std::int64_t i = 0; i < 32; ++i)
+      x[i] = static_cast<float>(std::sin(static_cast<double>(index * 7 + i)));
+    *y = index % 3;
+  }
+};
+
+struct Net : nn::Module {
+  nn::Conv2d conv{2, 4, 3, {.padding = 1}};
+  nn::BatchNorm2d norm{4};
+  nn::Dropout drop{0.25};
+  nn::Linear out{64, 3}, unused{2, 2};
+  Tensor forward(const Tensor& x) override { return out(drop(flatten(relu(norm(conv(x))), 1))); }
+  void visit(nn::Visitor& v) override {
+    v.module("conv", conv);
+    v.module("norm", norm);
+    v.module("drop", drop);
+    v.module("out", out);
+    v.module("unused", unused);
+  }
+};
+
+JobOptions options_of(const char* device, std::int64_t steps) {
+  const char* none[] = {"test"};
+  JobOptions options = parse_options(1, none, {});
+  options.set_device(device);
+  options.set_steps(steps);
+  options.set_global_batch(10);
+  options.set_shards(5);
+  options.set_bucket_mb(0.0005);  // several buckets
+  options.set_clip_norm(1);
+  options.set_quiet(true);
+  return options;
+}
+
+struct Result {
+  std::string digest;
+  std::vector<float> weights;
+  double loss = 0;
+};
+
+Result train(Job& job) {
+  Net net;
+  DistributedDataParallel ddp(net, job);
+  optim::SGD sgd(ddp.parameters(), {.lr = 0.1, .momentum = 0.9});
+  const Waves data;
+  for (auto& step : job.steps(data)) {
+    for (auto& shard : step.shards()) step.add(cross_entropy(ddp(shard.x), shard.y)).backward();
+    step.clip_gradients(ddp.parameters());
+    sgd.step();
+  }
+  return {job.digest(), net.out.weight.to_vector<float>(), evaluate(job, net, data, 4).loss};
+}
+
+Result train_on(int ranks, const JobOptions& options) {
+  const test::Watchdog watchdog("cuda training", std::chrono::seconds(60));
+  std::mutex mutex;
+  std::set<std::string> digests;
+  Result result;
+  run_local_ranks(ranks, std::chrono::seconds(20), [&](Communicator& comm) {
+    Job job(options, comm);
+    const Result mine = train(job);
+    const std::lock_guard lock(mutex);
+    digests.insert(mine.digest);
+    result = mine;
+  });
+  EXPECT_EQ(digests.size(), 1u) << "ranks differ at world size " << ranks;
+  return result;
+}
+
+TEST(CudaTraining, HasTheSameBitsAtAnyWorldSize) {
+  const Result alone = train_on(1, options_of("cuda", 3));
+  for (const int ranks : {2, 3, 5})
+    for (const bool overlap : {true, false}) {
+      JobOptions other = options_of("cuda", 3);
+      other.set_overlap(overlap);
+      other.set_shuffle_ready(static_cast<std::uint64_t>(ranks));
+      EXPECT_EQ(train_on(ranks, other).digest, alone.digest) << ranks << " ranks, overlap " << overlap;
+    }
+}
+
+TEST(CudaTraining, FollowsTheCpu) {
+  const Result there = train_on(2, options_of("cuda", 3)), here = train_on(2, options_of("cpu", 3));
+  EXPECT_NEAR(there.loss, here.loss, 1e-5);
+  for (std::size_t i = 0; i < here.weights.size(); ++i)
+    EXPECT_NEAR(there.weights[i], here.weights[i], 1e-5) << i;
+}
+
+TEST(CudaTraining, TheFastestReductionIsNearTheOtherOne) {
+  JobOptions options = options_of("cuda", 3);
+  const Result invariant = train_on(3, options);
+  options.set_reduction("fastest");
+  const Result fastest = train_on(3, options);
+  for (std::size_t i = 0; i < fastest.weights.size(); ++i)
+    EXPECT_NEAR(fastest.weights[i], invariant.weights[i], 1e-5) << i;
+}
+
+TEST(CudaTraining, GoesOnFromACheckpointOnAnotherNumberOfRanks) {
+  const auto directory = std::filesystem::path(testing::TempDir()) / "trireme_cuda_training";
+  std::filesystem::remove_all(directory);
+  const std::string whole = train_on(2, options_of("cuda", 4)).digest;
+  JobOptions options = options_of("cuda", 2);
+  options.set_checkpoint_dir(directory.string());
+  EXPECT_NE(train_on(3, options).digest, whole);
+  options.set_steps(4);
+  EXPECT_EQ(train_on(1, options).digest, whole);
+  std::filesystem::remove_all(directory);
+}
+
+TEST(CudaTraining, AMismatchIsFoundBeforeTheGpuWaits) {
+  const test::Watchdog watchdog("cuda mismatch", std::chrono::seconds(60));
+  const std::string error = test::error_of([] {
+    run_local_ranks(2, std::chrono::seconds(20), [](Communicator& host) {
+      const auto comm = make_device_communicator(host, std::chrono::seconds(20));
+      const Tensor data = Tensor::zeros({host.rank() == 0 ? 8 : 9}, DType::kFloat32, comm->device());
+      comm->broadcast(memory_of(data), 0, "weights").wait();
+    });
+  });
+  EXPECT_NE(error.find("weights (32 bytes of rank 0)"), std::string::npos) << error;
+  EXPECT_NE(error.find("weights (36 bytes of rank 0)"), std::string::npos) << error;
+}
+
+TEST(CudaTraining, AFailingRankEndsTheOthers) {
+  const test::Watchdog watchdog("cuda failure", std::chrono::seconds(60));
+  const std::string error = test::error_of([] {
+    run_local_ranks(3, std::chrono::seconds(20), [](Communicator& host) {
+      const auto comm = make_device_communicator(host, std::chrono::seconds(20));
+      if (host.rank() == 1) fail(ExitCode::kData, "no data on rank 1");
+      const Tensor data = Tensor::zeros({8}, DType::kFloat32, comm->device());
+      comm->broadcast(memory_of(data), 0, "weights").wait();
+    });
+  });
+  EXPECT_NE(error.find("no data on rank 1"), std::string::npos) << error;
+}
+
+}  // namespace
+}  // namespace trireme
