@@ -1,7 +1,8 @@
 // Random programs of ops over random shapes, against the dual numbers of tests/support/duals.h.
 //
 // A graph's result must be the reference's value, and its gradient times a random direction must be the
-// reference's derivative along that direction. TRIREME_SEED=N runs one graph again, TRIREME_GRAPHS=N so many.
+// reference's derivative along that direction. TRIREME_SEED=N runs one graph again, TRIREME_GRAPHS=N so
+// many, TRIREME_FIRST=N begins with that seed.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -354,7 +355,7 @@ std::uint64_t setting(const char* name, std::uint64_t otherwise) {
 
 TEST(FuzzGraphs, AgreeWithDualNumbers) {
   if (std::getenv("TRIREME_SEED")) return run_graph(setting("TRIREME_SEED", 0));
-  const std::uint64_t first = std::random_device()();
+  const std::uint64_t first = setting("TRIREME_FIRST", std::random_device()());
   for (std::uint64_t i = 0; i < setting("TRIREME_GRAPHS", 1000); ++i) {
     ASSERT_NO_THROW(run_graph(first + i));
     if (HasFailure()) return;
