@@ -45,9 +45,8 @@ Slice slice_of_rank(std::size_t count, int world_size, int rank);
 ///
 /// `partials[k]` holds this rank's sum over the k-th of its maximal subtrees. After the returned event,
 /// `out` (count floats) holds scale * sum on every rank, the same bits for every world size. `out` may be
-/// one of the partials. Everything is enqueued on `comm`; buffers must outlive the event, and the
-/// event the work. All ranks must give
-/// the same shards, count and scale.
+/// one of the partials. Everything is enqueued on `comm`; buffers must outlive the event, and the event the
+/// work. All ranks must give the same shards, count and scale.
 /// Bytes sent by a rank: about 2 * count * 4 * (W-1)/W when each rank owns one subtree.
 Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const float*> partials,
                          std::size_t count, float scale, float* out, const std::string& label);
