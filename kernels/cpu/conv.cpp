@@ -169,8 +169,9 @@ bool fits_onednn(const Conv& c) {
          fits(c.w, k.kernel_w, k.stride_w, k.padding_w, k.dilation_w, c.ow);
 }
 
-/// oneDNN 2.6's gradient of strided 1x1 filters of a few channels is wrong now and then, depending on what ran
-/// before: in one of some hundred thousand random graphs (tests/unit/core/fuzz_graphs.cpp). Why is not known.
+/// oneDNN 2.6's gradient of strided 1x1 filters of a few channels is wrong now and then, depending on what
+/// ran before: in one of some hundred thousand random graphs (tests/unit/core/fuzz_graphs.cpp). Why is not
+/// known.
 bool onednn_sums_weights(const Conv& c) {
   const Window& k = c.window;
   const bool strided_point = k.kernel_h == 1 && k.kernel_w == 1 && (k.stride_h > 1 || k.stride_w > 1);
