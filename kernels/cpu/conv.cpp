@@ -2,11 +2,13 @@
 // where checks need precision, not speed, and for what oneDNN does not take.
 #include <dnnl.hpp>
 
+#include <algorithm>
 #include <limits>
 #include <unordered_map>
 
 #include "kernels/cpu/conv_shape.h"
 #include "kernels/cpu/dnnl_cache.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/winograd.h"
@@ -169,13 +171,52 @@ bool fits_onednn(const Conv& c) {
          fits(c.w, k.kernel_w, k.stride_w, k.padding_w, k.dilation_w, c.ow);
 }
 
-/// oneDNN 2.6's gradient of strided 1x1 filters of a few channels is wrong now and then, depending on what
-/// ran before: in one of some hundred thousand random graphs (tests/unit/core/fuzz_graphs.cpp). Why is not
-/// known.
-bool onednn_sums_weights(const Conv& c) {
+bool is_strided_point(const Window& k) {
+  return k.kernel_h == 1 && k.kernel_w == 1 && (k.stride_h > 1 || k.stride_w > 1);
+}
+
+/// The pixels of x that a strided 1x1 filter sees, for rows begin..end of all images' output rows:
+/// (rows, ow, c). Padding is zero.
+void gather_points(const Conv& c, const float* x, std::int64_t begin, std::int64_t end, float* points) {
   const Window& k = c.window;
-  const bool strided_point = k.kernel_h == 1 && k.kernel_w == 1 && (k.stride_h > 1 || k.stride_w > 1);
-  return !strided_point || (c.c / c.groups % 8 == 0 && c.o / c.groups % 8 == 0);
+  const std::int64_t piece = std::max<std::int64_t>(1, kPiece / (c.ow * c.c));
+  for_pieces(end - begin, piece, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = first; row < last; ++row) {
+      const std::int64_t image = (begin + row) / c.oh, iy = (begin + row) % c.oh * k.stride_h - k.padding_h;
+      for (std::int64_t ox = 0; ox < c.ow; ++ox) {
+        float* const point = points + (row * c.ow + ox) * c.c;
+        const std::int64_t ix = ox * k.stride_w - k.padding_w;
+        if (iy < 0 || iy >= c.h || ix < 0 || ix >= c.w) {
+          std::fill_n(point, c.c, 0.0f);
+        } else {
+          std::copy_n(x + ((image * c.h + iy) * c.w + ix) * c.c, c.c, point);
+        }
+      }
+    }
+  });
+}
+
+/// The weight gradient of strided 1x1 filters as a matrix product over the pixels that they see. oneDNN 2.6's
+/// own is wrong now and then, depending on what ran before: in one of some hundred thousand random graphs
+/// (tests/unit/core/fuzz_graphs.cpp). Why is not known.
+void point_backward_weight(const Conv& c, const View& dw, const View& x, const View& dy) {
+  fill(dw, 0);
+  if (dw.numel() == 0 || dy.numel() == 0) return;
+  constexpr std::int64_t kGathered = std::int64_t{1} << 20;  // floats at once
+  const std::int64_t rows = c.n * c.oh,
+                     rows_at_once = std::clamp<std::int64_t>(kGathered / (c.ow * c.c), 1, rows),
+                     filters = c.o / c.groups, channels = c.c / c.groups;
+  const Scratch gathered(static_cast<std::size_t>(rows_at_once * c.ow * c.c) * sizeof(float));
+  auto* const points = static_cast<float*>(gathered.data());
+  for (std::int64_t row = 0; row < rows; row += rows_at_once) {
+    const std::int64_t end = std::min(rows, row + rows_at_once);
+    gather_points(c, x.as<float>(), row, end, points);
+    for (std::int64_t group = 0; group < c.groups; ++group)
+      gemm(static_cast<int>(filters), static_cast<int>(channels), static_cast<int>((end - row) * c.ow),
+           {dy.as<float>() + row * c.ow * c.o + group * filters, static_cast<int>(c.o), true},
+           {points + group * channels, static_cast<int>(c.c)}, 1.0f,
+           {dw.as<float>() + group * filters * channels, static_cast<int>(channels)});
+  }
 }
 
 }  // namespace
@@ -211,8 +252,8 @@ void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const
                             std::int64_t groups) {
   const Conv c = geometry(x, dy, window, groups);
   if (dw.dtype == DType::kFloat32 && suits_winograd(c)) return winograd_backward_weight(c, dw, x, dy);
-  if (dw.dtype == DType::kFloat32 && fits_onednn(c) && onednn_sums_weights(c))
-    return run_backward_weight(c, dw, x, dy);
+  if (dw.dtype == DType::kFloat32 && fits_onednn(c))
+    return is_strided_point(window) ? point_backward_weight(c, dw, x, dy) : run_backward_weight(c, dw, x, dy);
   fill(dw, 0);
   visit_floating(dw.dtype, "conv", [&]<class T>(T) {
     for_each_product(c, [out = dw.as<T>(), in = x.as<T>(), grad = dy.as<T>()](auto yo, auto xo, auto wo) {

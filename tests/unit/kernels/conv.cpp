@@ -1,4 +1,5 @@
-// Convolutions by minimal filtering against the definition in float64.
+// Convolutions that are not oneDNN's, by minimal filtering and of strided points, against the definition in
+// float64.
 #include "kernels/cpu/winograd.h"
 
 #include <gtest/gtest.h>
@@ -39,37 +40,46 @@ std::vector<T> numbers(std::int64_t count, std::uint64_t stream) {
 
 struct Case {
   std::int64_t n, c, h, w, o, padding;
-  std::int64_t oh() const { return h + 2 * padding - 2; }
-  std::int64_t ow() const { return w + 2 * padding - 2; }
-  cpu::Conv conv() const {
-    return {n,    c, h,
-            w,    o, oh(),
-            ow(), 1, {.kernel_h = 3, .kernel_w = 3, .padding_h = padding, .padding_w = padding}};
+  std::int64_t kernel = 3, stride = 1, groups = 1;
+  std::int64_t out(std::int64_t size) const { return (size + 2 * padding - kernel) / stride + 1; }
+  std::array<std::int64_t, 4> x() const { return {n, c, h, w}; }
+  std::array<std::int64_t, 4> y() const { return {n, o, out(h), out(w)}; }
+  std::array<std::int64_t, 4> weight() const { return {o, c / groups, kernel, kernel}; }
+  Window window() const {
+    return {.kernel_h = kernel,
+            .kernel_w = kernel,
+            .stride_h = stride,
+            .stride_w = stride,
+            .padding_h = padding,
+            .padding_w = padding};
   }
+  cpu::Conv conv() const { return {n, c, h, w, o, out(h), out(w), groups, window()}; }
 };
 
-/// What a convolution and its gradients give. In float32 by minimal filtering.
+std::int64_t count(const std::array<std::int64_t, 4>& size) { return size[0] * size[1] * size[2] * size[3]; }
+
+template <class T>
+std::vector<T> unset(const std::array<std::int64_t, 4>& size) {
+  return std::vector<T>(static_cast<std::size_t>(count(size)), std::numeric_limits<T>::quiet_NaN());
+}
+
+/// What a convolution and its gradients give.
 template <class T>
 struct Results {
   std::vector<T> y, dx, dw;
 
-  explicit Results(const Case& s)
-      : y(s.n * s.o * s.oh() * s.ow(), std::numeric_limits<T>::quiet_NaN()),
-        dx(s.n * s.c * s.h * s.w, std::numeric_limits<T>::quiet_NaN()),
-        dw(s.o * s.c * 9, std::numeric_limits<T>::quiet_NaN()) {
-    auto x = numbers<T>(s.n * s.c * s.h * s.w, 1), w = numbers<T>(s.o * s.c * 9, 2),
-         dy = numbers<T>(s.n * s.o * s.oh() * s.ow(), 3), b = numbers<T>(s.o, 4);
-    const View vx = view_of(x, {s.n, s.c, s.h, s.w}, true), vw = view_of(w, {s.o, s.c, 3, 3}, false),
-               vdy = view_of(dy, {s.n, s.o, s.oh(), s.ow()}, true),
-               vy = view_of(y, {s.n, s.o, s.oh(), s.ow()}, true),
-               vdx = view_of(dx, {s.n, s.c, s.h, s.w}, true), vdw = view_of(dw, {s.o, s.c, 3, 3}, false);
+  explicit Results(const Case& s) : y(unset<T>(s.y())), dx(unset<T>(s.x())), dw(unset<T>(s.weight())) {
+    auto x = numbers<T>(count(s.x()), 1), w = numbers<T>(count(s.weight()), 2),
+         dy = numbers<T>(count(s.y()), 3), b = numbers<T>(s.o, 4);
+    const View vx = view_of(x, s.x(), true), vw = view_of(w, s.weight(), false),
+               vdy = view_of(dy, s.y(), true), vy = view_of(y, s.y(), true), vdx = view_of(dx, s.x(), true),
+               vdw = view_of(dw, s.weight(), false);
     View bias = view_of(b, {s.o, 1, 1, 1}, false);
     bias.dims = 1;
     const KernelTable& k = kernels_of(kCpu);
-    const Window window = s.conv().window;
-    k.conv2d_forward(vy, vx, vw, &bias, window, 1);
-    k.conv2d_backward_input(vdx, vdy, vw, window, 1);
-    k.conv2d_backward_weight(vdw, vx, vdy, window, 1);
+    k.conv2d_forward(vy, vx, vw, &bias, s.window(), s.groups);
+    k.conv2d_backward_input(vdx, vdy, vw, s.window(), s.groups);
+    k.conv2d_backward_weight(vdw, vx, vdy, s.window(), s.groups);
   }
 };
 
@@ -83,20 +93,24 @@ void expect_near(const std::vector<float>& got, const std::vector<double>& wante
   EXPECT_LE(error / largest, 1e-6) << what;
 }
 
+void expect_the_convolution(const Case& s) {
+  SCOPED_TRACE(fmt::format("x ({},{},{},{}), {} channels out, kernel {}, padding {}, stride {}, groups {}",
+                           s.n, s.c, s.h, s.w, s.o, s.kernel, s.padding, s.stride, s.groups));
+  const Results<float> got(s);
+  const Results<double> wanted(s);
+  expect_near(got.y, wanted.y, "forward");
+  expect_near(got.dx, wanted.dx, "gradient of x");
+  expect_near(got.dw, wanted.dw, "gradient of w");
+}
+
 // Odd sizes leave tiles half empty; 136 tiles are more than one block, 1152 more than one of weights.
 const Case kCases[] = {{2, 32, 7, 5, 40, 1},   {1, 40, 6, 9, 32, 0},   {3, 32, 4, 6, 32, 2},
                        {1, 32, 32, 34, 32, 1}, {8, 32, 24, 24, 32, 1}, {1, 64, 4, 4, 96, 1}};
 
 TEST(Winograd, IsTheConvolution) {
   for (const Case& s : kCases) {
-    SCOPED_TRACE(
-        fmt::format("x ({},{},{},{}), {} channels out, padding {}", s.n, s.c, s.h, s.w, s.o, s.padding));
     ASSERT_TRUE(cpu::suits_winograd(s.conv()));
-    const Results<float> got(s);
-    const Results<double> wanted(s);
-    expect_near(got.y, wanted.y, "forward");
-    expect_near(got.dx, wanted.dx, "gradient of x");
-    expect_near(got.dw, wanted.dw, "gradient of w");
+    expect_the_convolution(s);
   }
 }
 
@@ -131,6 +145,17 @@ TEST(Winograd, TakesNothingElse) {
   EXPECT_FALSE(with([](cpu::Conv& c) { c.groups = 2; }));
   EXPECT_FALSE(with([](cpu::Conv& c) { c.c = 36; }));
   EXPECT_FALSE(with([](cpu::Conv& c) { c.oh += 1; }));  // a transposed convolution's output_padding
+}
+
+// One gathers more than once, one has padding to see, one groups, one no channel that a vector unit could
+// fill.
+TEST(StridedPoints, AreTheConvolution) {
+  const Case cases[] = {
+      {.n = 9, .c = 64, .h = 97, .w = 94, .o = 24, .padding = 0, .kernel = 1, .stride = 2},
+      {.n = 2, .c = 8, .h = 7, .w = 5, .o = 16, .padding = 2, .kernel = 1, .stride = 3},
+      {.n = 3, .c = 12, .h = 6, .w = 9, .o = 6, .padding = 0, .kernel = 1, .stride = 2, .groups = 3},
+      {.n = 1, .c = 3, .h = 1, .w = 8, .o = 5, .padding = 0, .kernel = 1, .stride = 2}};
+  for (const Case& s : cases) expect_the_convolution(s);
 }
 
 }  // namespace
