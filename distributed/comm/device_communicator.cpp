@@ -77,7 +77,10 @@ struct Sizes {
 
 DeviceCommunicator::DeviceCommunicator(Communicator& host, std::shared_ptr<DeviceTransport> transport,
                                        std::chrono::milliseconds patience)
-    : host_(host), transport_(std::move(transport)), patience_(patience), stream_(cuda::make_stream()) {}
+    : host_(host),
+      transport_(std::move(transport)),
+      patience_(patience),
+      stream_((cuda::take_device(), cuda::make_stream())) {}
 
 DeviceCommunicator::~DeviceCommunicator() {
   try {
@@ -88,6 +91,7 @@ DeviceCommunicator::~DeviceCommunicator() {
 }
 
 Event DeviceCommunicator::launch(std::function<void()> work, std::string label) {
+  cuda::take_device();  // the events'
   const auto before = std::make_shared<Mark>(), finished = std::make_shared<Mark>();
   cuda::record(before->get(), cuda::stream());
   const std::string what = fmt::format("rank {}: \"{}\" on {}", rank(), label, name_of(device()));

@@ -1,6 +1,5 @@
 // Convolution by cuDNN. Filters are turned so that channels lie next to each other, as in the images.
 #include <algorithm>
-#include <bit>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -15,11 +14,6 @@ namespace {
 
 std::array<std::int64_t, 4> dims_of(const View& v) {
   return {v.shape[0], v.shape[1], v.shape[2], v.shape[3]};
-}
-
-/// Bytes that an address is a multiple of, as far as kernels care.
-std::int64_t alignment_of(const View& v) {
-  return std::int64_t{1} << std::min(4, std::countr_zero(reinterpret_cast<std::uintptr_t>(v.data)));
 }
 
 /// The same filters in memory of their own, with channels next to each other.
@@ -53,12 +47,17 @@ void run(ConvPass pass, const View& x, const View& w, const View& y, const Windo
                         window.padding_h,
                         window.padding_w,
                         window.dilation_h,
-                        window.dilation_w,
-                        {alignment_of(x), alignment_of(w), alignment_of(y)}};
+                        window.dilation_w};
   auto& plan = (*plans)[shape];
   if (!plan) plan = std::make_unique<dnn::Plan>(plan_conv(*target, shape));
-  void* const memory[] = {x.data, w.data, y.data};
+  const auto aligned = [](const View& v) {
+    return Aligned(v.data, static_cast<std::size_t>(v.numel()) * size_of(v.dtype));
+  };
+  const Aligned all[] = {aligned(x), aligned(w), aligned(y)};
+  void* const memory[] = {all[0].get(), all[1].get(), all[2].get()};
   plan->run(*target, memory);
+  const Aligned* const result[] = {&all[2], &all[0], &all[1]};  // in the order of ConvPass
+  result[static_cast<int>(pass)]->write_back();
 }
 
 }  // namespace

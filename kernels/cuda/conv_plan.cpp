@@ -68,8 +68,7 @@ dnn::Plan plan_conv(const dnn::Target& target, const ConvShape& s) {
   std::vector<dnn::Descriptor> parts;
   const std::array<std::int64_t, 4>* const dims[] = {&s.x, &s.w, &s.y};
   for (std::size_t i = 0; i < 3; ++i)
-    parts.push_back(dnn::tensor(static_cast<std::int64_t>(i), s.dtype, *dims[i], channels_last(*dims[i]),
-                                s.alignment[i]));
+    parts.push_back(dnn::tensor(static_cast<std::int64_t>(i), s.dtype, *dims[i], channels_last(*dims[i])));
   parts.push_back(convolution(s));
   const Names names = names_of(s.pass);
   dnn::Descriptor operation(names.type);

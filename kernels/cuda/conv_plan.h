@@ -18,7 +18,6 @@ struct ConvShape {
   DType dtype = DType::kFloat32;
   std::array<std::int64_t, 4> x{}, w{}, y{};
   std::int64_t stride_h = 1, stride_w = 1, padding_h = 0, padding_w = 0, dilation_h = 1, dilation_w = 1;
-  std::array<std::int64_t, 3> alignment{16, 16, 16};  ///< bytes, of x, w and y
   auto operator<=>(const ConvShape&) const = default;
 };
 

@@ -26,14 +26,14 @@ cudnnDataType_t type_of(DType dtype) {
   }
 }
 
-/// The engine configurations that the library's rule proposes, best first.
-void propose(const Target& target, const Descriptor& graph, cudnnBackendHeurMode_t mode,
-             std::vector<Descriptor>& configs) {
+/// Appends the engine configurations that the library's rule proposes, best first, and says whether it could.
+cudnnStatus_t propose(const Target& target, const Descriptor& graph, cudnnBackendHeurMode_t mode,
+                      std::vector<Descriptor>& configs) {
   Descriptor heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
   heuristics.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph)
-      .set_one(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode)
-      .set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, target.properties());
-  if (!heuristics.try_finalize()) return;
+      .set_one(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode);
+  if (!target.handle()) heuristics.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, target.properties());
+  if (const cudnnStatus_t status = heuristics.try_finalize(); status != CUDNN_STATUS_SUCCESS) return status;
   std::int64_t count = 0;
   check(api().cudnnBackendGetAttribute(heuristics.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS,
                                        CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &count, nullptr),
@@ -47,6 +47,7 @@ void propose(const Target& target, const Descriptor& graph, cudnnBackendHeurMode
                                          CUDNN_TYPE_BACKEND_DESCRIPTOR, count, &count, raw.data()),
           "the list of engines");
   for (std::int64_t i = 0; i < count; ++i) configs.push_back(std::move(found[static_cast<std::size_t>(i)]));
+  return CUDNN_STATUS_SUCCESS;
 }
 
 /// Whether an engine gives the same bits each time and, in float32, sums whole products.
@@ -61,7 +62,7 @@ bool is_exact(const Descriptor& config, DType dtype) {
   check(api().cudnnBackendGetAttribute(raw, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
                                        CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes.data()),
         "an engine's notes");
-  notes.resize(static_cast<std::size_t>(count));
+  notes.resize(std::min(notes.size(), static_cast<std::size_t>(count)));
   const auto has = [&](cudnnBackendNumericalNote_t note) {
     return std::find(notes.begin(), notes.end(), note) != notes.end();
   };
@@ -107,22 +108,22 @@ Descriptor& Descriptor::finalize() {
   check(api().cudnnBackendFinalize(made_), "a descriptor");
   return *this;
 }
-bool Descriptor::try_finalize() { return api().cudnnBackendFinalize(made_) == CUDNN_STATUS_SUCCESS; }
+cudnnStatus_t Descriptor::try_finalize() { return api().cudnnBackendFinalize(made_); }
 
 Descriptor tensor(std::int64_t id, DType dtype, std::span<const std::int64_t> dims,
-                  std::span<const std::int64_t> strides, std::int64_t alignment) {
+                  std::span<const std::int64_t> strides) {
   Descriptor made(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
   made.set_one(CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, type_of(dtype))
       .set(CUDNN_ATTR_TENSOR_DIMENSIONS, dims)
       .set(CUDNN_ATTR_TENSOR_STRIDES, strides)
       .set_one(CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, id)
-      .set_one(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, alignment)
+      .set_one(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, static_cast<std::int64_t>(Aligned::kBytes))
       .finalize();
   return made;
 }
 
 Target::Target() : properties_(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR) {
-  stream();  // the handle belongs to this thread's device
+  take_device();  // the handle's
   check(api().cudnnCreate(&handle_), "cudnnCreate");
   properties_.set_one(CUDNN_ATTR_DEVICEPROP_HANDLE, CUDNN_TYPE_HANDLE, handle_).finalize();
 }
@@ -139,25 +140,29 @@ Plan::Plan(const Target& target, std::vector<Descriptor> parts, DType dtype, con
   graph_.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, parts_.back());
   if (target.handle()) graph_.set_one(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, target.handle());
   graph_.finalize();
+  std::vector<Descriptor> configs;
+  cudnnStatus_t said = CUDNN_STATUS_SUCCESS;
   for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK})
-    propose(target, graph_, mode, configs_);
-  for (const Descriptor& config : configs_)
-    if (take(target, config, dtype)) return;
-  fail(ExitCode::kInternal, "cudnn: none of {} engines can compute {} in {}", configs_.size(), what,
-       name_of(dtype));
+    if (const auto status = propose(target, graph_, mode, configs); status != CUDNN_STATUS_SUCCESS)
+      said = status;
+  for (Descriptor& config : configs)
+    if (take(target, std::move(config), dtype)) return;
+  fail(ExitCode::kInternal, "cudnn: none of {} engines can compute {} in {} (finding them: {})",
+       configs.size(), what, name_of(dtype), api().cudnnGetErrorString(said));
 }
 
-bool Plan::take(const Target& target, const Descriptor& config, DType dtype) {
+bool Plan::take(const Target& target, Descriptor config, DType dtype) {
   if (!is_exact(config, dtype)) return false;
   auto plan = std::make_unique<Descriptor>(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
   plan->set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
   if (target.handle()) plan->set_one(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, target.handle());
-  if (!plan->try_finalize()) return false;
+  if (plan->try_finalize() != CUDNN_STATUS_SUCCESS) return false;
   std::int64_t count = 0;
   check(api().cudnnBackendGetAttribute(plan->get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
                                        CUDNN_TYPE_INT64, 1, &count, &workspace_),
         "a plan's workspace");
   if (workspace_ > kMostWorkspace) return false;
+  config_ = std::make_unique<Descriptor>(std::move(config));
   plan_ = std::move(plan);
   return true;
 }

@@ -59,18 +59,17 @@ class Descriptor {
     return set(name, type, 1, &value);
   }
   Descriptor& finalize();
-  /// Whether the library takes it.
-  bool try_finalize();
+  /// What the library says of it.
+  cudnnStatus_t try_finalize();
   cudnnBackendDescriptor_t get() const { return made_; }
 
  private:
   cudnnBackendDescriptor_t made_ = nullptr;
 };
 
-/// A tensor of `dims` (N,C,H,W order, any strides) under the number `id`, whose memory is aligned to
-/// `alignment` bytes.
+/// A tensor of `dims` (N,C,H,W order, any strides) under the number `id`, in memory as Aligned gives it.
 Descriptor tensor(std::int64_t id, DType dtype, std::span<const std::int64_t> dims,
-                  std::span<const std::int64_t> strides, std::int64_t alignment);
+                  std::span<const std::int64_t> strides);
 
 /// What plans are made for: this thread's GPU, or, in tests, one that is described in the library's own JSON.
 class Target {
@@ -96,12 +95,11 @@ class Plan {
   std::int64_t workspace() const { return workspace_; }
 
  private:
-  bool take(const Target& target, const Descriptor& config, DType dtype);
+  bool take(const Target& target, Descriptor config, DType dtype);
 
   std::vector<Descriptor> parts_;  ///< the last one is the operation
   Descriptor graph_{CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR};
-  std::vector<Descriptor> configs_;
-  std::unique_ptr<Descriptor> plan_;
+  std::unique_ptr<Descriptor> config_, plan_;
   std::int64_t workspace_ = 0;
 };
 

@@ -1,7 +1,9 @@
 // Matrix products by cuBLASLt.
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <tuple>
 
@@ -35,7 +37,10 @@ struct Lt {
 #undef TRIREME_FUNCTION
   cublasLtHandle_t handle = nullptr;
 
-  Lt() { check(cublasLtCreate(&handle), "cublasLtCreate"); }
+  Lt() {
+    take_device();  // the handle's
+    check(cublasLtCreate(&handle), "cublasLtCreate");
+  }
   void check(cublasStatus_t status, const char* what) const {
     if (status != CUBLAS_STATUS_SUCCESS)
       fail(ExitCode::kInternal, "cuda: {} failed: {}", what, cublasLtGetStatusString(status));
@@ -49,9 +54,20 @@ const Lt& lt() {
 
 /// A batch of matrices as cuBLAS sees them: column-major, `rows` x `columns`.
 struct Matrix {
-  const void* data;
+  void* data;
   std::int64_t rows, columns, leading, apart;
   bool turned;  ///< to be transposed before use
+
+  /// From the first to behind the last element, of `count` matrices.
+  std::size_t bytes(std::int64_t count, DType dtype) const {
+    return static_cast<std::size_t>((count - 1) * apart + (columns - 1) * leading + rows) * size_of(dtype);
+  }
+  /// Of each matrix, if the first is aligned as Aligned makes it.
+  std::uint32_t alignment(std::int64_t count, DType dtype) const {
+    std::size_t bytes = Aligned::kBytes;
+    while (count > 1 && static_cast<std::size_t>(apart) * size_of(dtype) % bytes != 0) bytes /= 2;
+    return static_cast<std::uint32_t>(bytes);
+  }
 };
 
 /// A row-major matrix is the transpose of a column-major one, so out = a b is computed as out' = b' a'.
@@ -83,25 +99,34 @@ Types types_of(DType dtype) {
   }
 }
 
+/// Gives back what the library made.
+struct Destroy {
+  void operator()(cublasLtMatmulDescOpaque_t* made) const { lt().cublasLtMatmulDescDestroy(made); }
+  void operator()(cublasLtMatrixLayoutOpaque_t* made) const { lt().cublasLtMatrixLayoutDestroy(made); }
+  void operator()(cublasLtMatmulPreferenceOpaque_t* made) const {
+    lt().cublasLtMatmulPreferenceDestroy(made);
+  }
+};
+template <class T>
+using Owned = std::unique_ptr<T, Destroy>;
+
 /// Descriptors of one product, and the algorithm that the library's rule chose for its shape.
 class Plan {
  public:
   Plan(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, DType dtype) {
     const Types types = types_of(dtype);
     const Lt& l = lt();
-    l.check(l.cublasLtMatmulDescCreate(&operation_, types.compute, types.scale), "cublasLtMatmulDescCreate");
-    const cublasOperation_t op_a = a.turned ? CUBLAS_OP_T : CUBLAS_OP_N,
-                            op_b = b.turned ? CUBLAS_OP_T : CUBLAS_OP_N;
-    describe(CUBLASLT_MATMUL_DESC_TRANSA, op_a);
-    describe(CUBLASLT_MATMUL_DESC_TRANSB, op_b);
+    cublasLtMatmulDesc_t operation = nullptr;
+    l.check(l.cublasLtMatmulDescCreate(&operation, types.compute, types.scale), "cublasLtMatmulDescCreate");
+    operation_.reset(operation);
+    turn(CUBLASLT_MATMUL_DESC_TRANSA, a);
+    turn(CUBLASLT_MATMUL_DESC_TRANSB, b);
     const Matrix* const matrices[] = {&a, &b, &c};
     for (int i = 0; i < 3; ++i) layouts_[i] = layout(*matrices[i], batch, types.data);
-    choose(a, b, c, dtype);
+    choose(a, b, c, batch, dtype);
   }
-  Plan(const Plan&) = delete;
-  Plan& operator=(const Plan&) = delete;
 
-  void run(const Matrix& a, const Matrix& b, const Matrix& c, DType dtype) const {
+  void run(const void* a, const void* b, void* c, DType dtype) const {
     const Lt& l = lt();
     const Scratch workspace(found_.workspaceSize);
     const double one64 = 1, zero64 = 0;
@@ -109,31 +134,32 @@ class Plan {
     const bool wide = dtype == DType::kFloat64;
     const void *alpha = &one32, *beta = &zero32;
     if (wide) alpha = &one64, beta = &zero64;
-    void* const out = const_cast<void*>(c.data);
-    l.check(l.cublasLtMatmul(l.handle, operation_, alpha, a.data, layouts_[0], b.data, layouts_[1], beta, out,
-                             layouts_[2], out, layouts_[2], &found_.algo, workspace.as<void>(),
-                             found_.workspaceSize, reinterpret_cast<cudaStream_t>(stream())),
-            "cublasLtMatmul");
+    l.check(
+        l.cublasLtMatmul(l.handle, operation_.get(), alpha, a, layouts_[0].get(), b, layouts_[1].get(), beta,
+                         c, layouts_[2].get(), c, layouts_[2].get(), &found_.algo, workspace.as<void>(),
+                         found_.workspaceSize, reinterpret_cast<cudaStream_t>(stream())),
+        "cublasLtMatmul");
   }
 
  private:
-  template <class T>
-  void describe(cublasLtMatmulDescAttributes_t attribute, const T& value) {
-    lt().check(lt().cublasLtMatmulDescSetAttribute(operation_, attribute, &value, sizeof value),
+  void turn(cublasLtMatmulDescAttributes_t attribute, const Matrix& m) {
+    const cublasOperation_t value = m.turned ? CUBLAS_OP_T : CUBLAS_OP_N;
+    lt().check(lt().cublasLtMatmulDescSetAttribute(operation_.get(), attribute, &value, sizeof value),
                "cublasLtMatmulDescSetAttribute");
   }
 
-  static cublasLtMatrixLayout_t layout(const Matrix& m, std::int64_t batch, cudaDataType_t type) {
+  static Owned<cublasLtMatrixLayoutOpaque_t> layout(const Matrix& m, std::int64_t batch,
+                                                    cudaDataType_t type) {
     const Lt& l = lt();
-    cublasLtMatrixLayout_t made = nullptr;
-    l.check(l.cublasLtMatrixLayoutCreate(&made, type, static_cast<std::uint64_t>(m.rows),
+    cublasLtMatrixLayout_t raw = nullptr;
+    l.check(l.cublasLtMatrixLayoutCreate(&raw, type, static_cast<std::uint64_t>(m.rows),
                                          static_cast<std::uint64_t>(m.columns), m.leading),
             "cublasLtMatrixLayoutCreate");
+    Owned<cublasLtMatrixLayoutOpaque_t> made(raw);
     const auto count = static_cast<std::int32_t>(batch);
-    l.check(
-        l.cublasLtMatrixLayoutSetAttribute(made, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count),
-        "cublasLtMatrixLayoutSetAttribute");
-    l.check(l.cublasLtMatrixLayoutSetAttribute(made, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &m.apart,
+    l.check(l.cublasLtMatrixLayoutSetAttribute(raw, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count),
+            "cublasLtMatrixLayoutSetAttribute");
+    l.check(l.cublasLtMatrixLayoutSetAttribute(raw, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &m.apart,
                                                sizeof m.apart),
             "cublasLtMatrixLayoutSetAttribute");
     return made;
@@ -141,50 +167,39 @@ class Plan {
 
   /// By the library's heuristic, which looks at shapes alone. Split sums are joined in a workspace, in order,
   /// never by atomic additions.
-  void choose(const Matrix& a, const Matrix& b, const Matrix& c, DType dtype) {
+  void choose(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, DType dtype) {
     const Lt& l = lt();
-    cublasLtMatmulPreference_t preference = nullptr;
-    l.check(l.cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
-    const std::uint32_t ordered = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
-    l.check(l.cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                                   &kWorkspace, sizeof kWorkspace),
-            "cublasLtMatmulPreferenceSetAttribute");
-    l.check(l.cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                                                   &ordered, sizeof ordered),
-            "cublasLtMatmulPreferenceSetAttribute");
-    // The plan serves every call of its shape, so it must not count on more than elements are aligned to.
-    const std::uint32_t aligned = static_cast<std::uint32_t>(size_of(dtype));
-    for (const auto attribute :
-         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
-      const std::uint32_t bytes = is_aligned(a) && is_aligned(b) && is_aligned(c) ? 16 : aligned;
-      l.check(l.cublasLtMatmulPreferenceSetAttribute(preference, attribute, &bytes, sizeof bytes),
+    cublasLtMatmulPreference_t raw = nullptr;
+    l.check(l.cublasLtMatmulPreferenceCreate(&raw), "cublasLtMatmulPreferenceCreate");
+    const Owned<cublasLtMatmulPreferenceOpaque_t> preference(raw);
+    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
+      l.check(l.cublasLtMatmulPreferenceSetAttribute(raw, attribute, &value, sizeof value),
               "cublasLtMatmulPreferenceSetAttribute");
-    }
+    };
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspace);
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+           static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, a.alignment(batch, dtype));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, b.alignment(batch, dtype));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c.alignment(batch, dtype));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c.alignment(batch, dtype));
     int count = 0;
     const cublasStatus_t status =
-        l.cublasLtMatmulAlgoGetHeuristic(l.handle, operation_, layouts_[0], layouts_[1], layouts_[2],
-                                         layouts_[2], preference, 1, &found_, &count);
-    l.cublasLtMatmulPreferenceDestroy(preference);
+        l.cublasLtMatmulAlgoGetHeuristic(l.handle, operation_.get(), layouts_[0].get(), layouts_[1].get(),
+                                         layouts_[2].get(), layouts_[2].get(), raw, 1, &found_, &count);
     if (status != CUBLAS_STATUS_SUCCESS || count == 0)
       fail(ExitCode::kInternal, "matmul: cuBLASLt has no kernel for {} ({}, {}) @ ({}, {}): {}",
-           name_of(dtype), c.columns, a.turned ? a.columns : a.rows, b.turned ? b.rows : b.columns, c.rows,
+           name_of(dtype), c.columns, a.turned ? a.rows : a.columns, a.turned ? a.rows : a.columns, c.rows,
            l.cublasLtGetStatusString(status));
   }
 
- public:
-  static bool is_aligned(const Matrix& m) { return reinterpret_cast<std::uintptr_t>(m.data) % 16 == 0; }
-
- private:
-  cublasLtMatmulDesc_t operation_ = nullptr;
-  cublasLtMatrixLayout_t layouts_[3] = {};
+  Owned<cublasLtMatmulDescOpaque_t> operation_;
+  Owned<cublasLtMatrixLayoutOpaque_t> layouts_[3];
   cublasLtMatmulHeuristicResult_t found_{};
 };
 
 const Plan& plan_for(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, DType dtype) {
-  const auto of = [](const Matrix& m) {
-    return std::tuple(m.rows, m.columns, m.leading, m.apart, m.turned, Plan::is_aligned(m));
-  };
+  const auto of = [](const Matrix& m) { return std::tuple(m.rows, m.columns, m.leading, m.apart, m.turned); };
   using Key = std::tuple<decltype(of(a)), decltype(of(a)), decltype(of(a)), std::int64_t, DType>;
   static std::mutex mutex;
   static auto* const plans = new std::map<Key, Plan>;  // kept for the life of the process: shapes repeat
@@ -195,13 +210,30 @@ const Plan& plan_for(const Matrix& a, const Matrix& b, const Matrix& c, std::int
   return plans->try_emplace(key, a, b, c, batch, dtype).first->second;
 }
 
+/// c = a b, of `batch` matrices each.
+void multiply(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, DType dtype) {
+  const Plan& plan = plan_for(a, b, c, batch, dtype);
+  const Aligned left(a.data, a.bytes(batch, dtype)), right(b.data, b.bytes(batch, dtype)),
+      out(c.data, c.bytes(batch, dtype));
+  plan.run(left.get(), right.get(), out.get(), dtype);
+  out.write_back();
+}
+
 }  // namespace
 
 void matmul(const View& out, const View& a, const View& b) {
   if (out.numel() == 0) return;
   if (a.shape[2] == 0) return fill(out, 0);
-  const Matrix left = matrix(b), right = matrix(a), result = matrix(out);
-  plan_for(left, right, result, out.shape[0], out.dtype).run(left, right, result, out.dtype);
+  Matrix left = matrix(b), right = matrix(a), result = matrix(out);
+  TRIREME_CHECK(!result.turned, "matmul: the result's rows must be contiguous, their strides are {}, {}",
+                out.strides[1], out.strides[2]);
+  constexpr std::int64_t kBatch = 32768;  // the grid's third dimension has 16 bits
+  for (std::int64_t begin = 0, all = out.shape[0]; begin < all; begin += kBatch) {
+    multiply(left, right, result, std::min(kBatch, all - begin), out.dtype);
+    for (Matrix* m : {&left, &right, &result})
+      m->data =
+          static_cast<char*>(m->data) + kBatch * m->apart * static_cast<std::int64_t>(size_of(out.dtype));
+  }
 }
 
 }  // namespace trireme::cuda

@@ -23,9 +23,9 @@ struct MainDevice {
 };
 
 MainDevice& main_device() {
+  take_device();
   // Never destroyed: tensors with static storage may outlive everything.
   static MainDevice* const device = [] {
-    use_device(chosen);
     auto* made = new MainDevice;
     made->stream = make_stream();
     return made;
@@ -37,20 +37,33 @@ MainDevice& main_device() {
 
 void choose_device(int index) { chosen = index; }
 
+void take_device() {
+  static thread_local const bool taken = (use_device(chosen), true);
+  static_cast<void>(taken);
+}
+
 Stream stream() {
-  // CUDA keeps the device per thread, and a kernel must start on that of its stream.
-  static thread_local const bool takes_device = (use_device(chosen), true);
-  static_cast<void>(takes_device);
+  take_device();
   return current ? current : main_device().stream;
 }
 
-StreamScope::StreamScope(Stream other) : before_(std::exchange(current, other)) {}
+StreamScope::StreamScope(Stream other) : before_((take_device(), std::exchange(current, other))) {}
 StreamScope::~StreamScope() { current = before_; }
 
 void used_on(void* memory, Stream other) { main_device().allocator.used_on(memory, other); }
 
 Scratch::Scratch(std::size_t bytes) : data_(main_device().allocator.allocate(bytes, stream())) {}
 Scratch::~Scratch() { main_device().allocator.free(data_); }
+
+Aligned::Aligned(void* data, std::size_t bytes) : data_(data), bytes_(bytes) {
+  if (reinterpret_cast<std::uintptr_t>(data) % kBytes == 0) return;
+  copy_.emplace(bytes);
+  copy_on_device(get(), data_, bytes_, stream());
+}
+
+void Aligned::write_back() const {
+  if (copy_) copy_on_device(data_, get(), bytes_, stream());
+}
 
 void release_cached_memory() { main_device().allocator.release_unused(); }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <utility>
 
 #include "kernels/cuda/runtime.h"
@@ -12,11 +13,15 @@ namespace trireme::cuda {
 /// Says which GPU this process works on, before anything else here is called; without it, device 0.
 void choose_device(int index);
 
+/// Makes that GPU the one of this thread: CUDA keeps it per thread. Streams, events, handles of libraries and
+/// memory are made on it, so each way to them begins here. Cheap after the thread's first call.
+void take_device();
+
 /// Where this thread's kernels and copies go: the device's one main stream, which all threads share, unless a
-/// StreamScope says otherwise. The thread's first call takes the device.
+/// StreamScope says otherwise. Takes the device.
 Stream stream();
 
-/// While alive, this thread works on another stream.
+/// While alive, this thread works on another stream. Takes the device.
 class StreamScope {
  public:
   explicit StreamScope(Stream other);
@@ -46,6 +51,23 @@ class Scratch {
 
  private:
   void* data_;
+};
+
+/// Memory at a multiple of 16 bytes with the contents of `data`: `data` itself, where it is one. Libraries
+/// choose other kernels for other alignments; by this their choice, and with it the bits of results, does not
+/// depend on where memory lies.
+class Aligned {
+ public:
+  static constexpr std::size_t kBytes = 16;
+  Aligned(void* data, std::size_t bytes);
+  void* get() const { return copy_ ? copy_->as<void>() : data_; }
+  /// Takes a result that was written to get() to where it belongs.
+  void write_back() const;
+
+ private:
+  void* data_;
+  std::size_t bytes_;
+  std::optional<Scratch> copy_;
 };
 
 /// A value that the device made, for the host, which waits for it.

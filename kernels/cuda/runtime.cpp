@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdio>
 #include <string>
 
 namespace trireme::cuda {
@@ -14,10 +15,19 @@ cudaEvent_t real(Event event) { return reinterpret_cast<cudaEvent_t>(event); }
 
 void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
+  cudaGetLastError();  // it is kept until asked for, and would be taken for the next kernel's
   // A kernel's own failure is reported by whatever call comes next.
   fail(ExitCode::kInternal,
        "cuda: {} failed: {} ({}); run with CUDA_LAUNCH_BLOCKING=1 or compute-sanitizer to find the kernel",
        what, cudaGetErrorName(status), cudaGetErrorString(status));
+}
+
+/// For what must not throw: a failure to give something back loses it, but no result.
+void report(cudaError_t status, const char* what) noexcept {
+  // When the process ends, the runtime may be gone before the last tensors are.
+  if (status == cudaSuccess || status == cudaErrorCudartUnloading) return;
+  cudaGetLastError();
+  fmt::print(stderr, "cuda: {} failed: {}\n", what, cudaGetErrorString(status));
 }
 
 }  // namespace
@@ -60,7 +70,7 @@ Event make_event() {
   return reinterpret_cast<Event>(event);
 }
 
-void free_event(Event event) noexcept { cudaEventDestroy(real(event)); }
+void free_event(Event event) noexcept { report(cudaEventDestroy(real(event)), "cudaEventDestroy"); }
 
 void record(Event event, Stream stream) {
   check(cudaEventRecord(real(event), real(stream)), "cudaEventRecord");
@@ -95,7 +105,7 @@ void* device_malloc(std::size_t bytes) {
   return memory;
 }
 
-void device_free(void* memory) noexcept { cudaFree(memory); }
+void device_free(void* memory) noexcept { report(cudaFree(memory), "cudaFree"); }
 
 MemoryInfo memory_info() {
   MemoryInfo info{};
@@ -114,7 +124,7 @@ void* pinned_malloc(std::size_t bytes) {
   return memory;
 }
 
-void pinned_free(void* memory) noexcept { cudaFreeHost(memory); }
+void pinned_free(void* memory) noexcept { report(cudaFreeHost(memory), "cudaFreeHost"); }
 
 void copy_to_device(void* device, const void* host, std::size_t bytes, Stream stream) {
   check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, real(stream)),

@@ -9,6 +9,8 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
+#include <utility>
 
 #include "kernels/cuda/runtime.h"
 
@@ -23,6 +25,14 @@ struct Slot {
 };
 /// From inside of run_lanes, by every lane: gives `value` and returns that of lane `from`.
 Slot exchange(int lane, const Slot& value, int from);
+
+/// Says which functions of a shared library this folder has; before any is asked for
+/// (kernels/cuda/library.h).
+bool provide(std::initializer_list<std::pair<const char*, void*>> functions);
+template <class F>
+void* pointer(F* function) {
+  return reinterpret_cast<void*>(function);
+}
 
 /// Memory that the device has; more is refused. For tests of what happens when it is full.
 void set_device_bytes(std::size_t bytes);

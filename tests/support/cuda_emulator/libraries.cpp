@@ -1,6 +1,11 @@
-// What cuBLAS and cuDNN do on a GPU, done by the CPU's kernels when the stream comes to it.
+// What stands in for shared libraries: functions that this folder provides, and for convolutions, which are
+// cuDNN's on a GPU, the CPU's kernels when the stream comes to them.
+#include <map>
+#include <string>
+
 #include "kernels/cpu/kernels.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/library.h"
 #include "kernels/cuda/memory.h"
 #include "tests/support/cuda_emulator/emulator.h"
 
@@ -16,10 +21,24 @@ struct Kept {
   const View* get() const { return there ? &view : nullptr; }
 };
 
+std::map<std::string, void*>& functions() {
+  static std::map<std::string, void*> all;
+  return all;
+}
+
 }  // namespace
 
-void matmul(const View& out, const View& a, const View& b) {
-  emulator::enqueue(stream(), [=] { cpu::matmul(out, a, b); });
+bool emulator::provide(std::initializer_list<std::pair<const char*, void*>> more) {
+  functions().insert(more.begin(), more.end());
+  return true;
+}
+
+Library::Library(std::initializer_list<const char*> names, const char*) : name_(*names.begin()) {}
+
+void* Library::find(const char* name) const {
+  const auto found = functions().find(name);
+  if (found == functions().end()) fail(ExitCode::kInternal, "the emulator has no {} of {}", name, name_);
+  return found->second;
 }
 
 void conv2d_forward(const View& y, const View& x, const View& w, const View* bias, const Window& window,

@@ -10,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/library.h"
 #include "tests/support/cuda_emulator/emulator.h"
 
 namespace {
@@ -192,34 +191,20 @@ ncclResult_t all_reduce(const void* from, void*, std::size_t count, ncclDataType
   return add({Call::kSum, bytes(from), count, 0}, comm, stream);
 }
 
-template <class F>
-void* pointer(F* function) {
-  return reinterpret_cast<void*>(function);
-}
+using trireme::cuda::emulator::pointer;
+[[maybe_unused]] const bool kProvided =
+    trireme::cuda::emulator::provide({{"ncclGetUniqueId", pointer(get_id)},
+                                      {"ncclCommInitRankConfig", pointer(init)},
+                                      {"ncclCommDestroy", pointer(destroy)},
+                                      {"ncclCommAbort", pointer(abort_comm)},
+                                      {"ncclCommGetAsyncError", pointer(async_error)},
+                                      {"ncclGetErrorString", pointer(error_string)},
+                                      {"ncclGetLastError", pointer(last_error)},
+                                      {"ncclGroupStart", pointer(group_start)},
+                                      {"ncclGroupEnd", pointer(group_end)},
+                                      {"ncclSend", pointer(send)},
+                                      {"ncclRecv", pointer(receive)},
+                                      {"ncclBroadcast", pointer(broadcast)},
+                                      {"ncclAllReduce", pointer(all_reduce)}});
 
 }  // namespace
-
-namespace trireme::cuda {
-
-Library::Library(std::initializer_list<const char*> names, const char*) : name_(*names.begin()) {}
-
-void* Library::find(const char* name) const {
-  static const std::map<std::string, void*> functions{{"ncclGetUniqueId", pointer(get_id)},
-                                                      {"ncclCommInitRankConfig", pointer(init)},
-                                                      {"ncclCommDestroy", pointer(destroy)},
-                                                      {"ncclCommAbort", pointer(abort_comm)},
-                                                      {"ncclCommGetAsyncError", pointer(async_error)},
-                                                      {"ncclGetErrorString", pointer(error_string)},
-                                                      {"ncclGetLastError", pointer(last_error)},
-                                                      {"ncclGroupStart", pointer(group_start)},
-                                                      {"ncclGroupEnd", pointer(group_end)},
-                                                      {"ncclSend", pointer(send)},
-                                                      {"ncclRecv", pointer(receive)},
-                                                      {"ncclBroadcast", pointer(broadcast)},
-                                                      {"ncclAllReduce", pointer(all_reduce)}};
-  const auto found = functions.find(name);
-  if (found == functions.end()) fail(ExitCode::kInternal, "the emulator has no {}", name);
-  return found->second;
-}
-
-}  // namespace trireme::cuda

@@ -121,6 +121,52 @@ TEST_F(CudaSizes, Orders) {
   compare("embedding", {numbers({37, 65}, 5), index}, [](const Tensors& t) { return embedding(t[0], t[1]); });
 }
 
+TEST_F(CudaSizes, MatrixProducts) {
+  const auto product = [](const Tensors& t) { return matmul(t[0], t[1]); };
+  compare("more matrices than a grid has room for", {numbers({40000, 2, 3}, 1), numbers({40000, 3, 2}, 2)},
+          product);
+  compare("matrices whose rows are no multiple of 16 bytes", {numbers({5, 7, 3}, 3), numbers({5, 3, 9}, 4)},
+          product);
+  // Kernels are chosen for memory at multiples of 16 bytes.
+  const auto shifted = [](const Tensor& t, const Shape& shape) {
+    return reshape(narrow(t, 0, 1, shape.numel()), shape);
+  };
+  compare("memory between multiples of 16 bytes", {numbers({1 + 33 * 65}, 5), numbers({1 + 65 * 17}, 6)},
+          [&](const Tensors& t) {
+            return matmul(shifted(t[0], {33, 65}), shifted(t[1], {65, 17}));
+          });
+}
+
+TEST_F(CudaSizes, SumsOfShardsHaveTheBitsOfTheCpu) {
+  // 256 parts are one launch, whose waiting sums go to the next.
+  for (const int shards : {1, 3, 256, 257, 600})
+    for (const std::int64_t width : {1, 5001}) {
+      std::vector<TreeNode> nodes;
+      for (int s = 0; s < shards; ++s) nodes.push_back({0, s});
+      const Tensor all = numbers({shards, width}, 1);
+      const auto run = [&](Device device) {
+        const Tensor in = to_device(all, device), out = Tensor::zeros({width}, DType::kFloat32, device);
+        std::vector<const float*> parts;
+        for (int s = 0; s < shards; ++s) parts.push_back(in.view().as<float>() + s * width);
+        kernels_of(device).tree_sum(out.view(), nodes, parts, shards, 0.37f);
+        return out.to_vector<float>();
+      };
+      EXPECT_EQ(run(kCuda), run(kCpu)) << shards << " shards of " << width;
+    }
+}
+
+TEST_F(CudaSizes, WhatIsNotFiniteIsFound) {
+  for (const std::int64_t at : {0, 77, 4095, 4096, 99'999, 100'000}) {
+    std::vector<float> values(100'000, 1.0f);
+    if (at < 100'000) values[static_cast<std::size_t>(at)] = at % 2 ? NAN : -INFINITY;
+    if (at == 77) values[4096] = NAN;
+    const Tensor in = to_device(Tensor::from(values, {100'000}), kCuda),
+                 out = Tensor::zeros({1}, DType::kInt64, kCuda);
+    kernels_of(kCuda).first_not_finite(out.view(), in.view());
+    EXPECT_EQ(out.to_vector<std::int64_t>()[0], at);
+  }
+}
+
 TEST_F(CudaSizes, RandomNumbersAreThoseOfTheCpu) {
   const Tensor x = numbers({7, 1001}, 1), there = to_device(x, kCuda);
   const auto kept = dropout(there, 0.3, {9}, 5).to_vector<float>();

@@ -49,8 +49,7 @@ ConvShape shape_of(const Layer& l, ConvPass pass, DType dtype) {
           l.padding_h,
           l.padding_w,
           l.dilation,
-          l.dilation,
-          {16, 16, 16}};
+          l.dilation};
 }
 
 TEST(CudnnPlans, ThereIsOneForEveryConvolution) {

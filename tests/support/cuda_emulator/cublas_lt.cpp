@@ -1,0 +1,219 @@
+// cuBLASLt on the emulated device: the functions that kernels/cuda/matmul.cpp loads, by their own header. As
+// strict as the library: a pointer less aligned than was promised, rows that overlap, or more matrices than a
+// grid has room for are refused; each call spoils its workspace.
+#include <cublasLt.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "kernels/cpu/kernels.h"
+#include "tests/support/cuda_emulator/emulator.h"
+
+namespace trireme::cuda::emulator {
+
+namespace {
+
+constexpr std::size_t kWorkspace = 4096;
+
+struct Operation {
+  cublasComputeType_t compute;
+  cublasOperation_t turn[2];
+};
+
+struct Layout {
+  cudaDataType type;
+  std::uint64_t rows, columns;
+  std::int64_t leading, apart;
+  std::int32_t batch;
+};
+
+struct Preference {
+  std::uint64_t workspace;
+  std::uint32_t schemes, alignment[4];
+};
+
+/// Opaque descriptors have room for what these stand for.
+template <class State, class Opaque>
+State& state(Opaque* opaque) {
+  static_assert(sizeof(State) <= sizeof(Opaque));
+  return *reinterpret_cast<State*>(opaque);
+}
+template <class State, class Opaque>
+cublasStatus_t make(Opaque** made, const State& initial) {
+  *made = new Opaque{};
+  state<State>(*made) = initial;
+  return CUBLAS_STATUS_SUCCESS;
+}
+template <class Opaque>
+cublasStatus_t destroy(Opaque* made) {
+  delete made;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+template <class T>
+cublasStatus_t assign(T& to, const void* value, std::size_t bytes) {
+  if (bytes != sizeof(T)) return CUBLAS_STATUS_INVALID_VALUE;
+  std::memcpy(&to, value, bytes);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t create(cublasLtHandle_t* handle) {
+  *handle = reinterpret_cast<cublasLtHandle_t>(std::uintptr_t{1});
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+const char* status_string(cublasStatus_t status) {
+  return status == CUBLAS_STATUS_NOT_SUPPORTED ? "CUBLAS_STATUS_NOT_SUPPORTED"
+                                               : "CUBLAS_STATUS_INVALID_VALUE";
+}
+
+cublasStatus_t operation_create(cublasLtMatmulDesc_t* made, cublasComputeType_t compute, cudaDataType_t) {
+  return make(made, Operation{compute, {CUBLAS_OP_N, CUBLAS_OP_N}});
+}
+
+cublasStatus_t operation_set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute,
+                             const void* value, std::size_t bytes) {
+  auto& turn = state<Operation>(operation).turn;
+  if (attribute == CUBLASLT_MATMUL_DESC_TRANSA) return assign(turn[0], value, bytes);
+  if (attribute == CUBLASLT_MATMUL_DESC_TRANSB) return assign(turn[1], value, bytes);
+  return CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
+cublasStatus_t layout_create(cublasLtMatrixLayout_t* made, cudaDataType type, std::uint64_t rows,
+                             std::uint64_t columns, std::int64_t leading) {
+  if (leading < static_cast<std::int64_t>(rows)) return CUBLAS_STATUS_INVALID_VALUE;
+  return make(made, Layout{type, rows, columns, leading, 0, 1});
+}
+
+cublasStatus_t layout_set(cublasLtMatrixLayout_t layout, cublasLtMatrixLayoutAttribute_t attribute,
+                          const void* value, std::size_t bytes) {
+  auto& l = state<Layout>(layout);
+  if (attribute == CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT) return assign(l.batch, value, bytes);
+  if (attribute == CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET) return assign(l.apart, value, bytes);
+  return CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
+cublasStatus_t preference_create(cublasLtMatmulPreference_t* made) {
+  return make(made, Preference{0, CUBLASLT_REDUCTION_SCHEME_MASK, {256, 256, 256, 256}});
+}
+
+cublasStatus_t preference_set(cublasLtMatmulPreference_t preference,
+                              cublasLtMatmulPreferenceAttributes_t attribute, const void* value,
+                              std::size_t bytes) {
+  auto& p = state<Preference>(preference);
+  switch (attribute) {
+    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
+      return assign(p.workspace, value, bytes);
+    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+      return assign(p.schemes, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES:
+      return assign(p.alignment[attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], value, bytes);
+    default:
+      return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
+}
+
+/// The one algorithm remembers what it was promised.
+cublasStatus_t heuristic(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
+                         cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+                         cublasLtMatmulPreference_t preference, int wanted,
+                         cublasLtMatmulHeuristicResult_t found[], int* count) {
+  const auto& p = state<Preference>(preference);
+  if (wanted < 1 || p.workspace < kWorkspace) return CUBLAS_STATUS_INVALID_VALUE;
+  *count = 0;
+  if (state<Layout>(d).batch > 65535) return CUBLAS_STATUS_NOT_SUPPORTED;
+  found[0] = {};
+  found[0].workspaceSize = kWorkspace;
+  for (int i = 0; i < 4; ++i) found[0].algo.data[i] = p.alignment[i];
+  *count = 1;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+DType dtype_of_type(cudaDataType type) {
+  switch (type) {
+    case CUDA_R_64F:
+      return DType::kFloat64;
+    case CUDA_R_16BF:
+      return DType::kBFloat16;
+    case CUDA_R_16F:
+      return DType::kFloat16;
+    default:
+      return DType::kFloat32;
+  }
+}
+
+/// Column-major matrices, or their transposes, as a batch of row-major ones that are transposed again.
+View transposed(const Layout& l, bool turned, const void* data) {
+  View v;
+  v.data = const_cast<void*>(data);
+  v.dtype = dtype_of_type(l.type);
+  v.dims = 3;
+  const auto rows = static_cast<std::int64_t>(l.rows), columns = static_cast<std::int64_t>(l.columns);
+  const std::int64_t shape[] = {l.batch, columns, rows}, strides[] = {l.apart, l.leading, 1};
+  std::copy_n(shape, 3, v.shape);
+  std::copy_n(strides, 3, v.strides);
+  if (turned) {
+    std::swap(v.shape[1], v.shape[2]);
+    std::swap(v.strides[1], v.strides[2]);
+  }
+  return v;
+}
+
+bool is_promised(const void* data, std::uint64_t alignment) {
+  return reinterpret_cast<std::uintptr_t>(data) % alignment == 0;
+}
+
+cublasStatus_t multiply(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const void* alpha, const void* a,
+                        cublasLtMatrixLayout_t layout_a, const void* b, cublasLtMatrixLayout_t layout_b,
+                        const void* beta, const void* c, cublasLtMatrixLayout_t layout_c, void* d,
+                        cublasLtMatrixLayout_t, const cublasLtMatmulAlgo_t* algo, void* workspace,
+                        std::size_t workspace_bytes, cudaStream_t stream) {
+  const auto& o = state<Operation>(operation);
+  const auto &la = state<Layout>(layout_a), &lb = state<Layout>(layout_b), &lc = state<Layout>(layout_c);
+  const auto is = [&](const void* scalar, double value) {
+    double wide;
+    float narrow;
+    std::memcpy(&narrow, scalar, sizeof narrow);
+    if (lc.type != CUDA_R_64F) return narrow == static_cast<float>(value);
+    std::memcpy(&wide, scalar, sizeof wide);
+    return wide == value;
+  };
+  const bool aligned = is_promised(a, algo->data[0]) && is_promised(b, algo->data[1]) &&
+                       is_promised(c, algo->data[2]) && is_promised(d, algo->data[3]);
+  if (!aligned || c != d || workspace_bytes < kWorkspace || !is(alpha, 1) || !is(beta, 0))
+    return CUBLAS_STATUS_INVALID_VALUE;
+  // d' = b' a', which are all row-major.
+  const View out = transposed(lc, false, d), left = transposed(lb, o.turn[1] == CUBLAS_OP_T, b),
+             right = transposed(la, o.turn[0] == CUBLAS_OP_T, a);
+  if (left.shape[2] != right.shape[1] || out.shape[1] != left.shape[1] || out.shape[2] != right.shape[2])
+    return CUBLAS_STATUS_INVALID_VALUE;
+  enqueue(reinterpret_cast<Stream>(stream), [=] {
+    std::memset(workspace, 0xff, kWorkspace);
+    cpu::matmul(out, left, right);
+  });
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+[[maybe_unused]] const bool kProvided =
+    provide({{"cublasLtCreate", pointer(create)},
+             {"cublasLtGetStatusString", pointer(status_string)},
+             {"cublasLtMatmul", pointer(multiply)},
+             {"cublasLtMatmulDescCreate", pointer(operation_create)},
+             {"cublasLtMatmulDescDestroy", pointer(destroy<cublasLtMatmulDescOpaque_t>)},
+             {"cublasLtMatmulDescSetAttribute", pointer(operation_set)},
+             {"cublasLtMatrixLayoutCreate", pointer(layout_create)},
+             {"cublasLtMatrixLayoutDestroy", pointer(destroy<cublasLtMatrixLayoutOpaque_t>)},
+             {"cublasLtMatrixLayoutSetAttribute", pointer(layout_set)},
+             {"cublasLtMatmulPreferenceCreate", pointer(preference_create)},
+             {"cublasLtMatmulPreferenceDestroy", pointer(destroy<cublasLtMatmulPreferenceOpaque_t>)},
+             {"cublasLtMatmulPreferenceSetAttribute", pointer(preference_set)},
+             {"cublasLtMatmulAlgoGetHeuristic", pointer(heuristic)}});
+
+}  // namespace
+
+}  // namespace trireme::cuda::emulator
