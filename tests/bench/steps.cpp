@@ -1,12 +1,15 @@
-// What a whole step costs: forward, backward and the optimizer, of four networks on made-up data.
+// What a whole step costs: forward, backward and the optimizer, of networks on made-up data.
 //
 //   ninja -C build trireme_bench && OMP_NUM_THREADS=2 build/tests/bench_steps
+//   build/tests/bench_steps cuda bfloat16     on a GPU, in the type of --dtype
 //
 // tests/bench/steps.py runs the same steps in PyTorch, in turns with these.
 #include <benchmark/benchmark.h>
 
+#include <string_view>
 #include <vector>
 
+#include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/ops/ops.h"
 #include "core/optim/optimizer.h"
@@ -16,6 +19,11 @@
 namespace trireme {
 namespace {
 
+struct Setting {
+  Device device;
+  bool bfloat16 = false;
+};
+
 /// Whole numbers from 0 to below - 1 in a mixed order.
 Tensor ramp(const Shape& shape, std::int64_t below) {
   std::vector<std::int64_t> values(static_cast<std::size_t>(shape.numel()));
@@ -23,49 +31,86 @@ Tensor ramp(const Shape& shape, std::int64_t below) {
   return Tensor::from(values, shape);
 }
 
-void time_steps(benchmark::State& state, nn::Module& model, optim::Optimizer& optimizer, const Tensor& x,
-                const Tensor& labels) {
+void time_steps(benchmark::State& state, const Setting& setting, nn::Module& model,
+                optim::Optimizer& optimizer, Tensor x, Tensor labels) {
+  x = to_device(x, setting.device);
+  labels = to_device(labels, setting.device);
+  Tensor loss;
   const auto step = [&] {
     optimizer.zero_grad();
-    const Tensor out = model(x);
-    cross_entropy(reshape(out, {labels.numel(), out.size(-1)}), labels).backward();
+    {
+      const amp::Autocast mixed(setting.bfloat16);
+      const Tensor out = model(x);
+      loss = cross_entropy(reshape(out, {labels.numel(), out.size(-1)}), labels);
+    }
+    loss.backward();
     optimizer.step();
   };
   for (int i = 0; i < 3; ++i) step();
-  for (auto _ : state) step();
+  // The host runs ahead of a GPU, whose work is waited for at the end of each round.
+  const int round = setting.device.is_cpu() ? 1 : 10;
+  loss.item();
+  while (state.KeepRunningBatch(round)) {
+    for (int i = 0; i < round; ++i) step();
+    benchmark::DoNotOptimize(loss.item());
+  }
 }
 
-void image_steps(benchmark::State& state, const std::string& name, std::int64_t batch, std::int64_t channels,
-                 std::int64_t side) {
-  const auto model = make_model(name, {.input = {channels, side, side}});
+struct ImageCase {
+  const char* name;
+  std::int64_t batch, channels, side, classes;
+};
+constexpr ImageCase kOnCpu[] = {
+    {"mlp", 128, 1, 28, 10}, {"lenet", 64, 1, 28, 10}, {"resnet18", 64, 3, 32, 10}};
+constexpr ImageCase kOnGpu[] = {{"mlp", 128, 1, 28, 10}, {"resnet50", 128, 3, 224, 1000}};
+
+void image_steps(benchmark::State& state, const Setting& setting, const ImageCase& c) {
+  const auto model = make_model(c.name, {.input = {c.channels, c.side, c.side}, .classes = c.classes});
+  nn::move_to(*model, setting.device);
   optim::SGD sgd(model->parameters(), {.lr = 0.01, .momentum = 0.9, .weight_decay = 5e-4});
-  const Tensor x = to(ramp({batch, channels, side, side}, 255), DType::kFloat32) * (1.0 / 255);
-  time_steps(state, *model, sgd, x, ramp({batch}, 10));
+  const Tensor x = to(ramp({c.batch, c.channels, c.side, c.side}, 255), DType::kFloat32) * (1.0 / 255);
+  time_steps(state, setting, *model, sgd, x, ramp({c.batch}, 10));
 }
 
-void gpt_steps(benchmark::State& state) {
-  constexpr std::int64_t kBatch = 8, kContext = 256, kVocabulary = 256;
-  Gpt model({.layers = 6, .width = 384, .heads = 6, .context = kContext, .vocabulary = kVocabulary});
+void gpt_steps(benchmark::State& state, const Setting& setting, const GptOptions& o) {
+  constexpr std::int64_t kBatch = 8;
+  Gpt model(o);
+  nn::move_to(model, setting.device);
   optim::AdamW adamw(model.parameters(), {.lr = 1e-3, .weight_decay = 0.1});
-  time_steps(state, model, adamw, ramp({kBatch, kContext}, kVocabulary),
-             ramp({kBatch * kContext}, kVocabulary));
+  time_steps(state, setting, model, adamw, ramp({kBatch, o.context}, o.vocabulary),
+             ramp({kBatch * o.context}, o.vocabulary));
 }
 
-BENCHMARK_CAPTURE(image_steps, mlp, "mlp", 128, 1, 28)
-    ->Name("steps/mlp")
-    ->Unit(benchmark::kMillisecond)
-    ->UseRealTime();
-BENCHMARK_CAPTURE(image_steps, lenet, "lenet", 64, 1, 28)
-    ->Name("steps/lenet")
-    ->Unit(benchmark::kMillisecond)
-    ->UseRealTime();
-BENCHMARK_CAPTURE(image_steps, resnet18, "resnet18", 64, 3, 32)
-    ->Name("steps/resnet18")
-    ->Unit(benchmark::kMillisecond)
-    ->UseRealTime();
-BENCHMARK(gpt_steps)->Name("steps/gpt")->Unit(benchmark::kMillisecond)->UseRealTime();
+void add_benchmarks(const Setting& setting) {
+  const auto add = [](const std::string& name, auto fn) {
+    benchmark::RegisterBenchmark(("steps/" + name).c_str(), fn)->Unit(benchmark::kMillisecond)->UseRealTime();
+  };
+  const auto add_images = [&](const auto& cases) {
+    for (const ImageCase& c : cases)
+      add(c.name, [setting, c](benchmark::State& s) { image_steps(s, setting, c); });
+  };
+  if (setting.device.is_cpu())
+    add_images(kOnCpu);
+  else
+    add_images(kOnGpu);
+  const GptOptions small{.layers = 6, .width = 384, .heads = 6, .context = 256, .vocabulary = 256};
+  GptOptions gpt2 = parse_gpt("gpt2-124m");
+  gpt2.vocabulary = 50257;
+  const GptOptions gpt = setting.device.is_cpu() ? small : gpt2;
+  add("gpt", [setting, gpt](benchmark::State& s) { gpt_steps(s, setting, gpt); });
+}
 
 }  // namespace
 }  // namespace trireme
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  trireme::Setting setting{trireme::kCpu};
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    if (word == "cuda") setting.device = {trireme::DeviceType::kCuda, 0};
+    if (word == "bfloat16") setting.bfloat16 = true;
+  }
+  trireme::add_benchmarks(setting);
+  benchmark::RunSpecifiedBenchmarks();
+}
