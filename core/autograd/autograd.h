@@ -139,9 +139,29 @@ Tensor make_view(const char* op, const Tensor& x, const Shape& shape, const Shap
   return record(op, view, {&x}, std::forward<Fn>(fn));
 }
 
-/// The same for any view without overlap: its gradient goes back to where its elements lie.
-Tensor strided_view(const char* op, const Tensor& x, const Shape& shape, const Shape& strides,
-                    std::int64_t offset);
+/// Where a part of a tensor lies in the tensor's memory; `offset` counts elements from the tensor's first.
+struct Part {
+  Shape shape, strides;
+  std::int64_t offset = 0;
+};
+
+namespace detail {
+/// Whether elements of x may share memory, as those of an expanded tensor do.
+bool shares_elements(const Tensor& x);
+Tensor view_of_part(const char* op, const Tensor& x, const Part& part, const Shape& base_strides,
+                    const Part& in_base);
+}  // namespace detail
+
+/// The same for a part of x without overlap: its gradient goes back to where its elements lie. `part` says
+/// where that is in a tensor of x's shape with these strides.
+template <class PartFn>
+Tensor strided_view(const char* op, const Tensor& x, const PartFn& part) {
+  const Part here = part(x.strides());
+  if (!detail::shares_elements(x)) return detail::view_of_part(op, x, here, x.strides(), here);
+  // Each element has a gradient of its own, so that the sum over those in one place is expand's business.
+  const Shape own = contiguous_strides(x.shape());
+  return detail::view_of_part(op, x, here, own, part(own));
+}
 
 /// Guards an in-place op over `target`: throws if elements of target share memory, or if target is (a view
 /// of) a leaf that wants a gradient while gradients are recorded. Call before the write.

@@ -19,6 +19,12 @@ struct Slice {
   Shape shape, strides;
   std::int64_t offset = 0;  ///< from the base's first element
 
+  Slice(const Shape& of, const Shape& of_strides, const Part& part)
+      : base_shape(of),
+        base_strides(of_strides),
+        shape(part.shape),
+        strides(part.strides),
+        offset(part.offset) {}
   Slice(const TensorImpl& base, const TensorImpl& view)
       : base_shape(base.shape),
         base_strides(base.strides),
@@ -171,11 +177,16 @@ void detail::mark_watched_view(const Tensor& view, const Tensor& of) {
   meta_of(*view.impl()).is_watched = true;
 }
 
-Tensor strided_view(const char* op, const Tensor& x, const Shape& shape, const Shape& strides,
-                    std::int64_t offset) {
-  const Tensor view = x.alias(shape, strides, offset);
-  detail::mark_view(view, x);
-  return record(op, view, {&x}, [w = Slice(*x.impl(), *view.impl())](Backward& g) { set_window(g, w); });
+bool detail::shares_elements(const Tensor& x) {
+  return !x.is_contiguous() && overlaps(x.shape(), x.strides());
+}
+
+Tensor detail::view_of_part(const char* op, const Tensor& x, const Part& part, const Shape& base_strides,
+                            const Part& in_base) {
+  const Tensor view = x.alias(part.shape, part.strides, x.offset() + part.offset);
+  mark_view(view, x);
+  return record(op, view, {&x},
+                [w = Slice(x.shape(), base_strides, in_base)](Backward& g) { set_window(g, w); });
 }
 
 void check_in_place(const char* op, const Tensor& target) {
@@ -186,9 +197,16 @@ void check_in_place(const char* op, const Tensor& target) {
   target.check_writable(op);
   if (!grad_enabled()) return;
   const Tensor root = target.impl()->base ? Tensor(target.impl()->base) : target;
+  TRIREME_CHECK(
+      !detail::shares_elements(root),
+      "{}: the target is a view of a tensor whose elements share memory (shape {}, strides {}); clone "
+      "that first",
+      op, root.shape().to_string(), root.strides().to_string());
   TRIREME_CHECK(!(root.requires_grad() && root.is_leaf()),
                 "{}: {} that wants a gradient cannot be changed in place; do it under NoGrad", op,
                 root.is_same(target) ? "a leaf" : "a view of a leaf");
+  TRIREME_CHECK(!(target.requires_grad() && target.is_leaf()),
+                "{}: a leaf that wants a gradient cannot be changed in place; do it under NoGrad", op);
 }
 
 }  // namespace trireme

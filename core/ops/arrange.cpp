@@ -14,10 +14,12 @@ Tensor select(const Tensor& x, int dim, std::int64_t index) {
   const std::int64_t size = x.shape()[dim], at = index < 0 ? index + size : index;
   TRIREME_CHECK(at >= 0 && at < size, "select: index {} is outside dimension {} of shape {}", index, dim,
                 x.shape().to_string());
-  Shape shape = x.shape(), strides = x.strides();
-  shape.erase(dim);
-  strides.erase(dim);
-  return strided_view("select", x, shape, strides, x.offset() + at * x.strides()[dim]);
+  return strided_view("select", x, [&](const Shape& strides) {
+    Part part{x.shape(), strides, at * strides[dim]};
+    part.shape.erase(dim);
+    part.strides.erase(dim);
+    return part;
+  });
 }
 
 Tensor stack(const std::vector<Tensor>& parts, int dim) {
@@ -145,14 +147,18 @@ Tensor unfold(const Tensor& x, int dim, std::int64_t size, std::int64_t step) {
   TRIREME_CHECK(size >= 0 && size <= x.shape()[dim] && step > 0,
                 "unfold: windows of {}, step {}, in dimension {} of shape {}", size, step, dim,
                 x.shape().to_string());
-  Shape shape = x.shape(), strides = x.strides();
-  shape[dim] = (x.shape()[dim] - size) / step + 1;
-  if (shape[dim] > 1) strides[dim] *= step;
-  shape.push_back(size);
-  strides.push_back(x.strides()[dim]);
-  if (step >= size) return strided_view("unfold", x, shape, strides, x.offset());
+  const auto windows = [&](const Shape& strides) {
+    Part part{x.shape(), strides};
+    part.shape[dim] = (x.shape()[dim] - size) / step + 1;
+    if (part.shape[dim] > 1) part.strides[dim] *= step;
+    part.shape.push_back(size);
+    part.strides.push_back(strides[dim]);
+    return part;
+  };
+  if (step >= size) return strided_view("unfold", x, windows);
+  const Part part = windows(x.strides());
   return make_view(
-      "unfold", x, shape, strides, x.offset(), [dim, size, step, whole = x.shape()](Backward& g) {
+      "unfold", x, part.shape, part.strides, x.offset(), [dim, size, step, whole = x.shape()](Backward& g) {
         // Windows overlap: place the k-th elements of all windows, one k after the other.
         Tensor total = Tensor::zeros(whole, g.grad.dtype(), g.grad.device());
         const double count = static_cast<double>(g.grad.shape()[dim] * step);
@@ -195,16 +201,17 @@ Tensor diagonal(const Tensor& x, std::int64_t offset, int a, int b) {
   TRIREME_CHECK(a != b, "diagonal: dimension {} is named twice", a);
   const std::int64_t down = std::max<std::int64_t>(0, -offset), right = std::max<std::int64_t>(0, offset);
   const std::int64_t length = std::max<std::int64_t>(0, std::min(x.shape()[a] - down, x.shape()[b] - right));
-  Shape shape, strides;
-  for (int d = 0; d < x.dim(); ++d) {
-    if (d == a || d == b) continue;
-    shape.push_back(x.shape()[d]);
-    strides.push_back(x.strides()[d]);
-  }
-  shape.push_back(length);
-  strides.push_back(x.strides()[a] + x.strides()[b]);
-  const std::int64_t first = length ? down * x.strides()[a] + right * x.strides()[b] : 0;
-  return strided_view("diagonal", x, shape, strides, x.offset() + first);
+  return strided_view("diagonal", x, [&](const Shape& strides) {
+    Part part{{}, {}, length ? down * strides[a] + right * strides[b] : 0};
+    for (int d = 0; d < x.dim(); ++d) {
+      if (d == a || d == b) continue;
+      part.shape.push_back(x.shape()[d]);
+      part.strides.push_back(strides[d]);
+    }
+    part.shape.push_back(length);
+    part.strides.push_back(strides[a] + strides[b]);
+    return part;
+  });
 }
 
 Tensor outer(const Tensor& a, const Tensor& b) {

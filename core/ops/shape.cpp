@@ -127,9 +127,11 @@ Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count) 
   TRIREME_CHECK(first >= 0 && count >= 0 && count <= x.size(dim) && first <= x.size(dim) - count,
                 "narrow: {} elements from {} of dimension {} of shape {}", count, first, dim,
                 x.shape().to_string());
-  Shape shape = x.shape();
-  shape[dim] = count;
-  return strided_view("narrow", x, shape, x.strides(), x.offset() + first * x.strides()[dim]);
+  return strided_view("narrow", x, [&](const Shape& strides) {
+    Part part{x.shape(), strides, first * strides[dim]};
+    part.shape[dim] = count;
+    return part;
+  });
 }
 
 Tensor squeeze(const Tensor& x, int dim) {

@@ -294,6 +294,49 @@ void run_norm(Graph& g) {
            }));
 }
 
+/// Views some of whose elements share memory, and parts that later steps take of them.
+void run_sharing(Graph& g) {
+  const Node x = g.any();
+  if (x.tensor.dim() == 0 || x.tensor.dim() > 3) return;
+  const int dim = g.dim_of(x);
+  const auto place = static_cast<std::size_t>(dim);
+  Shape shape = x.tensor.shape();
+  const auto with = [&](const char* name, const Tensor& out, const std::function<Index(Index)>& source) {
+    g.result(name, out, build(out.shape(), [&](const Index& i) { return x.reference.at(source(i)); }));
+  };
+  switch (g.pick(4)) {
+    case 0: {
+      shape.insert(dim, 1 + g.pick(3));
+      return with("expand", expand(unsqueeze(x.tensor, dim), shape), [=](Index i) {
+        i.erase(i.begin() + dim);
+        return i;
+      });
+    }
+    case 1: {
+      const std::int64_t size = 1 + g.pick(shape[dim]), step = 1 + g.pick(2);
+      return with("unfold", unfold(x.tensor, dim, size, step), [=](Index i) {
+        i[place] = i[place] * step + i.back();
+        i.pop_back();
+        return i;
+      });
+    }
+    case 2: {
+      const std::int64_t at = g.pick(shape[dim]);
+      return with("select", select(x.tensor, dim, at), [=](Index i) {
+        i.insert(i.begin() + dim, at);
+        return i;
+      });
+    }
+    default: {
+      if (x.tensor.dim() != 2) return;
+      return with("diagonal", diagonal(x.tensor), [](Index i) {
+        i.push_back(i[0]);
+        return i;
+      });
+    }
+  }
+}
+
 /// Changes a part of a copy through a view, then again the whole.
 void run_in_place(Graph& g) {
   const Node x = g.any();
@@ -335,6 +378,7 @@ void run_graph(std::uint64_t seed) {
                                         run_matmul,
                                         run_norm,
                                         run_in_place,
+                                        run_sharing,
                                         test::run_convolution,
                                         test::run_transposed_convolution,
                                         test::run_pool,

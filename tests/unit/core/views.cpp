@@ -207,6 +207,50 @@ TEST(Nodes, SeveralOutputs) {
   EXPECT_EQ(g[0].to_vector<double>(), twice[0].to_vector<double>());
 }
 
+// Each element of an expanded tensor has a gradient of its own, though all share memory.
+TEST(Views, PartsOfExpandedTensorsHaveTheirOwnGradients) {
+  const auto gradient_of = [](const Shape& shape, auto&& fn) {
+    const Tensor x = Tensor::ones(shape, DType::kFloat64).set_requires_grad(true);
+    sum(fn(x)).backward();
+    return x.grad().to_vector<double>();
+  };
+  EXPECT_EQ(gradient_of({1, 3},
+                        [](const Tensor& x) {
+                          return select(expand(x, {3, 3}), 1, 1);
+                        }),
+            (Doubles{0, 3, 0}));
+  EXPECT_EQ(gradient_of({2},
+                        [](const Tensor& x) {
+                          return narrow(expand(x, {4, 2}), 0, 0, 3);
+                        }),
+            (Doubles{3, 3}));
+  EXPECT_EQ(gradient_of({1}, [](const Tensor& x) { return split(expand(x, {5}), 2, 0)[1]; }), (Doubles{2}));
+  EXPECT_EQ(gradient_of({1, 2},
+                        [](const Tensor& x) {
+                          return diagonal(expand(x, {2, 2}));
+                        }),
+            (Doubles{1, 1}));
+  EXPECT_EQ(gradient_of({5}, [](const Tensor& x) { return select(unfold(x, 0, 3, 1), 1, 1); }),
+            (Doubles{0, 1, 1, 1, 0}));
+  EXPECT_EQ(gradient_of({4}, [](const Tensor& x) { return narrow(unfold(x, 0, 3, 1), 1, 0, 2); }),
+            (Doubles{1, 2, 1, 0}));
+  const Tensor leaf = expand(values({1, 2}, 1, false), {3, 2}).detach().set_requires_grad(true);
+  sum(select(leaf, 0, 0)).backward();
+  EXPECT_EQ(leaf.grad().to_vector<double>(), (Doubles{1, 1, 0, 0, 0, 0}));
+  const Tensor x = values({1, 3}, 1);
+  const Tensor first = grad(sum(square(select(expand(x, {3, 3}), 1, 1))), {x}, {}, {.create_graph = true})[0];
+  EXPECT_EQ(grad(sum(first), {x})[0].to_vector<double>(), (Doubles{0, 6, 0}));
+  const Tensor shared = expand(Tensor::zeros({1, 2}, DType::kFloat64), {3, 2}).detach();
+  expect_error([&] { add_(select(shared, 0, 0), values({2}, 1)); }, "a tensor whose elements share memory");
+}
+
+TEST(Views, ALeafThatIsAViewOfAPlainTensorIsNotChangedInPlace) {
+  const Tensor flat = Tensor::zeros({4}, DType::kFloat64);
+  Tensor part = narrow(flat, 0, 0, 2);
+  part.set_requires_grad(true);
+  expect_error([&] { mul_(part, 2); }, "a leaf that wants a gradient cannot be changed in place");
+}
+
 TEST(Nodes, GradientsOfTheWrongShapeAreNamed) {
   const Tensor x = values({2, 3}, 1), y = exp(x);
   const Tensor wrong = record("mine", y.detach(), {&y}, [](Backward& g) { g.set(0, sum(g.grad)); });
