@@ -48,6 +48,7 @@ class LeafNode final : public Node {
   }
   void apply(Backward& backward) override {
     AutogradMeta& meta = *leaf_.impl()->autograd;
+    if (!meta.requires_grad) return;  // frozen since
     const Tensor& gradient = backward.grad;
     if (meta.grad.defined())
       meta.grad = sum_of_gradients(meta.grad, gradient);
@@ -91,14 +92,8 @@ void set_history(const Tensor& t, const Ref<Node>& node, int output) {
 /// In anomaly mode: an op that makes NaN of numbers is to blame; one that passes it on is not.
 void search_for_nan(std::span<const Tensor* const> outs, std::span<const Tensor* const> inputs,
                     const char* op) {
-  for (const Tensor* input : inputs) {
-    if (!input->defined()) continue;
-    try {
-      check_no_nan(*input, op, "an input");
-    } catch (const Error&) {
-      return;
-    }
-  }
+  for (const Tensor* input : inputs)
+    if (has_nan(*input)) return;
   for (const Tensor* out : outs) check_no_nan(*out, op, "its result");
 }
 
@@ -157,6 +152,8 @@ Tensor Backward::gradient(int i) const {
   if (i == 0) return grad;
   return i <= static_cast<int>(others_.size()) ? others_[static_cast<std::size_t>(i - 1)] : Tensor();
 }
+
+std::size_t Backward::inputs() const { return node_.inputs.size(); }
 
 bool Backward::needs(int i) const {
   const Edge& edge = node_.inputs[static_cast<std::size_t>(i)];
@@ -229,7 +226,10 @@ void detail::attach(std::span<const Tensor* const> outs, std::span<const Tensor*
 
 void detail::attach_in_place(const Tensor& t, std::initializer_list<const Tensor*> others, Ref<Node> node) {
   if (!is_floating(t.dtype())) return;
-  if (anomaly_mode) check_no_nan(t, node->op, "its result");
+  if (anomaly_mode && !target_had_nan) {
+    const Tensor* const result[] = {&t};
+    search_for_nan(result, {others.begin(), others.size()}, node->op);
+  }
   std::vector<const Tensor*> inputs{&t};
   inputs.insert(inputs.end(), others.begin(), others.end());
   add_inputs(*node, inputs);
@@ -251,25 +251,25 @@ void detail::attach_in_place(const Tensor& t, std::initializer_list<const Tensor
 
 bool Tensor::requires_grad() const {
   if (!impl_) return false;
-  follow_base(*impl_);
-  return impl_->autograd && impl_->autograd->requires_grad;
+  follow_base(body());
+  return body().autograd && body().autograd->requires_grad;
 }
 
 bool Tensor::is_leaf() const {
-  follow_base(*impl_);
-  return !impl_->autograd || !impl_->autograd->node;
+  follow_base(body());
+  return !body().autograd || !body().autograd->node;
 }
 
 Tensor& Tensor::set_requires_grad(bool on) {
   TRIREME_CHECK(is_leaf(), "set_requires_grad: only a leaf can be changed; use detach() to cut the graph");
   TRIREME_CHECK(!on || is_floating(dtype()), "set_requires_grad: needs a floating point tensor, got {}",
                 name_of(dtype()));
-  if (on || impl_->autograd) meta_of(*impl_).requires_grad = on;
+  if (on || body().autograd) meta_of(body()).requires_grad = on;
   return *this;
 }
 
 Tensor Tensor::grad() const {
-  const AutogradMeta* meta = impl_->autograd;
+  const AutogradMeta* meta = body().autograd;
   if (!meta) return {};
   return meta->retained ? *meta->retained : meta->grad;
 }
@@ -279,7 +279,7 @@ void Tensor::set_grad(Tensor grad) const {
     TRIREME_CHECK(grad.shape() == shape() && grad.dtype() == dtype() && grad.device() == device(),
                   "set_grad: a gradient {} {} does not fit a tensor {} {}", name_of(grad.dtype()),
                   grad.shape().to_string(), name_of(dtype()), shape().to_string());
-  AutogradMeta& meta = meta_of(*impl_);
+  AutogradMeta& meta = meta_of(body());
   (meta.retained ? *meta.retained : meta.grad) = std::move(grad);
 }
 
@@ -295,7 +295,7 @@ void set_grad_memory(const Tensor& t, Tensor memory) {
 
 void Tensor::retain_grad() const {
   TRIREME_CHECK(requires_grad(), "retain_grad: the tensor wants no gradient");
-  AutogradMeta& meta = meta_of(*impl_);
+  AutogradMeta& meta = meta_of(body());
   if (is_leaf() || meta.retained) return;
   meta.retained = std::make_shared<Tensor>();
   meta.node->output(meta.output).retained = meta.retained;

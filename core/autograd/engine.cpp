@@ -161,8 +161,10 @@ class Engine {
     if (options_.partial && captures_.contains(&node)) return;
     const bool reached = backward.grad.defined() || !backward.others_.empty();
     if (reached && (node.is_leaf || leads_on(node))) {
+      const bool may_blame = detecting_anomaly() && &node != root_.get() && !has_nan(backward.grad) &&
+                             std::ranges::none_of(backward.others_, has_nan);
       node.apply(backward);
-      if (detecting_anomaly())
+      if (may_blame)
         for (const Tensor& gradient : backward.gradients_)
           if (gradient.defined()) check_no_nan(gradient, node.op, "its backward");
       if (!options_.retain_graph && !options_.create_graph) node.release_saved();
@@ -339,13 +341,24 @@ void differentiate_unfused(Backward& backward, const std::vector<Tensor>& inputs
   for (std::size_t i = 0; i < numbers.size(); ++i) backward.set(numbers[i], gradients[i]);
 }
 
-void check_no_nan(const Tensor& t, const char* op, const char* what) {
-  if (!t.defined() || !is_floating(t.dtype())) return;
+namespace {
+
+/// The place of the first NaN, or -1.
+std::int64_t first_nan(const Tensor& t) {
+  if (!t.defined() || !is_floating(t.dtype())) return -1;
   const std::vector<double> values = t.to_vector<double>();
-  for (std::size_t i = 0; i < values.size(); ++i)
-    if (values[i] != values[i])
-      fail(ExitCode::kNonFinite, "{}: {} (shape {}) has a NaN at element {}", op, what, t.shape().to_string(),
-           i);
+  const auto found = std::ranges::find_if(values, [](double v) { return v != v; });
+  return found == values.end() ? -1 : found - values.begin();
+}
+
+}  // namespace
+
+bool has_nan(const Tensor& t) { return first_nan(t) >= 0; }
+
+void check_no_nan(const Tensor& t, const char* op, const char* what) {
+  if (const std::int64_t at = first_nan(t); at >= 0)
+    fail(ExitCode::kNonFinite, "{}: {} (shape {}) has a NaN at element {}", op, what, t.shape().to_string(),
+         at);
 }
 
 }  // namespace trireme

@@ -72,6 +72,8 @@ Tensor FunctionContext::saved(std::size_t i) const {
 
 bool FunctionContext::needs_gradient(std::size_t i) const {
   TRIREME_CHECK(backward_, "Function: needs_gradient() is for backward");
+  TRIREME_CHECK(i < backward_->inputs(), "{}: its backward asks about tensor argument {} of {}", name_, i,
+                backward_->inputs());
   return backward_->needs(static_cast<int>(i));
 }
 

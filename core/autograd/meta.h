@@ -45,6 +45,9 @@ Tensor sum_of_gradients(const Tensor& a, const Tensor& b);
 bool detecting_anomaly();
 /// Throws Error(kNonFinite) if t holds a NaN; `what` names it.
 void check_no_nan(const Tensor& t, const char* op, const char* what);
+bool has_nan(const Tensor& t);
+/// In anomaly mode: of the target of the in-place op that is under way on this thread, before its write.
+inline thread_local bool target_had_nan = false;
 
 /// Calls the hooks in order, those added meanwhile too.
 Tensor run_hooks(const GradientHooks& hooks, Tensor gradient);

@@ -64,8 +64,8 @@ class SavedFrame : public RefCounted {
   std::vector<Tensor> inputs_, tensors_;
   std::vector<std::uint32_t> versions_, saved_versions_;
   std::vector<bool> wanted_;
-  AutocastMode autocast_ = autocast_mode;  ///< of the first run; the second must do the same
-  std::size_t saved_ = 0;
+  AutocastMode autocast_ = autocast_mode;         ///< of the first run; the second must do the same
+  std::vector<std::pair<Shape, DType>> layouts_;  ///< of what the first run saved
   bool computing_ = false;
 };
 
@@ -101,6 +101,7 @@ class Backward {
   const Tensor grad;  ///< d(loss)/d(output 0), its shape; undefined only if the op has several outputs
   /// d(loss)/d(output i), undefined where none arrived.
   Tensor gradient(int i) const;
+  std::size_t inputs() const;
   /// Whether input i wants a gradient.
   bool needs(int i) const;
   /// Hands over the gradient of input i (its shape and dtype); skip it to contribute nothing.

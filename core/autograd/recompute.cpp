@@ -40,7 +40,19 @@ Tensor SavedFrame::run(const std::vector<Tensor>& inputs) {
 }
 
 std::size_t SavedFrame::save(const Tensor& tensor) {
-  if (!computing_) return saved_++;
+  if (!computing_) {
+    layouts_.push_back({tensor.shape(), tensor.dtype()});
+    return layouts_.size() - 1;
+  }
+  const std::size_t index = tensors_.size();
+  if (index < layouts_.size()) {
+    const auto& [shape, dtype] = layouts_[index];
+    TRIREME_CHECK(
+        tensor.shape() == shape && tensor.dtype() == dtype,
+        "recompute: tensor {} that the function saves for backward was {} {} at first and is {} {} when "
+        "it is run again; it must do the same each time",
+        index, name_of(dtype), shape.to_string(), name_of(tensor.dtype()), tensor.shape().to_string());
+  }
   tensors_.push_back(tensor.detach());
   saved_versions_.push_back(tensor.version());
   return tensors_.size() - 1;
@@ -73,10 +85,10 @@ void SavedFrame::compute_again() {
   }
   computing_ = false;
   TRIREME_CHECK(
-      tensors_.size() == saved_,
+      tensors_.size() == layouts_.size(),
       "recompute: the function saved {} tensors for backward at first and {} when it was run again; it must "
       "do the same each time",
-      saved_, tensors_.size());
+      layouts_.size(), tensors_.size());
 }
 
 Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& fn,

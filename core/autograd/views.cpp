@@ -196,6 +196,7 @@ void check_in_place(const char* op, const Tensor& target) {
                 target.shape().to_string(), target.strides().to_string());
   target.check_writable(op);
   if (!grad_enabled()) return;
+  if (detecting_anomaly()) target_had_nan = has_nan(target);
   const Tensor root = target.impl()->base ? Tensor(target.impl()->base) : target;
   TRIREME_CHECK(
       !detail::shares_elements(root),

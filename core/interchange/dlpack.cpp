@@ -42,13 +42,14 @@ ManagedT* exported(const Tensor& t) {
   std::copy(t.shape().begin(), t.shape().end(), out->shape);
   std::copy(t.strides().begin(), t.strides().end(), out->strides);
   Array& array = out->managed.array;
-  array.data = t.numel() ? t.impl()->storage->data : nullptr;
+  // Some readers take byte_offset for 0.
+  array.data = t.numel() ? t.raw() : nullptr;
   array.device = {t.device().is_cpu() ? kCpuType : kCudaType, t.device().index};
   array.dims = t.dim();
   array.type = type_of(t.dtype());
   array.shape = out->shape;
   array.strides = out->strides;
-  array.byte_offset = t.numel() ? static_cast<std::uint64_t>(t.offset()) * size_of(t.dtype()) : 0;
+  array.byte_offset = 0;
   out->managed.context = out.get();
   out->managed.deleter = [](ManagedT* self) { delete static_cast<Export<ManagedT>*>(self->context); };
   return &out.release()->managed;
@@ -82,11 +83,15 @@ Ref<TensorImpl> described(const Array& array, std::size_t& bytes) {
   check_size("from_dlpack", impl->shape);
   impl->strides = array.strides ? Shape(std::span<const std::int64_t>(array.strides, impl->shape.size()))
                                 : contiguous_strides(impl->shape);
+  // Where there is no second element, others write whatever they like.
+  const Shape dense = contiguous_strides(impl->shape);
+  for (int d = 0; d < array.dims; ++d)
+    if (impl->shape[d] <= 1 || impl->shape.numel() == 0) impl->strides[d] = dense[d];
   const std::size_t element = size_of(impl->dtype);
   auto reach = static_cast<std::int64_t>(element);  // bytes
   for (int d = 0; d < array.dims; ++d) {
-    TRIREME_CHECK(impl->strides[d] >= 0 || impl->shape[d] <= 1,
-                  "from_dlpack: strides {} run backwards; copy the array first", impl->strides.to_string());
+    TRIREME_CHECK(impl->strides[d] >= 0, "from_dlpack: strides {} run backwards; copy the array first",
+                  impl->strides.to_string());
     if (impl->shape[d] <= 1) continue;
     std::int64_t step = 0;
     TRIREME_CHECK(!__builtin_mul_overflow(impl->shape[d] - 1, impl->strides[d], &step) &&

@@ -6,6 +6,8 @@
 #include <map>
 #include <set>
 
+#include "core/nn/state.h"
+
 namespace trireme {
 
 namespace fs = std::filesystem;
@@ -31,6 +33,10 @@ class Plan {
     for (SafetensorsEntry& entry : read_safetensors_layout(files_, path_).entries)
       theirs_.emplace(entry.name, std::move(entry));
     for (const NamedTensor& t : ours) add(t, map);
+    // A tensor that several of our names share needs one of them.
+    std::erase_if(missing_, [&](const Missing& m) {
+      return std::ranges::any_of(items_, [&](const Item& item) { return item.ours.raw() == m.memory; });
+    });
     for (const auto& [name, entry] : theirs_)
       if (!used_.contains(name) && !map.ignores(name)) unexpected_.push_back(name);
   }
@@ -42,7 +48,9 @@ class Plan {
       text +=
           fmt::format("{}{} {}: {}", text.empty() ? "" : "; ", items.size(), what, fmt::join(items, ", "));
     };
-    list("missing", missing_);
+    std::vector<std::string> missing;
+    for (const Missing& m : missing_) missing.push_back(m.text);
+    list("missing", missing);
     list("unexpected", unexpected_);
     list("that do not fit", unfit_);
     if (!text.empty())
@@ -51,6 +59,7 @@ class Plan {
   }
 
   void run() const {
+    for (const Item& item : items_) item.ours.check_writable("load_weights");
     for (const Item& item : items_) {
       copy_into(item.ours, stepped(read_tensor(files_, path_, *item.theirs), item.steps));
       item.ours.bump_version("load_weights");
@@ -66,12 +75,12 @@ class Plan {
 
   void add(const NamedTensor& t, const WeightMap& map) {
     const auto source = map.source_of(t.name);
-    if (!source) return missing_.push_back(t.name + " (no line of the map names it)");
+    const auto miss = [&](std::string text) { missing_.push_back({std::move(text), t.tensor.raw()}); };
+    if (!source) return miss(t.name + " (no line of the map names it)");
     if (source->name == "-") return;
     const auto found = theirs_.find(source->name);
     if (found == theirs_.end())
-      return missing_.push_back(t.name == source->name ? t.name
-                                                       : fmt::format("{} (from {})", t.name, source->name));
+      return miss(t.name == source->name ? t.name : fmt::format("{} (from {})", t.name, source->name));
     used_.insert(source->name);
     const SafetensorsEntry& entry = found->second;
     std::string wrong;
@@ -104,7 +113,12 @@ class Plan {
   std::map<std::string, SafetensorsEntry> theirs_;
   std::set<std::string> used_;
   std::vector<Item> items_;
-  std::vector<std::string> missing_, unexpected_, unfit_;
+  struct Missing {
+    std::string text;
+    const void* memory;
+  };
+  std::vector<Missing> missing_;
+  std::vector<std::string> unexpected_, unfit_;
 };
 
 }  // namespace
@@ -145,9 +159,7 @@ void load_weights(const std::vector<NamedTensor>& ours, const fs::path& path, co
 }
 
 void load_weights(nn::Module& module, const fs::path& path, const WeightMap& map) {
-  std::vector<NamedTensor> ours = module.parameters();
-  for (NamedTensor& buffer : module.buffers()) ours.push_back(std::move(buffer));
-  load_weights(ours, path, map);
+  load_weights(nn::state_dict(module), path, map);
 }
 
 }  // namespace trireme

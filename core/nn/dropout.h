@@ -13,6 +13,15 @@ namespace trireme::nn {
 class Dropout : public Module {
  public:
   explicit Dropout(double probability = 0.5) : p(probability), layer_(mix64(next_random_layer())) {}
+  /// A copy is a layer of its own, with other numbers.
+  Dropout(const Dropout& other) : Module(other), p(other.p), layer_(mix64(next_random_layer())) {}
+  Dropout& operator=(const Dropout& other) {
+    Module::operator=(other);
+    p = other.p;
+    return *this;
+  }
+  Dropout(Dropout&&) = default;
+  Dropout& operator=(Dropout&&) = default;
   Tensor forward(const Tensor& x) override;
   void set_path(const std::string& path) override;
   /// The key of the next call, for ops that drop elements themselves; counts as a call.

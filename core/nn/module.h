@@ -116,9 +116,15 @@ class Sequential : public Module {
       explicit Sequential(Modules&&... modules) {
     (modules_.push_back(std::make_shared<std::decay_t<Modules>>(std::forward<Modules>(modules))), ...);
   }
-  void push_back(std::shared_ptr<Module> module) { modules_.push_back(std::move(module)); }
+  void push_back(std::shared_ptr<Module> module) {
+    TRIREME_CHECK(module, "Sequential: push_back() of a null pointer");
+    modules_.push_back(std::move(module));
+  }
   std::size_t size() const { return modules_.size(); }
-  std::shared_ptr<Module>& operator[](std::size_t i) { return modules_.at(i); }
+  std::shared_ptr<Module>& operator[](std::size_t i) {
+    TRIREME_CHECK(i < modules_.size(), "Sequential: index {} is outside its {} modules", i, modules_.size());
+    return modules_[i];
+  }
   using Module::operator();
   Tensor forward(const Tensor& x) override;
   void visit(Visitor& visitor) override;
@@ -143,7 +149,10 @@ class ModuleList : public Module {
     return *modules_.emplace_back(std::make_shared<M>(std::forward<Args>(args)...));
   }
   std::size_t size() const { return modules_.size(); }
-  std::shared_ptr<M>& operator[](std::size_t i) { return modules_.at(i); }
+  std::shared_ptr<M>& operator[](std::size_t i) {
+    TRIREME_CHECK(i < modules_.size(), "ModuleList: index {} is outside its {} modules", i, modules_.size());
+    return modules_[i];
+  }
   auto begin() const { return modules_.begin(); }
   auto end() const { return modules_.end(); }
   void visit(Visitor& visitor) override {

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "core/autograd/autograd.h"
 #include "core/ops/ops.h"
@@ -62,18 +63,23 @@ LoadResult load_state_dict(Module& module, const StateDict& dict, bool strict) {
   }
   std::vector<std::pair<Tensor, Tensor>> copies;  // to, from
   std::unordered_map<std::string, bool> known;
+  std::vector<std::pair<std::string, const TensorImpl*>> missing;
+  std::unordered_set<const TensorImpl*> reached;
   for_each_tensor(module, [&](const std::string& name, Tensor& t) {
     known[name] = true;
     const auto found = given.find(name);
     if (found == given.end()) {
-      result.missing.push_back(name);
+      missing.emplace_back(name, t.impl());
     } else if (found->second.shape() != t.shape()) {
       misfits.push_back(fmt::format("{} is {} in the dictionary and {} in the module", name,
                                     found->second.shape().to_string(), t.shape().to_string()));
     } else {
       copies.emplace_back(t, found->second);
+      reached.insert(t.impl());
     }
   });
+  for (auto& [name, tensor] : missing)  // a shared tensor needs one of its names
+    if (!reached.contains(tensor)) result.missing.push_back(std::move(name));
   for (const NamedTensor& item : dict)
     if (!known.contains(item.name)) result.unexpected.push_back(item.name);
   std::string complaint;
@@ -84,6 +90,7 @@ LoadResult load_state_dict(Module& module, const StateDict& dict, bool strict) {
   }
   complain(complaint, "of another shape", misfits);
   if (!complaint.empty()) fail(ExitCode::kCheckpoint, "load_state_dict: {}", complaint);
+  for (const auto& [to, from] : copies) to.check_writable("load_state_dict");
   const NoGrad off;
   for (const auto& [to, from] : copies) copy_(to, from);
   return result;

@@ -22,9 +22,10 @@ struct LoadResult {
   std::vector<std::string> unexpected;  ///< in the dictionary only
 };
 
-/// Copies the dictionary's tensors into the module's, in place, converted to their dtypes. Throws
-/// Error(kCheckpoint) with all missing and unexpected names (if strict), wrong shapes and names given twice
-/// in one line, and then nothing was changed.
+/// Copies the dictionary's tensors into the module's, in place, converted to their dtypes.
+/// Of a tensor that the module holds several times one name is enough. Throws Error(kCheckpoint) with all
+/// missing and unexpected names (if strict), wrong shapes and names given twice in one line, and then nothing
+/// was changed.
 LoadResult load_state_dict(Module& module, const StateDict& dict, bool strict = true);
 
 /// Freezes all parameters, or lets them be trained. Optimizers and data parallel wrappers leave those alone

@@ -55,7 +55,9 @@ std::vector<Tensor> split(const Tensor& x, const std::vector<std::int64_t>& size
 
 std::vector<Tensor> split(const Tensor& x, std::int64_t size, int dim) {
   check_defined("split", x);
-  TRIREME_CHECK(x.dim() > 0 && size > 0, "split: size {} of shape {}", size, x.shape().to_string());
+  TRIREME_CHECK(x.dim() > 0 && size > 0,
+                "split: parts of size {} of shape {}; needs a size of at least 1 and a dimension", size,
+                x.shape().to_string());
   std::vector<std::int64_t> sizes;
   const std::int64_t whole = x.size(dim);
   for (std::int64_t at = 0; at < whole; at += size) sizes.push_back(std::min(size, whole - at));
@@ -65,7 +67,9 @@ std::vector<Tensor> split(const Tensor& x, std::int64_t size, int dim) {
 
 std::vector<Tensor> chunk(const Tensor& x, std::int64_t count, int dim) {
   check_defined("chunk", x);
-  TRIREME_CHECK(x.dim() > 0 && count > 0, "chunk: {} parts of shape {}", count, x.shape().to_string());
+  TRIREME_CHECK(x.dim() > 0 && count > 0,
+                "chunk: {} parts of shape {}; needs at least 1 part and a dimension", count,
+                x.shape().to_string());
   return split(x, std::max<std::int64_t>(1, x.size(dim) / count + (x.size(dim) % count != 0)), dim);
 }
 
@@ -144,9 +148,11 @@ Tensor unfold(const Tensor& x, int dim, std::int64_t size, std::int64_t step) {
   check_defined("unfold", x);
   TRIREME_CHECK(x.dim() > 0, "unfold: needs at least one dimension, got shape ()");
   dim = wrap_dim(dim, x.dim(), "unfold");
-  TRIREME_CHECK(size >= 0 && size <= x.shape()[dim] && step > 0,
-                "unfold: windows of {}, step {}, in dimension {} of shape {}", size, step, dim,
-                x.shape().to_string());
+  TRIREME_CHECK(
+      size >= 0 && size <= x.shape()[dim] && step > 0,
+      "unfold: windows of {}, step {}, in dimension {} of shape {}; a window must fit in, the step be "
+      "positive",
+      size, step, dim, x.shape().to_string());
   const auto windows = [&](const Shape& strides) {
     Part part{x.shape(), strides};
     part.shape[dim] = (x.shape()[dim] - size) / step + 1;

@@ -9,7 +9,8 @@ namespace trireme {
 Tensor arange(double start, double end, double step, DType dtype, Device device) {
   TRIREME_CHECK(step != 0 && std::isfinite(start) && std::isfinite(end) && std::isfinite(step),
                 "arange: {} to {} by {}: bounds must be finite, the step not 0", start, end, step);
-  const double count = std::max(0.0, std::ceil((end - start) / step));
+  TRIREME_CHECK((end - start) * step >= 0, "arange: {} to {} never ends in steps of {}", start, end, step);
+  const double count = std::ceil((end - start) / step);
   TRIREME_CHECK(count <= static_cast<double>(kMaxNumel), "arange: {} to {} by {} are too many elements",
                 start, end, step);
   const Tensor out = Tensor::empty({static_cast<std::int64_t>(count)}, dtype, device);

@@ -276,7 +276,8 @@ Found sort(const Tensor& x, int dim, bool descending) {
 
 Found topk(const Tensor& x, std::int64_t k, int dim, bool largest) {
   check_defined("topk", x);
-  TRIREME_CHECK(x.dim() > 0 && k >= 0 && k <= x.size(dim), "topk: {} of dimension {} of x {}", k, dim,
+  TRIREME_CHECK(x.dim() > 0 && k >= 0 && k <= x.size(dim),
+                "topk: {} of dimension {} of x {}; needs 0 to the dimension's size", k, dim,
                 x.shape().to_string());
   const Tensor order = narrow(argsort(x, dim, largest), dim, 0, k).row_major();
   return {gather(x, dim, order), order};

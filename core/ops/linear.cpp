@@ -252,8 +252,9 @@ Tensor einsum(const std::string& equation, const std::vector<Tensor>& operands) 
     for (std::size_t d = 0; d < letters[i].size(); ++d) {
       const std::int64_t n = operands[i].shape()[static_cast<int>(d)];
       const auto known = size.emplace(letters[i][d], n).first;
-      TRIREME_CHECK(known->second == n, "einsum: '{}' in \"{}\" is {} and {}", letters[i][d], equation,
-                    known->second, n);
+      TRIREME_CHECK(known->second == n,
+                    "einsum: '{}' in \"{}\" is {} and, in operand {} of shape {}, {}; it must be one size",
+                    letters[i][d], equation, known->second, i, operands[i].shape().to_string(), n);
     }
   }
   for (const char c : result)

@@ -33,7 +33,8 @@ Tensor along(const char* op, const Tensor& x, int dim) {
   TRIREME_CHECK(x.dim() >= 1, "{}: needs at least one dimension, got shape {}", op, x.shape().to_string());
   dim = wrap_dim(dim, x.dim(), op);
   if (dim == x.dim() - 1) return last_log_softmax(x);
-  return transpose(last_log_softmax(transpose(x, dim, -1)), dim, -1);
+  const Tensor turned = transpose(last_log_softmax(transpose(x, dim, -1)), dim, -1);
+  return x.is_contiguous() ? contiguous(turned) : turned;
 }
 
 Tensor reduced(const Tensor& losses, LossReduction reduction) {

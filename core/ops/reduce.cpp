@@ -215,10 +215,11 @@ Tensor argmin(const Tensor& x, int dim, bool keepdim) {
 Tensor cumsum(const Tensor& x, int dim) {
   if (const amp::Cast c("cumsum", {&x}); c) return cumsum(c[0], dim);
   const Rows rows("cumsum", x, dim);
-  const Tensor out =
+  const Tensor sums =
       Tensor::empty(rows.moved.shape(), is_floating(x.dtype()) ? x.dtype() : DType::kInt64, x.device());
-  kernels(x).cumsum(out.alias({rows.count, rows.width}, {rows.width, 1}, 0).view(), rows.view());
-  return record("cumsum", x.dim() > 0 ? transpose(out, rows.d, -1).detach() : out, {&x}, [dim](Backward& g) {
+  kernels(x).cumsum(sums.alias({rows.count, rows.width}, {rows.width, 1}, 0).view(), rows.view());
+  const Tensor out = x.dim() > 0 ? transpose(sums, rows.d, -1).row_major().detach() : sums;
+  return record("cumsum", out, {&x}, [dim](Backward& g) {
     // Everything from here on: the total less what came before.
     const Tensor total = sum(g.grad, {dim}, true);
     g.set(0, add(sub(total, cumsum(g.grad, dim)), g.grad));

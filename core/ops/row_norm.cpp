@@ -102,7 +102,8 @@ Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& gamma, con
   if (const amp::Cast c("group_norm", {&x, &gamma, &beta}); c)
     return group_norm(c[0], groups, c[1], c[2], eps);
   check_floating("group_norm", x);
-  TRIREME_CHECK(x.dim() >= 2 && groups > 0 && x.size(1) % groups == 0, "group_norm: {} groups of x {}",
+  TRIREME_CHECK(x.dim() >= 2 && groups > 0 && x.size(1) % groups == 0,
+                "group_norm: {} groups of x {}; needs (N,C,...) whose channels divide into the groups",
                 groups, x.shape().to_string());
   TRIREME_CHECK(x.numel() > 0, "group_norm: x {} has no elements", x.shape().to_string());
   const std::int64_t rows = x.size(0) * groups;

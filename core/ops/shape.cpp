@@ -125,8 +125,8 @@ Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count) 
   TRIREME_CHECK(x.dim() > 0, "narrow: needs at least one dimension, got shape {}", x.shape().to_string());
   dim = wrap_dim(dim, x.dim(), "narrow");
   TRIREME_CHECK(first >= 0 && count >= 0 && count <= x.size(dim) && first <= x.size(dim) - count,
-                "narrow: {} elements from {} of dimension {} of shape {}", count, first, dim,
-                x.shape().to_string());
+                "narrow: {} elements from {} on of dimension {} of shape {}; they must lie inside of it",
+                count, first, dim, x.shape().to_string());
   return strided_view("narrow", x, [&](const Shape& strides) {
     Part part{x.shape(), strides, first * strides[dim]};
     part.shape[dim] = count;

@@ -18,7 +18,10 @@ GradScaler::GradScaler(GradScalerOptions options)
 
 double GradScaler::scale() const { return *scale_.data<double>(); }
 
-Tensor GradScaler::scale(const Tensor& loss) const { return mul(loss, scale()); }
+Tensor GradScaler::scale(const Tensor& loss) const {
+  // 65536 is more than float16 can hold.
+  return mul(is_low_precision(loss.dtype()) ? to(loss, DType::kFloat32) : loss, scale());
+}
 
 void GradScaler::unscale_(optim::Optimizer& optimizer) {
   if (!options_.enabled) return;
@@ -44,6 +47,10 @@ void GradScaler::unscale_(optim::Optimizer& optimizer) {
 }
 
 bool GradScaler::step(optim::Optimizer& optimizer) {
+  // Else gradients that are still scaled would be taken for unscaled ones.
+  TRIREME_CHECK(
+      !options_.enabled || stepped_.insert(&optimizer).second,
+      "grad_scaler: step() was called twice for one optimizer; call update() after each round of steps");
   if (options_.enabled && !unscaled_.contains(&optimizer)) unscale_(optimizer);
   if (overflowed_.contains(&optimizer)) return false;
   optimizer.step();
@@ -64,6 +71,7 @@ void GradScaler::update() {
   }
   unscaled_.clear();
   overflowed_.clear();
+  stepped_.clear();
 }
 
 }  // namespace trireme::amp

@@ -31,11 +31,11 @@ struct GradScalerOptions {
 class GradScaler {
  public:
   explicit GradScaler(GradScalerOptions options = {});
-  /// loss * scale().
+  /// loss * scale(), in float32 or more.
   Tensor scale(const Tensor& loss) const;
   /// Waits for the gradients and divides them by the scale. Once per optimizer and update().
   void unscale_(optim::Optimizer& optimizer);
-  /// One step of the optimizer; false if it was left out.
+  /// One step of the optimizer; false if it was left out. Once per optimizer and update().
   bool step(optim::Optimizer& optimizer);
   /// After the steps of all optimizers.
   void update();
@@ -45,9 +45,9 @@ class GradScaler {
 
  private:
   GradScalerOptions options_;
-  Tensor scale_;  ///< float64, one element
-  Tensor steps_;  ///< int64, one element
-  std::set<const optim::Optimizer*> unscaled_, overflowed_;
+  Tensor scale_;                                                       ///< float64, one element
+  Tensor steps_;                                                       ///< int64, one element
+  std::set<const optim::Optimizer*> unscaled_, overflowed_, stepped_;  ///< since update()
 };
 
 }  // namespace trireme::amp

@@ -15,6 +15,10 @@ namespace {
 void check_parameters(const std::vector<NamedTensor>& parameters) {
   std::unordered_map<const TensorImpl*, const std::string*> names;
   for (const auto& [name, tensor] : parameters) {
+    TRIREME_CHECK(tensor.defined(), "optimizer: parameter {} is an undefined tensor", name);
+    TRIREME_CHECK(tensor.is_leaf(),
+                  "optimizer: parameter {} is the result of an op, which gathers no gradient; give it a leaf",
+                  name);
     TRIREME_CHECK(tensor.dtype() == DType::kFloat32 || tensor.dtype() == DType::kFloat64,
                   "optimizer: parameter {} is {}; it needs float32 or float64 (use Autocast for 16 bits)",
                   name, name_of(tensor.dtype()));
@@ -29,6 +33,11 @@ void check_parameters(const std::vector<NamedTensor>& parameters) {
                   name);
     tensor.check_writable("optimizer");
   }
+}
+
+void check_lr(double lr) {
+  TRIREME_CHECK(std::isfinite(lr) && lr >= 0, "optimizer: lr is {}; it must be a number that is not negative",
+                lr);
 }
 
 }  // namespace
@@ -84,6 +93,7 @@ void Optimizer::add_state(const std::string& kind) {
 }
 
 SGD::SGD(ParameterList parameters, SgdOptions options) : Optimizer(std::move(parameters)), options_(options) {
+  check_lr(options_.lr);
   if (options_.momentum != 0) add_state("momentum");
 }
 
@@ -93,6 +103,7 @@ void SGD::update(std::span<const std::size_t> which, std::span<OptimizerSlice> s
 
 AdamW::AdamW(ParameterList parameters, AdamWOptions options)
     : Optimizer(std::move(parameters)), options_(options) {
+  check_lr(options_.lr);
   add_state("exp_avg");
   add_state("exp_avg_sq");
   steps_ = Tensor::zeros({static_cast<std::int64_t>(this->parameters().items.size())}, DType::kInt64);

@@ -4,6 +4,7 @@
 #include <map>
 #include <tuple>
 #include <unordered_map>
+#include <vector>
 
 #include "core/profiler/timed_kernels.h"
 #include "core/tensor/observer.h"
@@ -29,16 +30,28 @@ class Profile::Recorder final : public Observer, public KernelClock {
  public:
   explicit Recorder(ProfileOptions options)
       : options_(options),
-        track_(options.trace && options.trace->enabled() ? options.trace->track("ops") : 0),
-        observer_before_(std::exchange(observer, this)),
-        clock_before_(std::exchange(kernel_clock, this)) {}
+        track_(options.trace && options.trace->enabled() ? options.trace->track("ops") : 0) {
+    active().push_back({this, observer, kernel_clock});
+    observer = this;
+    kernel_clock = this;
+  }
 
   void stop() {
     if (end_ns_ != 0) return;
     flush();
     end_ns_ = Trace::now_ns();
-    observer = observer_before_;
-    kernel_clock = clock_before_;
+    // Profiles may end in any order: whoever began after this one takes over what this one replaced.
+    std::vector<Active>& all = active();
+    const auto self = std::ranges::find(all, this, &Active::recorder);
+    if (self == all.end()) return;  // it began on another thread
+    if (self + 1 == all.end()) {
+      observer = self->observer_before;
+      kernel_clock = self->clock_before;
+    } else {
+      (self + 1)->observer_before = self->observer_before;
+      (self + 1)->clock_before = self->clock_before;
+    }
+    all.erase(self);
   }
 
   const KernelTable& kernels(Device device) override {
@@ -101,6 +114,17 @@ class Profile::Recorder final : public Observer, public KernelClock {
     ProfileRow* row;
   };
 
+  /// The profiles of this thread, the one that looks on last.
+  struct Active {
+    Recorder* recorder;
+    Observer* observer_before;
+    KernelClock* clock_before;
+  };
+  static std::vector<Active>& active() {
+    static thread_local std::vector<Active> all;
+    return all;
+  }
+
   ProfileRow& row(const char* op, bool backward, std::string shapes) {
     ProfileRow& found = rows_[{op, backward, shapes}];
     found.op = op;
@@ -129,8 +153,6 @@ class Profile::Recorder final : public Observer, public KernelClock {
 
   const ProfileOptions options_;
   const Trace::Track track_;
-  Observer* const observer_before_;
-  KernelClock* const clock_before_;
   const std::int64_t begin_ns_ = Trace::now_ns();
   std::int64_t end_ns_ = 0, kernel_ns_ = 0;
   std::int64_t live_ = 0, peak_ = 0, allocated_ = 0;  // allocated_ and high_: since the last kernel

@@ -41,6 +41,13 @@ bool strides_match(const Shape& shape, const Shape& strides, const Shape& wanted
 
 }  // namespace
 
+void Tensor::fail_undefined() {
+  fail(ExitCode::kInternal,
+       "tensor: it is undefined (made by Tensor(), or a grad() or member that nothing was given); ask "
+       "defined() "
+       "first");
+}
+
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   check_size("empty", shape);
   return make(shape, contiguous_strides(shape), dtype, device);
@@ -119,11 +126,11 @@ Tensor Tensor::row_major() const {
 
 Tensor Tensor::alias(const Shape& new_shape, const Shape& new_strides, std::int64_t new_offset) const {
   auto impl = make_ref<TensorImpl>();
-  impl->storage = impl_->storage;
+  impl->storage = body().storage;
   impl->offset = new_offset;
   impl->shape = new_shape;
   impl->strides = new_strides;
-  impl->dtype = impl_->dtype;
+  impl->dtype = body().dtype;
   return Tensor(std::move(impl));
 }
 

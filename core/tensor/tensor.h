@@ -76,24 +76,24 @@ class Tensor {
   static Tensor scalar(double value, DType dtype = DType::kFloat32) { return full({}, value, dtype); }
 
   bool defined() const { return static_cast<bool>(impl_); }
-  const Shape& shape() const { return impl_->shape; }
-  const Shape& strides() const { return impl_->strides; }
-  int dim() const { return impl_->shape.size(); }
+  const Shape& shape() const { return body().shape; }
+  const Shape& strides() const { return body().strides; }
+  int dim() const { return body().shape.size(); }
   /// Size of dimension d; negative counts from the end.
-  std::int64_t size(int d) const { return impl_->shape[wrap_dim(d, dim(), "size")]; }
-  std::int64_t numel() const { return impl_->shape.numel(); }
-  DType dtype() const { return impl_->dtype; }
-  Device device() const { return impl_->storage->device; }
-  std::int64_t offset() const { return impl_->offset; }
+  std::int64_t size(int d) const { return body().shape[wrap_dim(d, dim(), "size")]; }
+  std::int64_t numel() const { return body().shape.numel(); }
+  DType dtype() const { return body().dtype; }
+  Device device() const { return body().storage->device; }
+  std::int64_t offset() const { return body().offset; }
   /// Throws naming `op` if the memory is another library's and not to be written to.
   void check_writable(const char* op) const {
-    TRIREME_CHECK(!impl_->storage->read_only, "{}: the tensor's memory is read-only; clone() it first", op);
+    TRIREME_CHECK(!body().storage->read_only, "{}: the tensor's memory is read-only; clone() it first", op);
   }
-  std::uint32_t version() const { return impl_->storage->version.load(std::memory_order_relaxed); }
+  std::uint32_t version() const { return body().storage->version.load(std::memory_order_relaxed); }
   /// Every in-place write says so here; `op` must be a string literal.
   void bump_version(const char* op) const {
-    impl_->storage->changed_by.store(op, std::memory_order_relaxed);
-    impl_->storage->version.fetch_add(1, std::memory_order_relaxed);
+    body().storage->changed_by.store(op, std::memory_order_relaxed);
+    body().storage->version.fetch_add(1, std::memory_order_relaxed);
   }
 
   /// Pointer to the first element, for the host; T must be the dtype's type.
@@ -107,8 +107,8 @@ class Tensor {
     return static_cast<T*>(raw());
   }
   void* raw() const {
-    return static_cast<char*>(impl_->storage->data) +
-           impl_->offset * static_cast<std::int64_t>(size_of(dtype()));
+    return static_cast<char*>(body().storage->data) +
+           body().offset * static_cast<std::int64_t>(size_of(dtype()));
   }
   View view() const;
   /// The only element, converted; the host waits for the device. Throws unless numel() is 1.
@@ -129,7 +129,7 @@ class Tensor {
   /// A view of the same memory; no bounds check. Not recorded by autograd.
   Tensor alias(const Shape& shape, const Shape& strides, std::int64_t offset) const;
   /// A new handle on the same memory that autograd does not know.
-  Tensor detach() const { return alias(impl_->shape, impl_->strides, impl_->offset); }
+  Tensor detach() const { return alias(body().shape, body().strides, body().offset); }
 
   // Autograd: defined in core/autograd/autograd.cpp.
   /// Same elements in new memory of the same order. Differentiable.
@@ -152,6 +152,14 @@ class Tensor {
   bool is_same(const Tensor& other) const { return impl_ == other.impl_; }
 
  private:
+  /// Throws if the tensor is undefined.
+  TensorImpl& body() const {
+    if (!impl_) [[unlikely]]
+      fail_undefined();
+    return *impl_;
+  }
+  [[noreturn]] static void fail_undefined();
+
   Ref<TensorImpl> impl_;
 };
 

@@ -105,7 +105,7 @@ OpRow einsum_row() {
   add("ab,bc,cd->da", {"ab", "bc", "cd"}, "da", {{{2, 3}}, {{3, 4}}, {{4, 2}}});
   add("bhqd,bhkd->bhqk", {"bhqd", "bhkd"}, "bhqk", {{{2, 2, 3, 4}}, {{2, 2, 5, 4}}});
   add("ij,ij->", {"ij", "ij"}, "", {{{2, 3}}, {{2, 3}}});
-  row.bad.push_back({[] { einsum("ij,jk", {Tensor::zeros({2, 3}), Tensor::zeros({4, 2})}); }, {"einsum:", "'j'", "3 and 4"}});
+  row.bad.push_back({[] { einsum("ij,jk", {Tensor::zeros({2, 3}), Tensor::zeros({4, 2})}); }, {"einsum:", "'j'", "3 and, in operand 1 of shape (4, 2), 4"}});
   row.bad.push_back({[] { einsum("ij,jk", {Tensor::zeros({2, 3})}); }, {"einsum:", "2 operands", "1 were"}});
   row.bad.push_back({[] { einsum("i->x", {Tensor::zeros({2})}); }, {"einsum:", "'x'"}});
   row.bad.push_back({[] { einsum("i.", {Tensor::zeros({2})}); }, {"einsum:", "'.'"}});

@@ -278,5 +278,21 @@ TEST(GradScalerTest, OffItDoesNothing) {
   expect_holds(error_of([] { GradScaler({.backoff = 2}); }), {"backoff 2"});
 }
 
+TEST(GradScalerTest, AStepWithoutUpdateIsRefused) {
+  Scene scene;
+  GradScaler scaler;
+  scene.gradient(65536, 0);
+  scaler.step(scene.sgd);
+  expect_holds(error_of([&] { scaler.step(scene.sgd); }), {"step() was called twice", "update()"});
+  scaler.update();
+  EXPECT_TRUE(scaler.step(scene.sgd));
+}
+
+TEST(GradScalerTest, TheScaledLossIsWide) {
+  const Tensor loss = GradScaler().scale(Tensor::full({}, 2, DType::kFloat16));
+  EXPECT_EQ(loss.dtype(), DType::kFloat32);
+  EXPECT_EQ(loss.item(), 131072);
+}
+
 }  // namespace
 }  // namespace trireme

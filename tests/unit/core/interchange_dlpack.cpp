@@ -180,5 +180,21 @@ TEST(DLPack, WhatIsRefusedStaysTheCallers) {
   expect_holds(error_of([] { to_dlpack(Tensor::ones({1}).set_requires_grad(true)); }), {"detach()"});
 }
 
+TEST(DLPack, WhatWritersAndReadersGetWrongDoesNotMatter) {
+  const Tensor whole = Tensor::from(std::vector<float>{1, 2, 3, 4}, {4});
+  ManagedVersioned* const out = to_dlpack(narrow(whole, 0, 2, 2));
+  EXPECT_EQ(out->array.byte_offset, 0u);  // which some readers leave out
+  EXPECT_EQ(*static_cast<const float*>(out->array.data), 3);
+  out->deleter(out);
+  Foreign foreign;
+  foreign.shape = {1, 3};
+  foreign.strides = {-7, 1};  // of a dimension of size 1, where no stride matters
+  Tensor in = from_dlpack(&foreign.managed);
+  EXPECT_TRUE(in.is_contiguous());
+  in = Tensor();
+  foreign.shape = {0, 3};
+  EXPECT_EQ(from_dlpack(&foreign.managed).numel(), 0);
+}
+
 }  // namespace
 }  // namespace trireme

@@ -200,7 +200,7 @@ TEST(ModuleList, NamesItsModulesByNumber) {
   stack.eval();
   EXPECT_FALSE(stack.any[1]->training());
   EXPECT_EQ(stack.steps.size(), 3u);
-  EXPECT_THROW(stack.steps[3], std::out_of_range);
+  EXPECT_THROW(stack.steps[3], Error);
 }
 
 }  // namespace

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "core/autograd/autograd.h"
+#include "core/interchange/weights.h"
 #include "core/nn/layers.h"
 #include "core/optim/optimizer.h"
 #include "tests/support/errors.h"
@@ -190,6 +193,32 @@ TEST(Swapping, WorksAtAnyTime) {
   nest.words.hidden.weight = fresh;
   sum(nest.words(Tensor::from(std::vector<std::int64_t>{1}, {1}))).backward();
   EXPECT_TRUE(fresh.grad().defined());
+}
+
+TEST(LoadStateDict, OneNameOfASharedTensorIsEnough) {
+  Words words, other;
+  load_state_dict(words, other.parameters(), false);
+  StateDict dict = other.parameters();
+  for (NamedTensor& buffer : other.buffers()) dict.push_back(buffer);
+  EXPECT_TRUE(load_state_dict(words, dict).missing.empty());
+  EXPECT_EQ(words.head.weight.to_vector<float>(), other.table.weight.to_vector<float>());
+  const auto path = std::filesystem::path(::testing::TempDir()) / "tied.safetensors";
+  save_safetensors(path, state_dict(words));  // under each of its names
+  load_weights(other, path);
+  save_safetensors(path, dict);
+  load_weights(other, path);
+  std::filesystem::remove(path);
+}
+
+TEST(Dropout, ACopyDrawsItsOwnNumbers) {
+  const Dropout one(0.5);
+  Dropout two = one, three;
+  three = one;
+  const Tensor x = Tensor::ones({64, 16});
+  const auto kept = [&](Dropout d) { return d(x).to_vector<float>(); };
+  EXPECT_NE(kept(two), kept(three));
+  Sequential both{one, one};
+  EXPECT_NEAR(sum(both(x)).item() / 4, 256, 60);
 }
 
 }  // namespace

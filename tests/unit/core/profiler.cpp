@@ -203,5 +203,22 @@ TEST(Profiler, CostsNextToNothingWhenOff) {
   EXPECT_LT(again, 1.5 * plain);
 }
 
+TEST(Profiler, ProfilesMayEndInAnyOrder) {
+  const Tensor x = Tensor::ones({4});
+  auto first = std::make_unique<Profile>();
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    auto next = std::make_unique<Profile>();  // begins before the former one ends
+    first = std::move(next);
+    const Tensor y = exp(x);
+    EXPECT_EQ(row_of(*first, "exp").calls, 1) << epoch;
+  }
+  Profile last;
+  first->stop();
+  const Tensor y = exp(x);
+  EXPECT_EQ(row_of(last, "exp").calls, 1);
+  last.stop();
+  EXPECT_EQ(observer, nullptr);
+}
+
 }  // namespace
 }  // namespace trireme

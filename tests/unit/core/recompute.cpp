@@ -140,5 +140,13 @@ TEST(Recompute, CanBeTriedAgainAfterAFailure) {
   EXPECT_EQ(x.grad().to_vector<float>(), grad(sum(sin(exp(x))), {x})[0].to_vector<float>());
 }
 
+TEST(Recompute, AnotherShapeInTheSecondRunIsAnError) {
+  const Tensor x = uniform({4}, RandomKey{1}).set_requires_grad(true);
+  int runs = 0;
+  const Tensor y = nn::recompute(
+      [&](const std::vector<Tensor>& in) { return exp(runs++ ? narrow(in[0], 0, 0, 1) : in[0] * 1.0); }, {x});
+  expect_holds(error_of([&] { sum(y).backward(); }), {"recompute:", "(4) at first", "is float32 (1) when"});
+}
+
 }  // namespace
 }  // namespace trireme

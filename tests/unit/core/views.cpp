@@ -306,5 +306,37 @@ TEST(Anomaly, NamesTheFirstOpThatMadeANaN) {
   expect_error([&] { sum(mul(sqrt(zero), 0.0)).backward(); }, "sqrt: its backward");
 }
 
+TEST(Anomaly, DoesNotBlameWhatPassesANaNOn) {
+  const DetectAnomaly on;
+  const Tensor bad = Tensor::full({2}, NAN, DType::kFloat64), x = values({2}, 1);
+  Tensor y = x * 1.0;
+  copy_(y, bad);
+  add_(y, 1.0);
+  const Tensor z = x * 1.0;
+  add_(z, bad);
+  backward(x * 2.0, bad);
+  expect_error([&] { log_(neg(exp(x) * 1.0)); }, "log");
+}
+
+TEST(Leaves, AFrozenOneTakesNoMoreGradients) {
+  Tensor x = values({2}, 1);
+  const Tensor y = sum(x * 2.0);
+  x.set_requires_grad(false);
+  y.backward();
+  EXPECT_FALSE(x.grad().defined());
+}
+
+TEST(Leaves, UndefinedTensorsSaySo) {
+  const Tensor none;
+  for (const auto& use : std::vector<std::function<void()>>{
+           [&] { none.shape(); }, [&] { none.dtype(); }, [&] { none.numel(); },
+           [&] { none.to_vector<float>(); }, [&] { none.clone(); }, [&] { none.detach(); },
+           [&] { none.grad(); }, [&] { none.set_grad({}); }, [&] { none.is_leaf(); },
+           [&] { none.data<float>(); }, [&] { none.item(); }, [&] { memory_of(none); },
+           [&] { Tensor().set_requires_grad(true); }, [&] { to_dtype(none, DType::kInt64); },
+           [&] { copy_into(none, none); }})
+    EXPECT_NE(test::error_of(use).find("undefined"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace trireme
