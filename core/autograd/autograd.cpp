@@ -43,7 +43,7 @@ class LeafNode final : public Node {
   const GradientHooks& hooks(int) override { return leaf_.impl()->autograd->hooks; }
   Tensor take_memory() override {
     AutogradMeta& meta = *leaf_.impl()->autograd;
-    if (meta.grad.defined()) return {};
+    if (meta.grad.defined() || !meta.requires_grad) return {};
     return lent_ = std::exchange(meta.grad_memory, Tensor());
   }
   void apply(Backward& backward) override {
@@ -228,7 +228,10 @@ void detail::attach_in_place(const Tensor& t, std::initializer_list<const Tensor
   if (!is_floating(t.dtype())) return;
   if (anomaly_mode && !target_had_nan) {
     const Tensor* const result[] = {&t};
-    search_for_nan(result, {others.begin(), others.size()}, node->op);
+    std::vector<const Tensor*> apart;  // of t's memory, which has been written to
+    for (const Tensor* other : others)
+      if (!other->defined() || other->impl()->storage != t.impl()->storage) apart.push_back(other);
+    search_for_nan(result, apart, node->op);
   }
   std::vector<const Tensor*> inputs{&t};
   inputs.insert(inputs.end(), others.begin(), others.end());
@@ -242,8 +245,10 @@ void detail::attach_in_place(const Tensor& t, std::initializer_list<const Tensor
   node->output(0).shape = t.shape();
   node->output(0).dtype = t.dtype();
   const Tensor whole{Ref<TensorImpl>(base)};
+  check_base(node->op, whole);
   Ref<Node> copy = copy_slices(whole, t, node);
   copy->inputs.push_back(gradient_edge(whole));
+  node->inputs[0] = copy->inputs[0];  // what fn's target was; its own history lies behind it
   for (std::size_t i = 1; i < node->inputs.size(); ++i) copy->inputs.push_back(node->inputs[i]);
   set_history(whole, copy, 0);
   ++base->generation;  // t itself follows, too, when it is next used

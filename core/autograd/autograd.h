@@ -148,12 +148,13 @@ struct Part {
 namespace detail {
 /// Whether elements of x may share memory, as those of an expanded tensor do.
 bool shares_elements(const Tensor& x);
+/// `part` lies so in x's memory, and `in_base` so in x's gradient, whose strides are `base_strides`.
 Tensor view_of_part(const char* op, const Tensor& x, const Part& part, const Shape& base_strides,
                     const Part& in_base);
 }  // namespace detail
 
-/// The same for a part of x without overlap: its gradient goes back to where its elements lie. `part` says
-/// where that is in a tensor of x's shape with these strides.
+/// A view, recorded, of a part of x without overlap: its gradient goes back to where its elements lie.
+/// part(strides) says where it lies in a tensor of x's shape with those strides.
 template <class PartFn>
 Tensor strided_view(const char* op, const Tensor& x, const PartFn& part) {
   const Part here = part(x.strides());
@@ -163,8 +164,9 @@ Tensor strided_view(const char* op, const Tensor& x, const PartFn& part) {
   return detail::view_of_part(op, x, here, own, part(own));
 }
 
-/// Guards an in-place op over `target`: throws if elements of target share memory, or if target is (a view
-/// of) a leaf that wants a gradient while gradients are recorded. Call before the write.
+/// Guards an in-place op over `target`: throws if elements of target share memory, if it is read-only, or if
+/// it is (a view of) a leaf that wants a gradient while gradients are recorded. Call before the write, and
+/// record_in_place() after it.
 void check_in_place(const char* op, const Tensor& target);
 
 /// Ends an in-place op: call t.bump_version(op) after the write, then this. Input 0 of `fn` is what t was

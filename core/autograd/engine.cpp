@@ -223,7 +223,13 @@ class Engine {
   static void deliver(const Edge& edge, Tensor gradient, const char* from) {
     check(*edge.node, edge.output, gradient, from);
     Tensor& incoming = edge.node->output(edge.output).incoming;
-    incoming = incoming.defined() ? sum_of_gradients(incoming, gradient) : std::move(gradient);
+    if (!incoming.defined()) {
+      incoming = std::move(gradient);
+      return;
+    }
+    const bool may_blame = detecting_anomaly() && !has_nan(incoming) && !has_nan(gradient);
+    incoming = sum_of_gradients(incoming, gradient);
+    if (may_blame) check_no_nan(incoming, from, "the sum of its gradient and another op's");
   }
 
   /// The state that a node has in a pass that waits for this one.

@@ -46,6 +46,10 @@ bool detecting_anomaly();
 /// Throws Error(kNonFinite) if t holds a NaN; `what` names it.
 void check_no_nan(const Tensor& t, const char* op, const char* what);
 bool has_nan(const Tensor& t);
+namespace detail {
+/// Throws if a change in place of a view of `base` cannot be recorded.
+void check_base(const char* op, const Tensor& base);
+}  // namespace detail
 /// In anomaly mode: of the target of the in-place op that is under way on this thread, before its write.
 inline thread_local bool target_had_nan = false;
 

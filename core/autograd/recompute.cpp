@@ -77,6 +77,11 @@ void SavedFrame::compute_again() {
   computing_ = true;
   try {
     run(inputs);
+    TRIREME_CHECK(tensors_.size() == layouts_.size(),
+                  "recompute: the function saved {} tensors for backward at first and {} when it was run "
+                  "again; it must "
+                  "do the same each time",
+                  layouts_.size(), tensors_.size());
   } catch (...) {
     computing_ = false;
     tensors_.clear();
@@ -84,11 +89,6 @@ void SavedFrame::compute_again() {
     throw;
   }
   computing_ = false;
-  TRIREME_CHECK(
-      tensors_.size() == layouts_.size(),
-      "recompute: the function saved {} tensors for backward at first and {} when it was run again; it must "
-      "do the same each time",
-      layouts_.size(), tensors_.size());
 }
 
 Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& fn,

@@ -198,16 +198,19 @@ void check_in_place(const char* op, const Tensor& target) {
   if (!grad_enabled()) return;
   if (detecting_anomaly()) target_had_nan = has_nan(target);
   const Tensor root = target.impl()->base ? Tensor(target.impl()->base) : target;
-  TRIREME_CHECK(
-      !detail::shares_elements(root),
-      "{}: the target is a view of a tensor whose elements share memory (shape {}, strides {}); clone "
-      "that first",
-      op, root.shape().to_string(), root.strides().to_string());
   TRIREME_CHECK(!(root.requires_grad() && root.is_leaf()),
                 "{}: {} that wants a gradient cannot be changed in place; do it under NoGrad", op,
                 root.is_same(target) ? "a leaf" : "a view of a leaf");
   TRIREME_CHECK(!(target.requires_grad() && target.is_leaf()),
                 "{}: a leaf that wants a gradient cannot be changed in place; do it under NoGrad", op);
+}
+
+void detail::check_base(const char* op, const Tensor& base) {
+  TRIREME_CHECK(
+      !shares_elements(base),
+      "{}: the target is a view of a tensor whose elements share memory (shape {}, strides {}), which "
+      "takes no gradients; clone that first",
+      op, base.shape().to_string(), base.strides().to_string());
 }
 
 }  // namespace trireme

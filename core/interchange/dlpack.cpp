@@ -85,8 +85,9 @@ Ref<TensorImpl> described(const Array& array, std::size_t& bytes) {
                                 : contiguous_strides(impl->shape);
   // Where there is no second element, others write whatever they like.
   const Shape dense = contiguous_strides(impl->shape);
+  const bool is_empty = impl->shape.numel() == 0;
   for (int d = 0; d < array.dims; ++d)
-    if (impl->shape[d] <= 1 || impl->shape.numel() == 0) impl->strides[d] = dense[d];
+    if (impl->shape[d] <= 1 || is_empty) impl->strides[d] = dense[d];
   const std::size_t element = size_of(impl->dtype);
   auto reach = static_cast<std::int64_t>(element);  // bytes
   for (int d = 0; d < array.dims; ++d) {

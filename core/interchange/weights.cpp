@@ -35,7 +35,7 @@ class Plan {
     for (const NamedTensor& t : ours) add(t, map);
     // A tensor that several of our names share needs one of them.
     std::erase_if(missing_, [&](const Missing& m) {
-      return std::ranges::any_of(items_, [&](const Item& item) { return item.ours.raw() == m.memory; });
+      return std::ranges::any_of(items_, [&](const Item& item) { return is_same_memory(item.ours, m.ours); });
     });
     for (const auto& [name, entry] : theirs_)
       if (!used_.contains(name) && !map.ignores(name)) unexpected_.push_back(name);
@@ -73,9 +73,18 @@ class Plan {
     std::vector<WeightStep> steps;
   };
 
+  struct Missing {
+    std::string text;
+    Tensor ours;
+  };
+
+  static bool is_same_memory(const Tensor& a, const Tensor& b) {
+    return a.raw() == b.raw() && a.shape() == b.shape() && a.strides() == b.strides();
+  }
+
   void add(const NamedTensor& t, const WeightMap& map) {
     const auto source = map.source_of(t.name);
-    const auto miss = [&](std::string text) { missing_.push_back({std::move(text), t.tensor.raw()}); };
+    const auto miss = [&](std::string text) { missing_.push_back({std::move(text), t.tensor}); };
     if (!source) return miss(t.name + " (no line of the map names it)");
     if (source->name == "-") return;
     const auto found = theirs_.find(source->name);
@@ -113,10 +122,6 @@ class Plan {
   std::map<std::string, SafetensorsEntry> theirs_;
   std::set<std::string> used_;
   std::vector<Item> items_;
-  struct Missing {
-    std::string text;
-    const void* memory;
-  };
   std::vector<Missing> missing_;
   std::vector<std::string> unexpected_, unfit_;
 };

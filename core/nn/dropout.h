@@ -13,7 +13,7 @@ namespace trireme::nn {
 class Dropout : public Module {
  public:
   explicit Dropout(double probability = 0.5) : p(probability), layer_(mix64(next_random_layer())) {}
-  /// A copy is a layer of its own, with other numbers.
+  /// A copy is a layer of its own, with other numbers; it counts as made now and has no path yet.
   Dropout(const Dropout& other) : Module(other), p(other.p), layer_(mix64(next_random_layer())) {}
   Dropout& operator=(const Dropout& other) {
     Module::operator=(other);

@@ -34,7 +34,7 @@ Tensor along(const char* op, const Tensor& x, int dim) {
   dim = wrap_dim(dim, x.dim(), op);
   if (dim == x.dim() - 1) return last_log_softmax(x);
   const Tensor turned = transpose(last_log_softmax(transpose(x, dim, -1)), dim, -1);
-  return x.is_contiguous() ? contiguous(turned) : turned;
+  return x.is_contiguous() ? contiguous(turned) : turned;  // row-major as x is: reshape() shall give a view
 }
 
 Tensor reduced(const Tensor& losses, LossReduction reduction) {

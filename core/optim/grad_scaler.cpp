@@ -49,12 +49,13 @@ void GradScaler::unscale_(optim::Optimizer& optimizer) {
 bool GradScaler::step(optim::Optimizer& optimizer) {
   // Else gradients that are still scaled would be taken for unscaled ones.
   TRIREME_CHECK(
-      !options_.enabled || stepped_.insert(&optimizer).second,
+      !stepped_.contains(&optimizer),
       "grad_scaler: step() was called twice for one optimizer; call update() after each round of steps");
   if (options_.enabled && !unscaled_.contains(&optimizer)) unscale_(optimizer);
-  if (overflowed_.contains(&optimizer)) return false;
-  optimizer.step();
-  return true;
+  const bool steps = !overflowed_.contains(&optimizer);
+  if (steps) optimizer.step();
+  if (options_.enabled) stepped_.insert(&optimizer);
+  return steps;
 }
 
 void GradScaler::update() {

@@ -31,7 +31,8 @@ struct GradScalerOptions {
 class GradScaler {
  public:
   explicit GradScaler(GradScalerOptions options = {});
-  /// loss * scale(), in float32 or more.
+  /// loss * scale(), in float32 or more. Autocast's losses are float32; the gradient of a float16 one is the
+  /// scale itself, which is more than float16 holds until it has come down.
   Tensor scale(const Tensor& loss) const;
   /// Waits for the gradients and divides them by the scale. Once per optimizer and update().
   void unscale_(optim::Optimizer& optimizer);

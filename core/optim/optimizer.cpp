@@ -35,12 +35,13 @@ void check_parameters(const std::vector<NamedTensor>& parameters) {
   }
 }
 
-void check_lr(double lr) {
+}  // namespace
+
+double checked_lr(double lr) {
   TRIREME_CHECK(std::isfinite(lr) && lr >= 0, "optimizer: lr is {}; it must be a number that is not negative",
                 lr);
+  return lr;
 }
-
-}  // namespace
 
 Optimizer::Optimizer(ParameterList parameters) : parameters_(std::move(parameters)) {
   check_parameters(parameters_.items);
@@ -93,7 +94,7 @@ void Optimizer::add_state(const std::string& kind) {
 }
 
 SGD::SGD(ParameterList parameters, SgdOptions options) : Optimizer(std::move(parameters)), options_(options) {
-  check_lr(options_.lr);
+  checked_lr(options_.lr);
   if (options_.momentum != 0) add_state("momentum");
 }
 
@@ -103,7 +104,7 @@ void SGD::update(std::span<const std::size_t> which, std::span<OptimizerSlice> s
 
 AdamW::AdamW(ParameterList parameters, AdamWOptions options)
     : Optimizer(std::move(parameters)), options_(options) {
-  check_lr(options_.lr);
+  checked_lr(options_.lr);
   add_state("exp_avg");
   add_state("exp_avg_sq");
   steps_ = Tensor::zeros({static_cast<std::int64_t>(this->parameters().items.size())}, DType::kInt64);

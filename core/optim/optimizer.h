@@ -71,11 +71,14 @@ class Optimizer {
   std::vector<StateKind> states_;
 };
 
+/// lr, if it is one. Throws otherwise.
+double checked_lr(double lr);
+
 /// Stochastic gradient descent with momentum, as in PyTorch.
 class SGD : public Optimizer {
  public:
   SGD(ParameterList parameters, SgdOptions options);
-  void set_lr(double lr) override { options_.lr = lr; }
+  void set_lr(double lr) override { options_.lr = checked_lr(lr); }
   double lr() const override { return options_.lr; }
 
  protected:
@@ -89,7 +92,7 @@ class SGD : public Optimizer {
 class AdamW : public Optimizer {
  public:
   AdamW(ParameterList parameters, AdamWOptions options);
-  void set_lr(double lr) override { options_.lr = lr; }
+  void set_lr(double lr) override { options_.lr = checked_lr(lr); }
   double lr() const override { return options_.lr; }
 
  protected:

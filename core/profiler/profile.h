@@ -31,8 +31,9 @@ struct ProfileRow {
   std::int64_t peak_bytes = 0;  ///< most memory in use while it ran, of what was allocated since the start
 };
 
-/// Watches the thread that makes it until stop() or its end; profiles nest, and the inner one alone sees.
-/// On other threads, and without a profile, an op pays a test of a thread-local variable.
+/// Watches the thread that makes it until stop() or its end, which must come there, too. Of several the last
+/// one sees alone; they may end in any order. On other threads, and without a profile, an op pays a test of a
+/// thread-local variable.
 ///
 /// Forward, the last kernel of an op stands under the op's name, and a kernel before it (a copy into another
 /// layout, ...) or outside of recorded ops under its own. Backward, all kernels stand under the op whose

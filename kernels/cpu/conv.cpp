@@ -1,5 +1,6 @@
-// 2-D convolution: in float32 by minimal filtering where that suits, else by oneDNN; plain loops in float64,
-// where checks need precision, not speed, and for what oneDNN does not take.
+// 2-D convolution: in float32 by minimal filtering where that suits, else by oneDNN, but for the weight
+// gradient of strided 1x1 filters, which is a matrix product; plain loops in float64, where checks need
+// precision, not speed, and for what oneDNN does not take.
 #include <dnnl.hpp>
 
 #include <algorithm>

@@ -199,7 +199,9 @@ class Plan {
 };
 
 const Plan& plan_for(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, DType dtype) {
-  const auto of = [](const Matrix& m) { return std::tuple(m.rows, m.columns, m.leading, m.apart, m.turned); };
+  const auto of = [batch](const Matrix& m) {
+    return std::tuple(m.rows, m.columns, m.leading, batch > 1 ? m.apart : 0, m.turned);
+  };
   using Key = std::tuple<decltype(of(a)), decltype(of(a)), decltype(of(a)), std::int64_t, DType>;
   static std::mutex mutex;
   static auto* const plans = new std::map<Key, Plan>;  // kept for the life of the process: shapes repeat

@@ -72,7 +72,13 @@ void release_cached_memory() { main_device().allocator.release_unused(); }
 void* cuda_allocate(std::size_t bytes) {
   return cuda::main_device().allocator.allocate(bytes, cuda::stream());
 }
-void cuda_deallocate(void* memory, std::size_t) noexcept { cuda::main_device().allocator.free(memory); }
+void cuda_deallocate(void* memory, std::size_t) noexcept {
+  try {
+    cuda::main_device().allocator.free(memory);
+  } catch (const std::exception&) {
+    // The process ends, and the runtime was gone before the last tensor.
+  }
+}
 
 namespace cuda {
 

@@ -215,7 +215,7 @@ TEST(Dropout, ACopyDrawsItsOwnNumbers) {
   Dropout two = one, three;
   three = one;
   const Tensor x = Tensor::ones({64, 16});
-  const auto kept = [&](Dropout d) { return d(x).to_vector<float>(); };
+  const auto kept = [&](Dropout& d) { return d(x).to_vector<float>(); };
   EXPECT_NE(kept(two), kept(three));
   Sequential both{one, one};
   EXPECT_NEAR(sum(both(x)).item() / 4, 256, 60);

@@ -232,5 +232,18 @@ TEST(Schedule, Step) {
   EXPECT_DOUBLE_EQ(learning_rate(s, 75), 0.01);
 }
 
+TEST(Optimizer, RefusesWhatItCannotTrain) {
+  const Tensor x = Tensor::ones({2}).set_requires_grad(true);
+  const auto refused = [](const ParameterList& list, double lr) {
+    return test::error_of([&] { optim::SGD(list, {.lr = lr}); });
+  };
+  EXPECT_NE(refused({{{"w", Tensor()}}}, 1).find("w is an undefined tensor"), std::string::npos);
+  EXPECT_NE(refused({{{"w", x * 2.0}}}, 1).find("w is the result of an op"), std::string::npos);
+  for (const double lr : {-1.0, std::nan("")})
+    EXPECT_NE(refused({{{"w", x}}}, lr).find("lr is"), std::string::npos);
+  optim::SGD sgd({{{"w", x}}}, {.lr = 1});
+  EXPECT_NE(test::error_of([&] { sgd.set_lr(-1); }).find("lr is -1"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace trireme::optim

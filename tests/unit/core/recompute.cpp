@@ -148,5 +148,15 @@ TEST(Recompute, AnotherShapeInTheSecondRunIsAnError) {
   expect_holds(error_of([&] { sum(y).backward(); }), {"recompute:", "(4) at first", "is float32 (1) when"});
 }
 
+TEST(Recompute, AnotherNumberOfTensorsIsAnErrorEachTime) {
+  const Tensor x = uniform({4}, RandomKey{1}).set_requires_grad(true);
+  int runs = 0;
+  const Tensor y = nn::recompute(
+      [&](const std::vector<Tensor>& in) { return runs++ ? exp(in[0] * 1.0) : exp(exp(in[0] * 1.0)); }, {x});
+  for (int i = 0; i < 2; ++i)
+    expect_holds(error_of([&] { backward(sum(y), {}, {.retain_graph = true}); }),
+                 {"saved 2 tensors", "and 1 when"});
+}
+
 }  // namespace
 }  // namespace trireme

@@ -338,5 +338,34 @@ TEST(Leaves, UndefinedTensorsSaySo) {
     EXPECT_NE(test::error_of(use).find("undefined"), std::string::npos);
 }
 
+// What an earlier pass did not want of a view is wanted by a later one of the change through it.
+TEST(Views, AChangeAfterAPassThatLeftTheViewOut) {
+  const Tensor x = values({2}, 1), z = values({}, 3);
+  const Tensor y = x * 2.0, v = narrow(y, 0, 0, 1), s = sum(v) * z;
+  grad(s, {z}, {}, {.retain_graph = true});
+  mul_(v, 3.0);
+  sum(y).backward();
+  EXPECT_EQ(x.grad().to_vector<double>(), (Doubles{6, 2}));
+}
+
+TEST(Views, ResultsOverOtherDimensionsAreRowMajorToo) {
+  const Tensor x = values({2, 3}, 1, false);
+  for (const Tensor& y : {cumsum(x, 0), softmax(x, 0), log_softmax(x, 0)}) EXPECT_TRUE(y.is_contiguous());
+}
+
+TEST(Anomaly, FindsWhatASumOfGradientsMakes) {
+  const DetectAnomaly on;
+  const Tensor x = values({1}, 1), y = x * 1.0;
+  const Tensor up = y * std::numeric_limits<double>::infinity(),
+               down = y * -std::numeric_limits<double>::infinity();
+  expect_error([&] { backward(std::vector{up, down}); }, "has a NaN");
+}
+
+TEST(Anomaly, BlamesAnOpInPlace) {
+  const DetectAnomaly on;
+  Tensor y = values({2}, 1) * 0.0;
+  expect_error([&] { mul_(y, INFINITY); }, "mul_: its result");
+}
+
 }  // namespace
 }  // namespace trireme
