@@ -203,10 +203,11 @@ struct KernelTable {
   double (*sum_of_squares)(const View& in);
 
   // Reduction of gradients (distributed/comm/ordered_reduce.h). Dense.
-  /// out (N) = scale * the sum, in tree order, of parts of N floats: parts[k] is the sum over nodes[k]; nodes
-  /// cover `shards` shards once, in shard order. The scale is one rounding more, at the root only. `out` may
-  /// be one of the parts.
-  void (*tree_sum)(const View& out, std::span<const TreeNode> nodes, std::span<const float* const> parts,
+  /// out (N) = scale * the sum, in tree order, of parts of N elements of its dtype, float32, bfloat16 or
+  /// float16: parts[k] is the sum over nodes[k]; nodes cover `shards` shards once, in shard order. Every sum
+  /// of two nodes is rounded to the dtype. The scale is one rounding more, at the root only. `out` may be one
+  /// of the parts.
+  void (*tree_sum)(const View& out, std::span<const TreeNode> nodes, std::span<const void* const> parts,
                    int shards, float scale);
   /// Index of the first element of in (N) that is infinite or NaN, or N, to the one int64 of `out`.
   void (*first_not_finite)(const View& out, const View& in);

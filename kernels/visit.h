@@ -29,4 +29,13 @@ void visit_any_floating(DType dtype, const char* op, Fn&& fn) {
   });
 }
 
+/// Calls fn(T{}) for the dtypes in which gradients are summed.
+template <class Fn>
+void visit_gradient(DType dtype, const char* op, Fn&& fn) {
+  if (dtype == DType::kFloat32) return fn(float{});
+  if (dtype == DType::kBFloat16) return fn(BFloat16{});
+  if (dtype == DType::kFloat16) return fn(Float16{});
+  fail(ExitCode::kInternal, "{}: needs float32, bfloat16 or float16, got {}", op, name_of(dtype));
+}
+
 }  // namespace trireme

@@ -46,7 +46,9 @@ double all_reduce(Communicator& comm, size_t count, int repeats) {
   const int shards = comm.size();
   std::vector<float> mine(count, static_cast<float>(comm.rank() + 1)), sum(count);
   const auto once = [&] {
-    ordered_all_reduce(comm, shards, {mine.data()}, count, 1, sum.data(), "the self-test's vector").wait();
+    ordered_all_reduce(comm, shards, {mine.data()}, DType::kFloat32, count, 1, sum.data(),
+                       "the self-test's vector")
+        .wait();
   };
   once();
   const float expected = static_cast<float>(shards * (shards + 1)) / 2;

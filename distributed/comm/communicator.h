@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "kernels/device.h"
+#include "kernels/dtype.h"
 #include "kernels/error.h"
 
 namespace trireme {
@@ -66,8 +67,9 @@ class Communicator {
                            std::span<const std::span<std::byte>> recvs, std::string label) = 0;
   /// slices[r] are disjoint pieces of memory; rank r's own slice is filled beforehand, all are filled after.
   virtual Event all_gather(std::span<const std::span<std::byte>> slices, std::string label) = 0;
-  /// Sum in place by the library's own algorithm: bits are NOT promised to be equal at other world sizes.
-  virtual Event all_reduce_fastest(std::span<float> data, std::string label) = 0;
+  /// Sum in place, of float32, bfloat16 or float16, by the library's own algorithm: bits are NOT promised to
+  /// be equal at other world sizes.
+  virtual Event all_reduce_fastest(std::span<std::byte> data, DType dtype, std::string label) = 0;
   virtual Event broadcast(std::span<std::byte> data, int root, std::string label) = 0;
   virtual Event barrier(std::string label) = 0;
   /// Runs a host function in queue order. On a GPU, its kernels run in the order of the collectives.

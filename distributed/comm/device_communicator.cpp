@@ -158,10 +158,10 @@ Event DeviceCommunicator::all_gather(std::span<const Bytes> slices, std::string 
   return exchange(std::move(from), std::move(into), std::move(label));
 }
 
-Event DeviceCommunicator::all_reduce_fastest(std::span<float> data, std::string label) {
+Event DeviceCommunicator::all_reduce_fastest(Bytes data, DType dtype, std::string label) {
   if (!transport_) return launch([] {}, std::move(label));
-  host_.barrier(fmt::format("{} (sum of {} floats)", label, data.size()));
-  return launch([=, this] { transport_->all_reduce(data, stream_); }, std::move(label));
+  host_.barrier(fmt::format("{} (sum of {} bytes of {})", label, data.size(), name_of(dtype)));
+  return launch([=, this] { transport_->all_reduce(data, dtype, stream_); }, std::move(label));
 }
 
 Event DeviceCommunicator::broadcast(Bytes data, int root, std::string label) {

@@ -27,7 +27,7 @@ class DeviceTransport {
                         cuda::Stream stream) = 0;
   virtual void broadcast(Bytes data, int root, cuda::Stream stream) = 0;
   /// Sum in place, in the order that the library likes best.
-  virtual void all_reduce(std::span<float> data, cuda::Stream stream) = 0;
+  virtual void all_reduce(Bytes data, DType dtype, cuda::Stream stream) = 0;
   /// Throws what has gone wrong since work was given to a stream. Any thread may ask.
   virtual void check() = 0;
   /// Ends what is under way, so that streams go on; no call is possible after that. Any thread may call.
@@ -52,7 +52,7 @@ class DeviceCommunicator final : public Communicator {
   Event all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
                    std::string label) override;
   Event all_gather(std::span<const Bytes> slices, std::string label) override;
-  Event all_reduce_fastest(std::span<float> data, std::string label) override;
+  Event all_reduce_fastest(Bytes data, DType dtype, std::string label) override;
   Event broadcast(Bytes data, int root, std::string label) override;
   Event barrier(std::string label) override;
   Event run(std::function<void()> fn, std::string label) override;

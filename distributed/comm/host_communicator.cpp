@@ -29,7 +29,7 @@ class AloneTransport final : public Transport {
  public:
   AloneTransport() : Transport(0, 1, "alone") {}
   void exchange(std::span<const ConstBytes>, std::span<const Bytes>, Deadline) override {}
-  void all_reduce(std::span<float>, Deadline) override {}
+  void all_reduce(Bytes, DType, Deadline) override {}
   void announce(const std::string&) noexcept override {}
   void interrupt() noexcept override {}
 };
@@ -87,13 +87,13 @@ Event HostCommunicator::all_gather(std::span<const Bytes> slices, std::string la
               });
 }
 
-Event HostCommunicator::all_reduce_fastest(std::span<float> data, std::string label) {
-  return push(Collective::kAllReduceFastest, std::move(label), [this, data](Call call) {
-    call.total_bytes = data.size_bytes();
+Event HostCommunicator::all_reduce_fastest(Bytes data, DType dtype, std::string label) {
+  return push(Collective::kAllReduceFastest, std::move(label), [this, data, dtype](Call call) {
+    call.total_bytes = data.size();
     const std::vector<ConstBytes> no_sends(size());
     const std::vector<Bytes> no_recvs(size());
     exchange_agreed(call, no_sends, no_recvs);
-    if (size() > 1 && !data.empty()) transport_->all_reduce(data, deadline());
+    if (size() > 1 && !data.empty()) transport_->all_reduce(data, dtype, deadline());
   });
 }
 

@@ -29,7 +29,7 @@ class HostCommunicator final : public Communicator {
   Event all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
                    std::string label) override;
   Event all_gather(std::span<const Bytes> slices, std::string label) override;
-  Event all_reduce_fastest(std::span<float> data, std::string label) override;
+  Event all_reduce_fastest(Bytes data, DType dtype, std::string label) override;
   Event broadcast(Bytes data, int root, std::string label) override;
   Event barrier(std::string label) override;
   Event run(std::function<void()> fn, std::string label) override;

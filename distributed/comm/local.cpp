@@ -11,6 +11,7 @@
 #include <fmt/ranges.h>
 
 #include "distributed/comm/host_communicator.h"
+#include "kernels/visit.h"
 
 namespace trireme {
 
@@ -61,20 +62,10 @@ class LocalTransport final : public Transport {
     }
   }
 
-  void all_reduce(std::span<float> data, Deadline deadline) override {
-    std::vector<float> inputs(data.size() * size());
-    const auto input = [&](int peer) { return std::span(inputs).subspan(peer * data.size(), data.size()); };
-    std::vector<ConstBytes> sends(size(), std::as_bytes(data));
-    std::vector<Bytes> recvs(size());
-    for (int peer = 0; peer < size(); ++peer) recvs[peer] = std::as_writable_bytes(input(peer));
-    sends[rank()] = {};
-    recvs[rank()] = {};
-    exchange(sends, recvs, deadline);
-    std::ranges::copy(data, input(rank()).begin());
-    std::ranges::copy(input(0), data.begin());
-    for (int peer = 1; peer < size(); ++peer) {
-      std::ranges::transform(data, input(peer), data.begin(), std::plus<>());
-    }
+  void all_reduce(Bytes data, DType dtype, Deadline deadline) override {
+    visit_gradient(dtype, "all_reduce", [&]<class T>(T) {
+      sum_over_ranks(std::span(reinterpret_cast<T*>(data.data()), data.size() / sizeof(T)), deadline);
+    });
   }
 
   void announce(const std::string& reason) noexcept override {
@@ -93,6 +84,22 @@ class LocalTransport final : public Transport {
   }
 
  private:
+  template <class T>
+  void sum_over_ranks(std::span<T> data, Deadline deadline) {
+    std::vector<T> inputs(data.size() * size());
+    const auto input = [&](int peer) { return std::span(inputs).subspan(peer * data.size(), data.size()); };
+    std::vector<ConstBytes> sends(size(), std::as_bytes(data));
+    std::vector<Bytes> recvs(size());
+    for (int peer = 0; peer < size(); ++peer) recvs[peer] = std::as_writable_bytes(input(peer));
+    sends[rank()] = {};
+    recvs[rank()] = {};
+    exchange(sends, recvs, deadline);
+    std::ranges::copy(data, input(rank()).begin());
+    std::ranges::copy(input(0), data.begin());
+    for (int peer = 1; peer < size(); ++peer)
+      std::ranges::transform(data, input(peer), data.begin(), [](T a, T b) { return T(a + b); });
+  }
+
   void post(std::span<const ConstBytes> sends) {
     for (int peer = 0; peer < size(); ++peer) {
       if (peer == rank() || sends[peer].empty()) continue;

@@ -136,6 +136,32 @@ struct Requests {
   std::vector<int> peers;
 };
 
+struct MpiSum {
+  MPI_Datatype type;
+  MPI_Op op;
+};
+
+/// MPI has no 16-bit floats: they travel as integers, which our own function adds.
+template <class T>
+void add_narrow(void* from, void* to, int* count, MPI_Datatype*) {
+  const auto* const in = static_cast<const T*>(from);
+  auto* const out = static_cast<T*>(to);
+  for (int i = 0; i < *count; ++i) out[i] = T(in[i] + out[i]);
+}
+template <class T>
+MpiSum narrow_sum() {
+  static const MPI_Op op = [] {
+    MPI_Op made = MPI_OP_NULL;
+    check(MPI_Op_create(add_narrow<T>, 1, &made), "MPI_Op_create");
+    return made;
+  }();
+  return {MPI_UINT16_T, op};
+}
+MpiSum sum_of(DType dtype) {
+  if (dtype == DType::kFloat32) return {MPI_FLOAT, MPI_SUM};
+  return dtype == DType::kBFloat16 ? narrow_sum<BFloat16>() : narrow_sum<Float16>();
+}
+
 class MpiTransport final : public Transport {
  public:
   // Takes over `comm`.
@@ -163,15 +189,16 @@ class MpiTransport final : public Transport {
   }
 
   // Out of place: Open MPI's non-blocking in-place algorithm is far slower.
-  void all_reduce(std::span<float> data, Deadline deadline) override {
-    constexpr std::size_t kMost = kLargestMessage / sizeof(float);
-    auto sum = std::make_unique_for_overwrite<float[]>(std::min(data.size(), kMost));
+  void all_reduce(Bytes data, DType dtype, Deadline deadline) override {
+    constexpr std::size_t kMost = kLargestMessage / sizeof(float) * sizeof(float);
+    const MpiSum operation = sum_of(dtype);
+    auto sum = std::make_unique_for_overwrite<std::byte[]>(std::min(data.size(), kMost));
     for (; !data.empty(); data = data.subspan(std::min(data.size(), kMost))) {
       const std::size_t count = std::min(data.size(), kMost);
       requests_.clear();
       try {
-        check(MPI_Iallreduce(data.data(), sum.get(), static_cast<int>(count), MPI_FLOAT, MPI_SUM, comm_,
-                             requests_.add(-1)),
+        check(MPI_Iallreduce(data.data(), sum.get(), static_cast<int>(count / size_of(dtype)), operation.type,
+                             operation.op, comm_, requests_.add(-1)),
               "MPI_Iallreduce");
         wait(deadline);
       } catch (...) {
@@ -179,7 +206,7 @@ class MpiTransport final : public Transport {
         sum.release();  // a collective cannot be cancelled: MPI may write there as long as the process lives
         throw;
       }
-      std::memcpy(data.data(), sum.get(), count * sizeof(float));
+      std::memcpy(data.data(), sum.get(), count);
     }
   }
 

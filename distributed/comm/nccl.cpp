@@ -113,13 +113,16 @@ class NcclTransport final : public DeviceTransport {
     settle("a broadcast");
   }
 
-  void all_reduce(std::span<float> data, cuda::Stream stream) override {
+  void all_reduce(Bytes data, DType dtype, cuda::Stream stream) override {
     if (data.empty()) return;
+    const ncclDataType_t type = dtype == DType::kBFloat16  ? ncclBfloat16
+                                : dtype == DType::kFloat16 ? ncclFloat16
+                                                           : ncclFloat32;
     {
       const std::lock_guard lock(mutex_);
       alive();
-      require(nccl().ncclAllReduce(data.data(), data.data(), data.size(), ncclFloat32, ncclSum, comm_,
-                                   real(stream)),
+      require(nccl().ncclAllReduce(data.data(), data.data(), data.size() / size_of(dtype), type, ncclSum,
+                                   comm_, real(stream)),
               "ncclAllReduce", comm_);
     }
     settle("a sum");

@@ -11,34 +11,38 @@ namespace trireme {
 
 namespace {
 
-constexpr std::size_t kSliceUnit = 16 / sizeof(float);
+constexpr std::size_t kSliceUnit = 8;
 
-// Memory of a device for some floats.
-class Floats {
+// Memory of a device.
+class Memory {
  public:
-  Floats(Device device, std::size_t count)
-      : device_(device),
-        bytes_(count * sizeof(float)),
-        data_(static_cast<float*>(allocate(device, bytes_))) {}
-  ~Floats() { deallocate(device_, data_, bytes_); }
-  Floats(const Floats&) = delete;
-  Floats& operator=(const Floats&) = delete;
-  float* get() const { return data_; }
+  Memory(Device device, std::size_t bytes)
+      : device_(device), bytes_(bytes), data_(static_cast<std::byte*>(allocate(device, bytes))) {}
+  ~Memory() { deallocate(device_, data_, bytes_); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  std::byte* get() const { return data_; }
 
  private:
   Device device_;
   std::size_t bytes_;
-  float* data_;
+  std::byte* data_;
 };
 
 // One call of ordered_all_reduce: kept alive by the job that sums, and by its event.
 struct Reduction {
-  Slice own;                           // the slice that this rank sums
-  std::vector<int> nodes_of_rank;      // how many nodes each rank brings
-  std::vector<TreeNode> nodes;         // of all ranks, in shard order
-  std::vector<const float*> partials;  // own slice of each node
-  std::vector<float*> rooms;           // where own slices of peers' nodes arrive; null for own nodes
-  std::unique_ptr<Floats> scratch;     // what `rooms` points into
+  std::size_t element;                // bytes
+  Slice own;                          // the slice that this rank sums
+  std::vector<int> nodes_of_rank;     // how many nodes each rank brings
+  std::vector<TreeNode> nodes;        // of all ranks, in shard order
+  std::vector<const void*> partials;  // own slice of each node
+  std::vector<std::byte*> rooms;      // where own slices of peers' nodes arrive; null for own nodes
+  std::unique_ptr<Memory> scratch;    // what `rooms` points into
+
+  template <class Byte>
+  std::span<Byte> bytes_of(Byte* vector, Slice slice) const {
+    return {vector + slice.first * element, slice.count * element};
+  }
 };
 
 // A device goes on after the host has let go of the plan, but nobody reuses memory before the event is done.
@@ -50,14 +54,12 @@ struct KeptEvent final : Event::State {
   Event event;
 };
 
-View floats(float* data, std::size_t count) {
-  return {data, DType::kFloat32, 1, {static_cast<std::int64_t>(count)}, {1}};
-}
-
 // Everybody's nodes are a pure function of shards and world size, so nothing has to be said about them.
 std::shared_ptr<Reduction> plan_reduction(const Communicator& comm, int shards,
-                                          std::span<const float* const> partials, std::size_t count) {
+                                          std::span<const void* const> partials, DType dtype,
+                                          std::size_t count) {
   auto plan = std::make_shared<Reduction>();
+  plan->element = size_of(dtype);
   plan->own = slice_of_rank(count, comm.size(), comm.rank());
   for (int rank = 0; rank < comm.size(); ++rank) {
     const auto nodes = maximal_subtrees(shards, shards_of_rank(shards, comm.size(), rank));
@@ -69,21 +71,23 @@ std::shared_ptr<Reduction> plan_reduction(const Communicator& comm, int shards,
                 "ordered_all_reduce: rank {} of {} needs {} partials for {} shards, got {}", comm.rank(),
                 comm.size(), own_nodes, shards, partials.size());
 
-  plan->scratch = std::make_unique<Floats>(comm.device(), (plan->nodes.size() - own_nodes) * plan->own.count);
-  float* room = plan->scratch->get();
+  const std::size_t room_bytes = plan->own.count * plan->element;
+  plan->scratch = std::make_unique<Memory>(comm.device(), (plan->nodes.size() - own_nodes) * room_bytes);
+  std::byte* room = plan->scratch->get();
   for (int rank = 0; rank < comm.size(); ++rank) {
     for (int k = 0; k < plan->nodes_of_rank[rank]; ++k) {
       const bool mine = rank == comm.rank();
-      plan->partials.push_back(mine ? partials[k] + plan->own.first : room);
+      plan->partials.push_back(
+          mine ? static_cast<const std::byte*>(partials[k]) + plan->own.first * plan->element : room);
       plan->rooms.push_back(mine ? nullptr : room);
-      if (!mine) room += plan->own.count;
+      if (!mine) room += room_bytes;
     }
   }
   return plan;
 }
 
 // One all-to-all per partial rather than one of packed partials: buckets are sent from where they lie.
-void exchange_partials(Communicator& comm, const Reduction& plan, std::span<const float* const> partials,
+void exchange_partials(Communicator& comm, const Reduction& plan, std::span<const void* const> partials,
                        std::size_t count, const std::string& label) {
   const int rounds = std::ranges::max(plan.nodes_of_rank);
   for (int k = 0; k < rounds; ++k) {
@@ -94,10 +98,8 @@ void exchange_partials(Communicator& comm, const Reduction& plan, std::span<cons
       const Slice slice = slice_of_rank(count, comm.size(), peer);
       if (peer != comm.rank()) {
         if (k < std::ssize(partials))
-          sends[peer] = std::as_bytes(std::span(partials[k] + slice.first, slice.count));
-        if (k < plan.nodes_of_rank[peer]) {
-          recvs[peer] = std::as_writable_bytes(std::span(plan.rooms[node], plan.own.count));
-        }
+          sends[peer] = plan.bytes_of(static_cast<const std::byte*>(partials[k]), slice);
+        if (k < plan.nodes_of_rank[peer]) recvs[peer] = plan.bytes_of(plan.rooms[node], {0, plan.own.count});
       }
       node += plan.nodes_of_rank[peer];
     }
@@ -143,22 +145,23 @@ Slice slice_of_rank(std::size_t count, int world_size, int rank) {
   return {first, std::min(share, count - first)};
 }
 
-Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const float*> partials,
-                         std::size_t count, float scale, float* out, const std::string& label) {
-  const auto plan = plan_reduction(comm, shards, partials, count);
+Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const void*> partials, DType dtype,
+                         std::size_t count, float scale, void* out, const std::string& label) {
+  const auto plan = plan_reduction(comm, shards, partials, dtype, count);
+  auto* const whole = static_cast<std::byte*>(out);
   if (comm.size() > 1) exchange_partials(comm, *plan, partials, count, label);
+  const View to{
+      plan->bytes_of(whole, plan->own).data(), dtype, 1, {static_cast<std::int64_t>(plan->own.count)}, {1}};
   Event summed = comm.run(
-      [plan, shards, scale, to = floats(out + plan->own.first, plan->own.count), device = comm.device()] {
+      [plan, shards, scale, to, device = comm.device()] {
         kernels_of(device).tree_sum(to, plan->nodes, plan->partials, shards, scale);
       },
       label);
   if (comm.size() == 1) return summed;
 
   std::vector<std::span<std::byte>> slices;
-  for (int peer = 0; peer < comm.size(); ++peer) {
-    const Slice slice = slice_of_rank(count, comm.size(), peer);
-    slices.push_back(std::as_writable_bytes(std::span(out + slice.first, slice.count)));
-  }
+  for (int peer = 0; peer < comm.size(); ++peer)
+    slices.push_back(plan->bytes_of(whole, slice_of_rank(count, comm.size(), peer)));
   return Event(std::make_shared<KeptEvent>(comm.all_gather(slices, label), plan));
 }
 

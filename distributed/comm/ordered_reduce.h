@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "distributed/comm/communicator.h"
+#include "kernels/dtype.h"
 #include "kernels/tree.h"
 
 namespace trireme {
@@ -33,22 +34,24 @@ ShardRange shards_of_rank(int shards, int world_size, int rank);
 /// last shard count as complete there (the rest is padding). At most 2 * log2(shards) of them.
 std::vector<TreeNode> maximal_subtrees(int shards, ShardRange range);
 
-/// The floats of a `count`-float vector that `rank` sums: contiguous, a multiple of 16 bytes except for
-/// the last piece that is not empty.
+/// The elements of a vector of `count` that `rank` sums: contiguous, a multiple of 8 (16 bytes or more)
+/// except for the last piece that is not empty.
 struct Slice {
   std::size_t first = 0;
   std::size_t count = 0;
 };
 Slice slice_of_rank(std::size_t count, int world_size, int rank);
 
-/// Sums per-shard vectors of `count` floats over all shards and ranks. They lie on comm's device.
+/// Sums per-shard vectors of `count` elements over all shards and ranks. They lie on comm's device and are
+/// float32, bfloat16 or float16. In 16 bits every node of the tree is rounded to them, so that what is sent
+/// does not depend on which nodes lie on one rank.
 ///
 /// `partials[k]` holds this rank's sum over the k-th of its maximal subtrees. After the returned event,
-/// `out` (count floats) holds scale * sum on every rank, the same bits for every world size. `out` may be
+/// `out` (count elements) holds scale * sum on every rank, the same bits for every world size. `out` may be
 /// one of the partials. Everything is enqueued on `comm`; buffers must outlive the event, and the event the
 /// work. All ranks must give the same shards, count and scale.
-/// Bytes sent by a rank: about 2 * count * 4 * (W-1)/W when each rank owns one subtree.
-Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const float*> partials,
-                         std::size_t count, float scale, float* out, const std::string& label);
+/// Elements sent by a rank: about 2 * count * (W-1)/W when each rank owns one subtree.
+Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const void*> partials, DType dtype,
+                         std::size_t count, float scale, void* out, const std::string& label);
 
 }  // namespace trireme

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "kernels/dtype.h"
 #include "kernels/error.h"
 
 namespace trireme {
@@ -49,8 +50,9 @@ class Transport {
   virtual void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
                         Deadline deadline) = 0;
 
-  /// Sums `data` over ranks in place, in the order the library likes best. Throws as exchange() does.
-  virtual void all_reduce(std::span<float> data, Deadline deadline) = 0;
+  /// Sums `data` (float32, bfloat16 or float16) over ranks in place, in the order the library likes best.
+  /// Throws as exchange() does.
+  virtual void all_reduce(Bytes data, DType dtype, Deadline deadline) = 0;
 
   /// Tells the peers why this rank has failed, as well as it can within a moment. They throw
   /// SecondaryError from the exchange they are in, or from their next one.

@@ -39,15 +39,16 @@ Reducer::Reducer(Communicator& comm, int shards, std::vector<NamedTensor> parame
 void Reducer::make_buckets(const std::vector<std::size_t>& order) {
   std::vector<std::size_t> elements;
   for (const NamedTensor& p : parameters_) elements.push_back(static_cast<std::size_t>(p.tensor.numel()));
+  const SumOptions sum{options_.reduction, options_.dtype, 1.0f / static_cast<float>(shards_)};
   buckets_.clear();
   places_.assign(parameters_.size(), {});
   for (BucketPlan& plan : plan_buckets(elements, order, options_.bucket_bytes, kFirstBucketBytes)) {
     const std::size_t index = buckets_.size(), tensors = plan.tensors.size();
     for (std::size_t slot = 0; slot < tensors; ++slot) places_[plan.tensors[slot]] = {index, slot};
     // Behind the gradients rides one number per tensor: in how many shards it had a gradient.
-    auto sum = std::make_unique<ShardSum>(comm_, shards_, plan.elements + tensors, tensors,
-                                          options_.reduction, label_of(index, plan, parameters_));
-    buckets_.push_back({std::move(plan), std::move(sum), std::vector<bool>(tensors), 0, false});
+    auto bucket = std::make_unique<ShardSum>(comm_, shards_, plan.elements + tensors, tensors, sum,
+                                             label_of(index, plan, parameters_));
+    buckets_.push_back({std::move(plan), std::move(bucket), std::vector<bool>(tensors), 0, false});
   }
 }
 
@@ -127,7 +128,7 @@ void Reducer::complete(Bucket& bucket) {
 bool Reducer::launch_ready() {
   if (!options_.overlap && shards_done_ < range_.size()) return false;
   for (; launched_ < buckets_.size() && buckets_[launched_].sum->complete(); ++launched_)
-    buckets_[launched_].sum->launch(1.0f / static_cast<float>(shards_));
+    buckets_[launched_].sum->launch();
   return launched_ == buckets_.size();
 }
 

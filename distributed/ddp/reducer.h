@@ -15,6 +15,7 @@ namespace trireme {
 
 struct ReducerOptions {
   Reduction reduction = Reduction::kInvariant;
+  DType dtype = DType::kFloat32;  ///< in which gradients are summed and travel: see SumOptions
   std::size_t bucket_bytes = 25 << 20;
   bool overlap = true;  ///< false: buckets travel only after the last shard's backward
   /// Test aid: gradients are taken in a random order (which must change no bit); 0: as they come.

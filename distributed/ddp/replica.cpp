@@ -87,7 +87,8 @@ Replica::Replica(nn::Module& model, DataParallelContext& context, std::string na
       reducer_(context.gradient_comm(), context.shards(), with_prefix(name_, trained_),
                context.reducer_options()),
       statistics_(context.gradient_comm(), context.shards(), total_elements(averaged_) + 2 * averaged_.size(),
-                  2 * averaged_.size(), context.reducer_options().reduction, name_ + " statistics") {
+                  2 * averaged_.size(), SumOptions{context.reducer_options().reduction},
+                  name_ + " statistics") {
   nn::name_modules(model, root_path(name_));
   std::size_t offset = 0;
   for (const NamedTensor& buffer : averaged_) {
@@ -145,7 +146,7 @@ void Replica::end_shard() {
 bool Replica::launch_ready() { return reducer_.launch_ready(); }
 
 void Replica::launch_statistics() {
-  if (statistics_.complete()) statistics_.launch(1);
+  if (statistics_.complete()) statistics_.launch();
 }
 
 bool Replica::observe(const Tensor& running, const Tensor& value, double momentum) {

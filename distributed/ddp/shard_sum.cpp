@@ -1,5 +1,7 @@
 #include "distributed/ddp/shard_sum.h"
 
+#include <utility>
+
 #include "kernels/table.h"
 
 namespace trireme {
@@ -27,17 +29,19 @@ void write(const Tensor& to, std::span<const float> values) {
 
 }  // namespace
 
-ShardSum::ShardSum(Communicator& comm, int shards, std::size_t count, std::size_t notes, Reduction reduction,
+ShardSum::ShardSum(Communicator& comm, int shards, std::size_t count, std::size_t notes, SumOptions options,
                    std::string label)
     : comm_(comm),
       shards_(shards),
       range_(shards_of_rank(shards, comm.size(), comm.rank())),
       count_(count),
       notes_(notes),
-      reduction_(reduction),
+      options_(options),
       label_(std::move(label)),
       result_(Tensor::zeros({static_cast<std::int64_t>(count)}, DType::kFloat32, comm.device())),
-      first_bad_(Tensor::zeros({1}, DType::kInt64, comm.device())) {}
+      first_bad_(Tensor::zeros({1}, DType::kInt64, comm.device())) {
+  if (is_narrow()) narrow_ = Tensor::zeros(result_.shape(), options_.dtype, comm.device());
+}
 
 ShardSum::~ShardSum() {
   if (!launched_) return;
@@ -50,12 +54,23 @@ ShardSum::~ShardSum() {
 
 const Tensor& ShardSum::leaf() {
   if (!leaf_.defined()) {
-    if (spare_.empty())
-      spare_.push_back(Tensor::zeros({static_cast<std::int64_t>(count_)}, DType::kFloat32, comm_.device()));
-    leaf_ = spare_.back();
-    spare_.pop_back();
+    const bool has_spare = !is_narrow() && !spare_.empty();  // those are partial sums
+    leaf_ = has_spare ? spare_.back() : Tensor::zeros(result_.shape(), DType::kFloat32, comm_.device());
+    if (has_spare) spare_.pop_back();
   }
   return leaf_;
+}
+
+Tensor ShardSum::take_leaf() {
+  if (!is_narrow()) return std::exchange(leaf_, Tensor());
+  if (spare_.empty()) spare_.push_back(Tensor::zeros(result_.shape(), options_.dtype, comm_.device()));
+  const Tensor part = spare_.back();
+  spare_.pop_back();
+  const KernelTable& kernels = kernels_of(part.device());
+  if (options_.scale != 1)
+    kernels.unary(UnaryOp::mul_scalar, leaf_.view(), leaf_.view(), {static_cast<double>(options_.scale)});
+  kernels.copy(part.view(), leaf_.view());
+  return part;
 }
 
 void ShardSum::push(std::span<const float> notes) {
@@ -63,8 +78,7 @@ void ShardSum::push(std::span<const float> notes) {
                 "shard sum {}: pushed {} of {} shards, {} of {} notes", label_, pushed_, range_.size(),
                 notes.size(), notes_);
   write(part_of(leaf(), count_ - notes_, notes_), notes);
-  stack_.push_back({{0, range_.first + pushed_++}, std::move(leaf_)});
-  leaf_ = Tensor();
+  stack_.push_back({{0, range_.first + pushed_++}, take_leaf()});
   merge_top();
 }
 
@@ -89,24 +103,29 @@ void ShardSum::merge_top() {
   }
 }
 
-void ShardSum::launch(float scale) {
+void ShardSum::launch() {
   TRIREME_CHECK(pushed_ == range_.size() && !launched_, "shard sum {}: launched after {} of {} shards",
                 label_, pushed_, range_.size());
   launched_ = true;
-  auto* const out = static_cast<float*>(result_.raw());
-  if (reduction_ == Reduction::kInvariant) {
-    std::vector<const float*> partials;
-    for (const Partial& partial : stack_) partials.push_back(static_cast<const float*>(partial.sum.raw()));
-    summed_ = ordered_all_reduce(comm_, shards_, std::move(partials), count_, scale, out, label_);
+  const Tensor& sum = is_narrow() ? narrow_ : result_;
+  const float scale = is_narrow() ? 1 : options_.scale;
+  if (options_.reduction == Reduction::kInvariant) {
+    std::vector<const void*> partials;
+    for (const Partial& partial : stack_) partials.push_back(partial.sum.raw());
+    summed_ = ordered_all_reduce(comm_, shards_, std::move(partials), sum.dtype(), count_, scale, sum.raw(),
+                                 label_);
   } else {
     for (std::size_t i = 1; i < stack_.size(); ++i) add_to(stack_[0].sum, stack_[i].sum);
-    kernels_of(result_.device())
-        .unary(UnaryOp::mul_scalar, result_.view(), stack_[0].sum.view(), {static_cast<double>(scale)});
-    comm_.all_reduce_fastest({out, count_}, label_);
+    kernels_of(sum.device())
+        .unary(UnaryOp::mul_scalar, sum.view(), stack_[0].sum.view(), {static_cast<double>(scale)});
+    comm_.all_reduce_fastest(memory_of(sum), sum.dtype(), label_);
   }
-  done_ = comm_.run([result = result_.view(), bad = first_bad_.view(),
-                     device = result_.device()] { kernels_of(device).first_not_finite(bad, result); },
-                    label_);
+  done_ = comm_.run(
+      [result = result_.view(), sum = sum.view(), bad = first_bad_.view(), device = result_.device()] {
+        if (sum.data != result.data) kernels_of(device).copy(result, sum);
+        kernels_of(device).first_not_finite(bad, result);
+      },
+      label_);
 }
 
 std::size_t ShardSum::finish() {

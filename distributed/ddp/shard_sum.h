@@ -17,6 +17,15 @@ enum class Reduction {
   kFastest,    ///< the library's own all-reduce: bits not promised
 };
 
+/// How vectors are summed over shards.
+struct SumOptions {
+  Reduction reduction = Reduction::kInvariant;
+  /// float32, or for half the bytes bfloat16 or float16: then every shard's part, and every sum of two nodes
+  /// of the tree, is rounded to it.
+  DType dtype = DType::kFloat32;
+  float scale = 1;  ///< of the sum; in 16 bits of each shard's part, so that sums of many do not overflow
+};
+
 /// A rank fills one leaf per local shard, in shard order; partial sums are merged as soon as two subtrees
 /// stand side by side (a binary counter), so at most log2(shards) + 1 of them are alive per subtree. Then the
 /// ranks' partials are summed by ordered_all_reduce. Memory is kept from step to step, on comm's device. One
@@ -26,7 +35,7 @@ enum class Reduction {
 /// mostly runs of one value.
 class ShardSum {
  public:
-  ShardSum(Communicator& comm, int shards, std::size_t count, std::size_t notes, Reduction reduction,
+  ShardSum(Communicator& comm, int shards, std::size_t count, std::size_t notes, SumOptions options,
            std::string label);
 
   /// Waits for a sum under way, whose memory goes with this object.
@@ -35,19 +44,20 @@ class ShardSum {
   ShardSum& operator=(const ShardSum&) = delete;
 
   std::size_t count() const { return count_; }
-  /// Memory for the vector of the next local shard: (count). Zeros at first, later what was left there.
+  /// Memory for the vector of the next local shard: float32 (count). Zeros at first, later what was left
+  /// there.
   const Tensor& leaf();
   /// The leaf is filled but for its notes. Call once per local shard.
   void push(std::span<const float> notes);
   /// All local shards are pushed.
   bool complete() const { return pushed_ == range_.size(); }
-  /// To be called when complete. Enqueues the sum over ranks, times `scale`, and a search for the first
-  /// element that is not finite. All ranks must launch their sums in the same order.
-  void launch(float scale);
+  /// To be called when complete. Enqueues the sum over ranks, and a search for its first element that is not
+  /// finite. All ranks must launch their sums in the same order.
+  void launch();
   /// Blocks until the sum is there (or throws what made it fail), and makes ready for the next step.
   /// Returns the index of the first element that is not finite, or count().
   std::size_t finish();
-  /// The sum of the last finished step: a tensor (count), overwritten by the next launch.
+  /// The sum of the last finished step: a float32 tensor (count), overwritten by the next launch.
   const Tensor& result() const { return result_; }
   /// Its notes, on the host.
   std::span<const float> notes() const { return summed_notes_; }
@@ -57,13 +67,16 @@ class ShardSum {
     TreeNode node;
     Tensor sum;
   };
+  bool is_narrow() const { return options_.dtype != DType::kFloat32; }
+  /// The leaf's vector as a partial sum.
+  Tensor take_leaf();
   void merge_top();
 
   Communicator& comm_;
   const int shards_;
   const ShardRange range_;
   const std::size_t count_, notes_;
-  const Reduction reduction_;
+  const SumOptions options_;
   const std::string label_;
   std::vector<Partial> stack_;
   std::vector<Tensor> spare_;
@@ -72,6 +85,7 @@ class ShardSum {
   bool launched_ = false;
   Event summed_, done_;
   Tensor result_;
+  Tensor narrow_;     // the result in 16 bits, if it is summed so
   Tensor first_bad_;  // int64, on the device
   std::vector<float> summed_notes_;
 };

@@ -31,7 +31,11 @@ optim::Schedule schedule_of(const JobOptions& o, std::int64_t total_steps) {
 }
 
 ReducerOptions reducer_options_of(const JobOptions& o) {
+  const bool is_bf16 = o.comm_hook() == "bf16", is_fp16 = o.comm_hook() == "fp16";
   return {.reduction = o.reduction() == "fastest" ? Reduction::kFastest : Reduction::kInvariant,
+          .dtype = is_bf16   ? DType::kBFloat16
+                   : is_fp16 ? DType::kFloat16
+                             : DType::kFloat32,
           .bucket_bytes = static_cast<std::size_t>(o.bucket_mb() * 1024 * 1024),
           .overlap = o.overlap(),
           .shuffle_ready = o.shuffle_ready()};
@@ -79,7 +83,7 @@ void Job::start() {
   reducer_options_ = reducer_options_of(options_);
   nn::manual_seed(options_.seed());
   step_sum_ = std::make_unique<ShardSum>(*comm_, shards_, kStepSumSize, kStepSumSize,
-                                         reducer_options_.reduction, "loss");
+                                         SumOptions{reducer_options_.reduction}, "loss");
   if (is_root()) {
     reporter_ = std::make_unique<Reporter>(options_);
     for (const std::string& note : checkpoints_->notes()) reporter_->warn(note);
@@ -314,7 +318,7 @@ void Job::end_shard() {
   autocast_.reset();
   DataParallelContext::end_shard();
   step_sum_->push(measured_);
-  if (step_sum_->complete()) step_sum_->launch(1);
+  if (step_sum_->complete()) step_sum_->launch();
 }
 
 void Job::end_step() {

@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <type_traits>
 
 #include "kernels/cpu/kernels.h"
 #include "kernels/finite.h"
+#include "kernels/visit.h"
 
 namespace trireme::cpu {
 
@@ -19,27 +21,45 @@ void add_in_order(float* out, const float* left, const float* right, std::size_t
   for (std::size_t i = 0; i < count; ++i) out[i] = left[i] + right[i];
 }
 
-/// The sums that wait for their right siblings, of one block after another.
+/// The sums that wait for their right siblings, of one block after another, each rounded to T.
+template <class T>
 class TreeSum {
  public:
   explicit TreeSum(int shards)
-      : scratch_(
-            std::make_unique_for_overwrite<float[]>(kBlock * static_cast<std::size_t>(root_level(shards)))) {}
+      : scratch_(std::make_unique_for_overwrite<float[]>(
+            kBlock * static_cast<std::size_t>(root_level(shards) + (kIsFloat ? 0 : 1)))) {}
 
-  void add(const float* data, int merges, std::size_t count) {
+  void add(const T* data, int merges, std::size_t count) {
+    const float* sum = wide(data, count);
     for (; merges > 0; --merges) {
       --depth_;
-      float* sum = scratch_.get() + depth_ * kBlock;
-      add_in_order(sum, pending_[depth_], data, count);
-      data = sum;
+      float* const to = block(depth_);
+      add_in_order(to, pending_[depth_], sum, count);
+      if constexpr (!kIsFloat)
+        for (std::size_t i = 0; i < count; ++i) to[i] = T(to[i]);
+      sum = to;
     }
-    pending_[depth_++] = data;
+    pending_[depth_++] = sum;
   }
 
   // After the last node: the root's block. Ready for the next block then.
   const float* take_root() { return pending_[--depth_]; }
 
  private:
+  static constexpr bool kIsFloat = std::is_same_v<T, float>;
+
+  float* block(std::size_t depth) { return scratch_.get() + depth * kBlock; }
+
+  const float* wide(const T* data, std::size_t count) {
+    if constexpr (kIsFloat) {
+      return data;
+    } else {
+      float* const to = block(depth_);
+      for (std::size_t i = 0; i < count; ++i) to[i] = data[i];
+      return to;
+    }
+  }
+
   std::size_t depth_ = 0;
   std::array<const float*, 33> pending_{};
   std::unique_ptr<float[]> scratch_;
@@ -47,20 +67,23 @@ class TreeSum {
 
 }  // namespace
 
-void tree_sum(const View& out, std::span<const TreeNode> nodes, std::span<const float* const> parts,
+void tree_sum(const View& out, std::span<const TreeNode> nodes, std::span<const void* const> parts,
               int shards, float scale) {
   TRIREME_CHECK(parts.size() == nodes.size(), "tree_sum: {} nodes but {} parts", nodes.size(), parts.size());
   const std::vector<int> merges = tree_merges(shards, nodes);
   const auto count = static_cast<std::size_t>(out.numel());
-  TreeSum sum(shards);
-  for (std::size_t begin = 0; begin < count; begin += kBlock) {
-    const std::size_t size = std::min(kBlock, count - begin);
-    for (std::size_t k = 0; k < nodes.size(); ++k) sum.add(parts[k] + begin, merges[k], size);
-    const float* root = sum.take_root();
-    float* to = out.as<float>() + begin;
+  visit_gradient(out.dtype, "tree_sum", [&]<class T>(T) {
+    TreeSum<T> sum(shards);
+    for (std::size_t begin = 0; begin < count; begin += kBlock) {
+      const std::size_t size = std::min(kBlock, count - begin);
+      for (std::size_t k = 0; k < nodes.size(); ++k)
+        sum.add(static_cast<const T*>(parts[k]) + begin, merges[k], size);
+      const float* root = sum.take_root();
+      T* const to = out.as<T>() + begin;
 #pragma GCC ivdep
-    for (std::size_t i = 0; i < size; ++i) to[i] = root[i] * scale;
-  }
+      for (std::size_t i = 0; i < size; ++i) to[i] = T(root[i] * scale);
+    }
+  });
 }
 
 void first_not_finite(const View& out, const View& in) {

@@ -64,7 +64,7 @@ void normal(const View& out, RandomKey key, double mean, double std);
 void sgd(std::span<const OptimizerSlice> slices, const SgdOptions&);
 void adamw(std::span<const OptimizerSlice> slices, const AdamWOptions&);
 double sum_of_squares(const View& in);
-void tree_sum(const View& out, std::span<const TreeNode> nodes, std::span<const float* const> parts,
+void tree_sum(const View& out, std::span<const TreeNode> nodes, std::span<const void* const> parts,
               int shards, float scale);
 void first_not_finite(const View& out, const View& in);
 

@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/visit.h"
 
 namespace trireme::cuda {
 
@@ -13,14 +14,16 @@ constexpr int kMostParts = 256;  // of one launch, whose arguments they are
 constexpr int kDeepest = 32;     // sums that wait for their right siblings
 constexpr std::int64_t kChunk = 4096;
 
-/// The binary counter of one element. Sums that wait between launches stand in `waiting`, one row each.
+/// The binary counter of one element, every sum rounded to T. Sums that wait between launches stand in
+/// `waiting`, one row each.
+template <class T>
 struct TreeSum {
-  const float* parts[kMostParts];
+  const T* parts[kMostParts];
   std::uint8_t merges[kMostParts];
   int count, depth;  ///< parts; sums that wait before them
   std::int64_t width;
   float* waiting;
-  float* out;  ///< after the last launch
+  T* out;  ///< after the last launch
   float scale;
 
   TRIREME_HOST_DEVICE void operator()(std::int64_t i) const {
@@ -29,11 +32,11 @@ struct TreeSum {
     for (int d = 0; d < depth; ++d) pending[d] = waiting[d * width + i];
     for (int k = 0; k < count; ++k) {
       float sum = parts[k][i];
-      for (int m = 0; m < merges[k]; ++m) sum = pending[--top] + sum;
+      for (int m = 0; m < merges[k]; ++m) sum = T(pending[--top] + sum);
       pending[top++] = sum;
     }
     if (out)
-      out[i] = pending[0] * scale;
+      out[i] = T(pending[0] * scale);
     else
       for (int d = 0; d < top; ++d) waiting[d * width + i] = pending[d];
   }
@@ -71,16 +74,13 @@ struct Earliest {
   }
 };
 
-}  // namespace
-
-void tree_sum(const View& out, std::span<const TreeNode> nodes, std::span<const float* const> parts,
-              int shards, float scale) {
-  TRIREME_CHECK(parts.size() == nodes.size(), "tree_sum: {} nodes but {} parts", nodes.size(), parts.size());
-  const std::vector<int> merges = tree_merges(shards, nodes);
+template <class T>
+void sum_parts(const View& out, const std::vector<int>& merges, std::span<const void* const> parts,
+               float scale) {
   const std::int64_t width = out.numel();
   const auto launches = (parts.size() + kMostParts - 1) / kMostParts;
   const Scratch waiting(launches > 1 ? static_cast<std::size_t>(width) * kDeepest * sizeof(float) : 0);
-  TreeSum sum{};
+  TreeSum<T> sum{};
   sum.width = width;
   sum.waiting = waiting.as<float>();
   sum.scale = scale;
@@ -90,13 +90,23 @@ void tree_sum(const View& out, std::span<const TreeNode> nodes, std::span<const 
     sum.count = static_cast<int>(std::min<std::size_t>(kMostParts, parts.size() - first));
     for (int k = 0; k < sum.count; ++k) {
       const std::size_t part = first + static_cast<std::size_t>(k);
-      sum.parts[k] = parts[part];
+      sum.parts[k] = static_cast<const T*>(parts[part]);
       sum.merges[k] = static_cast<std::uint8_t>(merges[part]);
       depth += 1 - merges[part];
     }
-    sum.out = first + kMostParts < parts.size() ? nullptr : out.as<float>();
+    sum.out = first + kMostParts < parts.size() ? nullptr : out.as<T>();
     parallel_for(width, sum);
   }
+}
+
+}  // namespace
+
+void tree_sum(const View& out, std::span<const TreeNode> nodes, std::span<const void* const> parts,
+              int shards, float scale) {
+  TRIREME_CHECK(parts.size() == nodes.size(), "tree_sum: {} nodes but {} parts", nodes.size(), parts.size());
+  const std::vector<int> merges = tree_merges(shards, nodes);
+  visit_gradient(out.dtype, "tree_sum",
+                 [&](auto type) { sum_parts<decltype(type)>(out, merges, parts, scale); });
 }
 
 void first_not_finite(const View& out, const View& in) {

@@ -30,24 +30,25 @@ ROUNDING_TESTS = ["unit_kernels_rounding"]
 # compiler flag.
 MUTANTS = [
     ("pairs at distance 2 first", TREE,
-     "sum.add(parts[k] + begin, merges[k], size);",
-     "sum.add(parts[nodes.size() == 4 ? k % 2 * 2 + k / 2 : k] + begin, merges[k], size);", TREE_TESTS),
+     "sum.add(static_cast<const T*>(parts[k]) + begin, merges[k], size);",
+     "sum.add(static_cast<const T*>(parts[nodes.size() == 4 ? k % 2 * 2 + k / 2 : k]) + begin, merges[k], size);", TREE_TESTS),
     ("ranks' partials in reverse order", RANKS,
      "kernels_of(device).tree_sum(to, plan->nodes,",
      "std::ranges::reverse(plan->partials); kernels_of(device).tree_sum(to, plan->nodes,", TREE_TESTS[1:]),
     ("left fold over the nodes", TREE,
-     "    const float* root = sum.take_root();\n",
-     "    const float* root = sum.take_root();\n"
-     "    std::array<float, kBlock> fold;\n"
-     "    std::copy_n(parts[0] + begin, size, fold.data());\n"
-     "    for (std::size_t k = 1; k < nodes.size(); ++k)\n"
-     "      add_in_order(fold.data(), fold.data(), parts[k] + begin, size);\n"
-     "    root = fold.data();\n", TREE_TESTS),
+     "      const float* root = sum.take_root();\n",
+     "      const float* root = sum.take_root();\n"
+     "      std::array<float, kBlock> fold;\n"
+     "      std::copy_n(static_cast<const T*>(parts[0]) + begin, size, fold.data());\n"
+     "      for (std::size_t k = 1; k < nodes.size(); ++k)\n"
+     "        for (std::size_t i = 0; i < size; ++i) fold[i] += static_cast<const T*>(parts[k])[begin + i];\n"
+     "      root = fold.data();\n", TREE_TESTS),
+    ("sums in 16 bits are rounded at the end alone", TREE, "to[i] = T(to[i]);", ";", TREE_TESTS[:1]),
     ("one rank's slice is left out", RANKS,
      "return {first, std::min(share, count - first)};",
      "return {first, world_size > 1 && rank == world_size - 1 ? 0 : std::min(share, count - first)};", TREE_TESTS),
     ("padding with +0.0", TREE,
-     "to[i] = root[i] * scale;", "to[i] = root[i] * scale + 0.0f;", TREE_TESTS),
+     "to[i] = T(root[i] * scale);", "to[i] = T(root[i] * scale + 0.0f);", TREE_TESTS),
     ("scaling before the sum", TREE,
      "out[i] = left[i] + right[i];", "out[i] = (left[i] * (1.0f / 3) + right[i] * (1.0f / 3)) * 3;", TREE_TESTS),
     ("left fold inside a rank", SHARDS,
@@ -65,15 +66,14 @@ MUTANTS = [
      "  return;\n"
      "  for (;;) {\n    Partial& top = stack_.back();\n", REDUCER_TESTS),
     ("every rank scales its own part", SHARDS,
-     "    for (const Partial& partial : stack_) partials.push_back(static_cast<const float*>(partial.sum.raw()));\n",
-     "    for (const Partial& partial : stack_) {\n"
-     "      for (std::size_t i = 0; i < count_; ++i) partial.sum.data<float>()[i] *= scale;\n"
-     "      partials.push_back(partial.sum.data<float>());\n"
-     "    }\n"
-     "    scale = 1;\n", REDUCER_TESTS),
+     "summed_ = ordered_all_reduce(comm_, shards_, std::move(partials), sum.dtype(), count_, scale,",
+     "for (const Partial& partial : stack_)\n"
+     "  for (std::size_t i = 0; i < count_; ++i) partial.sum.data<float>()[i] *= scale;\n"
+     "summed_ = ordered_all_reduce(comm_, shards_, std::move(partials), sum.dtype(), count_, 1,", REDUCER_TESTS),
     ("mean of the ranks' means", SHARDS,
-     "ordered_all_reduce(comm_, shards_, std::move(partials), count_, scale,",
-     "ordered_all_reduce(comm_, shards_, std::move(partials), count_, 1.0f / float(range_.size() * comm_.size()),",
+     "ordered_all_reduce(comm_, shards_, std::move(partials), sum.dtype(), count_, scale,",
+     "ordered_all_reduce(comm_, shards_, std::move(partials), sum.dtype(), count_,"
+     "1.0f / float(range_.size() * comm_.size()),",
      REDUCER_TESTS),
     ("what a shard left behind is summed again", REDUCER,
      "kernels_for(unused.device()).fill(unused.view(), 0);", "", REDUCER_TESTS),

@@ -76,6 +76,13 @@ class SameBits(training.Training):
     def test_worlds_and_tuning(self):
         self.compare(["--data", SMALL, "--model", "mlp", *self.steps(8)], {**WORLDS, **TUNING})
 
+    def test_sums_in_16_bits(self):
+        job = ["--data", SMALL, "--model", "mlp", *self.steps(4)]
+        variants = {**WORLDS, "replay of 4 ranks": TUNING["replay of 4 ranks"]}
+        wide = self.compare(job, {})
+        for hook in ("bf16", "fp16"):
+            self.assertNotEqual(self.compare([*job, "--comm-hook", hook], variants), wide)
+
     def test_models(self):
         variants = {**WORLDS, **TUNING} if LONG else {
             **WORLDS, **{name: TUNING[name] for name in ("4 threads", "3 ranks, gradients shuffled", "replay of 4 ranks")}}

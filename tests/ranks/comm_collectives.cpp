@@ -80,12 +80,27 @@ TEST(Broadcast, FromEveryRoot) {
   });
 }
 
+TEST(AllReduceFastest, SumsIn16Bits) {
+  for_each_communicator({1, 2, 3, 4}, [](Communicator& comm) {
+    const auto check = [&]<class T>(T) {
+      std::vector<T> data(1001);
+      for (std::size_t i = 0; i < data.size(); ++i) data[i] = T(static_cast<float>(i % 50 + comm.rank()));
+      comm.all_reduce_fastest(std::as_writable_bytes(std::span(data)), dtype_of<T>, "gradients").wait();
+      const int n = comm.size();
+      for (std::size_t i = 0; i < data.size(); ++i)  // whole numbers up to 256 are exact
+        ASSERT_EQ(static_cast<float>(data[i]), static_cast<float>(n * (i % 50) + n * (n - 1) / 2)) << i;
+    };
+    check(BFloat16());
+    check(Float16());
+  });
+}
+
 TEST(AllReduceFastest, SumsExactlyWhatIsExact) {
   for_each_communicator({1, 2, 3, 4, 8}, [](Communicator& comm) {
     for (const std::size_t count : kSizes) {
       std::vector<float> data(count);
       for (std::size_t i = 0; i < count; ++i) data[i] = static_cast<float>(i % 1000 + comm.rank());
-      comm.all_reduce_fastest(data, "gradients").wait();
+      comm.all_reduce_fastest(std::as_writable_bytes(std::span(data)), DType::kFloat32, "gradients").wait();
       const int n = comm.size();
       for (std::size_t i = 0; i < count; ++i) {
         ASSERT_EQ(data[i], static_cast<float>(n * (i % 1000) + n * (n - 1) / 2)) << i << " of " << count;
@@ -189,7 +204,9 @@ TEST(Mpi, TwoCommunicatorsAtOnce) {
     Communicator& first = a->rank() % 2 == 0 ? *a : *b;
     Communicator& second = a->rank() % 2 == 0 ? *b : *a;
     const auto reduce = [&](Communicator& comm) {
-      return &comm == a.get() ? comm.all_reduce_fastest(x, "x") : comm.all_reduce_fastest(y, "y");
+      return &comm == a.get()
+                 ? comm.all_reduce_fastest(std::as_writable_bytes(std::span(x)), DType::kFloat32, "x")
+                 : comm.all_reduce_fastest(std::as_writable_bytes(std::span(y)), DType::kFloat32, "y");
     };
     const Event one = reduce(first);
     const Event two = reduce(second);

@@ -88,7 +88,7 @@ TEST(Mismatch, OneRankIsInAnotherOperation) {
         if (comm.rank() == 1) {
           comm.broadcast(std::as_writable_bytes(std::span(data)), 0, "data").wait();
         } else {
-          comm.all_reduce_fastest(data, "data").wait();
+          comm.all_reduce_fastest(std::as_writable_bytes(std::span(data)), DType::kFloat32, "data").wait();
         }
       },
       {"disagree", "rank 1 is in broadcast", "is in all_reduce_fastest"});
@@ -107,7 +107,7 @@ TEST(Mismatch, OneRankReducesAnotherCount) {
   expect_failure_everywhere(
       [](Communicator& comm) {
         std::vector<float> data(comm.rank() == 1 ? 999 : 1000);
-        comm.all_reduce_fastest(data, "data").wait();
+        comm.all_reduce_fastest(std::as_writable_bytes(std::span(data)), DType::kFloat32, "data").wait();
       },
       {"disagree", "rank 1", "3996 bytes in all", "4000 bytes in all"});
 }

@@ -21,8 +21,8 @@ std::vector<Floats> partials_of(const PaddedTree& tree, int shards, const Commun
   return partials;
 }
 
-std::vector<const float*> pointers(const std::vector<Floats>& partials) {
-  std::vector<const float*> result;
+std::vector<const void*> pointers(const std::vector<Floats>& partials) {
+  std::vector<const void*> result;
   for (const Floats& partial : partials) result.push_back(partial.data());
   return result;
 }
@@ -35,7 +35,9 @@ TEST(OrderedAllReduce, SameBitsForAllShardsAndRanks) {
         const PaddedTree tree(shards, count);
         const auto partials = partials_of(tree, shards, comm);
         Floats out(count, 42.0f);
-        ordered_all_reduce(comm, shards, pointers(partials), count, kScale, out.data(), "bucket").wait();
+        ordered_all_reduce(comm, shards, pointers(partials), DType::kFloat32, count, kScale, out.data(),
+                           "bucket")
+            .wait();
         ASSERT_TRUE(same_bits(out, tree.root(kScale))) << count << " floats, " << shards << " shards";
         for (std::size_t k = 0; k < partials.size(); ++k) {
           ASSERT_TRUE(same_bits(partials[k], partials_of(tree, shards, comm)[k])) << "inputs were changed";
@@ -53,7 +55,8 @@ TEST(OrderedAllReduce, LargeAndInPlace) {
     for (std::size_t into = 0; into < own; ++into) {
       auto partials = partials_of(tree, 5, comm);
       const auto inputs = pointers(partials);
-      ordered_all_reduce(comm, 5, inputs, kCount, 1.0f, partials[into].data(), "bucket").wait();
+      ordered_all_reduce(comm, 5, inputs, DType::kFloat32, kCount, 1.0f, partials[into].data(), "bucket")
+          .wait();
       ASSERT_TRUE(same_bits(partials[into], tree.root()));
       if (comm.size() > 1) break;  // ranks hold different numbers of partials, but must make as many calls
     }
@@ -75,8 +78,8 @@ TEST(OrderedAllReduce, ManyInFlight) {
     }
     Event last;
     for (int k = 0; k < kBuckets; ++k) {
-      last = ordered_all_reduce(comm, shards, pointers(partials[k]), outs[k].size(), 0.1f, outs[k].data(),
-                                "bucket " + std::to_string(k));
+      last = ordered_all_reduce(comm, shards, pointers(partials[k]), DType::kFloat32, outs[k].size(), 0.1f,
+                                outs[k].data(), "bucket " + std::to_string(k));
     }
     last.wait();
     for (int k = 0; k < kBuckets; ++k) EXPECT_TRUE(same_bits(outs[k], trees[k].root(0.1f))) << k;
@@ -86,11 +89,12 @@ TEST(OrderedAllReduce, ManyInFlight) {
 TEST(OrderedAllReduce, RefusesAWrongNumberOfPartials) {
   for_each_communicator({1, 2, 3}, [](Communicator& comm) {
     float out = 0;
-    EXPECT_NE(
-        error_of([&] { ordered_all_reduce(comm, 4, {}, 1, 1, &out, "x"); }).find("partials for 4 shards"),
-        std::string::npos);
-    const std::string error =
-        error_of([&] { ordered_all_reduce(comm, comm.size() - 1, {&out}, 1, 1, &out, "x"); });
+    EXPECT_NE(error_of([&] {
+                ordered_all_reduce(comm, 4, {}, DType::kFloat32, 1, 1, &out, "x");
+              }).find("partials for 4 shards"),
+              std::string::npos);
+    const std::string error = error_of(
+        [&] { ordered_all_reduce(comm, comm.size() - 1, {&out}, DType::kFloat32, 1, 1, &out, "x"); });
     EXPECT_NE(error.find("--shards"), std::string::npos) << error;
   });
 }

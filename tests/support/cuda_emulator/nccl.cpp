@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/low_precision.h"
 #include "tests/support/cuda_emulator/emulator.h"
 
 namespace {
@@ -19,8 +20,9 @@ using trireme::cuda::Stream;
 struct Call {
   enum Kind { kSend, kReceive, kBroadcast, kSum } kind;
   char* data;
-  std::size_t count;  ///< bytes; floats of a sum
+  std::size_t count;  ///< bytes; elements of a sum
   int peer;           ///< or root
+  ncclDataType_t type = ncclInt8;
 };
 
 /// One operation of all ranks.
@@ -55,10 +57,17 @@ struct Meeting {
   /// From the last rank to the first: another order than ours.
   void sum() const {
     if (calls[0].empty() || calls[0][0].kind != Call::kSum) return;
+    if (calls[0][0].type == ncclBfloat16) return sum_as<trireme::BFloat16>();
+    if (calls[0][0].type == ncclFloat16) return sum_as<trireme::Float16>();
+    sum_as<float>();
+  }
+  template <class T>
+  void sum_as() const {
     for (std::size_t i = 0; i < calls[0][0].count; ++i) {
-      float total = 0;
-      for (std::size_t r = calls.size(); r-- > 0;) total += reinterpret_cast<float*>(calls[r][0].data)[i];
-      for (const auto& one : calls) reinterpret_cast<float*>(one[0].data)[i] = total;
+      T total = 0;
+      for (std::size_t r = calls.size(); r-- > 0;)
+        total = T(total + reinterpret_cast<T*>(calls[r][0].data)[i]);
+      for (const auto& one : calls) reinterpret_cast<T*>(one[0].data)[i] = total;
     }
   }
 };
@@ -187,8 +196,8 @@ ncclResult_t broadcast(const void* from, void*, std::size_t count, ncclDataType_
 }
 ncclResult_t all_reduce(const void* from, void*, std::size_t count, ncclDataType_t type, ncclRedOp_t,
                         ncclComm_t comm, cudaStream_t stream) {
-  if (type != ncclFloat32) return ncclInvalidArgument;
-  return add({Call::kSum, bytes(from), count, 0}, comm, stream);
+  if (type != ncclFloat32 && type != ncclBfloat16 && type != ncclFloat16) return ncclInvalidArgument;
+  return add({Call::kSum, bytes(from), count, 0, type}, comm, stream);
 }
 
 using trireme::cuda::emulator::pointer;

@@ -143,15 +143,17 @@ TEST_F(CudaSizes, SumsOfShardsHaveTheBitsOfTheCpu) {
     for (const std::int64_t width : {1, 5001}) {
       std::vector<TreeNode> nodes;
       for (int s = 0; s < shards; ++s) nodes.push_back({0, s});
-      const Tensor all = numbers({shards, width}, 1);
-      const auto run = [&](Device device) {
-        const Tensor in = to_device(all, device), out = Tensor::zeros({width}, DType::kFloat32, device);
-        std::vector<const float*> parts;
-        for (int s = 0; s < shards; ++s) parts.push_back(in.view().as<float>() + s * width);
-        kernels_of(device).tree_sum(out.view(), nodes, parts, shards, 0.37f);
-        return out.to_vector<float>();
-      };
-      EXPECT_EQ(run(kCuda), run(kCpu)) << shards << " shards of " << width;
+      for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+        const Tensor all = to(numbers({shards, width}, 1), dtype);
+        const auto run = [&](Device device) {
+          const Tensor in = to_device(all, device), out = Tensor::zeros({width}, dtype, device);
+          std::vector<const void*> parts;
+          for (int s = 0; s < shards; ++s) parts.push_back(select(in, 0, s).raw());
+          kernels_of(device).tree_sum(out.view(), nodes, parts, shards, 0.37f);
+          return out.to_vector<float>();
+        };
+        EXPECT_EQ(run(kCuda), run(kCpu)) << shards << " shards of " << width << ' ' << name_of(dtype);
+      }
     }
 }
 

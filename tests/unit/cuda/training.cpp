@@ -103,6 +103,27 @@ TEST(CudaTraining, HasTheSameBitsAtAnyWorldSize) {
     }
 }
 
+TEST(CudaTraining, SumsIn16BitsAreTheSameAtAnyWorldSizeToo) {
+  for (const char* hook : {"bf16", "fp16"}) {
+    JobOptions options = options_of("cuda", 3);
+    options.set_comm_hook(hook);
+    const Result alone = train_on(1, options);
+    for (const int ranks : {2, 5})
+      EXPECT_EQ(train_on(ranks, options).digest, alone.digest) << ranks << " ranks";
+    options.set_reduction("fastest");
+    const Result fastest = train_on(3, options);
+    for (std::size_t i = 0; i < fastest.weights.size(); ++i)
+      EXPECT_NEAR(fastest.weights[i], alone.weights[i], 1e-2) << i;
+  }
+}
+
+TEST(CudaTraining, ReplayHasTheBitsOfRealRanks) {
+  const std::string digest = train_on(3, options_of("cuda", 3)).digest;
+  JobOptions replay = options_of("cuda", 3);
+  replay.set_replay_ranks(3);
+  EXPECT_EQ(train_on(1, replay).digest, digest);
+}
+
 TEST(CudaTraining, FollowsTheCpu) {
   const Result there = train_on(2, options_of("cuda", 3)), here = train_on(2, options_of("cpu", 3));
   EXPECT_NEAR(there.loss, here.loss, 1e-5);

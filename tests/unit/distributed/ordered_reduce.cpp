@@ -96,7 +96,7 @@ TEST(SliceOfRank, CutsInto16BytePiecesAndCoversAll) {
 }
 
 // The kernel, over floats of the host.
-void sum_tree(int shards, std::span<const TreeNode> nodes, std::span<const float* const> partials,
+void sum_tree(int shards, std::span<const TreeNode> nodes, std::span<const void* const> partials,
               std::size_t count, float scale, float* out) {
   const View to{out, DType::kFloat32, 1, {static_cast<std::int64_t>(count)}, {1}};
   kernels_of(kCpu).tree_sum(to, nodes, partials, shards, scale);
@@ -105,7 +105,7 @@ void sum_tree(int shards, std::span<const TreeNode> nodes, std::span<const float
 // Sums the nodes that a world of `size` would hold, from the reference's own node sums.
 Floats summed(const PaddedTree& tree, int shards, int size, std::size_t count, float scale) {
   std::vector<TreeNode> nodes;
-  std::vector<const float*> partials;
+  std::vector<const void*> partials;
   for (int rank = 0; rank < size; ++rank) {
     for (const TreeNode node : maximal_subtrees(shards, shards_of_rank(shards, size, rank))) {
       nodes.push_back(node);
@@ -136,7 +136,7 @@ TEST(SumTree, OutMayBeAnyPartial) {
   for (std::size_t k = 0; k < 6; ++k) {
     auto leaves = tree.levels[0];
     std::vector<TreeNode> nodes;
-    std::vector<const float*> partials;
+    std::vector<const void*> partials;
     for (int shard = 0; shard < 6; ++shard) {
       // The last two shards end at an odd place: 4..6 is padded up to 8.
       nodes.push_back({0, shard});
@@ -151,12 +151,11 @@ TEST(SumTree, OutMayBeAnyPartial) {
 TEST(SumTree, RefusesNodesThatDoNotCoverTheShardsOnce) {
   const Floats x(4);
   Floats out(4);
-  const float* p = x.data();
-  const std::vector<const float*> two{p, p};
-  EXPECT_THROW(sum_tree(4, std::vector<TreeNode>{{1, 0}}, std::vector{p}, 4, 1, out.data()), Error);
+  const std::vector<const void*> one{x.data()}, two{x.data(), x.data()};
+  EXPECT_THROW(sum_tree(4, std::vector<TreeNode>{{1, 0}}, one, 4, 1, out.data()), Error);
   EXPECT_THROW(sum_tree(4, std::vector<TreeNode>{{1, 0}, {1, 0}}, two, 4, 1, out.data()), Error);
   EXPECT_THROW(sum_tree(4, std::vector<TreeNode>{{1, 1}, {1, 0}}, two, 4, 1, out.data()), Error);
-  EXPECT_THROW(sum_tree(4, std::vector<TreeNode>{{1, 0}, {1, 1}}, std::vector{p}, 4, 1, out.data()), Error);
+  EXPECT_THROW(sum_tree(4, std::vector<TreeNode>{{1, 0}, {1, 1}}, one, 4, 1, out.data()), Error);
 }
 
 // The data must tell the tree from its likely mistakes, or the tests above would prove nothing.
@@ -189,6 +188,44 @@ TEST(TestData, PaddingIsTheIdentity) {
     EXPECT_TRUE(same_bits({x + -0.0f}, {x}));
   }
   EXPECT_FALSE(same_bits({-0.0f + 0.0f}, {-0.0f}));  // which +0.0 would not be
+}
+
+// The sum over a node in 16 bits: every addition is rounded, padding passed over.
+template <class T>
+T narrow_sum(int shards, int level, int index, std::size_t i) {
+  if (level == 0) return T(shard_value(index, i));
+  const T left = narrow_sum<T>(shards, level - 1, 2 * index, i);
+  if ((2 * index + 1) << (level - 1) >= shards) return left;
+  return T(left + narrow_sum<T>(shards, level - 1, 2 * index + 1, i));
+}
+
+template <class T>
+void expect_narrow_tree() {
+  constexpr std::size_t kCount = 2051;  // more than one block
+  for (const int shards : {1, 2, 3, 5, 8, 13})
+    for (int size = 1; size <= shards; ++size) {
+      std::vector<TreeNode> nodes;
+      std::vector<std::vector<T>> sums;
+      for (int rank = 0; rank < size; ++rank)
+        for (const TreeNode node : maximal_subtrees(shards, shards_of_rank(shards, size, rank))) {
+          nodes.push_back(node);
+          auto& sum = sums.emplace_back(kCount);
+          for (std::size_t i = 0; i < kCount; ++i) sum[i] = narrow_sum<T>(shards, node.level, node.index, i);
+        }
+      std::vector<const void*> parts;
+      for (const auto& sum : sums) parts.push_back(sum.data());
+      std::vector<T> out(kCount);
+      const View to{out.data(), dtype_of<T>, 1, {kCount}, {1}};
+      kernels_of(kCpu).tree_sum(to, nodes, parts, shards, 1);
+      for (std::size_t i = 0; i < kCount; ++i)
+        ASSERT_EQ(out[i].bits, narrow_sum<T>(shards, root_level(shards), 0, i).bits)
+            << shards << " shards, " << size << " ranks, element " << i;
+    }
+}
+
+TEST(SumTree, RoundsEveryNodeIn16Bits) {
+  expect_narrow_tree<BFloat16>();
+  expect_narrow_tree<Float16>();
 }
 
 }  // namespace
