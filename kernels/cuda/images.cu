@@ -101,8 +101,8 @@ class DeviceAxis {
       : places_(static_cast<std::int64_t>(r.first.size())),
         first_(r.first.size() * sizeof(std::int64_t)),
         weight_(r.first.size() * sizeof(double)) {
-    copy_to_device(first_.as<void>(), r.first.data(), r.first.size() * sizeof(std::int64_t), stream());
-    copy_to_device(weight_.as<void>(), r.weight.data(), r.weight.size() * sizeof(double), stream());
+    upload(first_.as<void>(), r.first.data(), r.first.size() * sizeof(std::int64_t));
+    upload(weight_.as<void>(), r.weight.data(), r.weight.size() * sizeof(double));
   }
   Axis axis() const { return {first_.as<std::int64_t>(), weight_.as<double>(), places_}; }
 

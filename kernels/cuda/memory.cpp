@@ -82,10 +82,7 @@ void cuda_deallocate(void* memory, std::size_t) noexcept {
 
 namespace cuda {
 
-void copy_from_host(void* device, const void* host, std::size_t bytes) {
-  copy_to_device(device, host, bytes, stream());
-  synchronize(stream());
-}
+void copy_from_host(void* device, const void* host, std::size_t bytes) { upload(device, host, bytes); }
 
 void copy_to_host(void* host, const void* device, std::size_t bytes) {
   copy_to_host(host, device, bytes, stream());

@@ -70,6 +70,9 @@ class Aligned {
   std::optional<Scratch> copy_;
 };
 
+/// Copies host memory, which may be written to or go away at once; enqueued on stream(), without a wait.
+void upload(void* device, const void* host, std::size_t bytes);
+
 /// A value that the device made, for the host, which waits for it.
 template <class T>
 T fetch(const T* device) {

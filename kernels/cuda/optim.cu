@@ -60,7 +60,7 @@ void run(std::span<const OptimizerSlice> slices, const Options& options, bool wi
   if (pieces.empty()) return;
   const std::size_t bytes = pieces.size() * sizeof pieces[0];
   const Scratch table(bytes);
-  copy_to_device(table.as<void>(), pieces.data(), bytes, stream());
+  upload(table.as<void>(), pieces.data(), bytes);
   parallel_warps(static_cast<std::int64_t>(pieces.size()), Run<T>{table.as<Piece<T, Step>>()});
 }
 

@@ -36,7 +36,7 @@ struct Machine {
   std::recursive_mutex mutex;
   std::vector<std::unique_ptr<OpaqueStream>> streams;
   std::map<char*, std::size_t> device, pinned;
-  std::size_t device_bytes = std::size_t{1} << 30, used_bytes = 0, mallocs = 0;
+  std::size_t device_bytes = std::size_t{1} << 30, used_bytes = 0, mallocs = 0, pinned_mallocs = 0;
   int open = 0;  ///< pieces of work that run
 };
 
@@ -83,6 +83,7 @@ void enqueue(Stream stream, std::function<void()> work) {
 }
 
 void set_device_bytes(std::size_t bytes) { machine().device_bytes = bytes; }
+std::size_t pinned_mallocs() { return machine().pinned_mallocs; }
 std::size_t device_mallocs() { return machine().mallocs; }
 
 std::size_t pending() {
@@ -249,6 +250,7 @@ void* pinned_malloc(std::size_t bytes) {
   std::lock_guard lock(machine().mutex);
   auto* const memory = static_cast<char*>(std::malloc(std::max<std::size_t>(bytes, 1)));
   machine().pinned[memory] = bytes;
+  ++machine().pinned_mallocs;
   return memory;
 }
 

@@ -38,6 +38,8 @@ void* pointer(F* function) {
 void set_device_bytes(std::size_t bytes);
 /// Blocks that device_malloc has given out since the start.
 std::size_t device_mallocs();
+/// The same of pinned_malloc.
+std::size_t pinned_mallocs();
 /// Work that waits in all streams.
 std::size_t pending();
 
