@@ -28,6 +28,10 @@ void* allocate(Device device, std::size_t bytes);
 /// Gives back what allocate returned; `bytes` must be the same.
 void deallocate(Device device, void* memory, std::size_t bytes) noexcept;
 
+/// Host memory that copies from and to a device can use while the host goes on. Throws as allocate().
+void* allocate_host(Device device, std::size_t bytes);
+void deallocate_host(Device device, void* memory, std::size_t bytes) noexcept;
+
 struct AllocatorStatistics {
   std::size_t reserved_bytes = 0;  ///< taken from the operating system or driver
   std::size_t used_bytes = 0;      ///< handed out now (rounded to size classes)

@@ -80,6 +80,8 @@ struct KernelTable {
   // Bytes between the host's memory and the device's, in the order of the kernels; they are there on return.
   void (*copy_from_host)(void* device, const void* host, std::size_t bytes);
   void (*copy_to_host)(void* host, const void* device, std::size_t bytes);
+  /// The same, enqueued; `host` is from allocate_host() and holds the bytes when the stream has come so far.
+  void (*enqueue_copy_to_host)(void* host, const void* device, std::size_t bytes);
 
   void (*fill)(const View& out, double value);
   /// Converts dtypes; `in` may be broadcast by zero strides.
@@ -199,8 +201,8 @@ struct KernelTable {
   void (*sgd)(std::span<const OptimizerSlice> slices, const SgdOptions&);
   /// `first` and `second` are the moments.
   void (*adamw)(std::span<const OptimizerSlice> slices, const AdamWOptions&);
-  /// Sum of squares over fixed chunks, in float64. Dense.
-  double (*sum_of_squares)(const View& in);
+  /// Sum of squares over fixed chunks, in float64, of one tensor after the other; the host waits once. Dense.
+  double (*sum_of_squares)(std::span<const View> tensors);
 
   // Reduction of gradients (distributed/comm/ordered_reduce.h). Dense.
   /// out (N) = scale * the sum, in tree order, of parts of N elements of its dtype, float32, bfloat16 or

@@ -162,21 +162,25 @@ Tensor minimum(const Tensor& a, const Tensor& b) { return extreme("minimum", Bin
 Tensor lerp(const Tensor& start, const Tensor& end, double weight) {
   check_defined("lerp", end);
   check_floating("lerp", start);
+  broadcast_shapes(start.shape(), end.shape(), "lerp");
   return add(start, mul(sub(end, start), weight));
 }
 Tensor lerp(const Tensor& start, const Tensor& end, const Tensor& weight) {
   check_defined("lerp", {&end, &weight});
   check_floating("lerp", start);
+  broadcast_shapes(broadcast_shapes(start.shape(), end.shape(), "lerp"), weight.shape(), "lerp");
   return add(start, mul(weight, sub(end, start)));
 }
 Tensor addcmul(const Tensor& x, const Tensor& a, const Tensor& b, double value) {
   check_defined("addcmul", {&a, &b});
   check_number("addcmul", x);
+  broadcast_shapes(x.shape(), broadcast_shapes(a.shape(), b.shape(), "addcmul"), "addcmul");
   return add(x, mul(mul(a, b), value));
 }
 Tensor addcdiv(const Tensor& x, const Tensor& a, const Tensor& b, double value) {
   check_defined("addcdiv", {&a, &b});
   check_floating("addcdiv", x);
+  broadcast_shapes(x.shape(), broadcast_shapes(a.shape(), b.shape(), "addcdiv"), "addcdiv");
   return add(x, mul(div(a, b), value));
 }
 
@@ -201,6 +205,9 @@ Tensor where(const Tensor& condition, const Tensor& x, const Tensor& y) {
 
 Tensor masked_fill(const Tensor& x, const Tensor& mask, double value) {
   check_defined("masked_fill", {&x, &mask});
+  TRIREME_CHECK(mask.dtype() == DType::kBool, "masked_fill: the mask must be bool, got {}",
+                name_of(mask.dtype()));
+  broadcast_shapes(x.shape(), mask.shape(), "masked_fill");
   return where(mask, Tensor::full({}, value, x.dtype(), x.device()), x);
 }
 

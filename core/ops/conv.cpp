@@ -81,17 +81,19 @@ void check_window(const char* op, const Tensor& x, const Tensor& w,
   check_range(op, {x.size(2), x.size(3), w.size(1), w.size(2), w.size(3)}, kMaxWindow);
 }
 
-/// Size after a window has passed.
-std::int64_t passed(const char* op, std::int64_t size, std::int64_t kernel, const Conv2dOptions& o) {
-  const std::int64_t reach = (kernel - 1) * o.dilation + 1;
+/// Size after w's window has passed over dimension `dim` of an image.
+std::int64_t passed(const char* op, const Shape& image, const Tensor& w, int dim, const Conv2dOptions& o) {
+  const std::int64_t kernel = w.size(dim), reach = (kernel - 1) * o.dilation + 1,
+                     padded = image[dim] + 2 * o.padding;
   TRIREME_CHECK(
       o.stride > 0 && o.padding >= 0 && o.dilation > 0 && kernel > 0,
       "{}: kernel {}, stride {}, padding {}, dilation {}: sizes must be positive, padding at least 0", op,
       kernel, o.stride, o.padding, o.dilation);
-  TRIREME_CHECK(reach <= size + 2 * o.padding,
-                "{}: a kernel of {} (reaching over {}) is larger than the padded input, {}", op, kernel,
-                reach, size + 2 * o.padding);
-  return (size + 2 * o.padding - reach) / o.stride + 1;
+  TRIREME_CHECK(
+      reach <= padded,
+      "{}: the kernel of w {} reaches over {} in dimension {}, more than the padded {} of an image {}", op,
+      w.shape().to_string(), reach, dim, padded, image.to_string());
+  return (padded - reach) / o.stride + 1;
 }
 
 /// In one dimension: an image of height 1.
@@ -109,8 +111,7 @@ Tensor convolve(const char* op, const Tensor& x, const Tensor& w, const Tensor& 
   TRIREME_CHECK(x.size(2) > 0 && x.size(3) > 0, "{}: an image of x {} has no pixels", op,
                 x.shape().to_string());
   check_bias(op, b, w, w.size(0));
-  const std::int64_t h = passed(op, x.size(2), w.size(2), vertical),
-                     wide = passed(op, x.size(3), w.size(3), o);
+  const std::int64_t h = passed(op, x.shape(), w, 2, vertical), wide = passed(op, x.shape(), w, 3, o);
   const Geometry c{x.shape(),
                    w.shape(),
                    {x.size(0), w.size(0), h, wide},
@@ -138,7 +139,7 @@ Tensor transposed(const char* op, const Tensor& x, const Tensor& w, const Tensor
   };
   const Shape image{x.size(0), channels, grown(x.size(2), w.size(2)), grown(x.size(3), w.size(3))};
   TRIREME_CHECK(image[2] > 0 && image[3] > 0, "{}: nothing is left of x {}", op, x.shape().to_string());
-  passed(op, image[2], w.size(2), same);
+  passed(op, image, w, 2, same);
   const Geometry c{image,
                    w.shape(),
                    x.shape(),

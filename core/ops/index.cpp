@@ -18,7 +18,8 @@ void check_index(const char* op, const Tensor& x, const Tensor& index, std::int6
   TRIREME_CHECK(index.dtype() == DType::kInt64, "{}: an index must be int64, got {}", op,
                 name_of(index.dtype()));
   if (index.numel() == 0) return;
-  const std::int64_t low = amin(index).value<std::int64_t>(), high = amax(index).value<std::int64_t>();
+  const Tensor known = index.impl()->storage->host_copy ? host_values(index) : index;
+  const std::int64_t low = amin(known).value<std::int64_t>(), high = amax(known).value<std::int64_t>();
   TRIREME_CHECK(low >= first && high < size, "{}: index {} is outside {}..{}", op, low < first ? low : high,
                 first, size - 1);
 }

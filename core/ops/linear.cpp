@@ -113,6 +113,9 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   Shape batch_x, batch_y;
   for (int d = 0; d + 2 < x.dim(); ++d) batch_x.push_back(x.shape()[d]);
   for (int d = 0; d + 2 < y.dim(); ++d) batch_y.push_back(y.shape()[d]);
+  TRIREME_CHECK(can_broadcast(batch_x, batch_y),
+                "matmul: shapes {} and {} do not fit; the dimensions before the last two must broadcast",
+                a.shape().to_string(), b.shape().to_string());
   Shape shape = broadcast_shapes(batch_x, batch_y, "matmul");
   const std::int64_t count = shape.numel();
   const auto spread = [&](const Tensor& t, std::int64_t rows, std::int64_t columns) {

@@ -57,7 +57,7 @@ bool check_labels(const char* op, const Tensor& logits, const Tensor& labels, st
                 "{}: logits {} need labels ({}), got {}", op, logits.shape().to_string(), logits.size(0),
                 labels.shape().to_string());
   const std::int64_t classes = logits.size(1);
-  const Tensor here = to_device(labels, kCpu);
+  const Tensor here = host_values(labels);
   bool any_ignored = false;
   for (std::int64_t i = 0; i < here.numel(); ++i) {
     const std::int64_t label = here.data<std::int64_t>()[i * here.strides()[0]];

@@ -168,13 +168,15 @@ Tensor amin(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
 Tensor var(const Tensor& x, const std::vector<int>& dims, double correction, bool keepdim) {
   if (const amp::Cast c("var", {&x}); c) return var(c[0], dims, correction, keepdim);
   check_floating("var", x);
+  const double count = count_of("var", x, dims);
   const Tensor centered = sub(x, mean(x, dims, true));
-  return mul(sum(square(centered), dims, keepdim), 1 / std::max(0.0, count_of("var", x, dims) - correction));
+  return mul(sum(square(centered), dims, keepdim), 1 / std::max(0.0, count - correction));
 }
 
 Tensor std(const Tensor& x, const std::vector<int>& dims, double correction, bool keepdim) {
   if (const amp::Cast c("std", {&x}); c) return std(c[0], dims, correction, keepdim);
   check_floating("std", x);
+  count_of("std", x, dims);  // it names the op of a wrong dimension
   return sqrt(var(x, dims, correction, keepdim));
 }
 

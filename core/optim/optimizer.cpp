@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 #include <unordered_map>
+#include <utility>
 
 #include "core/tensor/observer.h"
 
@@ -118,10 +119,17 @@ void AdamW::update(std::span<const std::size_t> which, std::span<OptimizerSlice>
 
 double clip_grad_norm(const ParameterList& parameters, double max_norm) {
   if (parameters.source) parameters.source->finish();
+  std::vector<Tensor> gradients;  // keeps copies alive
+  std::vector<View> views;
   double squares = 0;
-  for (const NamedTensor& item : parameters.items)
-    if (const Tensor gradient = item.tensor.grad(); gradient.defined())
-      squares += kernels_for(gradient.device()).sum_of_squares(gradient.row_major().view());
+  for (const NamedTensor& item : parameters.items) {
+    const Tensor gradient = item.tensor.grad();
+    if (!gradient.defined()) continue;
+    if (!gradients.empty() && gradients.back().device() != gradient.device())
+      squares += kernels_for(gradients.back().device()).sum_of_squares(std::exchange(views, {}));
+    views.push_back(gradients.emplace_back(gradient.row_major()).view());
+  }
+  if (!views.empty()) squares += kernels_for(gradients.back().device()).sum_of_squares(views);
   const double norm = std::sqrt(squares);
   if (max_norm <= 0 || !std::isfinite(norm) || norm <= max_norm) return norm;
   for (const NamedTensor& item : parameters.items) {

@@ -62,6 +62,7 @@ KernelTable made() {
 #define TRIREME_TIME(entry) time<&KernelTable::entry>(table, #entry);
   TRIREME_TIME(copy_from_host)
   TRIREME_TIME(copy_to_host)
+  TRIREME_TIME(enqueue_copy_to_host)
   TRIREME_TIME(fill)
   TRIREME_TIME(copy)
   TRIREME_TIME(unary)

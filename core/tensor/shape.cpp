@@ -68,6 +68,14 @@ Shape channels_last_strides(const Shape& shape) {
   return {h * w * c, 1, w * c, c};
 }
 
+bool can_broadcast(const Shape& a, const Shape& b) {
+  for (int back = 1; back <= std::min(a.size(), b.size()); ++back) {
+    const std::int64_t sa = a[a.size() - back], sb = b[b.size() - back];
+    if (sa != sb && sa != 1 && sb != 1) return false;
+  }
+  return true;
+}
+
 Shape broadcast_shapes(const Shape& a, const Shape& b, const char* op) {
   if (a == b) return a;
   const int dims = std::max(a.size(), b.size());

@@ -52,6 +52,8 @@ void check_size(const char* op, const Shape& shape);
 Shape contiguous_strides(const Shape& shape);
 /// Strides of a dense (N,C,H,W) tensor whose channels lie next to each other in memory.
 Shape channels_last_strides(const Shape& shape);
+/// Whether two have a common shape by the rule below.
+bool can_broadcast(const Shape& a, const Shape& b);
 /// The common shape of two, by the usual broadcasting rule (NumPy). Throws naming `op` and both shapes.
 Shape broadcast_shapes(const Shape& a, const Shape& b, const char* op);
 /// Maps -dims..dims-1 to 0..dims-1; throws naming `op` otherwise.

@@ -1,6 +1,7 @@
 #include "core/tensor/tensor.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/tensor/observer.h"
 
@@ -168,11 +169,30 @@ Tensor to_device(const Tensor& t, Device device) {
   TRIREME_CHECK(t.device().is_cpu() || device.is_cpu(), "to: from {} to {}: go through the CPU",
                 name_of(t.device()), name_of(device));
   if (bytes == 0) return out;
-  if (device.is_cpu())
+  if (device.is_cpu()) {
     kernels_for(t.device()).copy_to_host(out.raw(), from.raw(), bytes);
-  else
-    kernels_for(device).copy_from_host(out.raw(), from.raw(), bytes);
+    return out;
+  }
+  kernels_for(device).copy_from_host(out.raw(), from.raw(), bytes);
+  constexpr std::int64_t kFew = 1 << 20;
+  if (t.dtype() == DType::kInt64 && t.numel() <= kFew) {
+    auto copy = make_ref<Storage>(bytes, kCpu);
+    std::memcpy(copy->data, from.raw(), bytes);
+    out.impl()->storage->host_copy = std::move(copy);
+  }
   return out;
+}
+
+Tensor host_values(const Tensor& t) {
+  const Storage& storage = *t.impl()->storage;
+  if (!storage.host_copy || storage.version != 0) return to_device(t, kCpu);
+  auto impl = make_ref<TensorImpl>();
+  impl->storage = storage.host_copy;
+  impl->offset = t.offset();
+  impl->shape = t.shape();
+  impl->strides = t.strides();
+  impl->dtype = t.dtype();
+  return Tensor(std::move(impl));
 }
 
 void move_to(const Tensor& t, Device device) {

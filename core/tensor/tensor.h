@@ -28,6 +28,7 @@ struct Storage : RefCounted {
   std::function<void()> give_back;  ///< null: the memory is the allocator's
   std::atomic<std::uint32_t> version{0};
   std::atomic<const char*> changed_by{""};  ///< the op of the last in-place write
+  Ref<Storage> host_copy;  ///< of a few integers on a device, as they were at version 0: see host_values()
 };
 
 /// What autograd keeps with a tensor; defined in core/autograd.
@@ -189,6 +190,11 @@ Tensor to_dtype(const Tensor& t, DType dtype);
 /// `t` on another device, laid out as there where it is dense, else row-major; `t` itself if it is there. Not
 /// recorded by autograd.
 Tensor to_device(const Tensor& t, Device device);
+
+/// t's elements in the host's memory, to look at. Where t is one of few integers (labels, indices) that came
+/// from there and were not changed since, the host need not wait for the device. Not for what collectives
+/// write.
+Tensor host_values(const Tensor& t);
 
 /// Moves the tensor itself to another device, and so every handle on it (as `p.data = p.data.to(device)` does
 /// in PyTorch). Views of it keep looking at the old memory, and its grad is dropped. Throws if

@@ -1,5 +1,6 @@
 #include "distributed/ddp/shard_sum.h"
 
+#include <cstring>
 #include <utility>
 
 #include "kernels/table.h"
@@ -39,7 +40,8 @@ ShardSum::ShardSum(Communicator& comm, int shards, std::size_t count, std::size_
       options_(options),
       label_(std::move(label)),
       result_(Tensor::zeros({static_cast<std::int64_t>(count)}, DType::kFloat32, comm.device())),
-      first_bad_(Tensor::zeros({1}, DType::kInt64, comm.device())) {
+      first_bad_(Tensor::zeros({1}, DType::kInt64, comm.device())),
+      said_(comm.device(), sizeof(std::int64_t) + notes * sizeof(float)) {
   if (is_narrow()) narrow_ = Tensor::zeros(result_.shape(), options_.dtype, comm.device());
 }
 
@@ -121,9 +123,13 @@ void ShardSum::launch() {
     comm_.all_reduce_fastest(memory_of(sum), sum.dtype(), label_);
   }
   done_ = comm_.run(
-      [result = result_.view(), sum = sum.view(), bad = first_bad_.view(), device = result_.device()] {
-        if (sum.data != result.data) kernels_of(device).copy(result, sum);
-        kernels_of(device).first_not_finite(bad, result);
+      [this, result = result_.view(), sum = sum.view(), bad = first_bad_.view()] {
+        const KernelTable& kernels = kernels_of(result_.device());
+        if (sum.data != result.data) kernels.copy(result, sum);
+        kernels.first_not_finite(bad, result);
+        kernels.enqueue_copy_to_host(said_.get(), bad.data, sizeof(std::int64_t));
+        kernels.enqueue_copy_to_host(said_.get() + sizeof(std::int64_t), result.as<float>() + count_ - notes_,
+                                     notes_ * sizeof(float));
       },
       label_);
 }
@@ -136,8 +142,9 @@ std::size_t ShardSum::finish() {
   pushed_ = 0;
   launched_ = false;
   summed_ = Event();
-  summed_notes_ = part_of(result_, count_ - notes_, notes_).to_vector<float>();
-  return static_cast<std::size_t>(first_bad_.value<std::int64_t>());
+  std::int64_t bad = 0;
+  std::memcpy(&bad, said_.get(), sizeof bad);
+  return static_cast<std::size_t>(bad);
 }
 
 }  // namespace trireme

@@ -12,6 +12,22 @@
 
 namespace trireme {
 
+/// Host memory that a device writes to on its own.
+class HostMemory {
+ public:
+  HostMemory(Device device, std::size_t bytes)
+      : device_(device), bytes_(bytes), data_(static_cast<std::byte*>(allocate_host(device, bytes))) {}
+  ~HostMemory() { deallocate_host(device_, data_, bytes_); }
+  HostMemory(const HostMemory&) = delete;
+  HostMemory& operator=(const HostMemory&) = delete;
+  std::byte* get() const { return data_; }
+
+ private:
+  Device device_;
+  std::size_t bytes_;
+  std::byte* data_;
+};
+
 enum class Reduction {
   kInvariant,  ///< the canonical tree: same bits at any world size
   kFastest,    ///< the library's own all-reduce: bits not promised
@@ -60,7 +76,9 @@ class ShardSum {
   /// The sum of the last finished step: a float32 tensor (count), overwritten by the next launch.
   const Tensor& result() const { return result_; }
   /// Its notes, on the host.
-  std::span<const float> notes() const { return summed_notes_; }
+  std::span<const float> notes() const {
+    return {reinterpret_cast<const float*>(said_.get() + sizeof(std::int64_t)), notes_};
+  }
 
  private:
   struct Partial {
@@ -87,7 +105,8 @@ class ShardSum {
   Tensor result_;
   Tensor narrow_;     // the result in 16 bits, if it is summed so
   Tensor first_bad_;  // int64, on the device
-  std::vector<float> summed_notes_;
+  // Of the sum, on the host: the first element that is not finite, then the notes.
+  HostMemory said_;
 };
 
 }  // namespace trireme

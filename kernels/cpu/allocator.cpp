@@ -21,6 +21,8 @@ namespace trireme {
 void* cuda_allocate(std::size_t bytes);
 AllocatorStatistics cuda_allocator_statistics();
 void cuda_deallocate(void* memory, std::size_t bytes) noexcept;
+void* cuda_allocate_host(std::size_t bytes);
+void cuda_deallocate_host(void* memory) noexcept;
 
 namespace {
 
@@ -195,6 +197,15 @@ void deallocate(Device device, void* memory, std::size_t bytes) noexcept {
   if (!kPassThrough) return cpu_deallocate(memory, bytes);
   pool().used -= size_class(bytes).bytes;
   std::free(memory);
+}
+
+void* allocate_host(Device device, std::size_t bytes) {
+  return device.is_cpu() ? allocate(kCpu, bytes) : cuda_allocate_host(bytes);
+}
+
+void deallocate_host(Device device, void* memory, std::size_t bytes) noexcept {
+  if (device.is_cpu()) return deallocate(kCpu, memory, bytes);
+  cuda_deallocate_host(memory);
 }
 
 AllocatorStatistics allocator_statistics(Device device) {

@@ -7,6 +7,9 @@ void copy_from_host(void* device, const void* host, std::size_t bytes) {
   std::copy_n(static_cast<const std::byte*>(host), bytes, static_cast<std::byte*>(device));
 }
 void copy_to_host(void* host, const void* device, std::size_t bytes) { copy_from_host(host, device, bytes); }
+void enqueue_copy_to_host(void* host, const void* device, std::size_t bytes) {
+  copy_from_host(host, device, bytes);
+}
 
 void fill(const View& out, double value) {
   visit_dtype(out.dtype, [&](auto type) {

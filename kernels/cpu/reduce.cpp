@@ -130,7 +130,9 @@ void cumsum(const View& out, const View& in) {
   });
 }
 
-double sum_of_squares(const View& in) {
+namespace {
+
+double squares_of(const View& in) {
   return visit_floating(in.dtype, "sum_of_squares", [&](auto type) {
     using T = decltype(type);
     constexpr std::int64_t kChunk = 8192;
@@ -145,6 +147,14 @@ double sum_of_squares(const View& in) {
     for (double p : partial) total += p;
     return total;
   });
+}
+
+}  // namespace
+
+double sum_of_squares(std::span<const View> tensors) {
+  double total = 0;
+  for (const View& in : tensors) total += squares_of(in);
+  return total;
 }
 
 }  // namespace trireme::cpu

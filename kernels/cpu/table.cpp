@@ -7,6 +7,7 @@ const KernelTable& cpu_kernels() {
       .device = "cpu",
       .copy_from_host = cpu::copy_from_host,
       .copy_to_host = cpu::copy_to_host,
+      .enqueue_copy_to_host = cpu::enqueue_copy_to_host,
       .fill = cpu::fill,
       .copy = cpu::copy,
       .unary = cpu::unary,

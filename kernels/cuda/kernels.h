@@ -7,6 +7,7 @@ namespace trireme::cuda {
 
 void copy_from_host(void* device, const void* host, std::size_t bytes);
 void copy_to_host(void* host, const void* device, std::size_t bytes);
+void enqueue_copy_to_host(void* host, const void* device, std::size_t bytes);
 void fill(const View& out, double value);
 void copy(const View& out, const View& in);
 void unary(UnaryOp op, const View& out, const View& in, Scalars scalars);
@@ -63,7 +64,7 @@ void uniform(const View& out, RandomKey key, double low, double high);
 void normal(const View& out, RandomKey key, double mean, double std);
 void sgd(std::span<const OptimizerSlice> slices, const SgdOptions&);
 void adamw(std::span<const OptimizerSlice> slices, const AdamWOptions&);
-double sum_of_squares(const View& in);
+double sum_of_squares(std::span<const View> tensors);
 void tree_sum(const View& out, std::span<const TreeNode> nodes, std::span<const void* const> parts,
               int shards, float scale);
 void first_not_finite(const View& out, const View& in);

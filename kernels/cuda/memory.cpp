@@ -89,7 +89,17 @@ void copy_to_host(void* host, const void* device, std::size_t bytes) {
   synchronize(stream());
 }
 
+void enqueue_copy_to_host(void* host, const void* device, std::size_t bytes) {
+  copy_to_host(host, device, bytes, stream());
+}
+
 }  // namespace cuda
+
+void* cuda_allocate_host(std::size_t bytes) {
+  cuda::take_device();
+  return cuda::pinned_malloc(bytes);
+}
+void cuda_deallocate_host(void* memory) noexcept { cuda::pinned_free(memory); }
 
 AllocatorStatistics cuda_allocator_statistics() {
   const auto s = cuda::main_device().allocator.statistics();

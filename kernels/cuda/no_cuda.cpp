@@ -12,6 +12,8 @@ void* cuda_allocate(std::size_t) {
   return nullptr;
 }
 void cuda_deallocate(void*, std::size_t) noexcept {}
+void* cuda_allocate_host(std::size_t) { return cuda_allocate(0); }
+void cuda_deallocate_host(void*) noexcept {}
 AllocatorStatistics cuda_allocator_statistics() { return {}; }
 
 }  // namespace trireme

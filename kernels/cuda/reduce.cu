@@ -2,6 +2,9 @@
 // chunk, never how.
 #include "kernels/reduction.h"
 
+#include <numeric>
+#include <vector>
+
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/visit.h"
@@ -181,15 +184,18 @@ void cumsum(const View& out, const View& in) {
   });
 }
 
-double sum_of_squares(const View& in) {
-  return visit_floating(in.dtype, "sum_of_squares", [&](auto type) {
-    using T = decltype(type);
-    SplitDims dims;
-    dims.reduced.add(in.numel(), 1, 0);
-    const Scratch total(sizeof(double));
-    reduce_to<Sum, T, Squared<T>>(total.as<double>(), in.as<T>(), dims);
-    return fetch(total.as<double>());
-  });
+double sum_of_squares(std::span<const View> tensors) {
+  const Scratch squares(tensors.size() * sizeof(double));
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    visit_floating(tensors[i].dtype, "sum_of_squares", [&](auto type) {
+      using T = decltype(type);
+      SplitDims dims;
+      dims.reduced.add(tensors[i].numel(), 1, 0);
+      reduce_to<Sum, T, Squared<T>>(squares.as<double>() + i, tensors[i].as<T>(), dims);
+    });
+  std::vector<double> each(tensors.size());
+  copy_to_host(each.data(), squares.as<void>(), each.size() * sizeof(double));
+  return std::accumulate(each.begin(), each.end(), 0.0);
 }
 
 }  // namespace trireme::cuda

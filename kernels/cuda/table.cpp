@@ -9,6 +9,7 @@ const KernelTable& cuda_kernels() {
       .device = "cuda",
       .copy_from_host = cuda::copy_from_host,
       .copy_to_host = cuda::copy_to_host,
+      .enqueue_copy_to_host = cuda::enqueue_copy_to_host,
       .fill = cuda::fill,
       .copy = cuda::copy,
       .unary = cuda::unary,

@@ -236,14 +236,18 @@ std::vector<OpRow> ternary_rows() {
   rows.back().bad.push_back({[] { where(Tensor::zeros({2}), Tensor::zeros({2}), Tensor::zeros({2})); }, {"where:", "bool", "float32"}});
   row("masked_fill(Tensor, Tensor, double)", {x, mask}, [](const Tensors& in) { return masked_fill(in[0], mask_of(in[1]), 1); },
       [](double a, double m, double) { return m > 0 ? 1.0 : a; }, Takes::kAnything);
+  rows.back().bad.push_back({[] { masked_fill(Tensor::zeros({2}), Tensor::zeros({2}), 1); }, {"masked_fill:", "bool", "float32"}});
+  rows.back().bad.push_back({[] { masked_fill(Tensor::zeros({2}), Tensor::zeros({3}, DType::kBool), 1); }, {"masked_fill:", "(2)", "(3)"}});
   row("masked_fill_(Tensor, Tensor, double)", {x, mask}, [](const Tensors& in) { return masked_fill_(fresh(in[0]), mask_of(in[1]), 1); },
       [](double a, double m, double) { return m > 0 ? 1.0 : a; }, Takes::kAnything);
   row("lerp(Tensor, Tensor, double)", {x, y}, [](const Tensors& in) { return lerp(in[0], in[1], 0.25); },
       [](double a, double b, double) { return a + 0.25 * (b - a); }, Takes::kFloating);
+  rows.back().bad.push_back({[] { lerp(Tensor::zeros({2}), Tensor::zeros({3}), 1); }, {"lerp:", "(2)", "(3)"}});
   row("lerp(Tensor, Tensor, Tensor)", {x, y, z}, [](const Tensors& in) { return lerp(in[0], in[1], in[2]); },
       [](double a, double b, double c) { return a + c * (b - a); }, Takes::kFloating);
   row("addcmul(Tensor, Tensor, Tensor, double)", {x, y, z}, [](const Tensors& in) { return addcmul(in[0], in[1], in[2], 2); },
       [](double a, double b, double c) { return a + 2 * b * c; }, Takes::kNumbers);
+  rows.back().bad.push_back({[] { addcmul(Tensor::zeros({2}), Tensor::zeros({2}), Tensor::zeros({3})); }, {"addcmul:", "(2)", "(3)"}});
   row("addcdiv(Tensor, Tensor, Tensor, double)", {x, y, z}, [](const Tensors& in) { return addcdiv(in[0], in[1], in[2], 2); },
       [](double a, double b, double c) { return a + 2 * b / c; }, Takes::kFloating);
   return rows;

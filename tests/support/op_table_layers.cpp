@@ -49,6 +49,7 @@ OpRow matmul_row() {
                        [](const Arrays& in) { return same_order(product_of(same_order(in[0], {1, 4}), same_order(in[1], {4, 1}), {1, 1}), {}); }});
   row.cases.push_back({"matrix and vector", {{{2, 3, 4}}, {{4}}}, [](const Tensors& in) { return matmul(in[0], in[1]); },
                        [](const Arrays& in) { return same_order(product_of(in[0], same_order(in[1], {4, 1}), {2, 3, 1}), {2, 3}); }});
+  row.bad.push_back({[] { matmul(Tensor::zeros({2, 3, 4}), Tensor::zeros({3, 4, 5})); }, {"matmul:", "(2, 3, 4)", "(3, 4, 5)"}});
   row.bad.push_back({[] { matmul(Tensor::zeros({3}), Tensor::zeros({4})); }, {"matmul:", "(3)", "(4)"}});
   row.bad.push_back({[] { matmul(Tensor::zeros({2, 3}), Tensor::zeros({3, 2}, DType::kFloat64)); }, {"matmul:", "float32", "float64"}});
   return row;
@@ -195,7 +196,7 @@ OpRow conv_row() {
   row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 4, 3, 3})); }, {"conv2d:", "(1, 3, 4, 4)", "(2, 4, 3, 3)"}});
   row.bad.push_back({[image] { conv2d(Tensor::zeros({1, 3, 4, 0}), Tensor::zeros({2, 3, 1, 1}), {}, {.padding = 1}); }, {"conv2d:", "(1, 3, 4, 0)"}});
   row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 3})); }, {"conv2d:", "(2, 3)", "4 dimensions"}});
-  row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 3, 5, 5})); }, {"conv2d:", "kernel of 5", "padded input, 4"}});
+  row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 3, 5, 5})); }, {"conv2d:", "kernel of w (2, 3, 5, 5)", "reaches over 5", "padded 4 of an image (1, 3, 4, 4)"}});
   row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 3, 3, 3}), Tensor::zeros({3})); }, {"conv2d:", "(3)", "(2, 3, 3, 3)"}});
   row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 3, 3, 3}), {}, {.stride = 0}); }, {"conv2d:", "stride 0"}});
   row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 1, 3, 3}), {}, {.groups = 3}); }, {"conv2d:", "groups 3"}});

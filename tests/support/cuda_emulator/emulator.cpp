@@ -36,7 +36,7 @@ struct Machine {
   std::recursive_mutex mutex;
   std::vector<std::unique_ptr<OpaqueStream>> streams;
   std::map<char*, std::size_t> device, pinned;
-  std::size_t device_bytes = std::size_t{1} << 30, used_bytes = 0, mallocs = 0, pinned_mallocs = 0;
+  std::size_t device_bytes = std::size_t{1} << 30, used_bytes = 0, mallocs = 0, pinned_mallocs = 0, waits = 0;
   int open = 0;  ///< pieces of work that run
 };
 
@@ -83,6 +83,7 @@ void enqueue(Stream stream, std::function<void()> work) {
 }
 
 void set_device_bytes(std::size_t bytes) { machine().device_bytes = bytes; }
+std::size_t waits() { return machine().waits; }
 std::size_t pinned_mallocs() { return machine().pinned_mallocs; }
 std::size_t device_mallocs() { return machine().mallocs; }
 
@@ -186,6 +187,7 @@ Stream make_stream() {
 
 void synchronize(Stream stream) {
   std::lock_guard lock(machine().mutex);
+  ++machine().waits;
   emulator::run_until(*stream, stream->issued);
 }
 
@@ -211,6 +213,7 @@ void wait_for(Stream stream, Event event) {
 
 void synchronize(Event event) {
   std::lock_guard lock(machine().mutex);
+  ++machine().waits;
   if (event->stream) emulator::run_until(*event->stream, event->ticket);
 }
 

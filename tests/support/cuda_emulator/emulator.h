@@ -40,6 +40,8 @@ void set_device_bytes(std::size_t bytes);
 std::size_t device_mallocs();
 /// The same of pinned_malloc.
 std::size_t pinned_mallocs();
+/// Times that the host has waited for a stream or an event.
+std::size_t waits();
 /// Work that waits in all streams.
 std::size_t pending();
 

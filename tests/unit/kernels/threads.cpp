@@ -102,8 +102,8 @@ std::vector<Threaded> reducing_kernels() {
                        return std::vector{o};
                      }});
   all.push_back({"sum_of_squares", [] {
-                   return std::vector{
-                       Tensor::scalar(cpu().sum_of_squares(rough({100000}, 5).view()), DType::kFloat64)};
+                   return std::vector{Tensor::scalar(
+                       cpu().sum_of_squares(std::vector{rough({100000}, 5).view()}), DType::kFloat64)};
                  }});
   all.push_back({"log_softmax", [] {
                    const Tensor x = rough({500, 33}, 6), o = like(x);
