@@ -276,7 +276,9 @@ void copy_to_host(void* host, const void* device, std::size_t bytes, Stream stre
   emulator::enqueue(stream, [=] {
     if (bytes > 0) std::memcpy(host, device, bytes);
   });
-  if (!emulator::is_pinned(host)) synchronize(stream);
+  if (emulator::is_pinned(host)) return;
+  std::lock_guard lock(machine().mutex);  // a wait that whoever asked for the copy asks for, too
+  emulator::run_until(*stream, stream->issued);
 }
 
 void copy_on_device(void* to, const void* from, std::size_t bytes, Stream stream) {
