@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "distributed/comm/memory.h"
 #include "kernels/error.h"
 #include "kernels/table.h"
 
@@ -13,31 +14,15 @@ namespace {
 
 constexpr std::size_t kSliceUnit = 8;
 
-// Memory of a device.
-class Memory {
- public:
-  Memory(Device device, std::size_t bytes)
-      : device_(device), bytes_(bytes), data_(static_cast<std::byte*>(allocate(device, bytes))) {}
-  ~Memory() { deallocate(device_, data_, bytes_); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  std::byte* get() const { return data_; }
-
- private:
-  Device device_;
-  std::size_t bytes_;
-  std::byte* data_;
-};
-
 // One call of ordered_all_reduce: kept alive by the job that sums, and by its event.
 struct Reduction {
-  std::size_t element;                // bytes
-  Slice own;                          // the slice that this rank sums
-  std::vector<int> nodes_of_rank;     // how many nodes each rank brings
-  std::vector<TreeNode> nodes;        // of all ranks, in shard order
-  std::vector<const void*> partials;  // own slice of each node
-  std::vector<std::byte*> rooms;      // where own slices of peers' nodes arrive; null for own nodes
-  std::unique_ptr<Memory> scratch;    // what `rooms` points into
+  std::size_t element;                    // bytes
+  Slice own;                              // the slice that this rank sums
+  std::vector<int> nodes_of_rank;         // how many nodes each rank brings
+  std::vector<TreeNode> nodes;            // of all ranks, in shard order
+  std::vector<const void*> partials;      // own slice of each node
+  std::vector<std::byte*> rooms;          // where own slices of peers' nodes arrive; null for own nodes
+  std::unique_ptr<DeviceMemory> scratch;  // what `rooms` points into
 
   template <class Byte>
   std::span<Byte> bytes_of(Byte* vector, Slice slice) const {
@@ -72,7 +57,8 @@ std::shared_ptr<Reduction> plan_reduction(const Communicator& comm, int shards,
                 comm.size(), own_nodes, shards, partials.size());
 
   const std::size_t room_bytes = plan->own.count * plan->element;
-  plan->scratch = std::make_unique<Memory>(comm.device(), (plan->nodes.size() - own_nodes) * room_bytes);
+  plan->scratch =
+      std::make_unique<DeviceMemory>(comm.device(), (plan->nodes.size() - own_nodes) * room_bytes);
   std::byte* room = plan->scratch->get();
   for (int rank = 0; rank < comm.size(); ++rank) {
     for (int k = 0; k < plan->nodes_of_rank[rank]; ++k) {

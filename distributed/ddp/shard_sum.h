@@ -8,25 +8,10 @@
 
 #include "core/tensor/tensor.h"
 #include "distributed/comm/communicator.h"
+#include "distributed/comm/memory.h"
 #include "distributed/comm/ordered_reduce.h"
 
 namespace trireme {
-
-/// Host memory that a device writes to on its own.
-class HostMemory {
- public:
-  HostMemory(Device device, std::size_t bytes)
-      : device_(device), bytes_(bytes), data_(static_cast<std::byte*>(allocate_host(device, bytes))) {}
-  ~HostMemory() { deallocate_host(device_, data_, bytes_); }
-  HostMemory(const HostMemory&) = delete;
-  HostMemory& operator=(const HostMemory&) = delete;
-  std::byte* get() const { return data_; }
-
- private:
-  Device device_;
-  std::size_t bytes_;
-  std::byte* data_;
-};
 
 enum class Reduction {
   kInvariant,  ///< the canonical tree: same bits at any world size
