@@ -96,6 +96,19 @@ std::int64_t passed(const char* op, const Shape& image, const Tensor& w, int dim
   return (padded - reach) / o.stride + 1;
 }
 
+/// What the kernels see of the options. The gaps of a kernel of one element are between nothing.
+Window window_of(const Tensor& w, const Conv2dOptions& vertical, const Conv2dOptions& o) {
+  const std::int64_t h = w.size(2), wide = w.size(3);
+  return {h,
+          wide,
+          vertical.stride,
+          o.stride,
+          vertical.padding,
+          o.padding,
+          h == 1 ? 1 : vertical.dilation,
+          wide == 1 ? 1 : o.dilation};
+}
+
 /// In one dimension: an image of height 1.
 Tensor as_image(const Tensor& t) { return unsqueeze(t, 2); }
 
@@ -112,12 +125,8 @@ Tensor convolve(const char* op, const Tensor& x, const Tensor& w, const Tensor& 
                 x.shape().to_string());
   check_bias(op, b, w, w.size(0));
   const std::int64_t h = passed(op, x.shape(), w, 2, vertical), wide = passed(op, x.shape(), w, 3, o);
-  const Geometry c{x.shape(),
-                   w.shape(),
-                   {x.size(0), w.size(0), h, wide},
-                   {w.size(2), w.size(3), vertical.stride, o.stride, vertical.padding, o.padding,
-                    vertical.dilation, o.dilation},
-                   o.groups};
+  const Geometry c{
+      x.shape(), w.shape(), {x.size(0), w.size(0), h, wide}, window_of(w, vertical, o), o.groups};
   return run_forward(op, x, w, b, c);
 }
 
@@ -140,11 +149,7 @@ Tensor transposed(const char* op, const Tensor& x, const Tensor& w, const Tensor
   const Shape image{x.size(0), channels, grown(x.size(2), w.size(2)), grown(x.size(3), w.size(3))};
   TRIREME_CHECK(image[2] > 0 && image[3] > 0, "{}: nothing is left of x {}", op, x.shape().to_string());
   passed(op, image, w, 2, same);
-  const Geometry c{image,
-                   w.shape(),
-                   x.shape(),
-                   {w.size(2), w.size(3), o.stride, o.stride, o.padding, o.padding, o.dilation, o.dilation},
-                   o.groups};
+  const Geometry c{image, w.shape(), x.shape(), window_of(w, same, same), o.groups};
   const Tensor y = run_input(x, w, c);
   return b.defined() ? add(y, reshape(b, {1, channels, 1, 1})) : y;
 }

@@ -158,18 +158,22 @@ void for_each_product(const Conv& c, const Fn& fn) {
           }
 }
 
-/// oneDNN counts in 32 bits and takes the size of y from those of x and the window. A transposed
-/// convolution's output_padding may make x larger than that, by a stride or more.
+/// oneDNN takes the size of y from those of x and the window (a transposed convolution's output_padding may
+/// make x larger than that, by a stride or more), and counts in 32 bits the bytes from one end of a window to
+/// the other and to the next.
 bool fits_onednn(const Conv& c) {
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
   const Window& k = c.window;
   const auto fits = [](std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t padding,
-                       std::int64_t dilation, std::int64_t out) {
-    const std::int64_t padded = size + 2 * padding;
-    return padded + stride <= std::numeric_limits<std::int32_t>::max() &&
-           (padded - (kernel - 1) * dilation - 1) / stride + 1 == out;
+                       std::int64_t dilation, std::int64_t out, std::int64_t bytes_apart) {
+    const std::int64_t padded = size + 2 * padding, reach = (kernel - 1) * dilation + 1;
+    return padded + stride <= kMost && reach + padding + stride <= kMost / bytes_apart &&
+           (padded - reach) / stride + 1 == out;
   };
-  return fits(c.h, k.kernel_h, k.stride_h, k.padding_h, k.dilation_h, c.oh) &&
-         fits(c.w, k.kernel_w, k.stride_w, k.padding_w, k.dilation_w, c.ow);
+  const std::int64_t pixel = static_cast<std::int64_t>(sizeof(float)) * std::max(c.c, c.o),
+                     row = pixel * std::max(c.w, c.ow);
+  return fits(c.h, k.kernel_h, k.stride_h, k.padding_h, k.dilation_h, c.oh, row) &&
+         fits(c.w, k.kernel_w, k.stride_w, k.padding_w, k.dilation_w, c.ow, pixel);
 }
 
 bool is_strided_point(const Window& k) {

@@ -72,7 +72,26 @@ TEST(ExtremeNumbers, AreNoOptionOfAWindow) {
               std::string::npos);
   }
   expect_holds(error_of([&] { adaptive_max_pool2d(x, std::int64_t{1} << 32, 1); }), {"out of range"});
-  EXPECT_EQ(conv2d(x, w, {}, {.stride = (std::int64_t{1} << 31) - 1}).item(), 4);
+  constexpr std::int64_t kMost = (std::int64_t{1} << 31) - 1;
+  EXPECT_EQ(conv2d(x, w, {}, {.stride = kMost}).item(), 4);
+  EXPECT_EQ(sum(conv2d(x, Tensor::ones({1, 1, 1, 1}), {}, {.padding = 2, .dilation = kMost})).item(), 16);
+}
+
+std::vector<float> values(const Tensor& t) {
+  const Tensor rows = contiguous(t);
+  return {rows.data<float>(), rows.data<float>() + rows.numel()};
+}
+
+TEST(ExtremeNumbers, ReachFarPastAnImage) {
+  constexpr std::int64_t kFar = std::int64_t{1} << 29;
+  const Tensor x = Tensor::from(std::vector<float>{3, 1, 1, 1}, {1, 1, 2, 2}).set_requires_grad(true),
+               w = Tensor::from(std::vector<float>{1, 10, 100, 1000}, {1, 1, 2, 2}).set_requires_grad(true);
+  // Of each window one corner lies on the image's first pixel, the others past its borders.
+  const Tensor y = conv2d(x, w, {}, {.stride = kFar, .padding = kFar, .dilation = kFar});
+  EXPECT_EQ(values(y), (std::vector<float>{3000, 300, 30, 3}));
+  sum(y).backward();
+  EXPECT_EQ(values(x.grad()), (std::vector<float>{1111, 0, 0, 0}));
+  EXPECT_EQ(values(w.grad()), (std::vector<float>{3, 3, 3, 3}));
 }
 
 TEST(ExtremeNumbers, AreNoIndex) {
