@@ -141,6 +141,8 @@ Tensor transposed(const char* op, const Tensor& x, const Tensor& w, const Tensor
   TRIREME_CHECK(o.output_padding >= 0 && (o.output_padding < o.stride || o.output_padding < o.dilation),
                 "{}: output_padding {} must be smaller than stride {} or dilation {}", op, o.output_padding,
                 o.stride, o.dilation);
+  TRIREME_CHECK(w.size(0) > 0 && w.size(1) > 0, "{}: x {} and w {} have no channels", op,
+                x.shape().to_string(), w.shape().to_string());
   const std::int64_t channels = w.size(1) * o.groups;
   check_bias(op, b, w, channels);
   const auto grown = [&](std::int64_t size, std::int64_t kernel) {

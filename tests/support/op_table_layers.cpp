@@ -195,6 +195,7 @@ OpRow conv_row() {
   const auto image = [] { return Tensor::zeros({1, 3, 4, 4}); };
   row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 4, 3, 3})); }, {"conv2d:", "(1, 3, 4, 4)", "(2, 4, 3, 3)"}});
   row.bad.push_back({[image] { conv2d(Tensor::zeros({1, 3, 4, 0}), Tensor::zeros({2, 3, 1, 1}), {}, {.padding = 1}); }, {"conv2d:", "(1, 3, 4, 0)"}});
+  row.bad.push_back({[] { conv2d(Tensor::zeros({1, 0, 4, 4}), Tensor::zeros({2, 0, 1, 1})); }, {"conv2d:", "(1, 0, 4, 4)", "no channels"}});
   row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 3})); }, {"conv2d:", "(2, 3)", "4 dimensions"}});
   row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 3, 5, 5})); }, {"conv2d:", "kernel of w (2, 3, 5, 5)", "reaches over 5", "padded 4 of an image (1, 3, 4, 4)"}});
   row.bad.push_back({[image] { conv2d(image(), Tensor::zeros({2, 3, 3, 3}), Tensor::zeros({3})); }, {"conv2d:", "(3)", "(2, 3, 3, 3)"}});
@@ -281,6 +282,7 @@ OpRow transposed_row() {
                          [s](const Arrays& in) { return transposed_reference(in, s.o); }});
   }
   row.bad.push_back({[] { conv_transpose2d(Tensor::zeros({2, 3, 3, 3}), Tensor::zeros({2, 3, 3, 3})); }, {"conv_transpose2d:", "(2, 3, 3, 3)"}});
+  row.bad.push_back({[] { conv_transpose2d(Tensor::zeros({2, 3, 3, 3}), Tensor::zeros({3, 0, 3, 3})); }, {"conv_transpose2d:", "(3, 0, 3, 3)", "no channels"}});
   row.bad.push_back({[] { conv_transpose2d(Tensor::zeros({2, 3, 3, 3}), Tensor::zeros({3, 3, 3, 3}), {}, {.output_padding = 1}); }, {"conv_transpose2d:", "output_padding 1"}});
   return row;
 }
