@@ -150,7 +150,7 @@ Tensor transposed(const char* op, const Tensor& x, const Tensor& w, const Tensor
   };
   const Shape image{x.size(0), channels, grown(x.size(2), w.size(2)), grown(x.size(3), w.size(3))};
   TRIREME_CHECK(image[2] > 0 && image[3] > 0, "{}: nothing is left of x {}", op, x.shape().to_string());
-  passed(op, image, w, 2, same);
+  for (const int dim : {2, 3}) passed(op, image, w, dim, same);
   const Geometry c{image, w.shape(), x.shape(), window_of(w, same, same), o.groups};
   const Tensor y = run_input(x, w, c);
   return b.defined() ? add(y, reshape(b, {1, channels, 1, 1})) : y;

@@ -282,6 +282,7 @@ OpRow transposed_row() {
                          [s](const Arrays& in) { return transposed_reference(in, s.o); }});
   }
   row.bad.push_back({[] { conv_transpose2d(Tensor::zeros({2, 3, 3, 3}), Tensor::zeros({2, 3, 3, 3})); }, {"conv_transpose2d:", "(2, 3, 3, 3)"}});
+  row.bad.push_back({[] { conv_transpose2d(Tensor::zeros({2, 3, 3, 3}), Tensor::zeros({3, 2, 3, 0}), {}, {.stride = 4, .output_padding = 1}); }, {"conv_transpose2d:", "kernel 0"}});
   row.bad.push_back({[] { conv_transpose2d(Tensor::zeros({2, 3, 3, 3}), Tensor::zeros({3, 0, 3, 3})); }, {"conv_transpose2d:", "(3, 0, 3, 3)", "no channels"}});
   row.bad.push_back({[] { conv_transpose2d(Tensor::zeros({2, 3, 3, 3}), Tensor::zeros({3, 3, 3, 3}), {}, {.output_padding = 1}); }, {"conv_transpose2d:", "output_padding 1"}});
   return row;
