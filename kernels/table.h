@@ -74,8 +74,24 @@ struct Scalars {
   double a = 0, b = 0;
 };
 
+/// What became of recorded work, in all rounds of this thread.
+struct RecordingStatistics {
+  std::int64_t rounds = 0;
+  std::int64_t graphs = 0;   ///< started
+  std::int64_t made = 0;     ///< of these, anew
+  std::int64_t work = 0;     ///< kernels and calls of libraries, in graphs or not
+  std::int64_t changed = 0;  ///< of these, kernels in a graph that were given other parameters
+};
+
 struct KernelTable {
   const char* device;
+
+  /// From here on this thread's work may be gathered and started as a whole, before anything waits for it or
+  /// hands it on. Each round is compared with the one before: call it where a step begins. Results are the
+  /// same.
+  void (*begin_recording)();
+  void (*end_recording)();
+  RecordingStatistics (*recording_statistics)();
 
   // Bytes between the host's memory and the device's, in the order of the kernels; they are there on return.
   void (*copy_from_host)(void* device, const void* host, std::size_t bytes);

@@ -76,10 +76,10 @@ Tensor ShardSum::take_leaf() {
 }
 
 void ShardSum::push(std::span<const float> notes) {
-  TRIREME_CHECK(pushed_ < range_.size() && notes.size() == notes_,
+  TRIREME_CHECK(pushed_ < range_.size() && notes.size() <= notes_,
                 "shard sum {}: pushed {} of {} shards, {} of {} notes", label_, pushed_, range_.size(),
                 notes.size(), notes_);
-  write(part_of(leaf(), count_ - notes_, notes_), notes);
+  write(part_of(leaf(), count_ - notes.size(), notes.size()), notes);
   stack_.push_back({{0, range_.first + pushed_++}, take_leaf()});
   merge_top();
 }

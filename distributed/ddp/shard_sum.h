@@ -32,8 +32,7 @@ struct SumOptions {
 /// ranks' partials are summed by ordered_all_reduce. Memory is kept from step to step, on comm's device. One
 /// thread calls.
 ///
-/// The last `notes` floats are numbers that the host writes into a leaf and reads from the sum: few, and
-/// mostly runs of one value.
+/// The last `notes` floats of the sum are read by the host: few numbers.
 class ShardSum {
  public:
   ShardSum(Communicator& comm, int shards, std::size_t count, std::size_t notes, SumOptions options,
@@ -48,7 +47,7 @@ class ShardSum {
   /// Memory for the vector of the next local shard: float32 (count). Zeros at first, later what was left
   /// there.
   const Tensor& leaf();
-  /// The leaf is filled but for its notes. Call once per local shard.
+  /// The leaf is filled but for these last notes, mostly runs of one value. Call once per local shard.
   void push(std::span<const float> notes);
   /// All local shards are pushed.
   bool complete() const { return pushed_ == range_.size(); }

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <iterator>
 
-#include "core/ops/ops.h"
 #include "distributed/comm/agree.h"
 #include "distributed/comm/device_communicator.h"
 #include "distributed/comm/host_communicator.h"
@@ -19,15 +18,6 @@ namespace {
 
 double milliseconds(std::chrono::nanoseconds time) {
   return std::chrono::duration<double, std::milli>(time).count();
-}
-
-optim::Schedule schedule_of(const JobOptions& o, std::int64_t total_steps) {
-  using Kind = optim::Schedule::Kind;
-  const Kind kind = o.schedule() == "cosine"     ? Kind::kCosine
-                    : o.schedule() == "onecycle" ? Kind::kOneCycle
-                    : o.schedule() == "step"     ? Kind::kStep
-                                                 : Kind::kConstant;
-  return {kind, o.lr(), o.warmup_steps(), total_steps};
 }
 
 ReducerOptions reducer_options_of(const JobOptions& o) {
@@ -82,7 +72,7 @@ void Job::start() {
   shards_ = static_cast<int>(options_.shards());
   reducer_options_ = reducer_options_of(options_);
   nn::manual_seed(options_.seed());
-  step_sum_ = std::make_unique<ShardSum>(*comm_, shards_, kStepSumSize, kStepSumSize,
+  step_sum_ = std::make_unique<ShardSum>(gradient_comm(), shards_, kStepSumSize, kStepSumSize,
                                          SumOptions{reducer_options_.reduction}, "loss");
   if (is_root()) {
     reporter_ = std::make_unique<Reporter>(options_);
@@ -214,7 +204,14 @@ void Job::start_loader(const Dataset& dataset) {
                                      Sampler(options_.seed(), dataset_size_, true), loader, next_request);
 }
 
-Job::Steps::~Steps() { job_.loader_.reset(); }
+Job::Steps::~Steps() {
+  job_.loader_.reset();
+  try {
+    kernels_of(job_.device()).end_recording();
+  } catch (const std::exception&) {
+    // Whoever waits for the device next is told.
+  }
+}
 
 void Job::follow_profile() {
   if (!is_root() || options_.profile() == 0) return;
@@ -246,8 +243,11 @@ bool Job::begin_step() {
   exposed_before_ = {};
   for (const auto& replica : replicas_) exposed_before_ += replica->reducer().exposed();
   loaded_.clear();
+  shard_ = {};  // so that the next batch can lie where the last one lay
   totals_ = {};
   round_ = 0;
+  // In the first two steps memory and libraries are made ready, and buckets are planned.
+  if (options_.cuda_graph() && ++steps_here_ > 2) kernels_of(device()).begin_recording();
   open_round();
   return true;
 }
@@ -308,8 +308,10 @@ void Job::begin_shard() {
   nn::set_random_context({options_.seed(), static_cast<std::uint64_t>(step_), part.first, round_});
   DataParallelContext::begin_shard(
       static_cast<float>(static_cast<double>(part.count()) * shards_ / static_cast<double>(plan.count)));
-  measured_ = {};
-  if (shard_cursor_ == shard_range().first && stop_signal() != 0) measured_[kStop] = 1;
+  const View sums = step_sum_->leaf().view();
+  kernels_of(device()).fill(sums, 0);
+  counted_ = 0;
+  stop_ = shard_cursor_ == shard_range().first && stop_signal() != 0 ? 1 : 0;
   if (options_.dtype() != "float32") autocast_.emplace();
   forward_began_ = Clock::now();
 }
@@ -317,12 +319,13 @@ void Job::begin_shard() {
 void Job::end_shard() {
   autocast_.reset();
   DataParallelContext::end_shard();
-  step_sum_->push(measured_);
+  step_sum_->push(std::array{counted_, stop_});
   if (step_sum_->complete()) step_sum_->launch();
 }
 
 void Job::end_step() {
   end_round();
+  kernels_of(device()).end_recording();
   ++step_;
   report_step();
   if (options_.checkpoint_every() > 0 && step_ % options_.checkpoint_every() == 0) save_checkpoint();
@@ -412,77 +415,19 @@ void Job::say_summary() {
   if (reporter_->samples_per_second() > 0)
     say(fmt::format("throughput: {:.0f} {}/s on {} rank{}", reporter_->samples_per_second(), unit_,
                     world_size(), world_size() == 1 ? "" : "s"));
+  if (const RecordingStatistics s = kernels_of(device()).recording_statistics(); s.rounds > 0)
+    say(
+        fmt::format("cuda graphs: {:.1f} a step, of {:.1f} kernels and calls; {} made, {:.1f} kernels a step "
+                    "given other parameters",
+                    static_cast<double>(s.graphs) / static_cast<double>(s.rounds),
+                    static_cast<double>(s.work) / static_cast<double>(s.rounds), s.made,
+                    static_cast<double>(s.changed) / static_cast<double>(s.rounds)));
   const std::filesystem::path curves = reporter_->draw_curves();
   if (!curves.empty()) say("curves: " + curves.string());
   const OutputPaths& paths = reporter_->paths();
   if (!paths.metrics.empty()) say("metrics: " + paths.metrics.string());
   if (!paths.tensorboard.empty()) say("tensorboard: " + paths.tensorboard.string());
   if (!paths.checkpoints.empty()) say("checkpoint: " + (paths.checkpoints / checkpoint_name(step_)).string());
-}
-
-double Step::lr() const {
-  return optim::learning_rate(schedule_of(job_.options_, job_.total_steps_), index_);
-}
-
-bool Step::is_evaluated() const {
-  const std::int64_t every = job_.options_.eval_every();
-  return is_last_ || (every > 0 && ends_epoch_ && (epoch() + 1) % every == 0);
-}
-
-void Step::clip_gradients(const ParameterList& parameters) {
-  const double most = job_.options_.clip_norm();
-  if (most > 0) report("grad_norm", optim::clip_grad_norm(parameters, most));
-}
-
-Step::Shards Step::shards() { return Shards(*this); }
-
-StepLoss Step::add(const Tensor& loss) {
-  TRIREME_CHECK(loss.defined() && loss.numel() == 1, "step: add() needs a loss of one element, got shape {}",
-                loss.defined() ? loss.shape().to_string() : "of an undefined tensor");
-  job_.forward_ += Job::Clock::now() - job_.forward_began_;
-  if (job_.timing_->trace.enabled())
-    job_.timing_->trace.span(fmt::format("forward shard {}", job_.shard_.index), "compute",
-                             std::chrono::nanoseconds(job_.forward_began_.time_since_epoch()).count(),
-                             Trace::now_ns());
-  const double weight =
-      static_cast<double>(job_.shard_.count) * job_.shards_ / static_cast<double>(plan_.count);
-  job_.measured_[Job::kLoss] += static_cast<float>(loss.item() * weight);
-  return {*this, weight == 1 ? loss : mul(loss, weight)};
-}
-
-void StepLoss::backward(double scale) {
-  const auto begin = Job::Clock::now();
-  {
-    const TraceScope scope(step_.job_.timing_->trace, "backward", "compute");
-    trireme::backward(loss_, Tensor::full(loss_.shape(), scale, loss_.dtype(), loss_.device()));
-  }
-  step_.job_.backward_ += Job::Clock::now() - begin;
-  step_.job_.forward_began_ = Job::Clock::now();
-}
-
-void Step::count_correct(const Tensor& logits, const Tensor& y) {
-  const Tensor hits = to_dtype(eq(argmax(logits.detach()), y), DType::kInt64);
-  job_.measured_[Job::kCorrect] += static_cast<float>(sum(hits).item());
-  job_.measured_[Job::kCounted] += static_cast<float>(y.numel());
-}
-
-ShardIterator::ShardIterator(Step* step) : step_(step) {
-  step->job_.begin_pass();
-  if (!step->job_.next_shard()) step_ = nullptr;
-}
-Shard& ShardIterator::operator*() const { return step_->job_.shard_; }
-ShardIterator& ShardIterator::operator++() {
-  step_->job_.end_shard();
-  if (!step_->job_.next_shard()) step_ = nullptr;
-  return *this;
-}
-
-StepIterator::StepIterator(Job* job) : job_(job->begin_step() ? job : nullptr) {}
-Step& StepIterator::operator*() const { return job_->current_; }
-StepIterator& StepIterator::operator++() {
-  job_->end_step();
-  if (!job_->begin_step()) job_ = nullptr;
-  return *this;
 }
 
 }  // namespace trireme

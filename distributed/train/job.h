@@ -201,6 +201,10 @@ class Job : public DataParallelContext {
     Timing(const std::string& directory, int rank) : trace(directory, rank) {}
   };
 
+  /// What rides in a sum of its own, besides gradients: first what the device knows, so that the host need
+  /// not wait for it, then what the host does.
+  enum StepSum : std::size_t { kLoss, kCorrect, kCounted, kStop, kStepSumSize };
+
   void start();
   std::vector<NamedTensor> state() const;
   JobState job_state() const;
@@ -217,6 +221,7 @@ class Job : public DataParallelContext {
   void load_shard();
   void begin_shard();
   void end_shard();
+  void measure(StepSum what, const Tensor& value, double weight);
   [[noreturn]] void fail_not_finite(double loss) const;
   void report_step();
   void save_checkpoint();
@@ -231,7 +236,8 @@ class Job : public DataParallelContext {
   std::unique_ptr<Reporter> reporter_;
   std::unique_ptr<ShardSum> step_sum_;
   std::int64_t dataset_size_ = 0, total_steps_ = 0, epochs_ = 0, step_ = 0, saved_step_ = -1;
-  std::string dataset_digest_;  // where checkpoints need it
+  std::int64_t steps_here_ = 0;  // since this job's start
+  std::string dataset_digest_;   // where checkpoints need it
   bool training_ = false;
   std::unique_ptr<profiler::Profile> profile_;  // with --profile, on rank 0
   std::int64_t profile_first_ = 0;              // step
@@ -247,12 +253,10 @@ class Job : public DataParallelContext {
     int shard = 0;
   } requests_;
   std::unique_ptr<AugmentedImages> augmented_;
-  std::string unit_;                // what a sample is called
-  std::unique_ptr<Loader> loader_;  // behind what its requests use
-  /// What rides in a sum of its own, besides gradients.
-  enum StepSum : std::size_t { kLoss, kCorrect, kCounted, kStop, kStepSumSize };
-  std::array<float, kStepSumSize> measured_{};  // in this shard
-  std::array<double, kStepSumSize> totals_{};   // over all shards of the step's rounds
+  std::string unit_;                           // what a sample is called
+  std::unique_ptr<Loader> loader_;             // behind what its requests use
+  float counted_ = 0, stop_ = 0;               // in this shard
+  std::array<double, kStepSumSize> totals_{};  // over all shards of the step's rounds
   // Of the current step, in this rank.
   Clock::time_point step_began_, forward_began_;
   std::chrono::nanoseconds forward_{0}, backward_{0}, data_wait_{0}, excluded_{0}, exposed_before_{0};

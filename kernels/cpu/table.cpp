@@ -5,6 +5,9 @@ namespace trireme {
 const KernelTable& cpu_kernels() {
   static constexpr KernelTable table{
       .device = "cpu",
+      .begin_recording = [] {},
+      .end_recording = [] {},
+      .recording_statistics = [] { return RecordingStatistics(); },
       .copy_from_host = cpu::copy_from_host,
       .copy_to_host = cpu::copy_to_host,
       .enqueue_copy_to_host = cpu::enqueue_copy_to_host,

@@ -41,11 +41,12 @@ CachingAllocator::Block* CachingAllocator::first_of(Block* block) const {
   return block;
 }
 
-void* CachingAllocator::allocate(std::size_t bytes, Stream stream) {
+void* CachingAllocator::allocate(std::size_t bytes, Stream stream, void* wanted) {
   const std::size_t size = rounded(std::max<std::size_t>(bytes, 1), kUnit);
   std::lock_guard lock(mutex_);
   collect_waiting(false);
-  Block* block = find_free(size, stream);
+  Block* block = wanted ? find_at(static_cast<char*>(wanted), size, stream) : nullptr;
+  if (!block) block = find_free(size, stream);
   if (!block) block = new_segment(size, stream);
   if (!block) {
     release_unused_locked();
@@ -70,6 +71,20 @@ CachingAllocator::Block* CachingAllocator::find_free(std::size_t bytes, Stream s
   return block;
 }
 
+CachingAllocator::Block* CachingAllocator::find_at(char* wanted, std::size_t bytes, Stream stream) {
+  const auto after = blocks_.upper_bound(wanted);
+  if (after == blocks_.begin()) return nullptr;
+  Block* const block = std::prev(after)->second.get();
+  const auto before = static_cast<std::size_t>(wanted - block->memory);
+  if (block->used || block->stream != stream || block->bytes < before + bytes) return nullptr;
+  Pool& pool = pool_of(stream, first_of(block)->segment_bytes);
+  if (!pool.erase(block)) return nullptr;  // work of other streams still uses it
+  if (before == 0) return block;
+  Block* const rest = cut(block, before);
+  pool.insert(block);
+  return rest;
+}
+
 CachingAllocator::Block* CachingAllocator::new_segment(std::size_t bytes, Stream stream) {
   const std::size_t segment = segment_for(bytes);
   ++statistics_.driver_calls;
@@ -80,31 +95,33 @@ CachingAllocator::Block* CachingAllocator::new_segment(std::size_t bytes, Stream
   block->memory = static_cast<char*>(memory);
   block->bytes = block->segment_bytes = segment;
   block->stream = stream;
-  return (blocks_[memory] = std::move(block)).get();
+  return (blocks_[block->memory] = std::move(block)).get();
+}
+
+CachingAllocator::Block* CachingAllocator::cut(Block* block, std::size_t bytes) {
+  auto rest = std::make_unique<Block>();
+  rest->memory = block->memory + bytes;
+  rest->bytes = block->bytes - bytes;
+  rest->stream = block->stream;
+  rest->before = block;
+  rest->after = block->after;
+  if (rest->after) rest->after->before = rest.get();
+  block->after = rest.get();
+  block->bytes = bytes;
+  return (blocks_[rest->memory] = std::move(rest)).get();
 }
 
 void CachingAllocator::split(Block* block, std::size_t bytes) {
   const std::size_t segment = first_of(block)->segment_bytes, rest = block->bytes - bytes;
   // What is left of a large block is worth keeping if other large ones fit in.
   if (segment == kSmallSegment ? rest < kUnit : rest <= kSmall) return;
-  auto tail = std::make_unique<Block>();
-  tail->memory = block->memory + bytes;
-  tail->bytes = rest;
-  tail->stream = block->stream;
-  tail->before = block;
-  tail->after = block->after;
-  if (tail->after) tail->after->before = tail.get();
-  block->after = tail.get();
-  block->bytes = bytes;
-  pool_of(block->stream, segment).insert(tail.get());
-  void* const key = tail->memory;
-  blocks_[key] = std::move(tail);
+  pool_of(block->stream, segment).insert(cut(block, bytes));
 }
 
 void CachingAllocator::free(void* memory) noexcept {
   if (!memory) return;
   std::lock_guard lock(mutex_);
-  const auto found = blocks_.find(memory);
+  const auto found = blocks_.find(static_cast<char*>(memory));
   if (found == blocks_.end()) return;  // not ours: nothing that a noexcept function could do about it
   Block* const block = found->second.get();
   statistics_.used_bytes -= block->bytes;
@@ -125,7 +142,7 @@ void CachingAllocator::free(void* memory) noexcept {
 
 void CachingAllocator::used_on(void* memory, Stream other) {
   std::lock_guard lock(mutex_);
-  const auto found = blocks_.find(memory);
+  const auto found = blocks_.find(static_cast<char*>(memory));
   TRIREME_CHECK(found != blocks_.end() && found->second->used, "cuda: used_on: {} is no allocated block",
                 memory);
   if (other != found->second->stream) found->second->others.insert(other);
@@ -176,6 +193,7 @@ void CachingAllocator::release_unused() {
 }
 
 void CachingAllocator::release_unused_locked() {
+  if (!may_release_()) return;
   collect_waiting(true);
   for (auto& [key, pool] : pools_) {
     bool waited = false;

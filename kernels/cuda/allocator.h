@@ -8,12 +8,13 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <set>
-#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/runtime.h"
@@ -30,14 +31,18 @@ class CachingAllocator {
     std::size_t driver_calls = 0;    ///< allocations and frees
   };
 
-  CachingAllocator() = default;
+  /// `may_release` is asked before memory goes back to the driver: whether all work that uses it has been
+  /// given to a stream.
+  explicit CachingAllocator(std::function<bool()> may_release = [] { return true; })
+      : may_release_(std::move(may_release)) {}
   ~CachingAllocator();
   CachingAllocator(const CachingAllocator&) = delete;
   CachingAllocator& operator=(const CachingAllocator&) = delete;
 
   /// Uninitialized, aligned to 512 bytes, for work on `stream`. Throws Error(kUsage) that says who holds what
   /// when the device has no more, even after everything unused went back to the driver.
-  void* allocate(std::size_t bytes, Stream stream);
+  /// The memory is `wanted` if that is free, and else as if nobody had asked for it.
+  void* allocate(std::size_t bytes, Stream stream, void* wanted = nullptr);
   void free(void* memory) noexcept;
   void used_on(void* memory, Stream other);
   /// Gives segments without a used block back to the driver, after waiting for other streams.
@@ -71,7 +76,10 @@ class CachingAllocator {
   Pool& pool_of(Stream stream, std::size_t segment_bytes);
   Block* first_of(Block* block) const;
   Block* find_free(std::size_t bytes, Stream stream);
+  Block* find_at(char* wanted, std::size_t bytes, Stream stream);
   Block* new_segment(std::size_t bytes, Stream stream);
+  /// Leaves `bytes` of the block and returns the rest as one of its own, which is in no pool yet.
+  Block* cut(Block* block, std::size_t bytes);
   void split(Block* block, std::size_t bytes);
   void put_back(Block* block);
   void merge(Block* block, Block* with);
@@ -79,9 +87,10 @@ class CachingAllocator {
   void release_unused_locked();
   [[noreturn]] void fail_full(std::size_t bytes) const;
 
+  const std::function<bool()> may_release_;
   mutable std::mutex mutex_;
-  std::unordered_map<void*, std::unique_ptr<Block>> blocks_;  ///< all, by address
-  std::map<std::pair<Stream, bool>, Pool> pools_;             ///< the free ones, small segments apart
+  std::map<char*, std::unique_ptr<Block>> blocks_;  ///< all, by address
+  std::map<std::pair<Stream, bool>, Pool> pools_;   ///< the free ones, small segments apart
   std::list<Waiting> waiting_;
   Statistics statistics_;
 };

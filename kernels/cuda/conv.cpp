@@ -35,7 +35,7 @@ class TurnedFilters {
 void run(ConvPass pass, const View& x, const View& w, const View& y, const Window& window) {
   static std::mutex mutex;
   static auto* const plans = new std::map<ConvShape, std::unique_ptr<dnn::Plan>>;  // shapes repeat
-  const std::lock_guard lock(mutex);  // a handle serves one thread at a time
+  const std::lock_guard lock(mutex);
   static const dnn::Target* const target = new dnn::Target;
   const ConvShape shape{pass,
                         x.dtype,
@@ -55,7 +55,7 @@ void run(ConvPass pass, const View& x, const View& w, const View& y, const Windo
   };
   const Aligned all[] = {aligned(x), aligned(w), aligned(y)};
   void* const memory[] = {all[0].get(), all[1].get(), all[2].get()};
-  plan->run(*target, memory);
+  plan->enqueue(*target, memory);
   const Aligned* const result[] = {&all[2], &all[0], &all[1]};  // in the order of ConvPass
   result[static_cast<int>(pass)]->write_back();
 }

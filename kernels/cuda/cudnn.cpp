@@ -1,8 +1,10 @@
 #include "kernels/cuda/cudnn.h"
 
 #include <algorithm>
+#include <mutex>
+#include <numeric>
 
-#include "kernels/cuda/memory.h"
+#include "kernels/cuda/recorder.h"
 #include "kernels/error.h"
 
 namespace trireme::cuda::dnn {
@@ -168,18 +170,29 @@ bool Plan::take(const Target& target, Descriptor config, DType dtype) {
   return true;
 }
 
-void Plan::run(const Target& target, std::span<void* const> memory) const {
+void Plan::enqueue(const Target& target, std::span<void* const> memory) const {
+  TRIREME_CHECK(memory.size() <= kMostTensors, "cudnn: {} tensors, at most {} are expected", memory.size(),
+                kMostTensors);
   const Scratch workspace(static_cast<std::size_t>(workspace_));
-  std::vector<std::int64_t> ids;
-  for (std::size_t i = 0; i < memory.size(); ++i) ids.push_back(static_cast<std::int64_t>(i));
+  Run run{this, &target, memory.size(), {}, workspace.as<void>()};
+  std::ranges::copy(memory, run.memory);
+  enqueue_call(run);
+}
+
+void Plan::run(const Run& run, Stream stream) const {
+  std::vector<std::int64_t> ids(run.tensors);
+  std::iota(ids.begin(), ids.end(), 0);
   Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
-  pack.set_one(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, workspace.as<void>())
-      .set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR,
-           static_cast<std::int64_t>(memory.size()), memory.data())
+  pack.set_one(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, run.workspace)
+      .set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, static_cast<std::int64_t>(run.tensors),
+           run.memory)
       .set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, ids)
       .finalize();
-  check(api().cudnnSetStream(target.handle(), reinterpret_cast<cudaStream_t>(stream())), "cudnnSetStream");
-  check(api().cudnnBackendExecute(target.handle(), plan_->get(), pack.get()), "cudnnBackendExecute");
+  static std::mutex mutex;  // a handle serves one thread at a time
+  const std::lock_guard lock(mutex);
+  const cudnnHandle_t handle = run.target->handle();
+  check(api().cudnnSetStream(handle, reinterpret_cast<cudaStream_t>(stream)), "cudnnSetStream");
+  check(api().cudnnBackendExecute(handle, plan_->get(), pack.get()), "cudnnBackendExecute");
 }
 
 }  // namespace trireme::cuda::dnn

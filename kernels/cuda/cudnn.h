@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/cuda/library.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/dtype.h"
 
 namespace trireme::cuda::dnn {
@@ -90,12 +91,23 @@ class Plan {
  public:
   /// Takes what `operation` refers to with it. Throws Error(kInternal) naming `what` if no engine is left.
   Plan(const Target& target, std::vector<Descriptor> parts, DType dtype, const std::string& what);
-  /// Runs on stream(); memory[i] is that of the tensor of number i.
-  void run(const Target& target, std::span<void* const> memory) const;
+  static constexpr std::size_t kMostTensors = 4;
+  /// Both must live as long as the process. memory[i] is that of the tensor of number i.
+  void enqueue(const Target& target, std::span<void* const> memory) const;
   std::int64_t workspace() const { return workspace_; }
 
  private:
+  struct Run {
+    const Plan* plan;
+    const Target* target;
+    std::size_t tensors;
+    void* memory[kMostTensors];
+    void* workspace;
+    void operator()(Stream stream) const { plan->run(*this, stream); }
+  };
+
   bool take(const Target& target, Descriptor config, DType dtype);
+  void run(const Run& run, Stream stream) const;
 
   std::vector<Descriptor> parts_;  ///< the last one is the operation
   Descriptor graph_{CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR};

@@ -10,8 +10,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
+#include <type_traits>
 
-#include "kernels/cuda/memory.h"
+#include "kernels/cuda/recorder.h"
 #include "kernels/host_device.h"
 
 namespace trireme::cuda {
@@ -85,26 +87,27 @@ inline unsigned blocks_for(std::int64_t count, std::int64_t each) {
   return static_cast<unsigned>(std::min((count + each - 1) / each, kMaxBlocks));
 }
 
-inline cudaStream_t launch_stream() { return reinterpret_cast<cudaStream_t>(stream()); }
+template <class Fn>
+void start(void (*function)(std::int64_t, Fn), unsigned blocks, std::int64_t count, const Fn& fn) {
+  static_assert(std::is_trivially_copyable_v<Fn>);
+  enqueue(Kernel{reinterpret_cast<const void*>(function), blocks, kThreads, count,
+                 std::as_bytes(std::span(&fn, 1))});
+}
 
 }  // namespace detail
 
-/// fn(i) for i in 0..count-1, on stream().
+/// fn(i) for i in 0..count-1, enqueued.
 template <class Fn>
 void parallel_for(std::int64_t count, const Fn& fn) {
   if (count <= 0) return;
-  detail::run_threads<<<detail::blocks_for(count, detail::kThreads), detail::kThreads, 0,
-                        detail::launch_stream()>>>(count, fn);
-  check_launch();
+  detail::start(detail::run_threads<Fn>, detail::blocks_for(count, detail::kThreads), count, fn);
 }
 
-/// fn(i, warp) by each lane of a warp for i in 0..count-1, on stream().
+/// fn(i, warp) by each lane of a warp for i in 0..count-1, enqueued.
 template <class Fn>
 void parallel_warps(std::int64_t count, const Fn& fn) {
   if (count <= 0) return;
-  detail::run_warps<<<detail::blocks_for(count, detail::kThreads / kWarp), detail::kThreads, 0,
-                      detail::launch_stream()>>>(count, fn);
-  check_launch();
+  detail::start(detail::run_warps<Fn>, detail::blocks_for(count, detail::kThreads / kWarp), count, fn);
 }
 
 }  // namespace trireme::cuda

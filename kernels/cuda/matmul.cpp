@@ -9,7 +9,7 @@
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/library.h"
-#include "kernels/cuda/memory.h"
+#include "kernels/cuda/recorder.h"
 
 namespace trireme::cuda {
 
@@ -113,7 +113,7 @@ using Owned = std::unique_ptr<T, Destroy>;
 /// Descriptors of one product, and the algorithm that the library's rule chose for its shape.
 class Plan {
  public:
-  Plan(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, DType dtype) {
+  Plan(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, DType dtype) : dtype_(dtype) {
     const Types types = types_of(dtype);
     const Lt& l = lt();
     cublasLtMatmulDesc_t operation = nullptr;
@@ -126,22 +126,33 @@ class Plan {
     choose(a, b, c, batch, dtype);
   }
 
-  void run(const void* a, const void* b, void* c, DType dtype) const {
-    const Lt& l = lt();
+  /// c = a b.
+  void enqueue(const void* a, const void* b, void* c) const {
     const Scratch workspace(found_.workspaceSize);
-    const double one64 = 1, zero64 = 0;
-    const float one32 = 1, zero32 = 0;
-    const bool wide = dtype == DType::kFloat64;
-    const void *alpha = &one32, *beta = &zero32;
-    if (wide) alpha = &one64, beta = &zero64;
-    l.check(
-        l.cublasLtMatmul(l.handle, operation_.get(), alpha, a, layouts_[0].get(), b, layouts_[1].get(), beta,
-                         c, layouts_[2].get(), c, layouts_[2].get(), &found_.algo, workspace.as<void>(),
-                         found_.workspaceSize, reinterpret_cast<cudaStream_t>(stream())),
-        "cublasLtMatmul");
+    enqueue_call(Product{this, a, b, c, workspace.as<void>()});
   }
 
  private:
+  struct Product {
+    const Plan* plan;  ///< kept for the life of the process
+    const void *a, *b;
+    void *c, *workspace;
+    void operator()(Stream stream) const { plan->run(*this, stream); }
+  };
+
+  void run(const Product& p, Stream stream) const {
+    const Lt& l = lt();
+    const double one64 = 1, zero64 = 0;
+    const float one32 = 1, zero32 = 0;
+    const void *alpha = &one32, *beta = &zero32;
+    if (dtype_ == DType::kFloat64) alpha = &one64, beta = &zero64;
+    l.check(
+        l.cublasLtMatmul(l.handle, operation_.get(), alpha, p.a, layouts_[0].get(), p.b, layouts_[1].get(),
+                         beta, p.c, layouts_[2].get(), p.c, layouts_[2].get(), &found_.algo, p.workspace,
+                         found_.workspaceSize, reinterpret_cast<cudaStream_t>(stream)),
+        "cublasLtMatmul");
+  }
+
   void turn(cublasLtMatmulDescAttributes_t attribute, const Matrix& m) {
     const cublasOperation_t value = m.turned ? CUBLAS_OP_T : CUBLAS_OP_N;
     lt().check(lt().cublasLtMatmulDescSetAttribute(operation_.get(), attribute, &value, sizeof value),
@@ -193,6 +204,7 @@ class Plan {
            l.cublasLtGetStatusString(status));
   }
 
+  const DType dtype_;
   Owned<cublasLtMatmulDescOpaque_t> operation_;
   Owned<cublasLtMatrixLayoutOpaque_t> layouts_[3];
   cublasLtMatmulHeuristicResult_t found_{};
@@ -217,7 +229,7 @@ void multiply(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t ba
   const Plan& plan = plan_for(a, b, c, batch, dtype);
   const Aligned left(a.data, a.bytes(batch, dtype)), right(b.data, b.bytes(batch, dtype)),
       out(c.data, c.bytes(batch, dtype));
-  plan.run(left.get(), right.get(), out.get(), dtype);
+  plan.enqueue(left.get(), right.get(), out.get());
   out.write_back();
 }
 

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/allocator.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/recorder.h"
 #include "kernels/device.h"
 
 namespace trireme {
@@ -19,7 +20,18 @@ std::atomic<int> chosen{0};
 /// One device a process: that of its rank.
 struct MainDevice {
   Stream stream;
-  CachingAllocator allocator;
+  // Memory that work uses which is only recorded so far must stay.
+  CachingAllocator allocator{[] {
+    submit_recorded();
+    return is_all_submitted();
+  }};
+};
+
+struct Copy {
+  void* to;
+  const void* from;
+  std::size_t bytes;
+  void operator()(Stream stream) const { copy_on_device(to, from, bytes, stream); }
 };
 
 MainDevice& main_device() {
@@ -33,6 +45,15 @@ MainDevice& main_device() {
   return *device;
 }
 
+void* allocate_here(std::size_t bytes) {
+  CachingAllocator& allocator = main_device().allocator;
+  Recorder* const here = recording();
+  if (!here) return allocator.allocate(bytes, stream_as_it_is());
+  void* const memory = allocator.allocate(bytes, stream_as_it_is(), here->wanted_memory(bytes));
+  here->got_memory(memory, bytes);
+  return memory;
+}
+
 }  // namespace
 
 void choose_device(int index) { chosen = index; }
@@ -43,6 +64,13 @@ void take_device() {
 }
 
 Stream stream() {
+  submit_recorded();
+  const Stream here = stream_as_it_is();
+  check_not_held(here);
+  return here;
+}
+
+Stream stream_as_it_is() {
   take_device();
   return current ? current : main_device().stream;
 }
@@ -52,26 +80,24 @@ StreamScope::~StreamScope() { current = before_; }
 
 void used_on(void* memory, Stream other) { main_device().allocator.used_on(memory, other); }
 
-Scratch::Scratch(std::size_t bytes) : data_(main_device().allocator.allocate(bytes, stream())) {}
+Scratch::Scratch(std::size_t bytes) : data_(allocate_here(bytes)) {}
 Scratch::~Scratch() { main_device().allocator.free(data_); }
 
 Aligned::Aligned(void* data, std::size_t bytes) : data_(data), bytes_(bytes) {
   if (reinterpret_cast<std::uintptr_t>(data) % kBytes == 0) return;
   copy_.emplace(bytes);
-  copy_on_device(get(), data_, bytes_, stream());
+  enqueue_call(Copy{get(), data_, bytes_});
 }
 
 void Aligned::write_back() const {
-  if (copy_) copy_on_device(data_, get(), bytes_, stream());
+  if (copy_) enqueue_call(Copy{data_, get(), bytes_});
 }
 
 void release_cached_memory() { main_device().allocator.release_unused(); }
 
 }  // namespace cuda
 
-void* cuda_allocate(std::size_t bytes) {
-  return cuda::main_device().allocator.allocate(bytes, cuda::stream());
-}
+void* cuda_allocate(std::size_t bytes) { return cuda::allocate_here(bytes); }
 void cuda_deallocate(void* memory, std::size_t) noexcept {
   try {
     cuda::main_device().allocator.free(memory);

@@ -18,8 +18,10 @@ void choose_device(int index);
 void take_device();
 
 /// Where this thread's kernels and copies go: the device's one main stream, which all threads share, unless a
-/// StreamScope says otherwise. Takes the device.
+/// StreamScope says otherwise. Takes the device. What was enqueued before (recorder.h) is started by then.
 Stream stream();
+/// The same as a name only: starts nothing.
+Stream stream_as_it_is();
 
 /// While alive, this thread works on another stream. Takes the device.
 class StreamScope {

@@ -92,7 +92,78 @@ void wait_for(Stream stream, Event event) {
 
 void synchronize(Event event) { check(cudaEventSynchronize(real(event)), "cudaEventSynchronize"); }
 
-void check_launch() { check(cudaGetLastError(), "the start of a kernel"); }
+namespace {
+
+/// The addresses of a kernel's two parameters.
+struct Parameters {
+  void* at[2];
+  explicit Parameters(const Kernel& k)
+      : at{const_cast<std::int64_t*>(&k.count), const_cast<std::byte*>(k.functor.data())} {}
+};
+
+}  // namespace
+
+void start(const Kernel& k, Stream stream) {
+  check(cudaLaunchKernel(k.function, dim3(k.blocks), dim3(k.threads), Parameters(k).at, 0, real(stream)),
+        "the start of a kernel");
+}
+
+void begin_capture(Stream stream) {
+  // Relaxed: the driver may be asked for memory meanwhile, by this thread and others.
+  check(cudaStreamBeginCapture(real(stream), cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
+}
+
+GraphNode last_node(Stream stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  const cudaGraphNode_t* nodes = nullptr;
+  std::size_t count = 0;
+#if CUDART_VERSION >= 13000
+  check(cudaStreamGetCaptureInfo(real(stream), &status, nullptr, nullptr, &nodes, nullptr, &count),
+        "cudaStreamGetCaptureInfo");
+#else
+  check(cudaStreamGetCaptureInfo_v2(real(stream), &status, nullptr, nullptr, &nodes, &count),
+        "cudaStreamGetCaptureInfo");
+#endif
+  TRIREME_CHECK(status == cudaStreamCaptureStatusActive && count == 1,
+                "cuda graph: the stream has {} last nodes, one is expected", count);
+  return reinterpret_cast<GraphNode>(nodes[0]);
+}
+
+Graph end_capture(Stream stream) {
+  cudaGraph_t graph = nullptr;
+  check(cudaStreamEndCapture(real(stream), &graph), "cudaStreamEndCapture (try without --cuda-graph)");
+  return reinterpret_cast<Graph>(graph);
+}
+
+ReadyGraph make_ready(Graph graph) {
+  cudaGraphExec_t ready = nullptr;
+  check(cudaGraphInstantiate(&ready, reinterpret_cast<cudaGraph_t>(graph), 0), "cudaGraphInstantiate");
+  return reinterpret_cast<ReadyGraph>(ready);
+}
+
+void change(ReadyGraph ready, GraphNode node, const Kernel& k) {
+  Parameters parameters(k);
+  cudaKernelNodeParams all{};
+  all.func = const_cast<void*>(k.function);
+  all.gridDim = dim3(k.blocks);
+  all.blockDim = dim3(k.threads);
+  all.kernelParams = parameters.at;
+  check(cudaGraphExecKernelNodeSetParams(reinterpret_cast<cudaGraphExec_t>(ready),
+                                         reinterpret_cast<cudaGraphNode_t>(node), &all),
+        "cudaGraphExecKernelNodeSetParams");
+}
+
+void start(ReadyGraph ready, Stream stream) {
+  check(cudaGraphLaunch(reinterpret_cast<cudaGraphExec_t>(ready), real(stream)), "cudaGraphLaunch");
+}
+
+void free_graph(Graph graph) noexcept {
+  report(cudaGraphDestroy(reinterpret_cast<cudaGraph_t>(graph)), "cudaGraphDestroy");
+}
+
+void free_ready(ReadyGraph ready) noexcept {
+  report(cudaGraphExecDestroy(reinterpret_cast<cudaGraphExec_t>(ready)), "cudaGraphExecDestroy");
+}
 
 void* device_malloc(std::size_t bytes) {
   void* memory = nullptr;

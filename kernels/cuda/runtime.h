@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "kernels/error.h"
 
@@ -34,8 +35,34 @@ bool is_done(Event event);
 void wait_for(Stream stream, Event event);
 void synchronize(Event event);
 
-/// Throws what was wrong with the kernel that has just been started.
-void check_launch();
+/// The start of a kernel whose parameters are a count and a functor.
+struct Kernel {
+  const void* function;
+  unsigned blocks, threads;
+  std::int64_t count;
+  std::span<const std::byte> functor;
+};
+void start(const Kernel& kernel, Stream stream);
+
+// Graphs: work that is noted down once and started as a whole, as often as one likes.
+using Graph = struct OpaqueGraph*;
+using GraphNode = struct OpaqueNode*;
+using ReadyGraph = struct OpaqueReadyGraph*;
+
+/// From now on what the stream is given becomes a graph, and nothing runs.
+void begin_capture(Stream stream);
+/// What the stream was given last.
+GraphNode last_node(Stream stream);
+/// Throws if the stream was given what no graph can hold.
+Graph end_capture(Stream stream);
+/// Keep `graph` as long as the result.
+ReadyGraph make_ready(Graph graph);
+/// From the next start on `node` has these blocks and parameters; its function is the one it was made with.
+void change(ReadyGraph ready, GraphNode node, const Kernel& kernel);
+void start(ReadyGraph ready, Stream stream);
+void free_graph(Graph graph) noexcept;
+/// None of its starts may be under way.
+void free_ready(ReadyGraph ready) noexcept;
 
 /// Straight from the driver; null if there is none left.
 void* device_malloc(std::size_t bytes);

@@ -4,9 +4,12 @@
 namespace trireme {
 
 const KernelTable& cuda_kernels() {
-  cuda::stream();  // throws where there is no GPU
+  cuda::stream_as_it_is();  // throws where there is no GPU
   static constexpr KernelTable table{
       .device = "cuda",
+      .begin_recording = cuda::begin_recording,
+      .end_recording = cuda::end_recording,
+      .recording_statistics = cuda::recording_statistics,
       .copy_from_host = cuda::copy_from_host,
       .copy_to_host = cuda::copy_to_host,
       .enqueue_copy_to_host = cuda::enqueue_copy_to_host,

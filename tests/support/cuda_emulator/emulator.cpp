@@ -17,9 +17,29 @@
 
 namespace trireme::cuda {
 
+using NodeWork = std::function<void()>;
+
+struct OpaqueNode {
+  const void* function;  ///< of a kernel
+  std::size_t place;     ///< in its graph
+  Graph graph;
+};
+
+struct OpaqueGraph {
+  std::vector<NodeWork> work;
+  std::deque<OpaqueNode> nodes;  ///< stay where they are
+};
+
+struct OpaqueReadyGraph {
+  Graph graph;
+  std::shared_ptr<std::vector<NodeWork>> work;
+  int under_way = 0;
+};
+
 struct OpaqueStream {
-  std::deque<std::function<void()>> work;
+  std::deque<NodeWork> work;
   std::uint64_t issued = 0, done = 0;
+  Graph capture = nullptr;
 };
 
 struct OpaqueEvent {
@@ -37,7 +57,8 @@ struct Machine {
   std::vector<std::unique_ptr<OpaqueStream>> streams;
   std::map<char*, std::size_t> device, pinned;
   std::size_t device_bytes = std::size_t{1} << 30, used_bytes = 0, mallocs = 0, pinned_mallocs = 0, waits = 0;
-  int open = 0;  ///< pieces of work that run
+  int open = 0;    ///< pieces of work that run
+  int graphs = 0;  ///< that are ready
 };
 
 Machine& machine() {
@@ -76,14 +97,46 @@ bool is_pinned(const void* memory) {
 
 }  // namespace
 
-void enqueue(Stream stream, std::function<void()> work) {
+namespace {
+
+void give(Stream stream, NodeWork work, const void* function) {
   std::lock_guard lock(machine().mutex);
+  if (Graph const graph = stream->capture) {
+    graph->nodes.push_back({function, graph->work.size(), graph});
+    graph->work.push_back(std::move(work));
+    return;
+  }
   stream->work.push_back(std::move(work));
   ++stream->issued;
 }
 
+[[noreturn]] void misused(const char* what) {
+  std::fprintf(stderr, "cuda emulator: %s\n", what);
+  std::abort();
+}
+
+/// As the functors of kernels lie in memory.
+struct alignas(16) Functor {
+  static constexpr std::size_t kMost = 4096;  // what the driver takes
+  std::byte bytes[kMost];
+};
+
+NodeWork work_of(const Kernel& k) {
+  if (k.functor.size() > Functor::kMost) misused("a functor of more than 4096 bytes");
+  auto copy = std::make_shared<Functor>();
+  std::ranges::copy(k.functor, copy->bytes);
+  return [run = reinterpret_cast<KernelFunction>(k.function), count = k.count, copy] {
+    run(count, copy->bytes);
+  };
+}
+
+}  // namespace
+
+void enqueue(Stream stream, std::function<void()> work) { give(stream, std::move(work), nullptr); }
+
 void set_device_bytes(std::size_t bytes) { machine().device_bytes = bytes; }
 std::size_t waits() { return machine().waits; }
+int ready_graphs() { return machine().graphs; }
 std::size_t pinned_mallocs() { return machine().pinned_mallocs; }
 std::size_t device_mallocs() { return machine().mallocs; }
 
@@ -187,6 +240,7 @@ Stream make_stream() {
 
 void synchronize(Stream stream) {
   std::lock_guard lock(machine().mutex);
+  if (stream->capture) emulator::misused("a wait for a stream in the middle of a capture");
   ++machine().waits;
   emulator::run_until(*stream, stream->issued);
 }
@@ -196,6 +250,7 @@ void free_event(Event event) noexcept { delete event; }
 
 void record(Event event, Stream stream) {
   std::lock_guard lock(machine().mutex);
+  if (stream->capture) emulator::misused("an event in the middle of a capture");
   *event = {stream, stream->issued};
 }
 
@@ -208,6 +263,7 @@ bool is_done(Event event) {
 
 void wait_for(Stream stream, Event event) {
   if (!event->stream) return;
+  if (stream->capture) emulator::misused("a wait for an event in the middle of a capture");
   emulator::enqueue(stream, [e = *event] { emulator::run_until(*e.stream, e.ticket); });
 }
 
@@ -217,7 +273,61 @@ void synchronize(Event event) {
   if (event->stream) emulator::run_until(*event->stream, event->ticket);
 }
 
-void check_launch() {}
+void start(const Kernel& kernel, Stream stream) {
+  emulator::give(stream, emulator::work_of(kernel), kernel.function);
+}
+
+void begin_capture(Stream stream) {
+  std::lock_guard lock(machine().mutex);
+  if (stream->capture || !stream->work.empty()) emulator::misused("a capture by a stream that is in use");
+  stream->capture = new OpaqueGraph;
+}
+
+GraphNode last_node(Stream stream) {
+  std::lock_guard lock(machine().mutex);
+  if (!stream->capture || stream->capture->nodes.empty()) emulator::misused("no last node");
+  return &stream->capture->nodes.back();
+}
+
+Graph end_capture(Stream stream) {
+  std::lock_guard lock(machine().mutex);
+  if (!stream->capture) emulator::misused("the end of no capture");
+  return std::exchange(stream->capture, nullptr);
+}
+
+ReadyGraph make_ready(Graph graph) {
+  std::lock_guard lock(machine().mutex);
+  ++machine().graphs;
+  return new OpaqueReadyGraph{graph, std::make_shared<std::vector<NodeWork>>(graph->work)};
+}
+
+void change(ReadyGraph ready, GraphNode node, const Kernel& kernel) {
+  std::lock_guard lock(machine().mutex);
+  if (node->graph != ready->graph || !node->function || node->function != kernel.function)
+    emulator::misused("a change of what is no such kernel of the graph");
+  // Starts that are under way keep what they were started with.
+  ready->work = std::make_shared<std::vector<NodeWork>>(*ready->work);
+  (*ready->work)[node->place] = emulator::work_of(kernel);
+}
+
+void start(ReadyGraph ready, Stream stream) {
+  std::lock_guard lock(machine().mutex);
+  if (stream->capture) emulator::misused("the start of a graph in the middle of a capture");
+  ++ready->under_way;
+  emulator::enqueue(stream, [ready, all = ready->work] {
+    for (const NodeWork& work : *all) work();
+    --ready->under_way;
+  });
+}
+
+void free_graph(Graph graph) noexcept { delete graph; }
+
+void free_ready(ReadyGraph ready) noexcept {
+  std::lock_guard lock(machine().mutex);
+  if (ready->under_way > 0) emulator::misused("a graph freed while it is under way");
+  --machine().graphs;
+  delete ready;
+}
 
 void* device_malloc(std::size_t bytes) {
   auto& m = machine();

@@ -16,6 +16,9 @@
 
 namespace trireme::cuda::emulator {
 
+/// What a Kernel's function is here.
+using KernelFunction = void (*)(std::int64_t count, const void* functor);
+
 void enqueue(Stream stream, std::function<void()> work);
 
 /// fn(0) ... fn(lanes - 1) as fibers that meet in exchange().
@@ -42,6 +45,8 @@ std::size_t device_mallocs();
 std::size_t pinned_mallocs();
 /// Times that the host has waited for a stream or an event.
 std::size_t waits();
+/// Graphs that are ready and not freed.
+int ready_graphs();
 /// Work that waits in all streams.
 std::size_t pending();
 

@@ -1,12 +1,14 @@
 // What stands in for shared libraries: functions that this folder provides, and for convolutions, which are
 // cuDNN's on a GPU, the CPU's kernels when the stream comes to them.
 #include <map>
+#include <span>
 #include <string>
+#include <type_traits>
 
 #include "kernels/cpu/kernels.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/library.h"
-#include "kernels/cuda/memory.h"
+#include "kernels/cuda/recorder.h"
 #include "tests/support/cuda_emulator/emulator.h"
 
 namespace trireme::cuda {
@@ -26,6 +28,14 @@ std::map<std::string, void*>& functions() {
   return all;
 }
 
+/// As a kernel, so that it can be recorded.
+template <class Fn>
+void enqueue_convolution(const Fn& fn) {
+  static_assert(std::is_trivially_copyable_v<Fn>);
+  const emulator::KernelFunction run = [](std::int64_t, const void* f) { (*static_cast<const Fn*>(f))(); };
+  enqueue(Kernel{reinterpret_cast<const void*>(run), 1, 1, 1, std::as_bytes(std::span(&fn, 1))});
+}
+
 }  // namespace
 
 bool emulator::provide(std::initializer_list<std::pair<const char*, void*>> more) {
@@ -43,17 +53,17 @@ void* Library::find(const char* name) const {
 
 void conv2d_forward(const View& y, const View& x, const View& w, const View* bias, const Window& window,
                     std::int64_t groups) {
-  emulator::enqueue(stream(), [=, b = Kept(bias)] { cpu::conv2d_forward(y, x, w, b.get(), window, groups); });
+  enqueue_convolution([=, b = Kept(bias)] { cpu::conv2d_forward(y, x, w, b.get(), window, groups); });
 }
 
 void conv2d_backward_input(const View& dx, const View& dy, const View& w, const Window& window,
                            std::int64_t groups) {
-  emulator::enqueue(stream(), [=] { cpu::conv2d_backward_input(dx, dy, w, window, groups); });
+  enqueue_convolution([=] { cpu::conv2d_backward_input(dx, dy, w, window, groups); });
 }
 
 void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const Window& window,
                             std::int64_t groups) {
-  emulator::enqueue(stream(), [=] { cpu::conv2d_backward_weight(dw, x, dy, window, groups); });
+  enqueue_convolution([=] { cpu::conv2d_backward_weight(dw, x, dy, window, groups); });
 }
 
 }  // namespace trireme::cuda

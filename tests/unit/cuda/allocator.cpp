@@ -30,6 +30,36 @@ TEST(CudaAllocator, GivesBackToTheSameStreamAtOnce) {
   synchronize(stream);
 }
 
+TEST(CudaAllocator, GivesWhatIsWantedIfItIsFree) {
+  CachingAllocator allocator;
+  const Stream stream = make_stream(), other = make_stream();
+  std::set<void*> used;
+  const auto get = [&](std::size_t bytes, Stream on, void* wanted = nullptr) {
+    void* const memory = allocator.allocate(bytes, on, wanted);
+    EXPECT_TRUE(used.insert(memory).second);
+    return static_cast<char*>(memory);
+  };
+  const auto give = [&](void* memory) {
+    used.erase(memory);
+    allocator.free(memory);
+  };
+  char* const all = get(8192, stream);
+  char* const behind = get(512, stream);
+  give(all);
+  EXPECT_EQ(get(1024, stream, all + 2048), all + 2048) << "out of the middle of a free block";
+  EXPECT_EQ(get(2048, stream), all) << "what is before it is a block";
+  EXPECT_EQ(get(5120, stream), all + 3072) << "and what is behind it";
+  EXPECT_NE(get(512, stream, all + 2048), all + 2048) << "in use";
+  EXPECT_NE(get(512, stream, all + 2560), all + 2560) << "in the middle of a used one";
+  for (char* memory : {all, all + 2048, all + 3072}) give(memory);
+  EXPECT_NE(get(16384, stream, all), all) << "too small";
+  EXPECT_NE(get(512, other, all), all) << "another stream's";
+  EXPECT_EQ(get(8192, stream, all), all) << "its pieces are one again";
+  EXPECT_NE(get(512, stream, behind), behind);
+  EXPECT_NE(get(512, stream, reinterpret_cast<void*>(1)), nullptr) << "nobody's";
+  for (void* memory : used) allocator.free(memory);
+}
+
 TEST(CudaAllocator, AsksTheDriverSeldom) {
   CachingAllocator allocator;
   const Stream stream = make_stream();

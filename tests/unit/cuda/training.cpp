@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <mutex>
+#include <optional>
 #include <set>
 
 #include "core/nn/layers.h"
@@ -11,6 +12,8 @@
 #include "distributed/comm/local.h"
 #include "distributed/train/evaluate.h"
 #include "distributed/train/job.h"
+#include "kernels/cuda/memory.h"
+#include "tests/support/cuda_emulator/emulator.h"
 #include "tests/support/rank_test.h"
 #include "tests/support/watchdog.h"
 
@@ -82,6 +85,9 @@ Result train_on(int ranks, const JobOptions& options) {
   std::set<std::string> digests;
   Result result;
   run_local_ranks(ranks, std::chrono::seconds(20), [&](Communicator& comm) {
+    // As processes they have a stream each, which nobody else uses while it is recorded.
+    std::optional<cuda::StreamScope> own;
+    if (options.cuda_graph()) own.emplace(cuda::make_stream());
     Job job(options, comm);
     const Result mine = train(job);
     const std::lock_guard lock(mutex);
@@ -114,6 +120,40 @@ TEST(CudaTraining, SumsIn16BitsAreTheSameAtAnyWorldSizeToo) {
     const Result fastest = train_on(3, options);
     for (std::size_t i = 0; i < fastest.weights.size(); ++i)
       EXPECT_NEAR(fastest.weights[i], alone.weights[i], 1e-2) << i;
+  }
+}
+
+TEST(CudaTraining, AStepWaitsForItsReductionsAlone) {
+  JobOptions options = options_of("cuda", 5);
+  options.set_clip_norm(0);
+  run_local_ranks(1, std::chrono::seconds(20), [&](Communicator& comm) {
+    Job job(options, comm);
+    Net net;
+    DistributedDataParallel ddp(net, job);
+    optim::SGD sgd(ddp.parameters(), {.lr = 0.1});
+    const Waves data;
+    std::vector<std::size_t> waits;
+    for (auto& step : job.steps(data)) {
+      waits.push_back(cuda::emulator::waits());
+      for (auto& shard : step.shards()) {
+        const Tensor logits = ddp(shard.x);
+        step.count_correct(logits, shard.y);
+        step.add(cross_entropy(logits, shard.y)).backward();
+      }
+      sgd.step();
+    }
+    EXPECT_EQ(waits[2], waits[4]);
+  });
+}
+
+TEST(CudaTraining, GraphsChangeNoBit) {
+  const Result plain = train_on(1, options_of("cuda", 6));
+  for (const int ranks : {1, 2, 5}) {
+    JobOptions options = options_of("cuda", 6);
+    options.set_cuda_graph(true);
+    const Result recorded = train_on(ranks, options);
+    EXPECT_EQ(recorded.digest, plain.digest) << ranks << " ranks";
+    EXPECT_EQ(recorded.loss, plain.loss) << ranks << " ranks";
   }
 }
 

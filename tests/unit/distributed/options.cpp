@@ -235,6 +235,7 @@ TEST(OptionsValidate, ReplayIsOneProcess) {
 TEST(OptionsValidate, DeviceAndBackendMustBeAtHand) {
   EXPECT_TRUE(contains(validate_error({"--device", "cuda"}, 1), "--device cpu"));
   EXPECT_TRUE(contains(validate_error({"--backend", "nccl"}, 1), "--backend auto"));
+  EXPECT_TRUE(contains(validate_error({"--cuda-graph"}, 1), "--cuda-graph: there are no graphs on the CPU"));
 }
 
 TEST(Options, FlagsWithoutUseAreRefused) {

@@ -5,9 +5,10 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
-#include <functional>
+#include <span>
+#include <type_traits>
 
-#include "kernels/cuda/memory.h"
+#include "kernels/cuda/recorder.h"
 #include "kernels/host_device.h"
 #include "tests/support/cuda_emulator/emulator.h"
 
@@ -42,19 +43,37 @@ class Warp {
   int lane_;
 };
 
+namespace detail {
+
+// From the end: a functor must not count on an order.
+template <class Fn>
+void run_threads(std::int64_t count, const void* functor) {
+  const Fn& fn = *static_cast<const Fn*>(functor);
+  for (std::int64_t i = count; i-- > 0;) fn(i);
+}
+
+template <class Fn>
+void run_warps(std::int64_t count, const void* functor) {
+  const Fn& fn = *static_cast<const Fn*>(functor);
+  for (std::int64_t i = count; i-- > 0;) emulator::run_lanes(kWarp, [&](int lane) { fn(i, Warp(lane)); });
+}
+
+template <class Fn>
+void start(emulator::KernelFunction function, std::int64_t count, const Fn& fn) {
+  static_assert(std::is_trivially_copyable_v<Fn>);
+  enqueue(Kernel{reinterpret_cast<const void*>(function), 1, 1, count, std::as_bytes(std::span(&fn, 1))});
+}
+
+}  // namespace detail
+
 template <class Fn>
 void parallel_for(std::int64_t count, const Fn& fn) {
-  // From the end: a functor must not count on an order.
-  emulator::enqueue(stream(), [count, fn] {
-    for (std::int64_t i = count; i-- > 0;) fn(i);
-  });
+  if (count > 0) detail::start(detail::run_threads<Fn>, count, fn);
 }
 
 template <class Fn>
 void parallel_warps(std::int64_t count, const Fn& fn) {
-  emulator::enqueue(stream(), [count, fn] {
-    for (std::int64_t i = count; i-- > 0;) emulator::run_lanes(kWarp, [&](int lane) { fn(i, Warp(lane)); });
-  });
+  if (count > 0) detail::start(detail::run_warps<Fn>, count, fn);
 }
 
 }  // namespace trireme::cuda

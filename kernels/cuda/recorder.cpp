@@ -1,0 +1,249 @@
+#include "kernels/cuda/recorder.h"
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <set>
+#include <utility>
+
+#include "kernels/cuda/kernels.h"
+
+namespace trireme::cuda {
+
+namespace {
+
+// The first graph after a wait is small, so that the device has work early; the next ones grow.
+constexpr std::size_t kFirstWork = 16, kMostWork = 512;
+constexpr std::size_t kMostGraphs = 1024;  // of a round: further work is started at once
+/// A place whose graph is made anew more often than in one of so many rounds gets none.
+constexpr std::int64_t kRoundsPerGraph = 8;
+
+/// Streams for which a recorder holds work. Until it is started nobody else may use them: memory that comes
+/// free meanwhile is free only behind that work.
+class HeldStreams {
+ public:
+  void add(Stream stream) {
+    const std::lock_guard lock(mutex_);
+    streams_.insert(stream);
+    count_ = static_cast<int>(streams_.size());
+  }
+  void remove(Stream stream) {
+    const std::lock_guard lock(mutex_);
+    streams_.erase(streams_.find(stream));
+    count_ = static_cast<int>(streams_.size());
+  }
+  bool empty() const { return count_ == 0; }
+  void check_not_held(Stream stream) {
+    if (empty()) return;
+    const std::lock_guard lock(mutex_);
+    if (streams_.contains(stream))
+      fail(
+          ExitCode::kUsage,
+          "cuda: a thread uses the device in the middle of another one's step, whose work is being recorded; "
+          "leave out --cuda-graph");
+  }
+
+ private:
+  std::atomic<int> count_{0};
+  std::mutex mutex_;
+  std::multiset<Stream> streams_;
+};
+
+HeldStreams& held() {
+  static HeldStreams* const one = new HeldStreams;
+  return *one;
+}
+
+thread_local std::unique_ptr<Recorder> recorder;
+
+void start_now(const Kernel& kernel, Stream stream) { start(kernel, stream); }
+void start_now(const LibraryCall& call, Stream stream) { call.run(call.call.data(), stream); }
+
+template <class Given>
+void enqueue_here(const Given& given) {
+  if (Recorder* const here = recording()) return here->enqueue(given);
+  start_now(given, stream());
+}
+
+}  // namespace
+
+void enqueue(const Kernel& kernel) { enqueue_here(kernel); }
+void enqueue(const LibraryCall& call) { enqueue_here(call); }
+
+Recorder* recording() {
+  return recorder && recorder->is_on() && stream_as_it_is() == recorder->target() ? recorder.get() : nullptr;
+}
+
+void submit_recorded() {
+  if (recorder) recorder->submit();
+}
+
+void check_not_held(Stream stream) { held().check_not_held(stream); }
+bool is_all_submitted() { return held().empty(); }
+
+void begin_recording() {
+  if (!recorder) recorder = std::make_unique<Recorder>(stream_as_it_is());
+  recorder->begin_round();
+}
+
+void end_recording() {
+  if (recorder) recorder->end_round();
+}
+
+RecordingStatistics recording_statistics() {
+  return recorder ? recorder->statistics() : RecordingStatistics();
+}
+
+Recorder::~Recorder() {
+  if (is_open_) held().remove(target_);
+  try {
+    if (capturing_) free_graph(end_capture(recording_));
+    if (!graphs_.empty()) synchronize(target_);
+  } catch (const std::exception&) {
+    // The device is gone; so are its graphs.
+  }
+  for (Recorded& recorded : graphs_) drop(recorded);
+}
+
+void Recorder::begin_round() {
+  submit();
+  on_ = true;
+  place_ = 0;
+  most_ = kFirstWork;
+  allocated_ = 0;
+  ++statistics_.rounds;
+}
+
+void Recorder::end_round() {
+  submit();
+  on_ = false;
+}
+
+void Recorder::enqueue(const Kernel& kernel) { take(kernel); }
+void Recorder::enqueue(const LibraryCall& call) { take(call); }
+
+template <class Given>
+void Recorder::take(const Given& given) {
+  if (!is_open_) open();
+  if (is_plain_) {
+    start_now(given, target_);
+  } else {
+    Recorded& recorded = graphs_[place_];
+    if (capturing_ || done_ == recorded.work.size() || !matches(recorded, given)) {
+      if (!capturing_) make_anew(recorded);
+      capture(recorded, Work(given));
+    }
+  }
+  ++statistics_.work;
+  if (++done_ < most_) return;
+  const std::size_t most = most_;
+  submit();
+  most_ = std::min(2 * most, kMostWork);
+}
+
+void Recorder::open() {
+  is_open_ = true;
+  held().add(target_);
+  done_ = 0;
+  is_spoiled_ = false;
+  if (place_ == graphs_.size() && place_ < kMostGraphs) graphs_.emplace_back();
+  is_plain_ =
+      place_ >= kMostGraphs || graphs_[place_].made > kRoundsPerGraph + statistics_.rounds / kRoundsPerGraph;
+}
+
+bool Recorder::matches(Recorded& recorded, const Kernel& k) {
+  Work& work = recorded.work[done_];
+  if (work.function != k.function || work.threads != k.threads || work.bytes.size() != k.functor.size())
+    return false;
+  if (work.blocks == k.blocks && work.count == k.count && std::ranges::equal(work.bytes, k.functor))
+    return true;
+  change(recorded.ready, work.node, k);
+  work.blocks = k.blocks;
+  work.count = k.count;
+  std::ranges::copy(k.functor, work.bytes.begin());
+  ++statistics_.changed;
+  return true;
+}
+
+bool Recorder::matches(const Recorded& recorded, const LibraryCall& call) const {
+  const Work& work = recorded.work[done_];
+  return work.run == call.run && std::ranges::equal(work.bytes, call.call);
+}
+
+/// From the work that it has in common with what is enqueued now.
+void Recorder::make_anew(Recorded& recorded) {
+  std::vector<Work> kept = std::exchange(recorded.work, {});
+  kept.erase(kept.begin() + static_cast<std::ptrdiff_t>(done_), kept.end());
+  if (recorded.ready) synchronize(target_);  // it may be under way
+  drop(recorded);
+  ++recorded.made;
+  ++statistics_.made;
+  if (!recording_) recording_ = make_stream();
+  begin_capture(recording_);
+  capturing_ = true;
+  for (Work& work : kept) capture(recorded, std::move(work));
+}
+
+void Recorder::capture(Recorded& recorded, Work work) {
+  try {
+    if (work.function) {
+      start(work.kernel(), recording_);
+      work.node = last_node(recording_);
+    } else {
+      work.run(work.bytes.data(), recording_);
+    }
+  } catch (...) {
+    is_spoiled_ = true;  // by the part of a call that came before its failure
+    throw;
+  }
+  recorded.work.push_back(std::move(work));
+}
+
+void Recorder::submit() {
+  if (!is_open_) return;
+  is_open_ = false;
+  held().remove(target_);
+  most_ = kFirstWork;
+  const std::size_t place = place_++;
+  if (is_plain_) return;
+  try {
+    start_graph(graphs_[place]);
+  } catch (...) {
+    recording_ = nullptr;  // in the middle of a capture, it is of no more use
+    capturing_ = false;
+    drop(graphs_[place]);
+    throw;
+  }
+}
+
+void Recorder::start_graph(Recorded& recorded) {
+  if (!capturing_ && done_ < recorded.work.size()) make_anew(recorded);  // it had more the last time
+  if (capturing_) {
+    recorded.graph = end_capture(recording_);
+    capturing_ = false;
+    recorded.ready = make_ready(recorded.graph);
+  }
+  start(recorded.ready, target_);
+  ++statistics_.graphs;
+  if (!is_spoiled_) return;
+  synchronize(target_);
+  drop(recorded);
+}
+
+void* Recorder::wanted_memory(std::size_t bytes) const {
+  const bool is_like = allocated_ < memory_.size() && memory_[allocated_].bytes == bytes;
+  return is_like ? memory_[allocated_].data : nullptr;
+}
+
+void Recorder::got_memory(void* memory, std::size_t bytes) {
+  if (allocated_ == memory_.size()) memory_.emplace_back();
+  memory_[allocated_++] = {memory, bytes};
+}
+
+void Recorder::drop(Recorded& recorded) noexcept {
+  if (recorded.ready) free_ready(std::exchange(recorded.ready, nullptr));
+  if (recorded.graph) free_graph(std::exchange(recorded.graph, nullptr));
+  recorded.work.clear();
+}
+
+}  // namespace trireme::cuda

@@ -1,0 +1,246 @@
+// Work recorded into CUDA graphs does what work that is started at once does, whatever the program does.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "core/autograd/autograd.h"
+#include "core/nn/layers.h"
+#include "core/ops/ops.h"
+#include "core/optim/optimizer.h"
+#include "kernels/cuda/memory.h"
+#include "kernels/cuda/recorder.h"
+#include "kernels/table.h"
+#include "tests/support/cuda_emulator/emulator.h"
+#include "tests/support/errors.h"
+
+namespace trireme {
+namespace {
+
+constexpr Device kCuda{DeviceType::kCuda, 0};
+const KernelTable& kernels() { return kernels_of(kCuda); }
+
+struct Words : nn::Module {
+  nn::Embedding table{7, 8};
+  nn::LayerNorm norm{8};
+  nn::Dropout drop{0.25};
+  nn::Linear out{8, 5};
+  Tensor forward(const Tensor& x) override { return out(drop(norm(table(x)))); }
+  void visit(nn::Visitor& v) override {
+    v.module("table", table);
+    v.module("norm", norm);
+    v.module("drop", drop);
+    v.module("out", out);
+  }
+};
+
+/// A program of steps: what differs from test to test.
+struct Program {
+  int steps = 8;
+  std::function<std::int64_t(int step)> rows = [](int) { return std::int64_t{4}; };
+  std::function<void(int step, const Tensor& loss)> middle = [](int, const Tensor&) {};  ///< before backward
+};
+
+struct Outcome {
+  std::vector<float> weights;
+  RecordingStatistics said;
+};
+
+RecordingStatistics since(const RecordingStatistics& before) {
+  const RecordingStatistics now = kernels().recording_statistics();
+  return {now.rounds - before.rounds, now.graphs - before.graphs, now.made - before.made,
+          now.work - before.work, now.changed - before.changed};
+}
+
+Outcome run(const Program& program, bool recorded) {
+  nn::manual_seed(3);
+  Words model;
+  nn::move_to(model, kCuda);
+  optim::AdamW adamw(model.parameters(), {.lr = 0.1});
+  const RecordingStatistics before = kernels().recording_statistics();
+  for (int step = 0; step < program.steps; ++step) {
+    nn::set_random_context({5, static_cast<std::uint64_t>(step), 0, 0});
+    if (recorded && step >= 2) kernels().begin_recording();
+    const std::int64_t rows = program.rows(step);
+    std::vector<std::int64_t> words, labels;
+    for (std::int64_t i = 0; i < 3 * rows; ++i) {
+      words.push_back((i + step) % 7);
+      labels.push_back(i * step % 5);
+    }
+    const Tensor x = to_device(Tensor::from(words, {rows, 3}), kCuda),
+                 y = to_device(Tensor::from(labels, {3 * rows}), kCuda);
+    adamw.set_lr(0.1 / (1 + step));
+    adamw.zero_grad();
+    const Tensor loss = cross_entropy(reshape(model(x), {3 * rows, 5}), y);
+    program.middle(step, loss);
+    loss.backward();
+    adamw.step();
+    kernels().end_recording();
+  }
+  Outcome outcome{{}, since(before)};
+  for (const NamedTensor& p : model.parameters())
+    for (const float value : p.tensor.to_vector<float>()) outcome.weights.push_back(value);
+  return outcome;
+}
+
+/// Runs it both ways and returns what the recorder said.
+RecordingStatistics expect_same(const Program& program) {
+  const Outcome plain = run(program, false), recorded = run(program, true);
+  EXPECT_EQ(plain.weights, recorded.weights);
+  EXPECT_EQ(plain.said.work, 0);
+  return recorded.said;
+}
+
+TEST(CudaGraphs, AreMadeOnceAndStartedEachStep) {
+  const RecordingStatistics said = expect_same({});
+  EXPECT_EQ(said.rounds, 6);
+  EXPECT_EQ(said.graphs % said.rounds, 0) << "as many in each";
+  EXPECT_EQ(said.made, said.graphs / said.rounds) << "in the first round, and never again";
+  EXPECT_LT(said.graphs, said.work / 6);
+  EXPECT_GE(said.changed, said.rounds - 1) << "random numbers and learning rates differ";
+  EXPECT_LT(said.changed, said.work / 4) << "most of the work is the same each time";
+}
+
+TEST(CudaGraphs, FollowShapesThatChange) {
+  const RecordingStatistics said = expect_same({.steps = 12, .rows = [](int step) { return 2 + step % 3; }});
+  EXPECT_GT(said.made, 3) << "matrix products of other shapes";
+}
+
+TEST(CudaGraphs, AreGivenUpWhereNoneFitsTwice) {
+  const Program program{.steps = 80, .rows = [](int step) { return 1 + step % 5; }};
+  const RecordingStatistics said = expect_same(program);
+  EXPECT_LT(said.made, said.rounds / 2) << "of two places: in the first eight rounds, and one in eight later";
+}
+
+TEST(CudaGraphs, EndWhereTheHostLooks) {
+  int looked = 0;
+  const auto look = [&](int step, const Tensor& loss) {
+    if (step % 2 == 0 && loss.item() > 0) ++looked;
+  };
+  expect_same({.middle = look});
+  EXPECT_EQ(looked, 8);
+}
+
+TEST(CudaGraphs, TakeWhatOtherControlFlowBrings) {
+  Tensor kept = to_device(Tensor::ones({3}), kCuda);
+  expect_same({.steps = 10, .middle = [&](int step, const Tensor& loss) {
+                 for (int i = 0; i < step % 4; ++i) kept = mul(kept, loss.detach());
+               }});
+}
+
+TEST(CudaGraphs, GoOnAfterAnError) {
+  const auto fails = [](int step, const Tensor& loss) {
+    if (step != 4) return;
+    EXPECT_THROW(embedding(loss.detach(), to_device(Tensor::from(std::vector<std::int64_t>{7}, {1}), kCuda)),
+                 Error);
+  };
+  expect_same({.middle = fails});
+}
+
+TEST(CudaGraphs, AProgramMayLeaveAStepInTheMiddle) {
+  const Outcome plain = run({.steps = 5}, false);
+  const auto leaves = [](int step, const Tensor&) {
+    if (step == 4) fail(ExitCode::kUsage, "test: leaves");
+  };
+  EXPECT_THROW(run({.steps = 5, .middle = leaves}, true), Error);
+  const Tensor left = to_device(Tensor::ones({2}), kCuda);  // in no graph's way
+  EXPECT_EQ((left + left).to_vector<float>(), (std::vector<float>{2, 2}));
+  EXPECT_EQ(run({.steps = 5}, true).weights, plain.weights);
+}
+
+/// Adds `by` to one number, as a library's call does; throws half-way where asked.
+struct Add {
+  std::int64_t* to;
+  std::int64_t by, fails;
+  void operator()(cuda::Stream stream) const {
+    cuda::emulator::enqueue(stream, [to = to, by = by] { *to += by; });
+    if (fails) fail(ExitCode::kInternal, "test: a library fails");
+  }
+};
+
+TEST(CudaGraphs, CallsOfLibrariesAreComparedAndRedone) {
+  const cuda::Stream stream = cuda::make_stream();
+  std::int64_t sum = 0;
+  const int before = cuda::emulator::ready_graphs();
+  {
+    cuda::Recorder recorder(stream);
+    const auto call = [&](std::int64_t by, bool fails = false) {
+      const Add add{&sum, by, fails};
+      recorder.enqueue(
+          cuda::LibraryCall{[](const void* c, cuda::Stream s) { (*static_cast<const Add*>(c))(s); },
+                            std::as_bytes(std::span(&add, 1))});
+    };
+    const auto after = [&](const std::vector<std::int64_t>& numbers) {
+      recorder.begin_round();
+      for (const std::int64_t by : numbers) call(by);
+      recorder.end_round();
+      cuda::synchronize(stream);
+      return std::exchange(sum, 0);
+    };
+    EXPECT_EQ(after({1, 10, 100}), 111);
+    EXPECT_EQ(after({1, 10, 100}), 111);
+    EXPECT_EQ(recorder.statistics().made, 1);
+    EXPECT_EQ(after({1, 20, 100}), 121);
+    EXPECT_EQ(after({1, 20}), 21) << "fewer";
+    EXPECT_EQ(after({1, 20, 300, 4000}), 4321) << "more";
+    EXPECT_EQ(recorder.statistics().made, 4);
+    EXPECT_EQ(after(std::vector<std::int64_t>(3000, 1)), 3000) << "more than one graph holds";
+    EXPECT_GT(recorder.statistics().graphs, 5 + 3000 / 512);
+
+    recorder.begin_round();
+    call(1);
+    EXPECT_THROW(call(2, true), Error);
+    call(3);
+    recorder.end_round();
+    cuda::synchronize(stream);
+    EXPECT_EQ(std::exchange(sum, 0), 6) << "what was enqueued before the failure runs, as without graphs";
+    EXPECT_EQ(after({1, 3}), 4) << "and is in no graph";
+  }
+  EXPECT_EQ(cuda::emulator::ready_graphs(), before);
+}
+
+TEST(CudaGraphs, OtherThreadsAreKeptOut) {
+  const std::string kNothing = "nothing was thrown";
+  const Tensor x = to_device(Tensor::ones({4}), kCuda);
+  const auto elsewhere = [&] {
+    std::string said;
+    std::thread([&] {
+      said = test::error_of([&] {
+        const NoGrad off;
+        mul(x, x);
+      });
+    }).join();
+    return said;
+  };
+  EXPECT_EQ(elsewhere(), kNothing);
+  kernels().begin_recording();
+  EXPECT_EQ(elsewhere(), kNothing) << "nothing is recorded yet";
+  const Tensor y = add(x, x);
+  test::expect_holds(elsewhere(), {"in the middle of another one's step", "--cuda-graph"});
+  EXPECT_EQ(y.to_vector<float>()[0], 2);
+  EXPECT_EQ(elsewhere(), kNothing);
+  add(x, x);
+  kernels().end_recording();
+  EXPECT_EQ(elsewhere(), kNothing);
+}
+
+TEST(CudaGraphs, KeepMemoryOfWorkThatHasNotStarted) {
+  cuda::release_cached_memory();
+  kernels().begin_recording();
+  Tensor sum = to_device(Tensor::ones({4}), kCuda);
+  for (int i = 0; i < 3; ++i) sum = add(sum, sum);  // freed operands are used by work that is only recorded
+  cuda::emulator::set_device_bytes(std::size_t{60} << 20);
+  Tensor big = Tensor::empty({8 << 20}, DType::kFloat32, kCuda);
+  big = Tensor();
+  big = Tensor::empty({12 << 20}, DType::kFloat32, kCuda);  // only if the first one goes back to the driver
+  sum = add(sum, sum);
+  kernels().end_recording();
+  cuda::emulator::set_device_bytes(std::size_t{1} << 30);
+  EXPECT_EQ(sum.to_vector<float>(), std::vector<float>(4, 16));
+}
+
+}  // namespace
+}  // namespace trireme
