@@ -76,9 +76,9 @@ CachingAllocator::Block* CachingAllocator::find_at(char* wanted, std::size_t byt
   if (after == blocks_.begin()) return nullptr;
   Block* const block = std::prev(after)->second.get();
   const auto before = static_cast<std::size_t>(wanted - block->memory);
-  if (block->used || block->stream != stream || block->bytes < before + bytes) return nullptr;
+  if (block->bytes < before + bytes) return nullptr;
   Pool& pool = pool_of(stream, first_of(block)->segment_bytes);
-  if (!pool.erase(block)) return nullptr;  // work of other streams still uses it
+  if (!pool.erase(block)) return nullptr;  // in use, or another stream's
   if (before == 0) return block;
   Block* const rest = cut(block, before);
   pool.insert(block);

@@ -1,7 +1,7 @@
 // What a whole step costs: forward, backward and the optimizer, of networks on made-up data.
 //
 //   ninja -C build trireme_bench && OMP_NUM_THREADS=2 build/tests/bench_steps
-//   build/tests/bench_steps cuda bfloat16     on a GPU, in the type of --dtype
+//   build/tests/bench_steps cuda bfloat16 graph     on a GPU, in the type of --dtype, as --cuda-graph
 //
 // tests/bench/steps.py runs the same steps in PyTorch, in turns with these.
 #include <benchmark/benchmark.h>
@@ -21,7 +21,7 @@ namespace {
 
 struct Setting {
   Device device;
-  bool bfloat16 = false;
+  bool bfloat16 = false, graph = false;
 };
 
 /// Whole numbers from 0 to below - 1 in a mixed order.
@@ -36,7 +36,9 @@ void time_steps(benchmark::State& state, const Setting& setting, nn::Module& mod
   x = to_device(x, setting.device);
   labels = to_device(labels, setting.device);
   Tensor loss;
+  const KernelTable& kernels = kernels_of(setting.device);
   const auto step = [&] {
+    if (setting.graph) kernels.begin_recording();
     optimizer.zero_grad();
     {
       const amp::Autocast mixed(setting.bfloat16);
@@ -54,6 +56,7 @@ void time_steps(benchmark::State& state, const Setting& setting, nn::Module& mod
     for (int i = 0; i < round; ++i) step();
     benchmark::DoNotOptimize(loss.item());
   }
+  kernels.end_recording();
 }
 
 struct ImageCase {
@@ -110,6 +113,7 @@ int main(int argc, char** argv) {
     const std::string_view word = argv[i];
     if (word == "cuda") setting.device = {trireme::DeviceType::kCuda, 0};
     if (word == "bfloat16") setting.bfloat16 = true;
+    if (word == "graph") setting.graph = true;
   }
   trireme::add_benchmarks(setting);
   benchmark::RunSpecifiedBenchmarks();

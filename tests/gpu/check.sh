@@ -65,16 +65,18 @@ check() {
   [[ $code -eq 0 ]] || failed=1
 }
 
-# same_digest NAME JOB...: of the job on one rank, on two that share the GPU, and replayed as two.
+# same_digest NAME JOB...: of the job on one rank, without and with CUDA graphs, on two that share the GPU, and
+# replayed as two.
 same_digest() {
   local name=$1 ranks=("${ours[@]}" "$programs/trireme" launch -n 2 --)
   shift
   check "$name" 60 "${ours[@]}" "$@"
+  check "${name}_graph" 60 "${ours[@]}" "$@" --cuda-graph on
   check "${name}_replay" 60 "${ours[@]}" "$@" --replay-ranks 2
-  check "${name}_2_ranks" 90 "${ranks[@]}" "$@" --share-gpu on
+  check "${name}_2_ranks" 90 "${ranks[@]}" "$@" --share-gpu on --cuda-graph on
   local digests
-  digests=$(grep -h "^digest" "$results/$name.txt" "$results/${name}_replay.txt" "$results/${name}_2_ranks.txt")
-  check "${name}_digests" 5 awk 'NR > 1 && $0 != first {bad = 1} {first = $0} END {print NR " of 3"; exit bad || NR != 3}' \
+  digests=$(grep -h "^digest" "$results/$name"{,_graph,_replay,_2_ranks}.txt)
+  check "${name}_digests" 5 awk 'NR > 1 && $0 != first {bad = 1} {first = $0} END {print NR " of 4"; exit bad || NR != 4}' \
     <<<"$digests"
 }
 

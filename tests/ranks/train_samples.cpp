@@ -2,9 +2,13 @@
 // and so it stays when a job is stopped in the middle of an epoch and goes on at another world size.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <mutex>
+#include <nlohmann/json.hpp>
+#include <numeric>
 #include <thread>
 
 #include "core/nn/layers.h"
@@ -126,6 +130,48 @@ TEST_F(TrainSamples, EachOnceThroughStopsAndOtherWorldSizes) {
   for (const auto& [step, ranks] : stops) train(ranks, options_of(step, directory_, 2), seen);
   expect_every_sample_once(seen);
   EXPECT_EQ(seen.all(), alone.all());
+}
+
+/// The last number of `key` in a file of metrics.
+double last(const std::filesystem::path& metrics, const std::string& key) {
+  std::ifstream file(metrics);
+  double value = NAN;
+  for (std::string line; std::getline(file, line);) value = nlohmann::json::parse(line).value(key, value);
+  return value;
+}
+
+TEST_F(TrainSamples, TheReportedLossIsTheMeanOverTheBatch) {
+  for (const int ranks : {1, 3}) {
+    JobOptions options = options_of(kStepsPerEpoch, "", 0);  // in the last step shards have 1 sample or none
+    options.set_metrics(directory_ / fmt::format("{}.jsonl", ranks));
+    std::mutex mutex;
+    std::vector<double> losses, correct;
+    run_local_ranks(ranks, std::chrono::seconds(30), [&](Communicator& comm) {
+      Job job(options, comm);
+      const Numbers dataset;
+      nn::Linear model(1, 1);
+      const DistributedDataParallel ddp(model, job);
+      for (auto& step : job.steps(dataset))
+        for (auto& shard : step.shards()) {
+          const std::lock_guard lock(mutex);
+          step.add(mean(shard.x));
+          step.add(to_dtype(mean(shard.x * 0.5), DType::kFloat64));  // losses of one step add up
+          step.count_correct(flatten(cat({shard.x * 0.0, shard.x - 20.0}, 1), 1), shard.y);
+          if (step.is_last())
+            for (std::int64_t i = 0; i < shard.count; ++i) {
+              losses.push_back(1.5 * shard.x.data<float>()[i]);
+              const bool says_one = shard.x.data<float>()[i] > 20;
+              correct.push_back(says_one == (shard.y.data<std::int64_t>()[i] == 1));
+            }
+        }
+    });
+    ASSERT_EQ(losses.size(), 5u);
+    const auto mean_of = [](const std::vector<double>& v) {
+      return std::accumulate(v.begin(), v.end(), 0.0) / 5;
+    };
+    EXPECT_NEAR(last(options.metrics(), "loss"), mean_of(losses), 1e-4);
+    EXPECT_NEAR(last(options.metrics(), "accuracy"), mean_of(correct), 1e-6);
+  }
 }
 
 /// Storage that hangs behind the first samples.

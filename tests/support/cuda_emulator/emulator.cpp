@@ -352,7 +352,10 @@ void device_free(void* memory) noexcept {
   std::lock_guard lock(m.mutex);
   const auto found = m.device.find(static_cast<char*>(memory));
   if (found == m.device.end()) std::abort();
-  munmap(memory, emulator::in_pages(found->second) + emulator::page());
+  // The address stays taken, so that whoever still uses it is found out.
+  if (mmap(memory, emulator::in_pages(found->second), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+           0) == MAP_FAILED)
+    std::abort();
   m.used_bytes -= found->second;
   m.device.erase(found);
 }

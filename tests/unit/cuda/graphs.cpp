@@ -202,6 +202,24 @@ TEST(CudaGraphs, CallsOfLibrariesAreComparedAndRedone) {
   EXPECT_EQ(cuda::emulator::ready_graphs(), before);
 }
 
+void add_one(std::int64_t count, const void* to) { **static_cast<std::int64_t* const*>(to) += count; }
+
+TEST(CudaGraphs, KernelsMayHaveOtherCounts) {
+  const cuda::Stream stream = cuda::make_stream();
+  std::int64_t sum = 0, *const to = &sum;
+  cuda::Recorder recorder(stream);
+  for (const std::int64_t count : {1, 20, 300}) {
+    recorder.begin_round();
+    recorder.enqueue(
+        cuda::Kernel{reinterpret_cast<const void*>(add_one), 1, 1, count, std::as_bytes(std::span(&to, 1))});
+    recorder.end_round();
+  }
+  cuda::synchronize(stream);
+  EXPECT_EQ(sum, 321);
+  EXPECT_EQ(recorder.statistics().made, 1);
+  EXPECT_EQ(recorder.statistics().changed, 2);
+}
+
 TEST(CudaGraphs, OtherThreadsAreKeptOut) {
   const std::string kNothing = "nothing was thrown";
   const Tensor x = to_device(Tensor::ones({4}), kCuda);
@@ -228,18 +246,22 @@ TEST(CudaGraphs, OtherThreadsAreKeptOut) {
 }
 
 TEST(CudaGraphs, KeepMemoryOfWorkThatHasNotStarted) {
+  constexpr std::int64_t kMillion = 1 << 20;
   cuda::release_cached_memory();
-  kernels().begin_recording();
-  Tensor sum = to_device(Tensor::ones({4}), kCuda);
-  for (int i = 0; i < 3; ++i) sum = add(sum, sum);  // freed operands are used by work that is only recorded
   cuda::emulator::set_device_bytes(std::size_t{60} << 20);
-  Tensor big = Tensor::empty({8 << 20}, DType::kFloat32, kCuda);
-  big = Tensor();
-  big = Tensor::empty({12 << 20}, DType::kFloat32, kCuda);  // only if the first one goes back to the driver
-  sum = add(sum, sum);
-  kernels().end_recording();
+  std::thread([] {  // with a recorder that has given nothing up
+    kernels().begin_recording();
+    Tensor sum = to_device(Tensor::ones({4}), kCuda);
+    Tensor big = Tensor::full({8 * kMillion}, 2, DType::kFloat32, kCuda);
+    sum = add(sum, narrow(big, 0, 5, 4));
+    big = Tensor();                                                // free, but for work that is only recorded
+    big = Tensor::empty({12 * kMillion}, DType::kFloat32, kCuda);  // if the other one goes back to the driver
+    sum = add(sum, sum);
+    kernels().end_recording();
+    EXPECT_EQ(sum.to_vector<float>(), std::vector<float>(4, 6));
+  })
+      .join();
   cuda::emulator::set_device_bytes(std::size_t{1} << 30);
-  EXPECT_EQ(sum.to_vector<float>(), std::vector<float>(4, 16));
 }
 
 }  // namespace

@@ -8,7 +8,6 @@
 
 #include "core/nn/layers.h"
 #include "core/ops/ops.h"
-#include "distributed/comm/device_communicator.h"
 #include "distributed/comm/local.h"
 #include "distributed/train/evaluate.h"
 #include "distributed/train/job.h"
@@ -190,32 +189,6 @@ TEST(CudaTraining, GoesOnFromACheckpointOnAnotherNumberOfRanks) {
   options.set_steps(4);
   EXPECT_EQ(train_on(1, options).digest, whole);
   std::filesystem::remove_all(directory);
-}
-
-TEST(CudaTraining, AMismatchIsFoundBeforeTheGpuWaits) {
-  const test::Watchdog watchdog("cuda mismatch", std::chrono::seconds(60));
-  const std::string error = test::error_of([] {
-    run_local_ranks(2, std::chrono::seconds(20), [](Communicator& host) {
-      const auto comm = make_device_communicator(host, std::chrono::seconds(20));
-      const Tensor data = Tensor::zeros({host.rank() == 0 ? 8 : 9}, DType::kFloat32, comm->device());
-      comm->broadcast(memory_of(data), 0, "weights").wait();
-    });
-  });
-  EXPECT_NE(error.find("weights (32 bytes of rank 0)"), std::string::npos) << error;
-  EXPECT_NE(error.find("weights (36 bytes of rank 0)"), std::string::npos) << error;
-}
-
-TEST(CudaTraining, AFailingRankEndsTheOthers) {
-  const test::Watchdog watchdog("cuda failure", std::chrono::seconds(60));
-  const std::string error = test::error_of([] {
-    run_local_ranks(3, std::chrono::seconds(20), [](Communicator& host) {
-      const auto comm = make_device_communicator(host, std::chrono::seconds(20));
-      if (host.rank() == 1) fail(ExitCode::kData, "no data on rank 1");
-      const Tensor data = Tensor::zeros({8}, DType::kFloat32, comm->device());
-      comm->broadcast(memory_of(data), 0, "weights").wait();
-    });
-  });
-  EXPECT_NE(error.find("no data on rank 1"), std::string::npos) << error;
 }
 
 }  // namespace

@@ -1,0 +1,116 @@
+// The collectives on an emulated GPU, through an emulated NCCL.
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "core/ops/ops.h"
+#include "distributed/comm/device_communicator.h"
+#include "distributed/comm/local.h"
+#include "tests/support/cuda_emulator/emulator.h"
+#include "tests/support/rank_test.h"
+#include "tests/support/watchdog.h"
+
+namespace trireme {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// body(comm) on each of `ranks` threads.
+void on_gpus(int ranks, const std::function<void(Communicator& comm)>& body,
+             std::chrono::milliseconds patience = 20s) {
+  const test::Watchdog watchdog("cuda communicator", 60s);
+  run_local_ranks(ranks, 20s, [&](Communicator& host) { body(*make_device_communicator(host, patience)); });
+}
+
+Tensor filled(std::int64_t count, double value) {
+  return Tensor::full({count}, value, DType::kFloat32, Device{DeviceType::kCuda, 0});
+}
+
+TEST(CudaCommunicator, AllToAllMovesEachSliceAndTheOwnOne) {
+  for (const int ranks : {1, 2, 3})
+    on_gpus(ranks, [&](Communicator& comm) {
+      std::vector<Tensor> from, to;
+      std::vector<ConstBytes> sends;
+      std::vector<Bytes> recvs;
+      for (int r = 0; r < ranks; ++r) {
+        from.push_back(filled(3 + r, 10 * comm.rank() + r));
+        to.push_back(filled(3 + comm.rank(), -1));
+        sends.push_back(memory_of(from.back()));
+        recvs.push_back(memory_of(to.back()));
+      }
+      comm.all_to_all(sends, recvs, "parts").wait();
+      for (int r = 0; r < ranks; ++r) {
+        const auto expected = static_cast<float>(10 * r + comm.rank());
+        EXPECT_EQ(to[static_cast<std::size_t>(r)].to_vector<float>(),
+                  std::vector<float>(static_cast<std::size_t>(3 + comm.rank()), expected));
+      }
+    });
+}
+
+TEST(CudaCommunicator, AllGatherFillsTheOthersSlices) {
+  on_gpus(3, [](Communicator& comm) {
+    const Tensor all = filled(6, comm.rank());
+    std::vector<Bytes> slices;
+    for (std::size_t r = 0; r < 3; ++r) slices.push_back(memory_of(all).subspan(r * 8, 8));
+    comm.all_gather(slices, "slices").wait();
+    EXPECT_EQ(all.to_vector<float>(), (std::vector<float>{0, 0, 1, 1, 2, 2}));
+  });
+}
+
+TEST(CudaCommunicator, ACallIsDoneWhenTheGpuIs) {
+  on_gpus(1, [](Communicator& comm) {
+    bool ran = false;
+    const Event event = comm.run(
+        [&] {
+          // Far more than the emulator does while done() is asked once.
+          for (int i = 0; i < 50; ++i) add_(filled(1, i), 1.0);
+          ran = true;
+        },
+        "work");
+    while (!ran) std::this_thread::yield();
+    std::this_thread::sleep_for(50ms);  // by now the host is done
+    EXPECT_FALSE(event.done());
+    event.wait();
+    EXPECT_TRUE(event.done());
+  });
+}
+
+TEST(CudaCommunicator, SizesThatDifferAreFoundBeforeTheGpuWaits) {
+  const std::string error = test::error_of([] {
+    on_gpus(
+        2,
+        [](Communicator& comm) {
+          const Tensor own = filled(4, 0), other = filled(comm.rank() == 0 ? 4 : 5, 0);
+          const Bytes slices[] = {memory_of(comm.rank() == 0 ? own : other),
+                                  memory_of(comm.rank() == 0 ? other : own)};
+          comm.all_gather(slices, "slices").wait();
+        },
+        1s);
+  });
+  EXPECT_NE(error.find("\"slices\": rank 0 sends 16 bytes, 20 are expected"), std::string::npos) << error;
+}
+
+TEST(CudaCommunicator, AMismatchIsFoundBeforeTheGpuWaits) {
+  const std::string error = test::error_of([] {
+    on_gpus(2, [](Communicator& comm) {
+      const Tensor data = Tensor::zeros({comm.rank() == 0 ? 8 : 9}, DType::kFloat32, comm.device());
+      comm.broadcast(memory_of(data), 0, "weights").wait();
+    });
+  });
+  EXPECT_NE(error.find("weights (32 bytes of rank 0)"), std::string::npos) << error;
+  EXPECT_NE(error.find("weights (36 bytes of rank 0)"), std::string::npos) << error;
+}
+
+TEST(CudaCommunicator, AFailingRankEndsTheOthers) {
+  const std::string error = test::error_of([] {
+    on_gpus(3, [](Communicator& comm) {
+      if (comm.rank() == 1) fail(ExitCode::kData, "no data on rank 1");
+      const Tensor data = Tensor::zeros({8}, DType::kFloat32, comm.device());
+      comm.broadcast(memory_of(data), 0, "weights").wait();
+    });
+  });
+  EXPECT_NE(error.find("no data on rank 1"), std::string::npos) << error;
+}
+
+}  // namespace
+}  // namespace trireme
