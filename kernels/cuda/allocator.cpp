@@ -1,6 +1,8 @@
 #include "kernels/cuda/allocator.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <string>
 
 namespace trireme::cuda {
@@ -32,13 +34,8 @@ CachingAllocator::~CachingAllocator() {
   }
 }
 
-CachingAllocator::Pool& CachingAllocator::pool_of(Stream stream, std::size_t segment_bytes) {
-  return pools_[{stream, segment_bytes == kSmallSegment}];
-}
-
-CachingAllocator::Block* CachingAllocator::first_of(Block* block) const {
-  while (block->before) block = block->before;
-  return block;
+CachingAllocator::Pool& CachingAllocator::pool_of(const Block& block) {
+  return pools_[{block.stream, block.segment_bytes == kSmallSegment}];
 }
 
 void* CachingAllocator::allocate(std::size_t bytes, Stream stream, void* wanted) {
@@ -76,9 +73,9 @@ CachingAllocator::Block* CachingAllocator::find_at(char* wanted, std::size_t byt
   if (after == blocks_.begin()) return nullptr;
   Block* const block = std::prev(after)->second.get();
   const auto before = static_cast<std::size_t>(wanted - block->memory);
-  if (block->bytes < before + bytes) return nullptr;
-  Pool& pool = pool_of(stream, first_of(block)->segment_bytes);
-  if (!pool.erase(block)) return nullptr;  // in use, or another stream's
+  if (block->bytes < before + bytes || block->stream != stream) return nullptr;
+  Pool& pool = pool_of(*block);
+  if (!pool.erase(block)) return nullptr;  // in use
   if (before == 0) return block;
   Block* const rest = cut(block, before);
   pool.insert(block);
@@ -103,6 +100,7 @@ CachingAllocator::Block* CachingAllocator::cut(Block* block, std::size_t bytes) 
   rest->memory = block->memory + bytes;
   rest->bytes = block->bytes - bytes;
   rest->stream = block->stream;
+  rest->segment_bytes = block->segment_bytes;
   rest->before = block;
   rest->after = block->after;
   if (rest->after) rest->after->before = rest.get();
@@ -112,10 +110,10 @@ CachingAllocator::Block* CachingAllocator::cut(Block* block, std::size_t bytes) 
 }
 
 void CachingAllocator::split(Block* block, std::size_t bytes) {
-  const std::size_t segment = first_of(block)->segment_bytes, rest = block->bytes - bytes;
+  const std::size_t rest = block->bytes - bytes;
   // What is left of a large block is worth keeping if other large ones fit in.
-  if (segment == kSmallSegment ? rest < kUnit : rest <= kSmall) return;
-  pool_of(block->stream, segment).insert(cut(block, bytes));
+  if (block->segment_bytes == kSmallSegment ? rest < kUnit : rest <= kSmall) return;
+  pool_of(*block).insert(cut(block, bytes));
 }
 
 void CachingAllocator::free(void* memory) noexcept {
@@ -124,6 +122,10 @@ void CachingAllocator::free(void* memory) noexcept {
   const auto found = blocks_.find(static_cast<char*>(memory));
   if (found == blocks_.end()) return;  // not ours: nothing that a noexcept function could do about it
   Block* const block = found->second.get();
+  if (!block->used) {
+    fmt::print(stderr, "cuda: device memory {} is given back twice\n", memory);
+    std::abort();  // whoever has it now would lose it
+  }
   statistics_.used_bytes -= block->bytes;
   try {
     if (block->others.empty()) return put_back(block);
@@ -157,7 +159,7 @@ void CachingAllocator::merge(Block* block, Block* with) {
 
 void CachingAllocator::put_back(Block* block) {
   block->used = false;
-  Pool& pool = pool_of(block->stream, first_of(block)->segment_bytes);
+  Pool& pool = pool_of(*block);
   // Blocks that wait for events are in no pool.
   if (Block* const after = block->after; after && pool.erase(after)) merge(block, after);
   if (Block* const before = block->before; before && pool.erase(before)) {

@@ -57,7 +57,7 @@ class CachingAllocator {
     bool used = false;
     Block *before = nullptr, *after = nullptr;  ///< neighbours in the segment
     std::set<Stream> others;                    ///< that use it besides its own
-    std::size_t segment_bytes = 0;              ///< of the segment, in its first block
+    std::size_t segment_bytes = 0;              ///< of the whole segment
   };
   struct BySize {
     using is_transparent = void;
@@ -73,8 +73,7 @@ class CachingAllocator {
   };
 
   static bool is_small(std::size_t bytes);
-  Pool& pool_of(Stream stream, std::size_t segment_bytes);
-  Block* first_of(Block* block) const;
+  Pool& pool_of(const Block& block);
   Block* find_free(std::size_t bytes, Stream stream);
   Block* find_at(char* wanted, std::size_t bytes, Stream stream);
   Block* new_segment(std::size_t bytes, Stream stream);

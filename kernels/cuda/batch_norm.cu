@@ -1,5 +1,4 @@
 // Batch normalization over channels-last images seen as rows of C channels.
-#include <vector>
 
 #include "kernels/cuda/columns.h"
 #include "kernels/cuda/kernels.h"

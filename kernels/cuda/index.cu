@@ -51,6 +51,46 @@ struct Scatter {
   }
 };
 
+constexpr std::int64_t kFewPlaces = 64;           ///< so many are walked along
+constexpr std::int64_t kMostCounted = 64 * 1024;  ///< places; more are sorted
+
+/// order[r] = the place whose index is the r-th, equal ones in the order of places; a warp for each place.
+struct RankByCounting {
+  const std::int64_t* index;
+  std::int64_t count;
+  std::int64_t* order;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t i, const Warp& warp) const {
+    std::int64_t before = 0;
+    for (std::int64_t k = warp.lane(); k < count; k += kWarp)
+      before += index[k] < index[i] || (index[k] == index[i] && k < i) ? 1 : 0;
+    before = warp.sum(before);
+    if (warp.lane() == 0) order[before] = i;
+  }
+};
+
+/// Scatter where index depends on i alone: a thread for each (r, o, j) whose r begins a run of one index
+/// walks along that run.
+template <class T, bool kAdd>
+struct ScatterRuns {
+  Cube<T> out, in;
+  const std::int64_t *index, *order;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t k) const {
+    const std::int64_t j = k % in.shape[2], o = k / in.shape[2] % in.shape[0],
+                       begin = k / in.shape[2] / in.shape[0], to = index[order[begin]];
+    if (begin > 0 && index[order[begin - 1]] == to) return;
+    T& element = out.at(o, to, j);
+    T sum = element;
+    for (std::int64_t r = begin; r < in.shape[1] && index[order[r]] == to; ++r) {
+      const T next = in.at(o, order[r], j);
+      if constexpr (kAdd)
+        sum = static_cast<T>(static_cast<Compute<T>>(sum) + static_cast<Compute<T>>(next));
+      else
+        sum = next;
+    }
+    element = sum;
+  }
+};
+
 struct FirstOrder {
   std::int64_t* order;
   std::int64_t padded;
@@ -144,16 +184,42 @@ void gather(const View& out, const View& in, const View& index) {
   });
 }
 
+namespace {
+
+/// By whom a place is written to, many threads at once where few indices are many places' (the gradient of
+/// an embedding). The same additions in the same order either way.
+template <class T, bool kAdd>
+void scatter_as(const View& out, const View& index, const View& in) {
+  const std::int64_t places = in.shape[1];
+  const auto is_shared = [&](int d) { return index.shape[d] == 1 || index.strides[d] == 0; };
+  if (places <= kFewPlaces || !is_shared(0) || !is_shared(2))
+    return parallel_for(in.shape[0] * in.shape[2],
+                        Scatter<T, kAdd>{Cube<T>(out), Cube<T>(in), Cube<std::int64_t>(index)});
+  const Scratch list(static_cast<std::size_t>(places) * sizeof(std::int64_t)),
+      order(static_cast<std::size_t>(places) * sizeof(std::int64_t));
+  const View row{list.as<void>(), DType::kInt64, 2, {1, places}, {places, 1}};
+  copy(row, {index.data, DType::kInt64, 2, {1, places}, {0, index.strides[1]}});
+  if (places <= kMostCounted) {
+    parallel_warps(places, RankByCounting{list.as<std::int64_t>(), places, order.as<std::int64_t>()});
+  } else {
+    View sorted = row;
+    sorted.data = order.as<void>();
+    argsort(sorted, row, false);
+  }
+  parallel_for(in.numel(), ScatterRuns<T, kAdd>{Cube<T>(out), Cube<T>(in), list.as<std::int64_t>(),
+                                                order.as<std::int64_t>()});
+}
+
+}  // namespace
+
 void scatter(ScatterOp op, const View& out, const View& index, const View& in) {
-  const std::int64_t walks = in.shape[0] * in.shape[2];
   visit_dtype(out.dtype, [&](auto type) {
     using T = decltype(type);
-    if (op == ScatterOp::kSet)
-      return parallel_for(walks, Scatter<T, false>{Cube<T>(out), Cube<T>(in), Cube<std::int64_t>(index)});
+    if (op == ScatterOp::kSet) return scatter_as<T, false>(out, index, in);
     if constexpr (std::is_same_v<T, bool>)
       fail(ExitCode::kInternal, "scatter_add: not defined for bool; convert it with to() first");
     else
-      parallel_for(walks, Scatter<T, true>{Cube<T>(out), Cube<T>(in), Cube<std::int64_t>(index)});
+      scatter_as<T, true>(out, index, in);
   });
 }
 

@@ -31,7 +31,7 @@ template <class R, class T, class Load, class A, class Out>
 struct Chunks {
   const T* in;
   Dims kept, reduced;
-  std::int64_t outputs, chunks, size, count;
+  std::int64_t outputs, size, count;
   A* partial;
   Out* out;
 
@@ -87,7 +87,7 @@ void reduce_to(Out* out, const T* in, const SplitDims& dims) {
   if (outputs == 0) return;
   const Scratch partial(static_cast<std::size_t>(chunks > 1 ? outputs * chunks : 0) * sizeof(A));
   const Chunks<R, T, Load, A, Out> work{
-      in, kept, reduced, outputs, chunks, size, count, chunks > 1 ? partial.as<A>() : nullptr, out};
+      in, kept, reduced, outputs, size, count, chunks > 1 ? partial.as<A>() : nullptr, out};
   if (side_by_side)
     parallel_for(outputs * chunks, work);
   else

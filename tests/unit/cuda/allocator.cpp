@@ -60,6 +60,13 @@ TEST(CudaAllocator, GivesWhatIsWantedIfItIsFree) {
   for (void* memory : used) allocator.free(memory);
 }
 
+TEST(CudaAllocatorDeathTest, MemoryIsGivenBackOnce) {
+  CachingAllocator allocator;
+  void* const memory = allocator.allocate(100, make_stream());
+  allocator.free(memory);
+  EXPECT_DEATH(allocator.free(memory), "is given back twice");
+}
+
 TEST(CudaAllocator, AsksTheDriverSeldom) {
   CachingAllocator allocator;
   const Stream stream = make_stream();

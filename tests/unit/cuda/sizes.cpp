@@ -121,6 +121,43 @@ TEST_F(CudaSizes, Orders) {
   compare("embedding", {numbers({37, 65}, 5), index}, [](const Tensors& t) { return embedding(t[0], t[1]); });
 }
 
+TEST_F(CudaSizes, ScatteredToFewPlacesOrMany) {
+  const auto picks = [](std::int64_t count, double below, std::uint64_t stream) {
+    return to(mul(uniform({count}, {stream}, 0, 1), below), DType::kInt64);
+  };
+  for (const std::int64_t count : {64, 65, 501})
+    for (const double below : {3.0, 900.0}) {
+      SCOPED_TRACE(fmt::format("{} of {}", count, below));
+      const Tensor index = picks(count, below, 1), table = numbers({900, 5}, 2),
+                   rows = numbers({count, 5}, 3);
+      compare(
+          "embedding", {table, index}, [](const Tensors& t) { return embedding(t[0], t[1]); }, 0);
+      compare(
+          "added", {table, index, rows}, [](const Tensors& t) { return index_add(t[0], 0, t[1], t[2]); }, 0);
+      compare(
+          "added to columns", {transpose(table, 0, 1), index, transpose(rows, 0, 1)},
+          [](const Tensors& t) { return index_add(t[0], 1, t[1], t[2]); }, 0);
+      compare(
+          "the last one stays", {table, index, rows},
+          [](const Tensors& t) { return index_put(t[0].detach(), {t[1]}, t[2].detach()); }, 0);
+      compare(
+          "rounded after each", {table, index, rows},
+          [](const Tensors& t) {
+            const auto narrow = [](const Tensor& x) { return to(x, DType::kBFloat16); };
+            return to(index_add(narrow(t[0]), 0, t[1], narrow(t[2])), DType::kFloat32);
+          },
+          0);
+      const Tensor own = reshape(picks(3 * count, 900, 4), {count, 3});
+      compare(
+          "an index for each", {table, own, rows},
+          [](const Tensors& t) { return scatter_add(t[0], 0, t[1], narrow(t[2], 1, 0, 3)); }, 0);
+    }
+  const std::int64_t many = 65 * 1024 + 1;  // is sorted
+  compare(
+      "sorted", {numbers({50}, 5), picks(many, 50, 6), numbers({many}, 7)},
+      [](const Tensors& t) { return index_add(t[0], 0, t[1], t[2]); }, 0);
+}
+
 TEST_F(CudaSizes, MatrixProducts) {
   const auto product = [](const Tensors& t) { return matmul(t[0], t[1]); };
   compare("more matrices than a grid has room for", {numbers({40000, 2, 3}, 1), numbers({40000, 3, 2}, 2)},
