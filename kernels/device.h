@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 namespace trireme {
@@ -31,6 +32,23 @@ void deallocate(Device device, void* memory, std::size_t bytes) noexcept;
 /// Host memory that copies from and to a device can use while the host goes on. Throws as allocate().
 void* allocate_host(Device device, std::size_t bytes);
 void deallocate_host(Device device, void* memory, std::size_t bytes) noexcept;
+
+/// Bytes on their way from the host to a device that is not the CPU, beside its work. Any thread may make
+/// one.
+class Upload {
+ public:
+  /// Has read `host` when it returns; waits for nothing.
+  Upload(Device device, const void* host, std::size_t bytes);
+  ~Upload();
+  Upload(const Upload&) = delete;
+  Upload& operator=(const Upload&) = delete;
+  /// Kernels that this thread enqueues from now on find the bytes at `to`. Once.
+  void finish(void* to);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 struct AllocatorStatistics {
   std::size_t reserved_bytes = 0;  ///< taken from the operating system or driver

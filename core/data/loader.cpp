@@ -44,15 +44,19 @@ std::optional<Batch> Loader::next() {
     const std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
     ~Stopwatch() { loader.wait_time_ += std::chrono::steady_clock::now() - start; }
   } stopwatch{*this};
-  std::optional<Batch> batch = take();
-  if (batch && !options_.device.is_cpu()) {
-    for (Tensor& field : batch->fields) field = to_device(field, options_.device);
-    batch->name_first_two();
+  std::optional<Slot> slot = take();
+  if (!slot) return std::nullopt;
+  Batch& batch = slot->batch;
+  if (!options_.device.is_cpu()) {
+    for (std::size_t f = 0; f < batch.fields.size(); ++f)
+      batch.fields[f] = to_device(batch.fields[f], options_.device,
+                                  f < slot->uploads.size() ? slot->uploads[f].get() : nullptr);
+    batch.name_first_two();
   }
-  return batch;
+  return std::move(batch);
 }
 
-std::optional<Batch> Loader::take() {
+std::optional<Loader::Slot> Loader::take() {
   std::unique_lock lock(mutex_);
   if (workers_.empty())
     prepare_in_caller();
@@ -61,11 +65,10 @@ std::optional<Batch> Loader::take() {
   if (all_taken()) return std::nullopt;
   Slot& slot = slot_of(taken_);
   if (slot.error) std::rethrow_exception(slot.error);  // and stay there
-  Batch batch = std::move(slot.batch);
-  slot = Slot{};
+  Slot taken = std::exchange(slot, Slot{});
   ++taken_;
   room_.notify_one();
-  return batch;
+  return taken;
 }
 
 void Loader::wait_until_ready(std::unique_lock<std::mutex>& lock) {
@@ -98,6 +101,7 @@ void Loader::work(const std::stop_token& stop) {
     lock.unlock();
     try {
       prepare(*request, stop, slot);
+      begin_uploads(slot);
     } catch (const Stopped&) {
       return;
     }
@@ -134,6 +138,18 @@ void Loader::prepare(const Request& request, const std::stop_token& stop, Slot& 
     slot.batch = make_batch(request, stop);
   } catch (const Stopped&) {
     throw;
+  } catch (...) {
+    slot.error = std::current_exception();
+  }
+}
+
+/// So that neither the caller nor the device waits for the copies.
+void Loader::begin_uploads(Slot& slot) const {
+  if (options_.device.is_cpu() || slot.error || slot.batch.indices.empty()) return;
+  try {
+    for (const Tensor& field : slot.batch.fields)
+      slot.uploads.push_back(std::make_unique<Upload>(
+          options_.device, field.raw(), static_cast<std::size_t>(field.numel()) * size_of(field.dtype())));
   } catch (...) {
     slot.error = std::current_exception();
   }

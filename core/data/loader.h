@@ -85,15 +85,17 @@ class Loader {
   struct Slot {
     bool ready = false;
     Batch batch;
+    std::vector<std::unique_ptr<Upload>> uploads;  ///< of the fields, if they are under way
     std::exception_ptr error;
   };
 
-  std::optional<Batch> take();
+  std::optional<Slot> take();
   void wait_until_ready(std::unique_lock<std::mutex>& lock);
   void prepare_in_caller();
   void work(const std::stop_token& stop);
   std::optional<Request> ask();
   void prepare(const Request& request, const std::stop_token& stop, Slot& slot) const;
+  void begin_uploads(Slot& slot) const;
   Batch make_batch(const Request& request, const std::stop_token& stop) const;
   bool all_taken() const { return ended_ && taken_ == issued_; }
   Slot& slot_of(std::int64_t number) { return slots_[static_cast<std::size_t>(number) % slots_.size()]; }

@@ -161,7 +161,7 @@ void copy_into(const Tensor& out, const Tensor& in) {
   kernels_for(out.device()).copy(out.view(), broadcast_view(near, out.shape()));
 }
 
-Tensor to_device(const Tensor& t, Device device) {
+Tensor to_device(const Tensor& t, Device device, Upload* under_way) {
   if (t.device() == device) return t;
   const Tensor from = t.is_dense() ? t : t.row_major(),
                out = Tensor::empty_strided(from.shape(), from.strides(), t.dtype(), device);
@@ -173,7 +173,10 @@ Tensor to_device(const Tensor& t, Device device) {
     kernels_for(t.device()).copy_to_host(out.raw(), from.raw(), bytes);
     return out;
   }
-  kernels_for(device).copy_from_host(out.raw(), from.raw(), bytes);
+  if (under_way)
+    under_way->finish(out.raw());
+  else
+    kernels_for(device).copy_from_host(out.raw(), from.raw(), bytes);
   constexpr std::int64_t kFew = 1 << 20;
   if (t.dtype() == DType::kInt64 && t.numel() <= kFew) {
     auto copy = make_ref<Storage>(bytes, kCpu);

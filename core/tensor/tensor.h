@@ -188,8 +188,8 @@ void copy_into(const Tensor& out, const Tensor& in);
 Tensor to_dtype(const Tensor& t, DType dtype);
 
 /// `t` on another device, laid out as there where it is dense, else row-major; `t` itself if it is there. Not
-/// recorded by autograd.
-Tensor to_device(const Tensor& t, Device device);
+/// recorded by autograd. `under_way`: its elements, dense, on their way there.
+Tensor to_device(const Tensor& t, Device device, Upload* under_way = nullptr);
 
 /// t's elements in the host's memory, to look at. Where t is one of few integers (labels, indices) that came
 /// from there and were not changed since, the host need not wait for the device. Not for what collectives

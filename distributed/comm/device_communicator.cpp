@@ -15,18 +15,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-/// A place in a CUDA stream.
-class Mark {
- public:
-  Mark() : event_(cuda::make_event()) {}
-  ~Mark() { cuda::free_event(event_); }
-  Mark(const Mark&) = delete;
-  Mark& operator=(const Mark&) = delete;
-  cuda::Event get() const { return event_; }
-
- private:
-  cuda::Event event_;
-};
+using cuda::Mark;
 
 /// Done when the host has launched the work and the GPU has done it.
 class DeviceEvent final : public Event::State {
@@ -91,7 +80,6 @@ DeviceCommunicator::~DeviceCommunicator() {
 }
 
 Event DeviceCommunicator::launch(std::function<void()> work, std::string label) {
-  cuda::take_device();  // the events'
   const auto before = std::make_shared<Mark>(), finished = std::make_shared<Mark>();
   cuda::record(before->get(), cuda::stream());
   const std::string what = fmt::format("rank {}: \"{}\" on {}", rank(), label, name_of(device()));

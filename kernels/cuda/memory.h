@@ -35,6 +35,19 @@ class StreamScope {
   Stream before_;
 };
 
+/// A place in a stream: an event of its own.
+class Mark {
+ public:
+  Mark() : event_((take_device(), make_event())) {}
+  ~Mark() { free_event(event_); }
+  Mark(const Mark&) = delete;
+  Mark& operator=(const Mark&) = delete;
+  Event get() const { return event_; }
+
+ private:
+  Event event_;
+};
+
 /// Says that work on `other` uses memory that was allocated under another stream: it is not given out again
 /// before that work is done.
 void used_on(void* memory, Stream other);
@@ -52,7 +65,7 @@ class Scratch {
   }
 
  private:
-  void* data_;
+  void* const data_;
 };
 
 /// Memory at a multiple of 16 bytes with the contents of `data`: `data` itself, where it is one. Libraries

@@ -6,8 +6,11 @@
 #include <mutex>
 
 #include "kernels/cuda/memory.h"
+#include "kernels/device.h"
 
-namespace trireme::cuda {
+namespace trireme {
+
+namespace cuda {
 
 namespace {
 
@@ -65,4 +68,42 @@ void upload(void* device, const void* host, std::size_t bytes) {
   synchronize(stream());
 }
 
-}  // namespace trireme::cuda
+namespace {
+
+/// Where batches arrive, beside the main stream's work.
+Stream copy_stream() {
+  static const Stream one = (take_device(), make_stream());
+  return one;
+}
+
+}  // namespace
+
+}  // namespace cuda
+
+/// The bytes arrive in memory of the copying stream and move on inside of the device: so neither stream waits
+/// for memory of the other, and kernels find each batch where they found the last one.
+struct Upload::State {
+  std::size_t bytes;
+  cuda::Scratch memory{bytes};
+  cuda::Mark arrived;
+};
+
+Upload::Upload(Device, const void* host, std::size_t bytes) {
+  const cuda::StreamScope scope(cuda::copy_stream());
+  state_.reset(new State{bytes});
+  cuda::upload(state_->memory.as<void>(), host, bytes);
+  cuda::record(state_->arrived.get(), cuda::stream());
+}
+
+Upload::~Upload() = default;
+
+void Upload::finish(void* to) {
+  const cuda::Stream here = cuda::stream();
+  void* const from = state_->memory.as<void>();
+  cuda::wait_for(here, state_->arrived.get());
+  cuda::copy_on_device(to, from, state_->bytes, here);
+  cuda::used_on(from, here);
+  state_.reset();
+}
+
+}  // namespace trireme

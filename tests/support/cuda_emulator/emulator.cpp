@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/table.h"
+
 namespace trireme::cuda {
 
 using NodeWork = std::function<void()>;
@@ -74,17 +76,34 @@ void protect(int rights) {
     if (mprotect(memory, in_pages(bytes), rights) != 0) std::abort();
 }
 
+/// While alive, device memory can be touched.
+class Open {
+ public:
+  Open() {
+    if (machine().open++ == 0) protect(PROT_READ | PROT_WRITE);
+  }
+  ~Open() {
+    if (--machine().open == 0) protect(PROT_NONE);
+  }
+  Open(const Open&) = delete;
+  Open& operator=(const Open&) = delete;
+};
+
 void run_one(OpaqueStream& stream) {
-  Machine& m = machine();
   const auto work = std::move(stream.work.front());
   stream.work.pop_front();
-  if (m.open++ == 0) protect(PROT_READ | PROT_WRITE);
+  // By as many threads whoever waits: the CPU's kernels, which stand in for libraries, sum by threads.
+  const int threads_before = threads();
+  set_threads(1);
+  const Open open;
   work();
-  if (--m.open == 0) protect(PROT_NONE);
+  set_threads(threads_before);
   ++stream.done;
 }
 
 void run_until(OpaqueStream& stream, std::uint64_t ticket) {
+  if (stream.done >= ticket) return;
+  const Open open;
   while (stream.done < ticket) run_one(stream);
 }
 
