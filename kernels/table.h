@@ -85,6 +85,8 @@ struct RecordingStatistics {
 
 struct KernelTable {
   const char* device;
+  /// Whether matmul, convolution and attention take 16-bit numbers, too; their sums are float32.
+  bool multiplies_16_bits;
 
   /// From here on this thread's work may be gathered and started as a whole, before anything waits for it or
   /// hands it on. Each round is compared with the one before: call it where a step begins. Results are the
@@ -132,8 +134,9 @@ struct KernelTable {
   /// out (N), dense: start, start + step, ...
   void (*arange)(const View& out, double start, double step);
 
-  /// out (B,M,N) = a (B,M,K) @ b (B,K,N); each matrix row- or column-major. Bits may depend on threads.
-  void (*matmul)(const View& out, const View& a, const View& b);
+  /// out (B,M,N) = a (B,M,K) @ b (B,K,N) + bias (N) unless it is null; matrices of a and b row- or
+  /// column-major. Bits may depend on threads.
+  void (*matmul)(const View& out, const View& a, const View& b, const View* bias);
 
   // Convolution, channels-last x (N,C,H,W), w (O,C/groups,kh,kw) row-major, y (N,O,H',W') channels-last.
   // Bits may depend on threads (backward of weights).
@@ -184,7 +187,8 @@ struct KernelTable {
                                  const View& labels, double smoothing);
 
   // dropout(softmax(scale q k^T + mask)) v of matrices q (...,L,E), k (...,S,E), v (...,S,Ev) with dense rows
-  // and E > 0. mask (...,L,S) is bool (false: not looked at) or of q's dtype.
+  // and E > 0. mask (...,L,S) is bool (false: not looked at) or of log_sums' dtype, which is q's, or float32
+  // for 16 bits.
   /// Also writes log_sums (...,L), row-major: the logarithm of each query's sum of exponentials. A query that
   /// may look at nothing gives zeros, and infinity there.
   void (*attention_forward)(const View& out, const View& log_sums, const View& q, const View& k,

@@ -28,4 +28,13 @@ struct View {
   }
 };
 
+/// A vector (N) as the rows of `matrices` (B,M,N).
+inline View along_rows(const View& vector, const View& matrices) {
+  View wide = matrices;
+  wide.data = vector.data;
+  wide.strides[0] = wide.strides[1] = 0;
+  wide.strides[2] = vector.strides[0];
+  return wide;
+}
+
 }  // namespace trireme

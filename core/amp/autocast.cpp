@@ -9,7 +9,7 @@ namespace {
 
 enum class Rule {
   kLow,      ///< computes in 16 bits
-  kRounded,  ///< takes numbers of 16 bits, but its kernels have only float32: rounds, then computes in that
+  kRounded,  ///< the same; where kernels have only float32, its numbers are rounded and its result is float32
   kFull,     ///< computes in float32
 };
 
@@ -93,7 +93,7 @@ Tensor as_taken(Rule rule, const Tensor& t, DType low) {
   if (!t.defined() || !(t.dtype() == DType::kFloat32 || is_low_precision(t.dtype()))) return t;
   if (rule == Rule::kFull) return converted(t, DType::kFloat32);
   const Tensor small = rounded(t, low);
-  return rule == Rule::kLow ? small : converted(small, DType::kFloat32);
+  return rule == Rule::kRounded && is_widened(small) ? converted(small, DType::kFloat32) : small;
 }
 
 }  // namespace

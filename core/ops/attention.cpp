@@ -61,9 +61,16 @@ AttentionRule rule_of(const Shape& lead, std::int64_t width, const AttentionOpti
           per_sample};
 }
 
+/// float32 for 16-bit numbers.
+DType full(DType dtype) { return is_low_precision(dtype) ? DType::kFloat32 : dtype; }
+
 /// The same made of differentiable ops; `mask` may be undefined.
 Tensor unfused(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask,
                const AttentionRule& rule) {
+  if (is_low_precision(q.dtype())) {
+    const auto wide = [](const Tensor& t) { return to(t, DType::kFloat32); };
+    return to(unfused(wide(q), wide(k), wide(v), mask, rule), q.dtype());
+  }
   Tensor scores = mul(matmul(q, transpose(k, -1, -2)), rule.scale);
   constexpr double kNever = -std::numeric_limits<double>::infinity();
   if (rule.causal) {
@@ -130,7 +137,7 @@ Tensor fused(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& ma
   Shape queries = lead;
   queries.push_back(q.size(-2));
   const Tensor out = memory_like(q, matrices(lead, q.size(-2), v.size(-1))),
-               log_sums = Tensor::empty(queries, q.dtype(), q.device());
+               log_sums = Tensor::empty(queries, full(q.dtype()), q.device());
   kernels(q).attention_forward(out.view(), log_sums.view(), in.q.view(), in.k.view(), in.v.view(),
                                in.mask_view(), rule);
   return record(
@@ -159,9 +166,9 @@ Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tens
   const Shape lead = broadcast_shapes(leading(q), broadcast_shapes(leading(k), leading(v), kName), kName);
   Tensor mask = o.attn_mask;
   if (mask.defined()) check_mask(mask, q, matrices(lead, q.size(-2), k.size(-2)));
-  // 16-bit numbers: computed in float32, rounded once.
-  const DType inside = is_low_precision(q.dtype()) ? DType::kFloat32 : q.dtype();
-  if (mask.defined() && mask.dtype() != DType::kBool) mask = to(mask, inside);
+  // All between the products is computed in this type.
+  if (mask.defined() && mask.dtype() != DType::kBool) mask = to(mask, full(q.dtype()));
+  const DType inside = is_widened(q) ? DType::kFloat32 : q.dtype();
   const auto ready = [&](const Tensor& t) {
     const Shape wanted = matrices(lead, t.size(-2), t.size(-1));
     return to(t.shape() == wanted ? t : expand(t, wanted), inside);

@@ -156,10 +156,10 @@ Tensor transposed(const char* op, const Tensor& x, const Tensor& w, const Tensor
   return b.defined() ? add(y, reshape(b, {1, channels, 1, 1})) : y;
 }
 
-/// fn(x, w, b); of 16-bit numbers in float32, rounded once.
+/// fn(x, w, b), in float32 and rounded once where the kernels take no 16-bit numbers.
 template <class Fn>
 Tensor in_full(const Tensor& x, const Tensor& w, const Tensor& b, const Fn& fn) {
-  if (!is_low_precision(x.dtype())) return fn(x, w, b);
+  if (!is_widened(x)) return fn(x, w, b);
   const auto wide = [](const Tensor& t) { return t.defined() ? to(t, DType::kFloat32) : t; };
   return to(fn(wide(x), wide(w), wide(b)), x.dtype());
 }

@@ -48,16 +48,14 @@ Tensor multiplied_in(const char* name, bool columns, const Tensor& a, const Tens
   return transpose(multiplied(name, transpose(b, -1, -2), transpose(a, -1, -2)), -1, -2);
 }
 
-/// (M,K) @ (K,N) or (B,M,K) @ (B,K,N). 16-bit matrices are multiplied in float32 and rounded once; others
-/// may go to `memory`, a row-major matrix.
+/// (M,K) @ (K,N) or (B,M,K) @ (B,K,N), to `memory` where that is given, a row-major matrix.
 Tensor multiplied(const char* name, const Tensor& a, const Tensor& b, const Tensor& memory) {
-  if (is_low_precision(a.dtype()))
-    return to(multiplied(name, to(a, DType::kFloat32), to(b, DType::kFloat32)), a.dtype());
+  if (is_widened(a)) return to(multiplied(name, to(a, DType::kFloat32), to(b, DType::kFloat32)), a.dtype());
   Shape shape = a.shape();
   shape[a.dim() - 1] = b.size(-1);
   const Tensor out = memory.defined() ? memory : Tensor::empty(shape, a.dtype(), a.device()),
                x = dense_matrix(a), y = dense_matrix(b);
-  kernels(a).matmul(as_batch(out), as_batch(x), as_batch(y));
+  kernels(a).matmul(as_batch(out), as_batch(x), as_batch(y), nullptr);
   return record(
       name, out, {&a, &b},
       [name, a = Saved(a), b = Saved(b), a_in_columns = lies_in_columns(a),
@@ -70,14 +68,16 @@ Tensor multiplied(const char* name, const Tensor& a, const Tensor& b, const Tens
 
 /// x (M,K) @ w (N,K) transposed, + b (N) unless it is undefined.
 Tensor linear_rows(const Tensor& x, const Tensor& w, const Tensor& b) {
-  if (is_low_precision(x.dtype())) {
+  if (is_widened(x)) {
     const auto wide = [](const Tensor& t) { return t.defined() ? to(t, DType::kFloat32) : t; };
     return to(linear_rows(wide(x), wide(w), wide(b)), x.dtype());
   }
   const Tensor out = Tensor::empty({x.size(0), w.size(0)}, x.dtype(), x.device());
-  const Tensor in = dense_matrix(x), weight = dense_matrix(w.detach());
-  kernels(x).matmul(as_batch(out), as_batch(in), as_batch(transpose(weight, 0, 1)));
-  if (b.defined()) kernels(x).binary(BinaryOp::add, out.view(), out.view(), broadcast_view(b, out.shape()));
+  const Tensor in = dense_matrix(x), weight = dense_matrix(w.detach()),
+               shift = b.defined() ? b.row_major() : Tensor();
+  const View bias = b.defined() ? shift.view() : View{};
+  kernels(x).matmul(as_batch(out), as_batch(in), as_batch(transpose(weight, 0, 1)),
+                    b.defined() ? &bias : nullptr);
   return record(
       "linear", out, {&x, &w, &b},
       [x = Saved(x), w = Saved(w), in_columns = lies_in_columns(w)](Backward& g) {

@@ -153,6 +153,10 @@ View broadcast_view(const Tensor& t, const Shape& shape) {
   return wide;
 }
 
+bool is_widened(const Tensor& t) {
+  return is_low_precision(t.dtype()) && !kernels_of(t.device()).multiplies_16_bits;
+}
+
 void copy_into(const Tensor& out, const Tensor& in) {
   out.check_writable("copy");
   TRIREME_CHECK(broadcast_shapes(out.shape(), in.shape(), "copy") == out.shape(),

@@ -178,6 +178,9 @@ Tensor Tensor::from(const std::vector<T>& values, const Shape& shape) {
 /// The memory of a row-major tensor, on its device.
 std::span<std::byte> memory_of(const Tensor& t);
 
+/// Whether products of t's numbers are computed in float32 and rounded, for want of kernels that take them.
+bool is_widened(const Tensor& t);
+
 /// t's elements seen as `shape`, which t must broadcast to: repeated dimensions have stride 0.
 View broadcast_view(const Tensor& t, const Shape& shape);
 

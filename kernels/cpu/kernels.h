@@ -22,7 +22,7 @@ void scatter(ScatterOp op, const View& out, const View& index, const View& in);
 void argsort(const View& out, const View& in, bool descending);
 void nonzero(const View& out, const View& mask);
 void arange(const View& out, double start, double step);
-void matmul(const View& out, const View& a, const View& b);
+void matmul(const View& out, const View& a, const View& b, const View* bias);
 void conv2d_forward(const View& y, const View& x, const View& w, const View* bias, const Window&,
                     std::int64_t groups);
 void conv2d_backward_input(const View& dx, const View& dy, const View& w, const Window&, std::int64_t groups);

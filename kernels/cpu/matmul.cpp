@@ -23,9 +23,7 @@ MatrixOf<const T> matrix(const View& m, std::int64_t batch) {
           true};
 }
 
-}  // namespace
-
-void matmul(const View& out, const View& a, const View& b) {
+void multiply(const View& out, const View& a, const View& b) {
   const std::int64_t batch = out.shape[0];
   for (const std::int64_t size : {out.shape[1], out.shape[2], a.shape[2]})
     TRIREME_CHECK(size <= std::numeric_limits<int>::max(), "matmul: size {} is more than BLAS can count",
@@ -43,6 +41,13 @@ void matmul(const View& out, const View& a, const View& b) {
     for (std::int64_t i = 0; i < batch; ++i)
       gemm(m, n, k, matrix<T>(a, i), matrix<T>(b, i), T(0), {out.as<T>() + i * out.strides[0], lo});
   });
+}
+
+}  // namespace
+
+void matmul(const View& out, const View& a, const View& b, const View* bias) {
+  multiply(out, a, b);
+  if (bias) binary(BinaryOp::add, out, out, along_rows(*bias, out));
 }
 
 }  // namespace trireme::cpu

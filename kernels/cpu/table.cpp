@@ -5,6 +5,7 @@ namespace trireme {
 const KernelTable& cpu_kernels() {
   static constexpr KernelTable table{
       .device = "cpu",
+      .multiplies_16_bits = false,
       .begin_recording = [] {},
       .end_recording = [] {},
       .recording_statistics = [] { return RecordingStatistics(); },

@@ -9,6 +9,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/rng.h"
 #include "kernels/vector_math.h"
+#include "kernels/visit.h"
 
 namespace trireme::cuda {
 
@@ -131,13 +132,15 @@ struct Scores {
   }
 };
 
-/// A row of products becomes one of weights.
-template <class T>
+/// A row of products, of T, becomes one of weights: of In, in the same memory where that is the same type.
+template <class In, class T = Compute<In>>
 struct Forward {
   Scores<T> scores;
-  T *weights, *log_sums;
+  T* products;
+  In* weights;
+  T* log_sums;
   TRIREME_HOST_DEVICE void operator()(std::int64_t r, const Warp& warp) const {
-    T* row = weights + r * scores.keys;
+    T* row = products + r * scores.keys;
     const std::int64_t mask_at = scores.mask.data ? scores.mask_offset(r) : 0;
     T largest = Scores<T>::kNever;
     bool has_nan = false;
@@ -157,28 +160,30 @@ struct Forward {
     sum = warp.sum(sum);
     const T shrink = blind ? T(0) : static_cast<T>(1 / sum);
     for (std::int64_t k = warp.lane(); k < scores.keys; k += kWarp)
-      row[k] *= shrink * scores.dropout_factor(r, k);
+      weights[r * scores.keys + k] = static_cast<In>(row[k] * (shrink * scores.dropout_factor(r, k)));
     if (warp.lane() == 0)
       log_sums[r] = blind ? std::numeric_limits<T>::infinity()
                           : static_cast<T>(static_cast<double>(largest) + std::log(sum));
   }
 };
 
-/// A row of products becomes one of weights after dropout, and their gradients become those of the products.
-template <class T>
+/// A row of products becomes one of weights after dropout, and their gradients become those of the products:
+/// both of In, in the same memory where that is T.
+template <class In, class T = Compute<In>>
 struct Backward {
   Scores<T> scores;
-  T *weights, *slopes;
+  const T *products, *gradients;
+  In *weights, *slopes;
   const T* log_sums;
   View out, dout;  ///< (matrices, queries, width), dense rows
 
-  TRIREME_HOST_DEVICE static const T* row_of(const View& v, std::int64_t r) {
-    return static_cast<const T*>(v.data) + r / v.shape[1] * v.strides[0] + r % v.shape[1] * v.strides[1];
+  TRIREME_HOST_DEVICE static const In* row_of(const View& v, std::int64_t r) {
+    return static_cast<const In*>(v.data) + r / v.shape[1] * v.strides[0] + r % v.shape[1] * v.strides[1];
   }
 
   TRIREME_HOST_DEVICE void operator()(std::int64_t r, const Warp& warp) const {
-    T *row = weights + r * scores.keys, *slope = slopes + r * scores.keys;
-    const T *result = row_of(out, r), *above = row_of(dout, r);
+    const std::int64_t begin = r * scores.keys;
+    const In *result = row_of(out, r), *above = row_of(dout, r);
     double sum = 0;
     for (std::int64_t c = warp.lane(); c < out.shape[2]; c += kWarp)
       sum += static_cast<double>(result[c]) * static_cast<double>(above[c]);
@@ -186,10 +191,10 @@ struct Backward {
             scale = static_cast<T>(scores.rule.scale);
     const std::int64_t mask_at = scores.mask.data ? scores.mask_offset(r) : 0;
     for (std::int64_t k = warp.lane(); k < scores.keys; k += kWarp) {
-      const T weight = fast_exp(scores.score(row[k], r, k, mask_at) - log_sum);
+      const T weight = fast_exp(scores.score(products[begin + k], r, k, mask_at) - log_sum);
       const T factor = scores.dropout_factor(r, k);
-      slope[k] = weight * (slope[k] * factor - average) * scale;
-      row[k] = weight * factor;
+      slopes[begin + k] = static_cast<In>(weight * (gradients[begin + k] * factor - average) * scale);
+      weights[begin + k] = static_cast<In>(weight * factor);
     }
   }
 };
@@ -207,11 +212,30 @@ Scores<T> scores_of(const Matrices& q, const Matrices& k, const View* mask, cons
           p < 1 ? static_cast<T>(1 / (1 - p)) : T(0)};
 }
 
+/// What is between the products of 16-bit numbers is float32.
+DType between(DType in) { return is_low_precision(in) ? DType::kFloat32 : in; }
+
+/// Products of some matrices, and what is made of them: in the same memory where it has the same type.
+struct Weights {
+  Scratch memory;
+  std::optional<Scratch> rounded;
+  View products, weights;
+
+  Weights(DType in, std::int64_t matrices, std::int64_t rows, std::int64_t columns)
+      : memory(static_cast<std::size_t>(matrices * rows * columns) * size_of(between(in))),
+        products(dense_view(memory.as<void>(), between(in), matrices, rows, columns)),
+        weights(products) {
+    if (in == products.dtype) return;
+    rounded.emplace(static_cast<std::size_t>(matrices * rows * columns) * size_of(in));
+    weights = dense_view(rounded->as<void>(), in, matrices, rows, columns);
+  }
+};
+
 /// fn(begin, count) for matrices whose weights are there at once: by shape alone.
 template <class Fn>
 void for_parts(std::int64_t matrices, std::int64_t queries, std::int64_t keys, DType dtype, const Fn& fn) {
   const std::int64_t bytes =
-      std::max<std::int64_t>(1, queries * keys * static_cast<std::int64_t>(size_of(dtype)));
+      std::max<std::int64_t>(1, queries * keys * static_cast<std::int64_t>(size_of(between(dtype))));
   const std::int64_t most = std::max<std::int64_t>(1, kWeightBytes / bytes);
   for (std::int64_t begin = 0; begin < matrices; begin += most) fn(begin, std::min(most, matrices - begin));
 }
@@ -223,15 +247,16 @@ void attention_forward(const View& out, const View& log_sums, const View& q, con
   const Matrices queries(q), keys(k), values(v), result(out);
   for (const Matrices* m : {&queries, &keys, &values}) m->loaded();
   const std::int64_t rows = queries.rows(), columns = keys.rows();
-  visit_floating(q.dtype, "attention", [&](auto type) {
-    using T = decltype(type);
+  visit_any_floating(q.dtype, "attention", [&](auto type) {
+    using In = decltype(type);
+    using T = Compute<In>;
     for_parts(queries.count(), rows, columns, q.dtype, [&](std::int64_t begin, std::int64_t count) {
-      const Scratch memory(static_cast<std::size_t>(count * rows * columns) * sizeof(T));
-      const View weights = dense_view(memory.as<void>(), q.dtype, count, rows, columns);
-      matmul(weights, queries.part(begin, count), transposed(keys.part(begin, count)));
-      parallel_warps(count * rows, Forward<T>{scores_of<T>(queries, keys, mask, rule, begin), weights.as<T>(),
-                                              log_sums.as<T>() + begin * rows});
-      matmul(result.part(begin, count), weights, values.part(begin, count));
+      const Weights w(q.dtype, count, rows, columns);
+      matmul(w.products, queries.part(begin, count), transposed(keys.part(begin, count)));
+      parallel_warps(count * rows,
+                     Forward<In>{scores_of<T>(queries, keys, mask, rule, begin), w.products.as<T>(),
+                                 w.weights.as<In>(), log_sums.as<T>() + begin * rows});
+      matmul(result.part(begin, count), w.weights, values.part(begin, count));
     });
   });
   result.store();
@@ -243,23 +268,21 @@ void attention_backward(const View& dq, const View& dk, const View& dv, const Vi
   const Matrices queries(q), keys(k), values(v), result(out), above(dout), to_q(dq), to_k(dk), to_v(dv);
   for (const Matrices* m : {&queries, &keys, &values, &result, &above}) m->loaded();
   const std::int64_t rows = queries.rows(), columns = keys.rows();
-  visit_floating(q.dtype, "attention", [&](auto type) {
-    using T = decltype(type);
+  visit_any_floating(q.dtype, "attention", [&](auto type) {
+    using In = decltype(type);
+    using T = Compute<In>;
     for_parts(queries.count(), rows, columns, q.dtype, [&](std::int64_t begin, std::int64_t count) {
-      const std::size_t bytes = static_cast<std::size_t>(count * rows * columns) * sizeof(T);
-      const Scratch memory(bytes), gradients(bytes);
-      const View weights = dense_view(memory.as<void>(), q.dtype, count, rows, columns),
-                 slopes = dense_view(gradients.as<void>(), q.dtype, count, rows, columns);
+      const Weights w(q.dtype, count, rows, columns), slopes(q.dtype, count, rows, columns);
       const View dresult = above.part(begin, count);
-      matmul(weights, queries.part(begin, count), transposed(keys.part(begin, count)));
-      matmul(slopes, dresult, transposed(values.part(begin, count)));
-      parallel_warps(
-          count * rows,
-          Backward<T>{scores_of<T>(queries, keys, mask, rule, begin), weights.as<T>(), slopes.as<T>(),
-                      log_sums.as<T>() + begin * rows, result.part(begin, count), dresult});
-      matmul(to_v.part(begin, count), transposed(weights), dresult);
-      matmul(to_q.part(begin, count), slopes, keys.part(begin, count));
-      matmul(to_k.part(begin, count), transposed(slopes), queries.part(begin, count));
+      matmul(w.products, queries.part(begin, count), transposed(keys.part(begin, count)));
+      matmul(slopes.products, dresult, transposed(values.part(begin, count)));
+      parallel_warps(count * rows,
+                     Backward<In>{scores_of<T>(queries, keys, mask, rule, begin), w.products.as<T>(),
+                                  slopes.products.as<T>(), w.weights.as<In>(), slopes.weights.as<In>(),
+                                  log_sums.as<T>() + begin * rows, result.part(begin, count), dresult});
+      matmul(to_v.part(begin, count), transposed(w.weights), dresult);
+      matmul(to_q.part(begin, count), slopes.weights, keys.part(begin, count));
+      matmul(to_k.part(begin, count), transposed(slopes.weights), queries.part(begin, count));
     });
   });
   for (const Matrices* m : {&to_q, &to_k, &to_v}) m->store();

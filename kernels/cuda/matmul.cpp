@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <tuple>
 
 #include "kernels/cuda/kernels.h"
@@ -110,32 +111,43 @@ struct Destroy {
 template <class T>
 using Owned = std::unique_ptr<T, Destroy>;
 
+/// Of the factors and of the result: float32 may be the result of 16-bit factors. A vector of the result's
+/// type may be added to its rows before they are rounded.
+struct Kind {
+  DType in, out;
+  bool has_bias;
+  auto operator<=>(const Kind&) const = default;
+};
+
 /// Descriptors of one product, and the algorithm that the library's rule chose for its shape.
 class Plan {
  public:
-  Plan(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, DType dtype) : dtype_(dtype) {
-    const Types types = types_of(dtype);
+  Plan(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, const Kind& kind)
+      : kind_(kind) {
+    const Types types = types_of(kind.in);
     const Lt& l = lt();
     cublasLtMatmulDesc_t operation = nullptr;
     l.check(l.cublasLtMatmulDescCreate(&operation, types.compute, types.scale), "cublasLtMatmulDescCreate");
     operation_.reset(operation);
     turn(CUBLASLT_MATMUL_DESC_TRANSA, a);
     turn(CUBLASLT_MATMUL_DESC_TRANSB, b);
+    if (kind.has_bias) set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
     const Matrix* const matrices[] = {&a, &b, &c};
-    for (int i = 0; i < 3; ++i) layouts_[i] = layout(*matrices[i], batch, types.data);
-    choose(a, b, c, batch, dtype);
+    for (int i = 0; i < 3; ++i)
+      layouts_[i] = layout(*matrices[i], batch, types_of(i < 2 ? kind.in : kind.out).data);
+    choose(a, b, c, batch);
   }
 
-  /// c = a b.
-  void enqueue(const void* a, const void* b, void* c) const {
+  /// c = a b, or with a bias.
+  void enqueue(const void* a, const void* b, void* c, const void* bias) const {
     const Scratch workspace(found_.workspaceSize);
-    enqueue_call(Product{this, a, b, c, workspace.as<void>()});
+    enqueue_call(Product{this, a, b, bias, c, workspace.as<void>()});
   }
 
  private:
   struct Product {
     const Plan* plan;  ///< kept for the life of the process
-    const void *a, *b;
+    const void *a, *b, *bias;
     void *c, *workspace;
     void operator()(Stream stream) const { plan->run(*this, stream); }
   };
@@ -145,7 +157,10 @@ class Plan {
     const double one64 = 1, zero64 = 0;
     const float one32 = 1, zero32 = 0;
     const void *alpha = &one32, *beta = &zero32;
-    if (dtype_ == DType::kFloat64) alpha = &one64, beta = &zero64;
+    if (kind_.in == DType::kFloat64) alpha = &one64, beta = &zero64;
+    static std::mutex mutex;  // where the bias lies is said to the descriptor, which all threads share
+    const std::lock_guard lock(mutex);
+    if (p.bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
     l.check(
         l.cublasLtMatmul(l.handle, operation_.get(), alpha, p.a, layouts_[0].get(), p.b, layouts_[1].get(),
                          beta, p.c, layouts_[2].get(), p.c, layouts_[2].get(), &found_.algo, p.workspace,
@@ -154,7 +169,11 @@ class Plan {
   }
 
   void turn(cublasLtMatmulDescAttributes_t attribute, const Matrix& m) {
-    const cublasOperation_t value = m.turned ? CUBLAS_OP_T : CUBLAS_OP_N;
+    set(attribute, m.turned ? CUBLAS_OP_T : CUBLAS_OP_N);
+  }
+
+  template <class T>
+  void set(cublasLtMatmulDescAttributes_t attribute, const T& value) const {
     lt().check(lt().cublasLtMatmulDescSetAttribute(operation_.get(), attribute, &value, sizeof value),
                "cublasLtMatmulDescSetAttribute");
   }
@@ -178,7 +197,7 @@ class Plan {
 
   /// By the library's heuristic, which looks at shapes alone. Split sums are joined in a workspace, in order,
   /// never by atomic additions.
-  void choose(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, DType dtype) {
+  void choose(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch) {
     const Lt& l = lt();
     cublasLtMatmulPreference_t raw = nullptr;
     l.check(l.cublasLtMatmulPreferenceCreate(&raw), "cublasLtMatmulPreferenceCreate");
@@ -190,64 +209,79 @@ class Plan {
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspace);
     prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
            static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, a.alignment(batch, dtype));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, b.alignment(batch, dtype));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c.alignment(batch, dtype));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c.alignment(batch, dtype));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, a.alignment(batch, kind_.in));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, b.alignment(batch, kind_.in));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c.alignment(batch, kind_.out));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c.alignment(batch, kind_.out));
     int count = 0;
     const cublasStatus_t status =
         l.cublasLtMatmulAlgoGetHeuristic(l.handle, operation_.get(), layouts_[0].get(), layouts_[1].get(),
                                          layouts_[2].get(), layouts_[2].get(), raw, 1, &found_, &count);
     if (status != CUBLAS_STATUS_SUCCESS || count == 0)
       fail(ExitCode::kInternal, "matmul: cuBLASLt has no kernel for {} ({}, {}) @ ({}, {}): {}",
-           name_of(dtype), c.columns, a.turned ? a.rows : a.columns, a.turned ? a.rows : a.columns, c.rows,
+           name_of(kind_.in), c.columns, a.turned ? a.rows : a.columns, a.turned ? a.rows : a.columns, c.rows,
            l.cublasLtGetStatusString(status));
   }
 
-  const DType dtype_;
+  const Kind kind_;
   Owned<cublasLtMatmulDescOpaque_t> operation_;
   Owned<cublasLtMatrixLayoutOpaque_t> layouts_[3];
   cublasLtMatmulHeuristicResult_t found_{};
 };
 
-const Plan& plan_for(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, DType dtype) {
+const Plan& plan_for(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch,
+                     const Kind& kind) {
   const auto of = [batch](const Matrix& m) {
     return std::tuple(m.rows, m.columns, m.leading, batch > 1 ? m.apart : 0, m.turned);
   };
-  using Key = std::tuple<decltype(of(a)), decltype(of(a)), decltype(of(a)), std::int64_t, DType>;
+  using Key = std::tuple<decltype(of(a)), decltype(of(a)), decltype(of(a)), std::int64_t, Kind>;
   static std::mutex mutex;
   static auto* const plans = new std::map<Key, Plan>;  // kept for the life of the process: shapes repeat
   std::lock_guard lock(mutex);
-  const Key key{of(a), of(b), of(c), batch, dtype};
+  const Key key{of(a), of(b), of(c), batch, kind};
   const auto found = plans->find(key);
   if (found != plans->end()) return found->second;
-  return plans->try_emplace(key, a, b, c, batch, dtype).first->second;
+  return plans->try_emplace(key, a, b, c, batch, kind).first->second;
 }
 
-/// c = a b, of `batch` matrices each.
-void multiply(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, DType dtype) {
-  const Plan& plan = plan_for(a, b, c, batch, dtype);
-  const Aligned left(a.data, a.bytes(batch, dtype)), right(b.data, b.bytes(batch, dtype)),
-      out(c.data, c.bytes(batch, dtype));
-  plan.enqueue(left.get(), right.get(), out.get());
+/// c = a b + bias, of `batch` matrices each.
+void multiply(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, const Kind& kind,
+              const void* bias) {
+  const Plan& plan = plan_for(a, b, c, batch, kind);
+  const Aligned left(a.data, a.bytes(batch, kind.in)), right(b.data, b.bytes(batch, kind.in)),
+      out(c.data, c.bytes(batch, kind.out));
+  plan.enqueue(left.get(), right.get(), out.get(), bias);
   out.write_back();
 }
 
 }  // namespace
 
-void matmul(const View& out, const View& a, const View& b) {
+void matmul(const View& out, const View& a, const View& b, const View* bias) {
   if (out.numel() == 0) return;
-  if (a.shape[2] == 0) return fill(out, 0);
-  Matrix left = matrix(b), right = matrix(a), result = matrix(out);
-  TRIREME_CHECK(!result.turned, "matmul: the result's rows must be contiguous, their strides are {}, {}",
-                out.strides[1], out.strides[2]);
-  constexpr std::int64_t kBatch = 32768;  // the grid's third dimension has 16 bits
-  for (std::int64_t begin = 0, all = out.shape[0]; begin < all; begin += kBatch) {
-    multiply(left, right, result, std::min(kBatch, all - begin), out.dtype);
-    for (Matrix* m : {&left, &right, &result})
-      m->data =
-          static_cast<char*>(m->data) + kBatch * m->apart * static_cast<std::int64_t>(size_of(out.dtype));
+  const bool is_empty = a.shape[2] == 0;
+  // The library adds no float64.
+  const bool adds = bias && !is_empty && out.dtype != DType::kFloat64;
+  if (is_empty) {
+    fill(out, 0);
+  } else {
+    Matrix left = matrix(b), right = matrix(a), result = matrix(out);
+    TRIREME_CHECK(!result.turned, "matmul: the result's rows must be contiguous, their strides are {}, {}",
+                  out.strides[1], out.strides[2]);
+    std::optional<Aligned> shift;
+    if (adds) shift.emplace(bias->data, static_cast<std::size_t>(bias->shape[0]) * size_of(bias->dtype));
+    const Kind kind{a.dtype, out.dtype, adds};
+    constexpr std::int64_t kBatch = 32768;  // the grid's third dimension has 16 bits
+    for (std::int64_t begin = 0, all = out.shape[0]; begin < all; begin += kBatch) {
+      multiply(left, right, result, std::min(kBatch, all - begin), kind, shift ? shift->get() : nullptr);
+      const auto advance = [&](Matrix& m, DType dtype) {
+        m.data = static_cast<char*>(m.data) + kBatch * m.apart * static_cast<std::int64_t>(size_of(dtype));
+      };
+      advance(left, kind.in);
+      advance(right, kind.in);
+      advance(result, kind.out);
+    }
   }
+  if (bias && !adds) binary(BinaryOp::add, out, out, along_rows(*bias, out));
 }
 
 }  // namespace trireme::cuda

@@ -7,6 +7,7 @@ const KernelTable& cuda_kernels() {
   cuda::stream_as_it_is();  // throws where there is no GPU
   static constexpr KernelTable table{
       .device = "cuda",
+      .multiplies_16_bits = true,
       .begin_recording = cuda::begin_recording,
       .end_recording = cuda::end_recording,
       .recording_statistics = cuda::recording_statistics,

@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/kernels.h"
 #include "tests/support/cuda_emulator/emulator.h"
+#include "tests/support/cuda_emulator/wide.h"
 
 namespace trireme::cuda::emulator {
 
@@ -20,6 +21,8 @@ constexpr std::size_t kWorkspace = 4096;
 struct Operation {
   cublasComputeType_t compute;
   cublasOperation_t turn[2];
+  cublasLtEpilogue_t epilogue;
+  const void* bias;
 };
 
 struct Layout {
@@ -70,14 +73,16 @@ const char* status_string(cublasStatus_t status) {
 }
 
 cublasStatus_t operation_create(cublasLtMatmulDesc_t* made, cublasComputeType_t compute, cudaDataType_t) {
-  return make(made, Operation{compute, {CUBLAS_OP_N, CUBLAS_OP_N}});
+  return make(made, Operation{compute, {CUBLAS_OP_N, CUBLAS_OP_N}, CUBLASLT_EPILOGUE_DEFAULT, nullptr});
 }
 
 cublasStatus_t operation_set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute,
                              const void* value, std::size_t bytes) {
-  auto& turn = state<Operation>(operation).turn;
+  auto& [compute, turn, epilogue, bias] = state<Operation>(operation);
   if (attribute == CUBLASLT_MATMUL_DESC_TRANSA) return assign(turn[0], value, bytes);
   if (attribute == CUBLASLT_MATMUL_DESC_TRANSB) return assign(turn[1], value, bytes);
+  if (attribute == CUBLASLT_MATMUL_DESC_EPILOGUE) return assign(epilogue, value, bytes);
+  if (attribute == CUBLASLT_MATMUL_DESC_BIAS_POINTER) return assign(bias, value, bytes);
   return CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
@@ -192,9 +197,17 @@ cublasStatus_t multiply(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const 
              right = transposed(la, o.turn[0] == CUBLAS_OP_T, a);
   if (left.shape[2] != right.shape[1] || out.shape[1] != left.shape[1] || out.shape[2] != right.shape[2])
     return CUBLAS_STATUS_INVALID_VALUE;
+  const bool has_bias = o.epilogue == CUBLASLT_EPILOGUE_BIAS;
+  const bool widens = is_low_precision(left.dtype) && out.dtype == DType::kFloat32;
+  if (left.dtype != right.dtype || (left.dtype != out.dtype && !widens)) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (has_bias != (o.bias != nullptr) || (has_bias && (!is_promised(o.bias, 16) || lc.type == CUDA_R_64F)))
+    return CUBLAS_STATUS_INVALID_VALUE;
+  const View shift{const_cast<void*>(o.bias), out.dtype, 1, {out.shape[2]}, {1}};
   enqueue(reinterpret_cast<Stream>(stream), [=] {
     std::memset(workspace, 0xff, kWorkspace);
-    cpu::matmul(out, left, right);
+    const Wide result(out), wide_left(left), wide_right(right), bias(has_bias ? shift : View{});
+    cpu::matmul(result.view(), wide_left.view(), wide_right.view(), has_bias ? &bias.view() : nullptr);
+    result.store();
   });
   return CUBLAS_STATUS_SUCCESS;
 }

@@ -10,8 +10,11 @@
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/recorder.h"
 #include "tests/support/cuda_emulator/emulator.h"
+#include "tests/support/cuda_emulator/wide.h"
 
 namespace trireme::cuda {
+
+using emulator::Wide;
 
 namespace {
 
@@ -20,7 +23,6 @@ struct Kept {
   View view;
   bool there;
   explicit Kept(const View* v) : view(v ? *v : View{}), there(v != nullptr) {}
-  const View* get() const { return there ? &view : nullptr; }
 };
 
 std::map<std::string, void*>& functions() {
@@ -53,17 +55,30 @@ void* Library::find(const char* name) const {
 
 void conv2d_forward(const View& y, const View& x, const View& w, const View* bias, const Window& window,
                     std::int64_t groups) {
-  enqueue_convolution([=, b = Kept(bias)] { cpu::conv2d_forward(y, x, w, b.get(), window, groups); });
+  enqueue_convolution([=, b = Kept(bias)] {
+    const Wide to(y), image(x), filter(w), shift(b.view);
+    cpu::conv2d_forward(to.view(), image.view(), filter.view(), b.there ? &shift.view() : nullptr, window,
+                        groups);
+    to.store();
+  });
 }
 
 void conv2d_backward_input(const View& dx, const View& dy, const View& w, const Window& window,
                            std::int64_t groups) {
-  enqueue_convolution([=] { cpu::conv2d_backward_input(dx, dy, w, window, groups); });
+  enqueue_convolution([=] {
+    const Wide to(dx), slopes(dy), filter(w);
+    cpu::conv2d_backward_input(to.view(), slopes.view(), filter.view(), window, groups);
+    to.store();
+  });
 }
 
 void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const Window& window,
                             std::int64_t groups) {
-  enqueue_convolution([=] { cpu::conv2d_backward_weight(dw, x, dy, window, groups); });
+  enqueue_convolution([=] {
+    const Wide to(dw), image(x), slopes(dy);
+    cpu::conv2d_backward_weight(to.view(), image.view(), slopes.view(), window, groups);
+    to.store();
+  });
 }
 
 }  // namespace trireme::cuda

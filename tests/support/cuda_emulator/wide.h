@@ -1,0 +1,33 @@
+// The CPU's kernels, which stand in for CUDA's libraries, have float32 where those take 16-bit numbers.
+#pragma once
+
+#include <vector>
+
+#include "kernels/cpu/kernels.h"
+
+namespace trireme::cuda::emulator {
+
+/// A view of 16-bit numbers in float32, laid out alike; other views as they are.
+class Wide {
+ public:
+  explicit Wide(const View& v) : original_(v), view_(v) {
+    if (!is_low_precision(v.dtype)) return;
+    std::int64_t extent = 1;
+    for (int d = 0; d < v.dims; ++d) extent += (v.shape[d] - 1) * v.strides[d];
+    memory_.resize(static_cast<std::size_t>(extent));
+    view_.dtype = DType::kFloat32;
+    view_.data = memory_.data();
+    cpu::copy(view_, original_);
+  }
+  const View& view() const { return view_; }
+  /// Rounds what was written.
+  void store() const {
+    if (!memory_.empty()) cpu::copy(original_, view_);
+  }
+
+ private:
+  View original_, view_;
+  std::vector<float> memory_;
+};
+
+}  // namespace trireme::cuda::emulator
