@@ -37,7 +37,7 @@ void deallocate_host(Device device, void* memory, std::size_t bytes) noexcept;
 /// one.
 class Upload {
  public:
-  /// Has read `host` when it returns; waits for nothing.
+  /// Has read `host` when it returns. Waits for the device only where memory is short: of it, or of buffers.
   Upload(Device device, const void* host, std::size_t bytes);
   ~Upload();
   Upload(const Upload&) = delete;

@@ -93,7 +93,11 @@ struct KernelTable {
   /// same.
   void (*begin_recording)();
   void (*end_recording)();
+  /// Starts what was gathered: before the host waits for anything else.
+  void (*submit_recorded)();
   RecordingStatistics (*recording_statistics)();
+  /// Versions of the libraries behind the kernels, and the kind of processor they found.
+  const std::string& (*libraries)();
 
   // Bytes between the host's memory and the device's, in the order of the kernels; they are there on return.
   void (*copy_from_host)(void* device, const void* host, std::size_t bytes);
@@ -134,7 +138,7 @@ struct KernelTable {
   /// out (N), dense: start, start + step, ...
   void (*arange)(const View& out, double start, double step);
 
-  /// out (B,M,N) = a (B,M,K) @ b (B,K,N) + bias (N) unless it is null; matrices of a and b row- or
+  /// out (B,M,N) = a (B,M,K) @ b (B,K,N) + bias (N), dense, unless it is null; matrices of a and b row- or
   /// column-major. Bits may depend on threads.
   void (*matmul)(const View& out, const View& a, const View& b, const View* bias);
 
@@ -157,8 +161,9 @@ struct KernelTable {
   void (*resample_backward)(const View& dx, const View& dy, const Resampling& rows,
                             const Resampling& columns);
 
-  // Batch normalization over channels-last x (N,C,H,W), optionally + residual and ReLU, in one pass.
-  // mean, rstd, gamma, beta are (C). Training: statistics of this batch; biased variance.
+  // Batch normalization over channels-last x (N,C,H,W), optionally + residual and ReLU, in one pass. Vectors
+  // are of x's dtype, or float32 beside images of 16 bits. mean, rstd, gamma, beta are (C). Training:
+  // statistics of this batch; biased variance.
   void (*batch_norm_statistics)(const View& mean, const View& variance, const View& x);
   void (*batch_norm_apply)(const View& y, const View& x, const View& mean, const View& rstd,
                            const View& gamma, const View& beta, const View* residual, bool relu);
@@ -241,9 +246,6 @@ const KernelTable& kernels_of(Device device);
 /// Threads that kernels called from this thread may use. At least 1.
 void set_threads(int threads);
 int threads();
-
-/// Versions of the libraries behind the CPU's kernels, and the kind of CPU they found.
-const std::string& kernel_libraries();
 
 /// Throws Error(kUsage) if this CPU lacks the instruction set that the kernels were compiled for.
 void check_cpu();

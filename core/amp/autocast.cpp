@@ -10,6 +10,7 @@ namespace {
 enum class Rule {
   kLow,      ///< computes in 16 bits
   kRounded,  ///< the same; where kernels have only float32, its numbers are rounded and its result is float32
+  kImages,   ///< as kFull; where kernels take images of 16 bits, they stay so
   kFull,     ///< computes in float32
 };
 
@@ -23,7 +24,7 @@ constexpr struct {
               {"conv1d", Rule::kRounded},
               {"conv2d", Rule::kRounded},
               {"conv_transpose2d", Rule::kRounded},
-              {"batch_norm", Rule::kFull},
+              {"batch_norm", Rule::kImages},
               {"layer_norm", Rule::kFull},
               {"rms_norm", Rule::kFull},
               {"group_norm", Rule::kFull},
@@ -91,7 +92,7 @@ Tensor rounded(const Tensor& t, DType low) {
 Tensor as_taken(Rule rule, const Tensor& t, DType low) {
   // Integers and float64 are nobody's business here.
   if (!t.defined() || !(t.dtype() == DType::kFloat32 || is_low_precision(t.dtype()))) return t;
-  if (rule == Rule::kFull) return converted(t, DType::kFloat32);
+  if (rule == Rule::kFull || rule == Rule::kImages) return converted(t, DType::kFloat32);
   const Tensor small = rounded(t, low);
   return rule == Rule::kRounded && is_widened(small) ? converted(small, DType::kFloat32) : small;
 }
@@ -109,7 +110,13 @@ Autocast::~Autocast() {
 
 void Cast::convert(const char* op, std::initializer_list<const Tensor*> arguments) {
   const Rule rule = rule_of(op);
-  for (const Tensor* t : arguments) converted_.push_back(as_taken(rule, *t, autocast_mode.low));
+  const Tensor& first = **arguments.begin();
+  const bool stays =
+      rule == Rule::kImages && first.defined() && is_low_precision(first.dtype()) && !is_widened(first);
+  for (const Tensor* t : arguments)
+    converted_.push_back(stays && t->defined() && t->dim() == first.dim()
+                             ? converted(*t, first.dtype())
+                             : as_taken(rule, *t, autocast_mode.low));
   autocast_mode.on = false;
 }
 

@@ -43,7 +43,8 @@ struct Batch {
 struct LoaderOptions {
   /// Threads that prepare batches; 0 prepares each one in the caller.
   int workers = 0;
-  /// How many batches may be in preparation or waiting at once: bounds the memory. At least 1.
+  /// How many batches may be in preparation or waiting at once: bounds the memory, also that of the device.
+  /// At least 1.
   int prefetch = 4;
   /// Of random changes to samples.
   std::uint64_t seed = 0;

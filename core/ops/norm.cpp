@@ -54,9 +54,13 @@ Tensor with_fixed(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
   return o.relu ? relu(y) : y;
 }
 
+Tensor wide(const Tensor& t) { return t.defined() ? to(t, DType::kFloat32) : t; }
+
 /// Training, made of differentiable ops.
 Tensor unfused(const std::vector<Tensor>& in, double eps, bool with_relu) {
   const Tensor& x = in[0];
+  if (is_low_precision(x.dtype()))
+    return to(unfused({wide(x), in[1], in[2], wide(in[3])}, eps, with_relu), x.dtype());
   const Shape wide{1, x.size(1), 1, 1};
   const Tensor from = sub(x, mean(x, {0, 2, 3}, true));
   const Tensor xhat = mul(from, rsqrt(add(mean(square(from), {0, 2, 3}, true), eps)));
@@ -64,8 +68,6 @@ Tensor unfused(const std::vector<Tensor>& in, double eps, bool with_relu) {
   if (in[3].defined()) y = add(y, in[3]);
   return with_relu ? relu(y) : y;
 }
-
-Tensor wide(const Tensor& t) { return t.defined() ? to(t, DType::kFloat32) : t; }
 
 /// 16-bit images: computed in float32, rounded once. What is measured stays float32.
 Tensor in_full(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& residual,
@@ -83,7 +85,9 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
   if (const amp::Cast c("batch_norm", {&x, &gamma, &beta, &residual}); c)
     return batch_norm(c[0], c[1], c[2], c[3], o);
   check_arguments(x, gamma, beta, residual, o);
-  if (is_low_precision(x.dtype())) return in_full(x, gamma, beta, residual, o);
+  if (is_widened(x) || (o.fixed && is_low_precision(x.dtype()))) return in_full(x, gamma, beta, residual, o);
+  if (is_low_precision(gamma.dtype()) || is_low_precision(beta.dtype()))
+    return batch_norm(x, wide(gamma), wide(beta), residual, o);
   const bool recorded = recording({&x, &gamma, &beta, &residual});
   if (o.fixed && recorded) return with_fixed(x, gamma, beta, residual, o);
 
@@ -99,7 +103,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, cons
   } else {
     TRIREME_CHECK(x.numel() > 0, "batch_norm: no elements in x {}; statistics need at least one sample",
                   x.shape().to_string());
-    mean = Tensor::empty({x.size(1)}, x.dtype(), x.device());
+    mean = Tensor::empty({x.size(1)}, gamma.dtype(), x.device());
     const Tensor variance = Tensor::empty_like(mean);
     kernels(x).batch_norm_statistics(mean.view(), variance.view(), in.view());
     rstd = reciprocal_std(variance, o.eps);

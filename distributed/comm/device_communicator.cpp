@@ -175,7 +175,8 @@ void DeviceCommunicator::abort(const std::string& reason) {
 }
 
 void take_gpu(int rank, int local_rank, int ranks_here, bool share) {
-  const int gpus = std::max(1, cuda::device_count());  // where there is none, the device says why
+  const int gpus = cuda::device_count();
+  if (gpus == 0) cuda::take_device();  // which says why there is none
   if (ranks_here > gpus && !share)
     fail(ExitCode::kUsage,
          "--device cuda: {} ranks on this host, but {} GPU{}; start at most {} here, or use --share-gpu for "

@@ -174,7 +174,7 @@ void Replica::finish() {
         ExitCode::kNonFinite,
         fmt::format("step {}: {}; lower --lr, use --clip-norm, or look at the data of this step; "
                     "parameters are those before the step",
-                    step_, bad));
+                    step_ + 1, bad));
   apply_statistics();
 }
 

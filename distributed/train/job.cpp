@@ -115,6 +115,7 @@ JobState Job::job_state() const {
   state.model = options_.model();
   state.optimizer = options_.optimizer();
   state.build = build_description();
+  if (!device().is_cpu()) state.build += "; " + kernels_of(device()).libraries();
   JobOptions saved = options_;
   saved.clear_quiet();
   state.job = to_text(saved);
@@ -217,7 +218,7 @@ void Job::follow_profile() {
   if (!is_root() || options_.profile() == 0) return;
   if (profile_ && (step_ == total_steps_ || step_ == profile_first_ + options_.profile())) {
     profile_->stop();
-    say(fmt::format("ops of steps {} to {} on rank 0:\n{}", profile_first_, step_ - 1, profile_->table()));
+    say(fmt::format("ops of steps {} to {} on rank 0:\n{}", profile_first_ + 1, step_, profile_->table()));
     profile_.reset();
   } else if (step_ == profile_first_ && step_ < total_steps_) {
     profile_ = std::make_unique<profiler::Profile>(profiler::ProfileOptions{.trace = &timing_->trace});
@@ -267,7 +268,7 @@ void Job::open_round() {
 void Job::end_round() {
   if (shard_cursor_ < shard_range().last)
     fail(ExitCode::kUsage,
-         "job: step {} ran {} of its {} shards on rank {}; run through step.shards() to the end", step_,
+         "job: step {} ran {} of its {} shards on rank {}; run through step.shards() to the end", step_ + 1,
          std::max(0, shard_cursor_ - shard_range().first), shard_range().size(), rank());
   for (const auto& replica : replicas_) replica->finish();
   step_sum_->finish();
@@ -289,6 +290,7 @@ void Job::load_shard() {
   Shard shard{shard_cursor_, part.count(), {}, {}, {}};
   if (part.count() > 0) {
     const TraceScope scope(timing_->trace, "wait for data", "data");
+    kernels_of(device()).submit_recorded();
     Batch batch = loader_->next().value();
     TRIREME_CHECK(batch.first_position == plan.first + part.first && batch.x.size(0) == part.count(),
                   "job: step {} wants samples from {}, the loader brings {}", step_, plan.first + part.first,
@@ -340,7 +342,7 @@ void Job::fail_not_finite(double loss) const {
   throw AgreedError(
       ExitCode::kNonFinite,
       fmt::format("step {}: the loss is {}; lower --lr, use --clip-norm, or look at the data of this step{}",
-                  step_ - 1, loss, kept));
+                  step_, loss, kept));
 }
 
 void Job::report_step() {
@@ -362,8 +364,10 @@ void Job::report_step() {
   report.step_ms = milliseconds(now - step_began_ - excluded_);
   report.forward_ms = milliseconds(forward_);
   report.backward_ms = milliseconds(backward_);
-  report.comm_ms = world_size() > 1 ? milliseconds(std::chrono::nanoseconds(timing_->comm_ns.load())) : 0;
-  report.comm_exposed_ms = world_size() > 1 ? milliseconds(exposed) : 0;
+  // The host does not wait for a GPU while it computes: how long its collectives take is not known here.
+  const bool measures = world_size() > 1 && device().is_cpu();
+  report.comm_ms = measures ? milliseconds(std::chrono::nanoseconds(timing_->comm_ns.load())) : 0;
+  report.comm_exposed_ms = measures ? milliseconds(exposed) : 0;
   report.data_wait_ms = milliseconds(loader_->wait_time() - data_wait_);
   report.optimizer_ms = std::max(0.0, report.step_ms - report.forward_ms - report.backward_ms -
                                           milliseconds(exposed) - report.data_wait_ms);

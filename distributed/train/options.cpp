@@ -382,7 +382,7 @@ void validate(const JobOptions& job, int world_size) {
   if (job.device() == "cuda") kernels_of({DeviceType::kCuda, 0});  // which says why there are none
   if (job.cuda_graph() && job.device() != "cuda")
     fail(ExitCode::kUsage,
-         "--cuda-graph: there are no graphs on the CPU; add --device cuda, or leave it out");
+         "--cuda-graph: there are no graphs on the CPU; add --device cuda, or --cuda-graph off");
   if (job.backend() == "nccl" && job.device() != "cuda")
     fail(ExitCode::kUsage,
          "--backend nccl: it moves memory of GPUs; add --device cuda, or use --backend auto");

@@ -202,6 +202,8 @@ std::unique_ptr<JobRuntime> JobRuntime::from_main(int argc, char** argv, const P
   return std::make_unique<ProcessRuntime>(std::move(options), main_world);
 }
 
-std::string build_description() { return fmt::format("{}, {}", compiler_name(), kernel_libraries()); }
+std::string build_description() {
+  return fmt::format("{}, {}", compiler_name(), kernels_of(kCpu).libraries());
+}
 
 }  // namespace trireme

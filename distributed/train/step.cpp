@@ -18,7 +18,8 @@ optim::Schedule schedule_of(const JobOptions& o, std::int64_t total_steps) {
 }  // namespace
 
 void Job::measure(StepSum what, const Tensor& value, double weight) {
-  const Tensor sum = step_sum_->leaf().alias({}, {}, static_cast<std::int64_t>(what)),
+  const Tensor &all = step_sum_->leaf(),
+               sum = all.alias({}, {}, all.offset() + static_cast<std::int64_t>(what)),
                here = to_device(value.detach(), device()), share = Tensor::empty_like(sum);
   const KernelTable& kernels = kernels_of(device());
   kernels.copy(share.view(), here.alias({}, {}, here.offset()).view());

@@ -5,6 +5,7 @@
 
 namespace trireme::cpu {
 
+const std::string& libraries();
 void copy_from_host(void* device, const void* host, std::size_t bytes);
 void copy_to_host(void* host, const void* device, std::size_t bytes);
 void enqueue_copy_to_host(void* host, const void* device, std::size_t bytes);

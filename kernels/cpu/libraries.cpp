@@ -2,11 +2,11 @@
 #include <cblas.h>
 #include <dnnl.h>
 
-#include "kernels/table.h"
+#include "kernels/cpu/kernels.h"
 
-namespace trireme {
+namespace trireme::cpu {
 
-const std::string& kernel_libraries() {
+const std::string& libraries() {
   // Once for all threads: OpenBLAS writes its answer into one static buffer.
   static const std::string text = [] {
     const dnnl_version_t* v = dnnl_version();
@@ -16,4 +16,4 @@ const std::string& kernel_libraries() {
   return text;
 }
 
-}  // namespace trireme
+}  // namespace trireme::cpu

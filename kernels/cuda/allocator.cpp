@@ -126,6 +126,7 @@ void CachingAllocator::free(void* memory) noexcept {
     fmt::print(stderr, "cuda: device memory {} is given back twice\n", memory);
     std::abort();  // whoever has it now would lose it
   }
+  block->used = false;
   statistics_.used_bytes -= block->bytes;
   try {
     if (block->others.empty()) return put_back(block);
@@ -158,7 +159,6 @@ void CachingAllocator::merge(Block* block, Block* with) {
 }
 
 void CachingAllocator::put_back(Block* block) {
-  block->used = false;
   Pool& pool = pool_of(*block);
   // Blocks that wait for events are in no pool.
   if (Block* const after = block->after; after && pool.erase(after)) merge(block, after);
@@ -195,9 +195,9 @@ void CachingAllocator::release_unused() {
 }
 
 void CachingAllocator::release_unused_locked() {
-  if (!may_release_()) return;
   collect_waiting(true);
   for (auto& [key, pool] : pools_) {
+    if (!may_release_(key.first)) continue;
     bool waited = false;
     for (auto b = pool.begin(); b != pool.end();) {
       Block* const block = *b;

@@ -31,9 +31,9 @@ class CachingAllocator {
     std::size_t driver_calls = 0;    ///< allocations and frees
   };
 
-  /// `may_release` is asked before memory goes back to the driver: whether all work that uses it has been
-  /// given to a stream.
-  explicit CachingAllocator(std::function<bool()> may_release = [] { return true; })
+  /// `may_release` is asked before memory of a stream goes back to the driver: whether all work that uses it
+  /// has been given to the stream.
+  explicit CachingAllocator(std::function<bool(Stream)> may_release = [](Stream) { return true; })
       : may_release_(std::move(may_release)) {}
   ~CachingAllocator();
   CachingAllocator(const CachingAllocator&) = delete;
@@ -86,7 +86,7 @@ class CachingAllocator {
   void release_unused_locked();
   [[noreturn]] void fail_full(std::size_t bytes) const;
 
-  const std::function<bool()> may_release_;
+  const std::function<bool(Stream)> may_release_;
   mutable std::mutex mutex_;
   std::map<char*, std::unique_ptr<Block>> blocks_;  ///< all, by address
   std::map<std::pair<Stream, bool>, Pool> pools_;   ///< the free ones, small segments apart

@@ -53,7 +53,8 @@ cudnnStatus_t propose(const Target& target, const Descriptor& graph, cudnnBacken
   return CUDNN_STATUS_SUCCESS;
 }
 
-/// Whether an engine gives the same bits each time and, in float32, sums whole products.
+/// Whether an engine gives the same bits each time, sums in float32 and, where that is the type, multiplies
+/// so.
 bool is_exact(const Descriptor& config, DType dtype) {
   const Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   cudnnBackendDescriptor_t raw = engine.get();
@@ -69,12 +70,13 @@ bool is_exact(const Descriptor& config, DType dtype) {
   const auto has = [&](cudnnBackendNumericalNote_t note) {
     return std::find(notes.begin(), notes.end(), note) != notes.end();
   };
-  if (has(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)) return false;
+  if (has(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC) || has(CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS) ||
+      has(CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION))
+    return false;
   // In float32 tensor cores mean TF32, whose factors have 10 bits.
   const bool wide = dtype == DType::kFloat32 || dtype == DType::kFloat64;
-  return !wide || !(has(CUDNN_NUMERICAL_NOTE_TENSOR_CORE) || has(CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS) ||
-                    has(CUDNN_NUMERICAL_NOTE_WINOGRAD) || has(CUDNN_NUMERICAL_NOTE_FFT) ||
-                    has(CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION));
+  return !wide || !(has(CUDNN_NUMERICAL_NOTE_TENSOR_CORE) || has(CUDNN_NUMERICAL_NOTE_WINOGRAD) ||
+                    has(CUDNN_NUMERICAL_NOTE_FFT));
 }
 
 }  // namespace

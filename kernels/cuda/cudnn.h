@@ -24,6 +24,7 @@ struct Api {
 #define TRIREME_FUNCTION(name) decltype(::name)* name = library.function<decltype(::name)>(#name);
   TRIREME_FUNCTION(cudnnCreate)
   TRIREME_FUNCTION(cudnnSetStream)
+  TRIREME_FUNCTION(cudnnGetVersion)
   TRIREME_FUNCTION(cudnnGetErrorString)
   TRIREME_FUNCTION(cudnnGetLastErrorString)
   TRIREME_FUNCTION(cudnnBackendCreateDescriptor)

@@ -51,8 +51,8 @@ struct Scatter {
   }
 };
 
-constexpr std::int64_t kFewPlaces = 64;           ///< so many are walked along
-constexpr std::int64_t kMostCounted = 64 * 1024;  ///< places; more are sorted
+constexpr std::int64_t kFewPlaces = 64;           ///< no more are walked along one by one
+constexpr std::int64_t kMostCounted = 16 * 1024;  ///< more are sorted
 
 /// order[r] = the place whose index is the r-th, equal ones in the order of places; a warp for each place.
 struct RankByCounting {
@@ -186,8 +186,8 @@ void gather(const View& out, const View& in, const View& index) {
 
 namespace {
 
-/// By whom a place is written to, many threads at once where few indices are many places' (the gradient of
-/// an embedding). The same additions in the same order either way.
+/// A thread for each column; or, where one index serves whole rows (the gradient of an embedding), one for
+/// each run of equal indices in each column. The same additions in the same order either way.
 template <class T, bool kAdd>
 void scatter_as(const View& out, const View& index, const View& in) {
   const std::int64_t places = in.shape[1];

@@ -7,7 +7,9 @@ namespace trireme::cuda {
 
 void begin_recording();
 void end_recording();
+void submit_recorded();
 RecordingStatistics recording_statistics();
+const std::string& libraries();
 void copy_from_host(void* device, const void* host, std::size_t bytes);
 void copy_to_host(void* host, const void* device, std::size_t bytes);
 void enqueue_copy_to_host(void* host, const void* device, std::size_t bytes);

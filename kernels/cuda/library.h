@@ -6,6 +6,8 @@
 
 namespace trireme::cuda {
 
+inline constexpr std::initializer_list<const char*> kCublasLt{"libcublasLt.so.13", "libcublasLt.so.12"};
+
 class Library {
  public:
   /// Loads the first of `names` that is found. Throws Error(kUsage) that names all of them and `package`.

@@ -20,7 +20,7 @@ constexpr std::size_t kWorkspace = std::size_t{32} << 20;  // what Hopper's kern
 
 /// The library's functions, typed by its own header.
 struct Lt {
-  Library library{{"libcublasLt.so.13", "libcublasLt.so.12"}, "cuBLAS (package libcublas)"};
+  Library library{kCublasLt, "cuBLAS (package libcublas)"};
 #define TRIREME_FUNCTION(name) decltype(::name)* name = library.function<decltype(::name)>(#name);
   TRIREME_FUNCTION(cublasLtCreate)
   TRIREME_FUNCTION(cublasLtGetStatusString)
@@ -131,17 +131,30 @@ class Plan {
     operation_.reset(operation);
     turn(CUBLASLT_MATMUL_DESC_TRANSA, a);
     turn(CUBLASLT_MATMUL_DESC_TRANSB, b);
-    if (kind.has_bias) set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
     const Matrix* const matrices[] = {&a, &b, &c};
     for (int i = 0; i < 3; ++i)
       layouts_[i] = layout(*matrices[i], batch, types_of(i < 2 ? kind.in : kind.out).data);
-    choose(a, b, c, batch);
+    if (kind.has_bias) {
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+      // Stands for every pointer of this alignment.
+      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, reinterpret_cast<const void*>(Aligned::kBytes));
+      adds_bias_ = choose(a, b, c, batch) == CUBLAS_STATUS_SUCCESS;
+      if (adds_bias_) return;
+      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_DEFAULT);
+    }
+    if (const cublasStatus_t status = choose(a, b, c, batch); status != CUBLAS_STATUS_SUCCESS)
+      fail(ExitCode::kInternal, "matmul: cuBLASLt has no kernel for {} ({}, {}) @ ({}, {}): {}",
+           name_of(kind_.in), c.columns, a.turned ? a.rows : a.columns, a.turned ? a.rows : a.columns, c.rows,
+           l.cublasLtGetStatusString(status));
   }
 
-  /// c = a b, or with a bias.
+  /// Whether a bias is added; the library has no kernel for some.
+  bool adds_bias() const { return adds_bias_; }
+
+  /// c = a b + bias, where it is added.
   void enqueue(const void* a, const void* b, void* c, const void* bias) const {
     const Scratch workspace(found_.workspaceSize);
-    enqueue_call(Product{this, a, b, bias, c, workspace.as<void>()});
+    enqueue_call(Product{this, a, b, adds_bias_ ? bias : nullptr, c, workspace.as<void>()});
   }
 
  private:
@@ -197,7 +210,7 @@ class Plan {
 
   /// By the library's heuristic, which looks at shapes alone. Split sums are joined in a workspace, in order,
   /// never by atomic additions.
-  void choose(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch) {
+  cublasStatus_t choose(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch) {
     const Lt& l = lt();
     cublasLtMatmulPreference_t raw = nullptr;
     l.check(l.cublasLtMatmulPreferenceCreate(&raw), "cublasLtMatmulPreferenceCreate");
@@ -217,13 +230,12 @@ class Plan {
     const cublasStatus_t status =
         l.cublasLtMatmulAlgoGetHeuristic(l.handle, operation_.get(), layouts_[0].get(), layouts_[1].get(),
                                          layouts_[2].get(), layouts_[2].get(), raw, 1, &found_, &count);
-    if (status != CUBLAS_STATUS_SUCCESS || count == 0)
-      fail(ExitCode::kInternal, "matmul: cuBLASLt has no kernel for {} ({}, {}) @ ({}, {}): {}",
-           name_of(kind_.in), c.columns, a.turned ? a.rows : a.columns, a.turned ? a.rows : a.columns, c.rows,
-           l.cublasLtGetStatusString(status));
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
+    return count == 0 ? CUBLAS_STATUS_NOT_SUPPORTED : found_.state;
   }
 
   const Kind kind_;
+  bool adds_bias_ = false;
   Owned<cublasLtMatmulDescOpaque_t> operation_;
   Owned<cublasLtMatrixLayoutOpaque_t> layouts_[3];
   cublasLtMatmulHeuristicResult_t found_{};
@@ -244,35 +256,37 @@ const Plan& plan_for(const Matrix& a, const Matrix& b, const Matrix& c, std::int
   return plans->try_emplace(key, a, b, c, batch, kind).first->second;
 }
 
-/// c = a b + bias, of `batch` matrices each.
-void multiply(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, const Kind& kind,
+/// c = a b, of `batch` matrices each; true if the bias was added.
+bool multiply(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch, const Kind& kind,
               const void* bias) {
   const Plan& plan = plan_for(a, b, c, batch, kind);
   const Aligned left(a.data, a.bytes(batch, kind.in)), right(b.data, b.bytes(batch, kind.in)),
       out(c.data, c.bytes(batch, kind.out));
   plan.enqueue(left.get(), right.get(), out.get(), bias);
   out.write_back();
+  return plan.adds_bias();
 }
 
 }  // namespace
 
 void matmul(const View& out, const View& a, const View& b, const View* bias) {
   if (out.numel() == 0) return;
-  const bool is_empty = a.shape[2] == 0;
-  // The library adds no float64.
-  const bool adds = bias && !is_empty && out.dtype != DType::kFloat64;
-  if (is_empty) {
+  bool is_added = false;
+  if (a.shape[2] == 0) {
     fill(out, 0);
   } else {
     Matrix left = matrix(b), right = matrix(a), result = matrix(out);
     TRIREME_CHECK(!result.turned, "matmul: the result's rows must be contiguous, their strides are {}, {}",
                   out.strides[1], out.strides[2]);
+    // The library has no such kernels for float64.
+    const bool adds = bias && out.shape[0] == 1 && out.dtype != DType::kFloat64;
     std::optional<Aligned> shift;
     if (adds) shift.emplace(bias->data, static_cast<std::size_t>(bias->shape[0]) * size_of(bias->dtype));
     const Kind kind{a.dtype, out.dtype, adds};
     constexpr std::int64_t kBatch = 32768;  // the grid's third dimension has 16 bits
     for (std::int64_t begin = 0, all = out.shape[0]; begin < all; begin += kBatch) {
-      multiply(left, right, result, std::min(kBatch, all - begin), kind, shift ? shift->get() : nullptr);
+      is_added =
+          multiply(left, right, result, std::min(kBatch, all - begin), kind, shift ? shift->get() : nullptr);
       const auto advance = [&](Matrix& m, DType dtype) {
         m.data = static_cast<char*>(m.data) + kBatch * m.apart * static_cast<std::int64_t>(size_of(dtype));
       };
@@ -281,7 +295,7 @@ void matmul(const View& out, const View& a, const View& b, const View* bias) {
       advance(result, kind.out);
     }
   }
-  if (bias && !adds) binary(BinaryOp::add, out, out, along_rows(*bias, out));
+  if (bias && !is_added) binary(BinaryOp::add, out, out, along_rows(*bias, out));
 }
 
 }  // namespace trireme::cuda

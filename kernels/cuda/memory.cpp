@@ -1,6 +1,8 @@
 #include "kernels/cuda/memory.h"
 
 #include <atomic>
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include "kernels/cuda/allocator.h"
@@ -21,9 +23,9 @@ std::atomic<int> chosen{0};
 struct MainDevice {
   Stream stream;
   // Memory that work uses which is only recorded so far must stay.
-  CachingAllocator allocator{[] {
+  CachingAllocator allocator{[](Stream of) {
     submit_recorded();
-    return is_all_submitted();
+    return !is_held(of);
   }};
 };
 
@@ -45,10 +47,24 @@ MainDevice& main_device() {
   return *device;
 }
 
+/// Where memory is full of what comes free when another thread's recorder starts its work, waits for that.
+void* allocate_beside_recorders(std::size_t bytes) {
+  using namespace std::chrono_literals;
+  MainDevice& device = main_device();
+  for (int tries = 0;; ++tries) {
+    try {
+      return device.allocator.allocate(bytes, stream_as_it_is());
+    } catch (const Error&) {
+      if (tries == 1000 || !is_held(device.stream)) throw;
+    }
+    std::this_thread::sleep_for(10ms);
+  }
+}
+
 void* allocate_here(std::size_t bytes) {
   CachingAllocator& allocator = main_device().allocator;
   Recorder* const here = recording();
-  if (!here) return allocator.allocate(bytes, stream_as_it_is());
+  if (!here) return allocate_beside_recorders(bytes);
   void* const memory = allocator.allocate(bytes, stream_as_it_is(), here->wanted_memory(bytes));
   here->got_memory(memory, bytes);
   return memory;

@@ -19,6 +19,7 @@ void take_device();
 
 /// Where this thread's kernels and copies go: the device's one main stream, which all threads share, unless a
 /// StreamScope says otherwise. Takes the device. What was enqueued before (recorder.h) is started by then.
+/// Throws Error(kUsage) if another thread's recorder holds work for it.
 Stream stream();
 /// The same as a name only: starts nothing.
 Stream stream_as_it_is();
@@ -48,8 +49,8 @@ class Mark {
   Event event_;
 };
 
-/// Says that work on `other` uses memory that was allocated under another stream: it is not given out again
-/// before that work is done.
+/// Says that work which was given to `other` uses memory that was allocated under another stream: it is not
+/// given out again before that work is done.
 void used_on(void* memory, Stream other);
 
 /// Memory for the work that a call enqueues: goes back, in stream order, at its end.

@@ -24,29 +24,29 @@ class HeldStreams {
  public:
   void add(Stream stream) {
     const std::lock_guard lock(mutex_);
-    streams_.insert(stream);
+    if (!streams_.insert(stream).second) refuse();
     count_ = static_cast<int>(streams_.size());
   }
   void remove(Stream stream) {
     const std::lock_guard lock(mutex_);
-    streams_.erase(streams_.find(stream));
+    streams_.erase(stream);
     count_ = static_cast<int>(streams_.size());
   }
-  bool empty() const { return count_ == 0; }
-  void check_not_held(Stream stream) {
-    if (empty()) return;
+  bool contains(Stream stream) {
+    if (count_ == 0) return false;
     const std::lock_guard lock(mutex_);
-    if (streams_.contains(stream))
-      fail(
-          ExitCode::kUsage,
-          "cuda: a thread uses the device in the middle of another one's step, whose work is being recorded; "
-          "leave out --cuda-graph");
+    return streams_.contains(stream);
+  }
+  [[noreturn]] static void refuse() {
+    fail(ExitCode::kUsage,
+         "cuda: a thread uses the device in the middle of another one's step, whose work is being recorded; "
+         "leave out --cuda-graph");
   }
 
  private:
   std::atomic<int> count_{0};
   std::mutex mutex_;
-  std::multiset<Stream> streams_;
+  std::set<Stream> streams_;
 };
 
 HeldStreams& held() {
@@ -78,8 +78,11 @@ void submit_recorded() {
   if (recorder) recorder->submit();
 }
 
-void check_not_held(Stream stream) { held().check_not_held(stream); }
-bool is_all_submitted() { return held().empty(); }
+bool is_held(Stream stream) { return held().contains(stream); }
+
+void check_not_held(Stream stream) {
+  if (is_held(stream)) HeldStreams::refuse();
+}
 
 void begin_recording() {
   if (!recorder) recorder = std::make_unique<Recorder>(stream_as_it_is());
@@ -95,7 +98,7 @@ RecordingStatistics recording_statistics() {
 }
 
 Recorder::~Recorder() {
-  if (is_open_) held().remove(target_);
+  if (is_open_ && !is_plain_) held().remove(target_);
   try {
     if (capturing_) free_graph(end_capture(recording_));
     if (!graphs_.empty()) synchronize(target_);
@@ -115,8 +118,8 @@ void Recorder::begin_round() {
 }
 
 void Recorder::end_round() {
-  submit();
   on_ = false;
+  submit();
 }
 
 void Recorder::enqueue(const Kernel& kernel) { take(kernel); }
@@ -142,13 +145,13 @@ void Recorder::take(const Given& given) {
 }
 
 void Recorder::open() {
-  is_open_ = true;
-  held().add(target_);
-  done_ = 0;
-  is_spoiled_ = false;
   if (place_ == graphs_.size() && place_ < kMostGraphs) graphs_.emplace_back();
   is_plain_ =
       place_ >= kMostGraphs || graphs_[place_].made > kRoundsPerGraph + statistics_.rounds / kRoundsPerGraph;
+  if (!is_plain_) held().add(target_);
+  is_open_ = true;
+  is_spoiled_ = false;
+  done_ = 0;
 }
 
 bool Recorder::matches(Recorded& recorded, const Kernel& k) {
@@ -172,15 +175,15 @@ bool Recorder::matches(const Recorded& recorded, const LibraryCall& call) const 
 
 /// From the work that it has in common with what is enqueued now.
 void Recorder::make_anew(Recorded& recorded) {
-  std::vector<Work> kept = std::exchange(recorded.work, {});
-  kept.erase(kept.begin() + static_cast<std::ptrdiff_t>(done_), kept.end());
   if (recorded.ready) synchronize(target_);  // it may be under way
-  drop(recorded);
-  ++recorded.made;
-  ++statistics_.made;
   if (!recording_) recording_ = make_stream();
   begin_capture(recording_);
   capturing_ = true;
+  ++recorded.made;
+  ++statistics_.made;
+  std::vector<Work> kept = std::exchange(recorded.work, {});
+  kept.erase(kept.begin() + static_cast<std::ptrdiff_t>(done_), kept.end());
+  drop(recorded);
   for (Work& work : kept) capture(recorded, std::move(work));
 }
 
@@ -202,7 +205,6 @@ void Recorder::capture(Recorded& recorded, Work work) {
 void Recorder::submit() {
   if (!is_open_) return;
   is_open_ = false;
-  held().remove(target_);
   most_ = kFirstWork;
   const std::size_t place = place_++;
   if (is_plain_) return;
@@ -212,8 +214,10 @@ void Recorder::submit() {
     recording_ = nullptr;  // in the middle of a capture, it is of no more use
     capturing_ = false;
     drop(graphs_[place]);
+    held().remove(target_);
     throw;
   }
+  held().remove(target_);
 }
 
 void Recorder::start_graph(Recorded& recorded) {

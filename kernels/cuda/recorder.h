@@ -36,12 +36,10 @@ void enqueue_call(const Call& call) {
                       std::as_bytes(std::span(&call, 1))});
 }
 
-/// Starts what this thread's recorder holds.
-void submit_recorded();
-/// Throws Error(kUsage) if another thread's recorder holds work for `stream`.
+/// Whether a recorder of any thread holds work for `stream`.
+bool is_held(Stream stream);
+/// Throws Error(kUsage) if one does.
 void check_not_held(Stream stream);
-/// Whether no recorder holds anything.
-bool is_all_submitted();
 
 /// Of one thread. Graphs are made by a stream of their own, so that the one they are started on is never seen
 /// in the middle of a capture.
@@ -119,7 +117,7 @@ class Recorder {
   std::size_t allocated_ = 0;   ///< of these, in this round
   // The current one.
   bool is_open_ = false;
-  bool is_plain_ = false;    ///< there is none: work is started at once
+  bool is_plain_ = false;    ///< no graph here: work is started at once
   bool capturing_ = false;   ///< it is made anew
   bool is_spoiled_ = false;  ///< good for one start only
   std::size_t done_ = 0;     ///< work so far

@@ -46,8 +46,12 @@ void use_device(int index) {
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess || count == 0) {
     cudaGetLastError();
+    int driver = 0;
+    cudaDriverGetVersion(&driver);  // 0 without one, which the status takes for an old one
     fail(ExitCode::kUsage, "device cuda: this machine has no usable NVIDIA GPU ({}); use --device cpu",
-         status != cudaSuccess ? cudaGetErrorString(status) : "none was found");
+         driver == 0             ? "it has no NVIDIA driver"
+         : status != cudaSuccess ? cudaGetErrorString(status)
+                                 : "none was found");
   }
   if (index < 0 || index >= count)
     fail(ExitCode::kUsage,

@@ -23,11 +23,17 @@ class Staging {
   bool copy(void* device, const void* host, std::size_t bytes) {
     Buffer* const buffer = take(std::bit_ceil(std::max(bytes, kSmallest)));
     if (!buffer) return false;
+    const struct Filled {
+      Staging& staging;
+      Buffer& buffer;
+      ~Filled() {
+        const std::lock_guard lock(staging.mutex_);
+        buffer.filling = false;
+      }
+    } filled{*this, *buffer};
     std::memcpy(buffer->memory, host, bytes);
     copy_to_device(device, buffer->memory, bytes, stream());
     record(buffer->passed, stream());
-    const std::lock_guard lock(mutex_);
-    buffer->filling = false;
     return true;
   }
 

@@ -103,12 +103,12 @@ class Modes(training.Training):
         plain, profiled = self.run_to_end(job), self.run_to_end([*job, "--profile", 2])
         self.assertEqual(plain.digest, profiled.digest)
         self.assertNotIn("self ms", plain.out)
-        self.assertIn("ops of steps 1 to 2 on rank 0:\n", profiled.out)
+        self.assertIn("ops of steps 2 to 3 on rank 0:\n", profiled.out)
         # 3 layers; in 2 steps
         for row, calls in ((r"linear", 6), (r"linear \(backward\)", 6), (r"matmul", 6), (r"sgd", 2)):
             self.assertRegex(profiled.out, rf"(?m)^{row} +{calls} ")
         end = self.run_to_end([*job, "--profile", 100])
-        self.assertIn("ops of steps 1 to 3 on rank 0:\n", end.out)
+        self.assertIn("ops of steps 2 to 4 on rank 0:\n", end.out)
 
 
 if __name__ == "__main__":

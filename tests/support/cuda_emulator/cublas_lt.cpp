@@ -123,8 +123,12 @@ cublasStatus_t preference_set(cublasLtMatmulPreference_t preference,
   }
 }
 
+bool is_promised(const void* data, std::uint64_t alignment) {
+  return reinterpret_cast<std::uintptr_t>(data) % alignment == 0;
+}
+
 /// The one algorithm remembers what it was promised.
-cublasStatus_t heuristic(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
+cublasStatus_t heuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t,
                          cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
                          cublasLtMatmulPreference_t preference, int wanted,
                          cublasLtMatmulHeuristicResult_t found[], int* count) {
@@ -132,6 +136,11 @@ cublasStatus_t heuristic(cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixL
   if (wanted < 1 || p.workspace < kWorkspace) return CUBLAS_STATUS_INVALID_VALUE;
   *count = 0;
   if (state<Layout>(d).batch > 65535) return CUBLAS_STATUS_NOT_SUPPORTED;
+  const auto& o = state<Operation>(operation);
+  if (o.epilogue == CUBLASLT_EPILOGUE_BIAS) {
+    if (!o.bias || !is_promised(o.bias, 16)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (state<Layout>(d).rows == 3) return CUBLAS_STATUS_NOT_SUPPORTED;  // one size has no kernel
+  }
   found[0] = {};
   found[0].workspaceSize = kWorkspace;
   for (int i = 0; i < 4; ++i) found[0].algo.data[i] = p.alignment[i];
@@ -169,10 +178,6 @@ View transposed(const Layout& l, bool turned, const void* data) {
   return v;
 }
 
-bool is_promised(const void* data, std::uint64_t alignment) {
-  return reinterpret_cast<std::uintptr_t>(data) % alignment == 0;
-}
-
 cublasStatus_t multiply(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const void* alpha, const void* a,
                         cublasLtMatrixLayout_t layout_a, const void* b, cublasLtMatrixLayout_t layout_b,
                         const void* beta, const void* c, cublasLtMatrixLayout_t layout_c, void* d,
@@ -200,7 +205,7 @@ cublasStatus_t multiply(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const 
   const bool has_bias = o.epilogue == CUBLASLT_EPILOGUE_BIAS;
   const bool widens = is_low_precision(left.dtype) && out.dtype == DType::kFloat32;
   if (left.dtype != right.dtype || (left.dtype != out.dtype && !widens)) return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (has_bias != (o.bias != nullptr) || (has_bias && (!is_promised(o.bias, 16) || lc.type == CUDA_R_64F)))
+  if ((has_bias && !o.bias) || (has_bias && (!is_promised(o.bias, 16) || lc.type == CUDA_R_64F)))
     return CUBLAS_STATUS_INVALID_VALUE;
   const View shift{const_cast<void*>(o.bias), out.dtype, 1, {out.shape[2]}, {1}};
   enqueue(reinterpret_cast<Stream>(stream), [=] {

@@ -419,6 +419,4 @@ void copy_on_device(void* to, const void* from, std::size_t bytes, Stream stream
   });
 }
 
-const char* describe_device() { return "emulated device"; }
-
 }  // namespace trireme::cuda

@@ -47,6 +47,11 @@ bool emulator::provide(std::initializer_list<std::pair<const char*, void*>> more
 
 Library::Library(std::initializer_list<const char*> names, const char*) : name_(*names.begin()) {}
 
+const std::string& libraries() {
+  static const std::string text = "emulated device";
+  return text;
+}
+
 void* Library::find(const char* name) const {
   const auto found = functions().find(name);
   if (found == functions().end()) fail(ExitCode::kInternal, "the emulator has no {} of {}", name, name_);

@@ -1,6 +1,8 @@
 // Work recorded into CUDA graphs does what work that is started at once does, whatever the program does.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <functional>
 #include <string>
 #include <thread>
@@ -221,28 +223,75 @@ TEST(CudaGraphs, KernelsMayHaveOtherCounts) {
 }
 
 TEST(CudaGraphs, OtherThreadsAreKeptOut) {
-  const std::string kNothing = "nothing was thrown";
-  const Tensor x = to_device(Tensor::ones({4}), kCuda);
-  const auto elsewhere = [&] {
-    std::string said;
-    std::thread([&] {
-      said = test::error_of([&] {
-        const NoGrad off;
-        mul(x, x);
-      });
-    }).join();
-    return said;
-  };
-  EXPECT_EQ(elsewhere(), kNothing);
-  kernels().begin_recording();
-  EXPECT_EQ(elsewhere(), kNothing) << "nothing is recorded yet";
-  const Tensor y = add(x, x);
-  test::expect_holds(elsewhere(), {"in the middle of another one's step", "--cuda-graph"});
-  EXPECT_EQ(y.to_vector<float>()[0], 2);
-  EXPECT_EQ(elsewhere(), kNothing);
-  add(x, x);
-  kernels().end_recording();
-  EXPECT_EQ(elsewhere(), kNothing);
+  std::thread([] {  // with a recorder that has given nothing up
+    const std::string kNothing = "nothing was thrown";
+    const Tensor x = to_device(Tensor::ones({4}), kCuda);
+    const auto elsewhere = [&] {
+      std::string said;
+      std::thread([&] {
+        said = test::error_of([&] {
+          const NoGrad off;
+          mul(x, x);
+        });
+      }).join();
+      return said;
+    };
+    EXPECT_EQ(elsewhere(), kNothing);
+    kernels().begin_recording();
+    EXPECT_EQ(elsewhere(), kNothing) << "nothing is recorded yet";
+    const Tensor y = add(x, x);
+    test::expect_holds(elsewhere(), {"in the middle of another one's step", "--cuda-graph"});
+    EXPECT_EQ(y.to_vector<float>()[0], 2);
+    EXPECT_EQ(elsewhere(), kNothing);
+    add(x, x);
+    kernels().end_recording();
+    EXPECT_EQ(elsewhere(), kNothing);
+  })
+      .join();
+}
+
+TEST(CudaGraphs, OtherThreadsGetMemoryWhenTheWorkHasStarted) {
+  constexpr std::size_t kMiB = std::size_t{1} << 20;
+  cuda::release_cached_memory();
+  cuda::emulator::set_device_bytes(80 * kMiB);
+  std::thread([] {
+    kernels().begin_recording();
+    Tensor sum = to_device(Tensor::ones({4}), kCuda);
+    Tensor big = Tensor::full({12 << 20}, 2, DType::kFloat32, kCuda);
+    sum = add(sum, narrow(big, 0, 5, 4));
+    big = Tensor();  // free, but for work that is only recorded
+    std::atomic<bool> arrived = false;
+    std::thread loader([&] {
+      const std::vector<float> host(10 << 20, 1.0f);
+      const Upload upload(kCuda, host.data(), host.size() * sizeof(float));  // if the other memory goes back
+      arrived = true;
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    EXPECT_FALSE(arrived);
+    kernels().end_recording();
+    loader.join();
+    EXPECT_TRUE(arrived);
+    EXPECT_EQ(sum.to_vector<float>(), std::vector<float>(4, 3));
+  }).join();
+  cuda::emulator::set_device_bytes(1024 * kMiB);
+}
+
+TEST(CudaGraphs, TwoRecordersAreNotOnOneStream) {
+  const cuda::Stream stream = cuda::make_stream();
+  std::int64_t sum = 0, *const to = &sum;
+  cuda::Recorder first(stream), second(stream);
+  const cuda::Kernel kernel{reinterpret_cast<const void*>(add_one), 1, 1, 1,
+                            std::as_bytes(std::span(&to, 1))};
+  first.begin_round();
+  second.begin_round();
+  first.enqueue(kernel);
+  test::expect_holds(test::error_of([&] { second.enqueue(kernel); }),
+                     {"in the middle of another one's step"});
+  first.end_round();
+  second.enqueue(kernel);
+  second.end_round();
+  cuda::synchronize(stream);
+  EXPECT_EQ(sum, 2);
 }
 
 TEST(CudaGraphs, KeepMemoryOfWorkThatHasNotStarted) {

