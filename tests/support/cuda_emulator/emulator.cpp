@@ -61,6 +61,7 @@ struct Machine {
   std::size_t device_bytes = std::size_t{1} << 30, used_bytes = 0, mallocs = 0, pinned_mallocs = 0, waits = 0;
   int open = 0;    ///< pieces of work that run
   int graphs = 0;  ///< that are ready
+  std::function<void()> while_making_ready;
 };
 
 Machine& machine() {
@@ -156,6 +157,7 @@ void enqueue(Stream stream, std::function<void()> work) { give(stream, std::move
 void set_device_bytes(std::size_t bytes) { machine().device_bytes = bytes; }
 std::size_t waits() { return machine().waits; }
 int ready_graphs() { return machine().graphs; }
+void set_while_making_ready(std::function<void()> fn) { machine().while_making_ready = std::move(fn); }
 std::size_t pinned_mallocs() { return machine().pinned_mallocs; }
 std::size_t device_mallocs() { return machine().mallocs; }
 
@@ -317,6 +319,7 @@ Graph end_capture(Stream stream) {
 ReadyGraph make_ready(Graph graph) {
   std::lock_guard lock(machine().mutex);
   ++machine().graphs;
+  if (machine().while_making_ready) machine().while_making_ready();
   return new OpaqueReadyGraph{graph, std::make_shared<std::vector<NodeWork>>(graph->work)};
 }
 

@@ -47,6 +47,8 @@ std::size_t pinned_mallocs();
 std::size_t waits();
 /// Graphs that are ready and not freed.
 int ready_graphs();
+/// Is called while a graph is made ready, which takes its time.
+void set_while_making_ready(std::function<void()> fn);
 /// Work that waits in all streams.
 std::size_t pending();
 

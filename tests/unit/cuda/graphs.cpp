@@ -276,6 +276,22 @@ TEST(CudaGraphs, OtherThreadsGetMemoryWhenTheWorkHasStarted) {
   cuda::emulator::set_device_bytes(1024 * kMiB);
 }
 
+TEST(CudaGraphs, HoldTheirStreamUntilTheyHaveStarted) {
+  const cuda::Stream stream = cuda::make_stream();
+  std::int64_t sum = 0, *const to = &sum;
+  cuda::Recorder recorder(stream);
+  bool held = false;
+  cuda::emulator::set_while_making_ready([&] { held = cuda::is_held(stream); });
+  recorder.begin_round();
+  recorder.enqueue(
+      cuda::Kernel{reinterpret_cast<const void*>(add_one), 1, 1, 1, std::as_bytes(std::span(&to, 1))});
+  recorder.end_round();
+  cuda::emulator::set_while_making_ready({});
+  EXPECT_TRUE(held);
+  EXPECT_FALSE(cuda::is_held(stream));
+  cuda::synchronize(stream);
+}
+
 TEST(CudaGraphs, TwoRecordersAreNotOnOneStream) {
   const cuda::Stream stream = cuda::make_stream();
   std::int64_t sum = 0, *const to = &sum;
