@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "core/autograd/autograd.h"
-#include "core/nn/layers.h"
 #include "core/ops/ops.h"
 #include "core/optim/optimizer.h"
 #include "kernels/cuda/memory.h"
@@ -18,26 +17,15 @@
 #include "kernels/table.h"
 #include "tests/support/cuda_emulator/emulator.h"
 #include "tests/support/errors.h"
+#include "tests/unit/cuda/words.h"
 
 namespace trireme {
 namespace {
 
+using test::Words;
+
 constexpr Device kCuda{DeviceType::kCuda, 0};
 const KernelTable& kernels() { return kernels_of(kCuda); }
-
-struct Words : nn::Module {
-  nn::Embedding table{7, 8};
-  nn::LayerNorm norm{8};
-  nn::Dropout drop{0.25};
-  nn::Linear out{8, 5};
-  Tensor forward(const Tensor& x) override { return out(drop(norm(table(x)))); }
-  void visit(nn::Visitor& v) override {
-    v.module("table", table);
-    v.module("norm", norm);
-    v.module("drop", drop);
-    v.module("out", out);
-  }
-};
 
 /// A program of steps: what differs from test to test.
 struct Program {

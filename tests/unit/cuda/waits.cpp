@@ -1,31 +1,19 @@
 // Where the host waits for a GPU, and where it must not.
 #include <gtest/gtest.h>
 
-#include "core/nn/layers.h"
 #include "core/ops/ops.h"
 #include "core/optim/optimizer.h"
 #include "kernels/cuda/memory.h"
 #include "tests/support/cuda_emulator/emulator.h"
 #include "tests/support/errors.h"
+#include "tests/unit/cuda/words.h"
 
 namespace trireme {
 namespace {
 
-constexpr Device kCuda{DeviceType::kCuda, 0};
+using test::Words;
 
-struct Words : nn::Module {
-  nn::Embedding table{7, 8};
-  nn::LayerNorm norm{8};
-  nn::Dropout drop{0.1};
-  nn::Linear out{8, 5};
-  Tensor forward(const Tensor& x) override { return out(drop(norm(table(x)))); }
-  void visit(nn::Visitor& v) override {
-    v.module("table", table);
-    v.module("norm", norm);
-    v.module("drop", drop);
-    v.module("out", out);
-  }
-};
+constexpr Device kCuda{DeviceType::kCuda, 0};
 
 TEST(CudaWaits, AStepHasNone) {
   Words model;
