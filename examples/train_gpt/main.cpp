@@ -72,15 +72,6 @@ std::vector<std::int64_t> write(Gpt& model, Device device, std::vector<std::int6
   return tokens;
 }
 
-/// Text, or the numbers of tokens where those are no bytes.
-std::string shown(const std::vector<std::int64_t>& tokens, bool is_text) {
-  if (!is_text) return fmt::format("{}", fmt::join(tokens, " "));
-  std::string text;
-  for (const std::int64_t token : tokens)
-    text += token == '\n' || token == '\t' || token >= ' ' ? static_cast<char>(token) : '?';
-  return text;
-}
-
 void train(Job& job) {
   const JobOptions& o = job.options();
   GptOptions options;

@@ -86,4 +86,36 @@ void Windows::read(const SampleId& id, std::span<std::byte* const> to) const {
   std::memcpy(to[1], tokens.data() + 1, bytes);
 }
 
+namespace {
+
+/// Bytes of the character that begins at `at`; 0 if none does that a terminal should see (RFC 3629).
+std::size_t character_at(const std::vector<std::int64_t>& bytes, std::size_t at) {
+  const std::int64_t first = bytes[at];
+  if (first < 0x80) return first >= ' ' && first != 0x7f ? 1 : first == '\n' || first == '\t';
+  const std::size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+  if (first < 0xc2 || first > 0xf4 || at + length > bytes.size()) return 0;
+  std::int64_t code = first & (0x7f >> length);
+  for (std::size_t i = 1; i < length; ++i) {
+    if ((bytes[at + i] & 0xc0) != 0x80) return 0;
+    code = code << 6 | (bytes[at + i] & 0x3f);
+  }
+  constexpr std::int64_t kSmallest[] = {0, 0, 0xa0, 0x800, 0x10000};  // of a length; below 0xa0 are controls
+  const bool is_surrogate = code >= 0xd800 && code < 0xe000;
+  return code >= kSmallest[length] && code <= 0x10ffff && !is_surrogate ? length : 0;
+}
+
+}  // namespace
+
+std::string shown(const std::vector<std::int64_t>& tokens, bool is_text) {
+  if (!is_text) return fmt::format("{}", fmt::join(tokens, " "));
+  std::string text;
+  for (std::size_t at = 0; at < tokens.size();) {
+    const std::size_t length = character_at(tokens, at);
+    if (length == 0) text += '?';
+    for (std::size_t i = 0; i < length; ++i) text += static_cast<char>(tokens[at + i]);
+    at += std::max<std::size_t>(1, length);
+  }
+  return text;
+}
+
 }  // namespace trireme

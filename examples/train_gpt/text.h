@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/data/dataset.h"
 
@@ -52,5 +53,9 @@ class Windows final : public Dataset {
   std::int64_t context_, first_ = 0, size_ = 0;
   bool moves_;  ///< cut elsewhere in each epoch
 };
+
+/// Text that a terminal shows, '?' for what is no UTF-8 or a control character; the numbers of tokens where
+/// those are no bytes.
+std::string shown(const std::vector<std::int64_t>& tokens, bool is_text);
 
 }  // namespace trireme

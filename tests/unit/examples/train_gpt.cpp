@@ -98,5 +98,23 @@ TEST(Gpt, AFileNeedsAWindowToTrainOnAndOneToTestWith) {
   EXPECT_EQ(Windows(text, 7, Split::kTest).size(), 1);
 }
 
+TEST(Gpt, ShowsWhatATerminalCanBear) {
+  const auto of = [](const std::string& bytes) {
+    std::vector<std::int64_t> tokens;
+    for (const char c : bytes) tokens.push_back(static_cast<unsigned char>(c));
+    return shown(tokens, true);
+  };
+  const std::string good = "a\tb\n\u00a0\u00fc\u20ac\U0001f600\U0010ffff";
+  EXPECT_EQ(of(good), good);
+  EXPECT_EQ(of("a\x1b[31m\x7f"), "a?[31m?");
+  EXPECT_EQ(of("\xc3"), "?") << "ends early";
+  EXPECT_EQ(of("\xe2\x82z"), "??z") << "no continuation";
+  EXPECT_EQ(of("\x80\xbf"), "??") << "no beginning";
+  EXPECT_EQ(of("\xc0\xaf|\xe0\x80\xaf|\xf0\x80\x80\xaf"), "??|???|????") << "longer than need be";
+  EXPECT_EQ(of("\xed\xa0\x80|\xf4\x90\x80\x80|\xff"), "???|????|?") << "surrogate, too large";
+  EXPECT_EQ(of("\xc2\x9b"), "??") << "a control character";
+  EXPECT_EQ(shown({7, 50256}, false), "7 50256");
+}
+
 }  // namespace
 }  // namespace trireme
