@@ -8,7 +8,6 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -92,6 +91,10 @@ class Recorder {
     ReadyGraph ready = nullptr;
     std::int64_t made = 0;  ///< times
   };
+  struct Memory {
+    void* data;
+    std::size_t bytes;
+  };
 
   template <class Given>
   void take(const Given& given);
@@ -109,12 +112,8 @@ class Recorder {
   bool on_ = false;
   std::vector<Recorded> graphs_;  ///< in the order of a round
   std::size_t place_ = 0;         ///< of the current one, or the next
-  struct Memory {
-    void* data;
-    std::size_t bytes;
-  };
-  std::vector<Memory> memory_;  ///< as a round allocates it
-  std::size_t allocated_ = 0;   ///< of these, in this round
+  std::vector<Memory> memory_;    ///< as a round allocates it
+  std::size_t allocated_ = 0;     ///< of these, in this round
   // The current one.
   bool is_open_ = false;
   bool is_plain_ = false;    ///< no graph here: work is started at once
