@@ -1,10 +1,12 @@
-// Scaled dot-product attention: cuBLAS multiplies, one kernel a pass does all between its products. The
-// weights of some matrices at a time are in memory; backward computes them again from their logarithm.
+// Scaled dot-product attention: in one kernel of cuDNN where it has one. Else cuBLAS multiplies, and a kernel
+// a pass does all between its products: the weights of some matrices at a time are in memory. Backward
+// computes them again from their logarithm; both ways write the same of it.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
 
+#include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/rng.h"
@@ -240,10 +242,58 @@ void for_parts(std::int64_t matrices, std::int64_t queries, std::int64_t keys, D
   for (std::int64_t begin = 0; begin < matrices; begin += most) fn(begin, std::min(most, matrices - begin));
 }
 
+/// Whether the library's one kernel can take a tensor: 16-bit (B,H,rows,width), from row to row multiples of
+/// 16 bytes.
+bool can_be_fused(const View& v) {
+  constexpr std::int64_t kAligned = Aligned::kBytes / 2, kWidest = 128;
+  bool can = is_low_precision(v.dtype) && v.dims == 4 && v.numel() > 0 && v.shape[3] % kAligned == 0 &&
+             v.shape[3] <= kWidest && v.strides[3] == 1;
+  for (int d = 0; d < 3; ++d)
+    can = can && (v.shape[d] == 1 || (v.strides[d] > 0 && v.strides[d] % kAligned == 0));
+  return can;
+}
+
+std::size_t extent_of(const View& v) {
+  std::int64_t elements = 1;
+  for (int d = 0; d < v.dims; ++d) elements += (v.shape[d] - 1) * v.strides[d];
+  return static_cast<std::size_t>(elements) * size_of(v.dtype);
+}
+
+/// `all` has no data where a pass has no such operand.
+bool fused(const std::array<View, kOperands>& all, const View* mask, const AttentionRule& rule) {
+  if (mask || rule.dropout_p > 0) return false;
+  const View &q = all[kQ], &v = all[kV];
+  FusedShape s{all[kOutGradient].data != nullptr,
+               rule.causal,
+               q.dtype,
+               q.shape[0],
+               q.shape[1],
+               q.shape[2],
+               v.shape[2],
+               q.shape[3],
+               v.shape[3],
+               static_cast<float>(rule.scale)};
+  for (std::size_t o = 0; o < kOperands; ++o) {
+    if (!all[o].data || o == kLogSums) continue;
+    if (!can_be_fused(all[o])) return false;
+    for (std::size_t d = 0; d < 3; ++d)  // where there is one alone, its stride means nothing
+      s.strides[o][d] = all[o].shape[d] == 1 ? all[o].shape[3] : all[o].strides[d];
+  }
+  std::array<std::optional<Aligned>, kOperands> aligned;
+  std::array<void*, kOperands> memory{};
+  for (std::size_t o = 0; o < kOperands; ++o)
+    if (all[o].data) memory[o] = aligned[o].emplace(all[o].data, extent_of(all[o])).get();
+  if (!run_fused_attention(s, memory)) return false;
+  const std::size_t first_result = s.backward ? kQGradient : kOut;
+  for (std::size_t o = first_result; o < kOperands && aligned[o]; ++o) aligned[o]->write_back();
+  return true;
+}
+
 }  // namespace
 
 void attention_forward(const View& out, const View& log_sums, const View& q, const View& k, const View& v,
                        const View* mask, const AttentionRule& rule) {
+  if (fused({q, k, v, out, log_sums}, mask, rule)) return;
   const Matrices queries(q), keys(k), values(v), result(out);
   for (const Matrices* m : {&queries, &keys, &values}) m->loaded();
   const std::int64_t rows = queries.rows(), columns = keys.rows();
@@ -265,6 +315,7 @@ void attention_forward(const View& out, const View& log_sums, const View& q, con
 void attention_backward(const View& dq, const View& dk, const View& dv, const View& dout, const View& out,
                         const View& log_sums, const View& q, const View& k, const View& v, const View* mask,
                         const AttentionRule& rule) {
+  if (fused({q, k, v, out, log_sums, dout, dq, dk, dv}, mask, rule)) return;
   const Matrices queries(q), keys(k), values(v), result(out), above(dout), to_q(dq), to_k(dk), to_v(dv);
   for (const Matrices* m : {&queries, &keys, &values, &result, &above}) m->loaded();
   const std::int64_t rows = queries.rows(), columns = keys.rows();

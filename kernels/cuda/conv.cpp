@@ -36,7 +36,7 @@ void run(ConvPass pass, const View& x, const View& w, const View& y, const Windo
   static std::mutex mutex;
   static auto* const plans = new std::map<ConvShape, std::unique_ptr<dnn::Plan>>;  // shapes repeat
   const std::lock_guard lock(mutex);
-  static const dnn::Target* const target = new dnn::Target;
+  const dnn::Target& gpu = dnn::this_gpu();
   const ConvShape shape{pass,
                         x.dtype,
                         dims_of(x),
@@ -49,13 +49,13 @@ void run(ConvPass pass, const View& x, const View& w, const View& y, const Windo
                         window.dilation_h,
                         window.dilation_w};
   auto& plan = (*plans)[shape];
-  if (!plan) plan = std::make_unique<dnn::Plan>(plan_conv(*target, shape));
+  if (!plan) plan = std::make_unique<dnn::Plan>(plan_conv(gpu, shape));
   const auto aligned = [](const View& v) {
     return Aligned(v.data, static_cast<std::size_t>(v.numel()) * size_of(v.dtype));
   };
   const Aligned all[] = {aligned(x), aligned(w), aligned(y)};
   void* const memory[] = {all[0].get(), all[1].get(), all[2].get()};
-  plan->enqueue(*target, memory);
+  plan->enqueue(gpu, memory);
   const Aligned* const result[] = {&all[2], &all[0], &all[1]};  // in the order of ConvPass
   result[static_cast<int>(pass)]->write_back();
 }

@@ -1,7 +1,6 @@
 #include "kernels/cuda/cudnn.h"
 
 #include <algorithm>
-#include <mutex>
 #include <numeric>
 
 #include "kernels/cuda/recorder.h"
@@ -140,6 +139,11 @@ Target::Target(const std::string& json) : properties_(CUDNN_BACKEND_DEVICEPROP_D
       .finalize();
 }
 
+const Target& this_gpu() {
+  static const Target* const one = new Target;
+  return *one;
+}
+
 Plan::Plan(const Target& target, std::vector<Descriptor> parts, DType dtype, const std::string& what)
     : parts_(std::move(parts)) {
   graph_.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, parts_.back());
@@ -190,11 +194,9 @@ void Plan::run(const Run& run, Stream stream) const {
            run.memory)
       .set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, ids)
       .finalize();
-  static std::mutex mutex;  // a handle serves one thread at a time
-  const std::lock_guard lock(mutex);
-  const cudnnHandle_t handle = run.target->handle();
-  check(api().cudnnSetStream(handle, reinterpret_cast<cudaStream_t>(stream)), "cudnnSetStream");
-  check(api().cudnnBackendExecute(handle, plan_->get(), pack.get()), "cudnnBackendExecute");
+  run.target->use(stream, [&](cudnnHandle_t handle) {
+    check(api().cudnnBackendExecute(handle, plan_->get(), pack.get()), "cudnnBackendExecute");
+  });
 }
 
 }  // namespace trireme::cuda::dnn

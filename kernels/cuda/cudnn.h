@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <utility>
@@ -73,18 +74,29 @@ class Descriptor {
 Descriptor tensor(std::int64_t id, DType dtype, std::span<const std::int64_t> dims,
                   std::span<const std::int64_t> strides);
 
-/// What plans are made for: this thread's GPU, or, in tests, one that is described in the library's own JSON.
+/// What plans are made for: this process's GPU, or, in tests, one that is described in the library's own
+/// JSON.
 class Target {
  public:
   Target();
   explicit Target(const std::string& json);
   cudnnHandle_t handle() const { return handle_; }
   const Descriptor& properties() const { return properties_; }
+  /// fn(handle), whose work goes to `stream`; one thread at a time.
+  template <class Fn>
+  void use(Stream stream, const Fn& fn) const {
+    const std::lock_guard lock(mutex_);
+    check(api().cudnnSetStream(handle_, reinterpret_cast<cudaStream_t>(stream)), "cudnnSetStream");
+    fn(handle_);
+  }
 
  private:
   cudnnHandle_t handle_ = nullptr;
   Descriptor properties_;
+  mutable std::mutex mutex_;
 };
+/// That of this process. Lives as long as it.
+const Target& this_gpu();
 
 /// One operation, ready to run. Its engine is the library's first choice, by rule, among those whose bits do
 /// not depend on scheduling and that round float32 as float32.

@@ -2,6 +2,7 @@
 #include <cublasLt.h>
 
 #include "kernels/cuda/cudnn.h"
+#include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/memory.h"
 
@@ -31,7 +32,9 @@ const std::string& libraries() {
                      const Library library(kCublasLt, "cuBLAS");
                      return library.function<decltype(::cublasLtGetVersion)>("cublasLtGetVersion")();
                    }),
-        version_of("cuDNN", [] { return dnn::api().cudnnGetVersion(); }));
+        version_of("cuDNN", [] {
+          return fmt::format("{} with {}", dnn::api().cudnnGetVersion(), fused_attention_version());
+        }));
   }();
   return text;
 }

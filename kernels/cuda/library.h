@@ -17,6 +17,8 @@ class Library {
   F* function(const char* name) const {
     return reinterpret_cast<F*>(find(name));
   }
+  /// As dlopen() gave it.
+  void* handle() const { return handle_; }
 
  private:
   void* find(const char* name) const;

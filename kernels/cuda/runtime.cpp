@@ -215,6 +215,18 @@ void copy_on_device(void* to, const void* from, std::size_t bytes, Stream stream
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, real(stream)), "cudaMemcpyAsync");
 }
 
+Capability capability() {
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  const auto ask = [device](cudaDeviceAttr attribute) {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");
+    return value;
+  };
+  return {ask(cudaDevAttrComputeCapabilityMajor), ask(cudaDevAttrComputeCapabilityMinor),
+          ask(cudaDevAttrMultiProcessorCount)};
+}
+
 const char* describe_device() {
   static const std::string text = [] {
     int device = 0, driver = 0, runtime = 0;

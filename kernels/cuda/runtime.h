@@ -82,6 +82,12 @@ void copy_to_device(void* device, const void* host, std::size_t bytes, Stream st
 void copy_to_host(void* host, const void* device, std::size_t bytes, Stream stream);
 void copy_on_device(void* to, const void* from, std::size_t bytes, Stream stream);
 
+struct Capability {
+  int major, minor, processors;
+};
+/// Of this thread's device.
+Capability capability();
+
 /// "NVIDIA H200, compute capability 9.0, driver 13.0, runtime 13.0" of this thread's device.
 const char* describe_device();
 

@@ -45,6 +45,8 @@ std::size_t device_mallocs();
 std::size_t pinned_mallocs();
 /// Times that the host has waited for a stream or an event.
 std::size_t waits();
+/// Passes of attention that were one kernel.
+int fused_attentions();
 /// Graphs that are ready and not freed.
 int ready_graphs();
 /// Is called while a graph is made ready, which takes its time.

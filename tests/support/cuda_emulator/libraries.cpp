@@ -1,11 +1,13 @@
-// What stands in for shared libraries: functions that this folder provides, and for convolutions, which are
-// cuDNN's on a GPU, the CPU's kernels when the stream comes to them.
+// What stands in for shared libraries: functions that this folder provides, and for what is cuDNN's on a
+// GPU, the CPU's kernels when the stream comes to them.
+#include <atomic>
 #include <map>
 #include <span>
 #include <string>
 #include <type_traits>
 
 #include "kernels/cpu/kernels.h"
+#include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/recorder.h"
@@ -32,7 +34,7 @@ std::map<std::string, void*>& functions() {
 
 /// As a kernel, so that it can be recorded.
 template <class Fn>
-void enqueue_convolution(const Fn& fn) {
+void enqueue_on_cpu(const Fn& fn) {
   static_assert(std::is_trivially_copyable_v<Fn>);
   const emulator::KernelFunction run = [](std::int64_t, const void* f) { (*static_cast<const Fn*>(f))(); };
   enqueue(Kernel{reinterpret_cast<const void*>(run), 1, 1, 1, std::as_bytes(std::span(&fn, 1))});
@@ -60,7 +62,7 @@ void* Library::find(const char* name) const {
 
 void conv2d_forward(const View& y, const View& x, const View& w, const View* bias, const Window& window,
                     std::int64_t groups) {
-  enqueue_convolution([=, b = Kept(bias)] {
+  enqueue_on_cpu([=, b = Kept(bias)] {
     const Wide to(y), image(x), filter(w), shift(b.view);
     cpu::conv2d_forward(to.view(), image.view(), filter.view(), b.there ? &shift.view() : nullptr, window,
                         groups);
@@ -70,7 +72,7 @@ void conv2d_forward(const View& y, const View& x, const View& w, const View* bia
 
 void conv2d_backward_input(const View& dx, const View& dy, const View& w, const Window& window,
                            std::int64_t groups) {
-  enqueue_convolution([=] {
+  enqueue_on_cpu([=] {
     const Wide to(dx), slopes(dy), filter(w);
     cpu::conv2d_backward_input(to.view(), slopes.view(), filter.view(), window, groups);
     to.store();
@@ -79,11 +81,45 @@ void conv2d_backward_input(const View& dx, const View& dy, const View& w, const 
 
 void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const Window& window,
                             std::int64_t groups) {
-  enqueue_convolution([=] {
+  enqueue_on_cpu([=] {
     const Wide to(dw), image(x), slopes(dy);
     cpu::conv2d_backward_weight(to.view(), image.view(), slopes.view(), window, groups);
     to.store();
   });
+}
+
+namespace {
+std::atomic<int> attentions_fused = 0;
+}
+
+int emulator::fused_attentions() { return attentions_fused; }
+
+bool run_fused_attention(const FusedShape& s, const std::array<void*, kOperands>& memory) {
+  ++attentions_fused;
+  enqueue_on_cpu([=] {
+    const AttentionRule rule{.scale = s.scale, .causal = s.causal};
+    const auto view = [&](Operand o) {
+      const auto& [sample, head, row] = s.strides[o];
+      return Wide(View{
+          memory[o], s.dtype, 4, {s.batch, s.heads, s.rows_of(o), s.width_of(o)}, {sample, head, row, 1}});
+    };
+    const View log_sums{memory[kLogSums],
+                        DType::kFloat32,
+                        3,
+                        {s.batch, s.heads, s.queries},
+                        {s.heads * s.queries, s.queries, 1}};
+    const Wide q = view(kQ), k = view(kK), v = view(kV), out = view(kOut);
+    if (!s.backward) {
+      cpu::attention_forward(out.view(), log_sums, q.view(), k.view(), v.view(), nullptr, rule);
+      out.store();
+      return;
+    }
+    const Wide dout = view(kOutGradient), dq = view(kQGradient), dk = view(kKGradient), dv = view(kVGradient);
+    cpu::attention_backward(dq.view(), dk.view(), dv.view(), dout.view(), out.view(), log_sums, q.view(),
+                            k.view(), v.view(), nullptr, rule);
+    for (const Wide* result : {&dq, &dk, &dv}) result->store();
+  });
+  return true;
 }
 
 }  // namespace trireme::cuda

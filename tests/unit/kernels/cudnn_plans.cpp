@@ -3,21 +3,10 @@
 #include <gtest/gtest.h>
 
 #include "kernels/cuda/conv_plan.h"
+#include "tests/support/described_gpu.h"
 
 namespace trireme::cuda {
 namespace {
-
-/// In the library's own words, which it does not document; what matters is the architecture.
-std::string gpu(int compute_capability, int processors, int shared_memory) {
-  return fmt::format(
-      R"({{"deviceVer":{},"driverVer":13000,"cudaDeviceId":0,"deviceName":"described","totalGlobalMem":85000000000,)"
-      R"("maxGridSize":[2147483647,65535,65535],"maxBlockSize":[1024,1024,64],"regsPerBlock":65536,)"
-      R"("multiProcessorCount":{},"warpSize":32,"maxSharedMemoryPerBlock":49152,)"
-      R"("maxSharedMemoryPerBlockOptin":{},"reservedSharedMemoryPerBlock":1024,"maxRegistersPerSM":65536,)"
-      R"("maxCtasPerSM":32,"maxThreadsPerBlock":1024,"maxThreadsPerSM":2048,"pciDeviceId":0,"isTccDriver":0,)"
-      R"("supportCoopLaunch":1,"smClockRateKHz":1980000,"memClockRateKHz":2619000,"l2CacheSize":52428800}})",
-      compute_capability, processors, shared_memory);
-}
 
 struct Layer {
   const char* name;
@@ -58,7 +47,8 @@ TEST(CudnnPlans, ThereIsOneForEveryConvolution) {
   } catch (const Error& e) {
     GTEST_SKIP() << "skipped: " << e.what();
   }
-  for (const std::string& described : {gpu(800, 108, 166912), gpu(900, 132, 232448)}) {
+  for (const std::string& described :
+       {test::described_gpu(800, 108, 166912), test::described_gpu(900, 132, 232448)}) {
     const dnn::Target target(described);
     for (const Layer& layer : kLayers)
       for (const auto pass : {ConvPass::kForward, ConvPass::kBackwardInput, ConvPass::kBackwardWeight})

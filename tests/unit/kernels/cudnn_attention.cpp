@@ -1,0 +1,58 @@
+// cuDNN takes the attention that kernels/cuda/attention.cu asks it for. Its kernels are compiled by the
+// driver, so that none is made here: this needs the library and the toolkit's stub of the driver, but no GPU.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <string>
+
+#include "kernels/cuda/fused_attention.h"
+#include "tests/support/described_gpu.h"
+
+namespace trireme::cuda {
+namespace {
+
+/// Heads between rows, as layers have them.
+FusedShape shape_of(std::int64_t queries, std::int64_t keys, std::int64_t width, std::int64_t value_width) {
+  FusedShape s{.batch = 2,
+               .heads = 3,
+               .queries = queries,
+               .keys = keys,
+               .width = width,
+               .value_width = value_width,
+               .scale = 0.125F};
+  for (int o = 0; o < kOperands; ++o) {
+    const std::int64_t columns = s.width_of(static_cast<Operand>(o));
+    s.strides[static_cast<std::size_t>(o)] = {s.rows_of(static_cast<Operand>(o)) * s.heads * columns, columns,
+                                              s.heads * columns};
+  }
+  return s;
+}
+
+TEST(CudnnAttention, ThereIsAKernelForIt) {
+  for (const auto& [architecture, processors] : {std::pair{80, 108}, {90, 132}}) {
+    const std::string gpu =
+        test::described_gpu(architecture * 10, processors, architecture == 80 ? 166912 : 232448);
+    const std::string said = refuse_fused_attention(shape_of(64, 64, 64, 64), gpu, architecture, processors);
+    if (said.find("cuDNN front end") != said.npos || said.find("libcuda") != said.npos)
+      GTEST_SKIP() << "skipped: " << said;
+    for (FusedShape s : {shape_of(1024, 1024, 64, 64), shape_of(77, 77, 64, 64), shape_of(128, 128, 128, 128),
+                         shape_of(5, 5, 8, 8), shape_of(64, 96, 64, 64)})
+      for (const DType dtype : {DType::kBFloat16, DType::kFloat16})
+        for (const bool causal : {false, true})
+          for (const bool backward : {false, true}) {
+            s.dtype = dtype;
+            s.causal = causal;
+            s.backward = backward;
+            EXPECT_EQ(refuse_fused_attention(s, gpu, architecture, processors), "")
+                << "compute capability " << architecture << ", " << s.queries << " x " << s.keys << " of "
+                << s.width << ", " << name_of(dtype) << (causal ? ", causal" : "")
+                << (backward ? ", backward" : "");
+          }
+    FusedShape one = shape_of(1, 1, 16, 16);
+    one.backward = true;
+    EXPECT_NE(refuse_fused_attention(one, gpu, architecture, processors), "") << "of which there is none";
+  }
+}
+
+}  // namespace
+}  // namespace trireme::cuda
