@@ -18,7 +18,8 @@ std::uint64_t hash_of(std::string_view text) {
 std::string describe(int rank, const CallHeader& call) {
   std::string text = fmt::format("rank {} is in {} of \"{}\", call {}, ", rank, name_of(call.op),
                                  call.label.data(), call.sequence);
-  if (call.root >= 0) text += fmt::format("root {}, ", call.root);
+  if (call.root >= 0)
+    text += fmt::format("{} {}, ", call.op == Collective::kSum ? "shards" : "root", call.root);
   if (call.total_bytes > 0) text += fmt::format("{} bytes in all, ", call.total_bytes);
   return text + fmt::format("sends {} bytes and expects {}", call.sends_bytes, call.expects_bytes);
 }
@@ -37,6 +38,8 @@ std::string_view name_of(Collective op) {
       return "broadcast";
     case Collective::kBarrier:
       return "barrier";
+    case Collective::kSum:
+      return "sum";
   }
   return "?";
 }

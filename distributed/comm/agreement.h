@@ -10,7 +10,14 @@
 
 namespace trireme {
 
-enum class Collective : std::uint32_t { kAllToAll, kAllGather, kAllReduceFastest, kBroadcast, kBarrier };
+enum class Collective : std::uint32_t {
+  kAllToAll,
+  kAllGather,
+  kAllReduceFastest,
+  kBroadcast,
+  kBarrier,
+  kSum
+};
 
 /// "all_to_all", ...: the method's name.
 std::string_view name_of(Collective op);
@@ -19,8 +26,8 @@ std::string_view name_of(Collective op);
 struct CallHeader {
   std::uint64_t sequence = 0;  ///< collectives made on this communicator before this one
   Collective op{};
-  std::int32_t root = -1;           ///< broadcast only
-  std::uint64_t total_bytes = 0;    ///< broadcast and all_reduce_fastest: the size all ranks must have
+  std::int32_t root = -1;           ///< broadcast; of a sum, the number of shards
+  std::uint64_t total_bytes = 0;    ///< broadcast and sums: the size all ranks must have
   std::uint64_t sends_bytes = 0;    ///< from the writer to the reader of this header
   std::uint64_t expects_bytes = 0;  ///< from the reader to the writer
   std::uint64_t label_hash = 0;

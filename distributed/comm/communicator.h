@@ -5,9 +5,11 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/device.h"
 #include "kernels/dtype.h"
@@ -39,6 +41,16 @@ class Event {
   std::shared_ptr<State> state_;
 };
 
+/// A rank's part of a sum over shards: see ordered_all_reduce() in ordered_reduce.h.
+struct OrderedSum {
+  int shards = 0;
+  std::vector<const void*> partials;
+  DType dtype = DType::kFloat32;
+  std::size_t count = 0;
+  float scale = 1;
+  void* out = nullptr;
+};
+
 /// Collectives over ranks 0..size()-1.
 ///
 /// Every call is enqueued on the communicator's own stream (one thread on CPUs) and returns at once;
@@ -61,6 +73,10 @@ class Communicator {
   virtual std::string_view backend() const = 0;  ///< "local", "mpi", ...
   /// Where the buffers of collectives lie.
   virtual Device device() const { return kCpu; }
+  /// Memory there for buffers that are used again and again, uninitialized: other ranks of this host may see
+  /// it, and then need no copies. At a multiple of 64 bytes. Any thread may call, and let go of it at any
+  /// time.
+  virtual std::shared_ptr<std::byte> allocate(std::size_t bytes);
 
   /// Sends sends[r] to rank r and receives recvs[r] from rank r, for all r (own slot: a copy).
   virtual Event all_to_all(std::span<const std::span<const std::byte>> sends,
@@ -70,6 +86,8 @@ class Communicator {
   /// Sum in place, of float32, bfloat16 or float16, by the library's own algorithm: bits are NOT promised to
   /// be equal at other world sizes.
   virtual Event all_reduce_fastest(std::span<std::byte> data, DType dtype, std::string label) = 0;
+  /// The sum of ordered_all_reduce(), by a way of this communicator's own; nothing if it has none.
+  virtual std::optional<Event> sum(OrderedSum, std::string) { return {}; }
   virtual Event broadcast(std::span<std::byte> data, int root, std::string label) = 0;
   virtual Event barrier(std::string label) = 0;
   /// Runs a host function in queue order. On a GPU, its kernels run in the order of the collectives.

@@ -54,7 +54,24 @@ HostCommunicator::HostCommunicator(std::unique_ptr<Transport> transport, std::ch
       patience_(patience),
       outgoing_(transport_->size()),
       incoming_(transport_->size()),
-      queue_([this](const std::exception_ptr& error) { announce_own_failure(*transport_, error); }) {}
+      queue_([this](const std::exception_ptr& error) { announce_own_failure(*transport_, error); }) {
+  HostGroup* const group = transport_->group();
+  if (group && group->size() == static_cast<std::size_t>(size()) && size() > 1)
+    memory_sum_ = std::make_unique<MemorySum>(*group);
+}
+
+std::shared_ptr<std::byte> HostCommunicator::allocate(std::size_t bytes) {
+  if (memory_sum_)
+    if (auto visible = transport_->group()->memory().allocate(bytes)) return visible;
+  return Communicator::allocate(bytes);
+}
+
+std::optional<Event> HostCommunicator::sum(OrderedSum sum, std::string label) {
+  if (!memory_sum_) return {};
+  return push(Collective::kSum, std::move(label), [this, sum = std::move(sum)](Call call) {
+    memory_sum_->run(header_of(call), sum, deadline());
+  });
+}
 
 Event HostCommunicator::all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
                                    std::string label) {
@@ -142,9 +159,19 @@ Event HostCommunicator::push(Collective op, std::string label, std::function<voi
       });
 }
 
+CallHeader HostCommunicator::header_of(const Call& call) const {
+  CallHeader header{.sequence = sequence_, .op = call.op, .root = call.root, .total_bytes = call.total_bytes};
+  header.set_label(call.label);
+  return header;
+}
+
 void HostCommunicator::exchange_agreed(const Call& call, std::span<const ConstBytes> sends,
                                        std::span<const Bytes> recvs) {
   if (size() == 1) return;
+  if (memory_sum_) {
+    transport_->group()->meet_in(header_of(call), deadline());
+    if (call.op == Collective::kBarrier || call.op == Collective::kAllReduceFastest) return;  // said it all
+  }
   swap_frames(call, sends, recvs);
   std::vector<ConstBytes> big_sends(sends.begin(), sends.end());
   std::vector<Bytes> big_recvs(recvs.begin(), recvs.end());
@@ -165,13 +192,9 @@ void HostCommunicator::swap_frames(const Call& call, std::span<const ConstBytes>
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) continue;
     Frame& frame = outgoing_[peer];
-    frame.header = {.sequence = sequence_,
-                    .op = call.op,
-                    .root = call.root,
-                    .total_bytes = call.total_bytes,
-                    .sends_bytes = sends[peer].size(),
-                    .expects_bytes = recvs[peer].size()};
-    frame.header.set_label(call.label);
+    frame.header = header_of(call);
+    frame.header.sends_bytes = sends[peer].size();
+    frame.header.expects_bytes = recvs[peer].size();
     if (sends[peer].size() <= Frame::kRoom) copy(frame.payload, sends[peer]);
     frame_sends[peer] = std::as_bytes(std::span(&frame, 1));
     frame_recvs[peer] = std::as_writable_bytes(std::span(&incoming_[peer], 1));

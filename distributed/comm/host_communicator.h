@@ -11,6 +11,7 @@
 
 #include "distributed/comm/agreement.h"
 #include "distributed/comm/communicator.h"
+#include "distributed/comm/memory_sum.h"
 #include "distributed/comm/transport.h"
 #include "distributed/comm/work_queue.h"
 
@@ -30,6 +31,8 @@ class HostCommunicator final : public Communicator {
                    std::string label) override;
   Event all_gather(std::span<const Bytes> slices, std::string label) override;
   Event all_reduce_fastest(Bytes data, DType dtype, std::string label) override;
+  std::shared_ptr<std::byte> allocate(std::size_t bytes) override;
+  std::optional<Event> sum(OrderedSum sum, std::string label) override;
   Event broadcast(Bytes data, int root, std::string label) override;
   Event barrier(std::string label) override;
   Event run(std::function<void()> fn, std::string label) override;
@@ -46,12 +49,14 @@ class HostCommunicator final : public Communicator {
     int root = -1;
   };
   Event push(Collective op, std::string label, std::function<void(Call)> work);
+  CallHeader header_of(const Call& call) const;
   void exchange_agreed(const Call& call, std::span<const ConstBytes> sends, std::span<const Bytes> recvs);
   void swap_frames(const Call& call, std::span<const ConstBytes> sends, std::span<const Bytes> recvs);
   void broadcast_now(const Call& call, Bytes data);
   Deadline deadline() const { return std::chrono::steady_clock::now() + patience_; }
 
   std::unique_ptr<Transport> transport_;
+  std::unique_ptr<MemorySum> memory_sum_;  ///< null unless all ranks are of one host
   std::chrono::milliseconds patience_;
   // Touched by the queue's thread only.
   std::uint64_t sequence_ = 0;

@@ -11,6 +11,7 @@
 #include <fmt/ranges.h>
 
 #include "distributed/comm/host_communicator.h"
+#include "distributed/comm/host_group.h"
 #include "kernels/visit.h"
 
 namespace trireme {
@@ -29,7 +30,8 @@ struct LocalWorld {
       : size(ranks),
         changed(ranks),
         interrupted(ranks),
-        boxes(static_cast<std::size_t>(ranks) * static_cast<std::size_t>(ranks)) {}
+        boxes(static_cast<std::size_t>(ranks) * static_cast<std::size_t>(ranks)),
+        boards(static_cast<std::size_t>(ranks)) {}
 
   Mailbox& box(int from, int to) {
     return boxes[static_cast<std::size_t>(from) * static_cast<std::size_t>(size) +
@@ -41,6 +43,7 @@ struct LocalWorld {
   std::vector<std::condition_variable> changed;  // changed[r]: something that rank r may wait for
   std::vector<char> interrupted;
   std::vector<Mailbox> boxes;
+  std::vector<Board> boards;  // not guarded
   int failed_rank = -1;
   std::string reason;
 };
@@ -48,7 +51,13 @@ struct LocalWorld {
 class LocalTransport final : public Transport {
  public:
   LocalTransport(std::shared_ptr<LocalWorld> world, int rank)
-      : Transport(rank, world->size, "local"), world_(std::move(world)) {}
+      : Transport(rank, world->size, "local"), world_(std::move(world)) {
+    std::vector<HostGroup::Member> members;
+    for (int r = 0; r < size(); ++r) members.push_back({r, &world_->boards[r]});
+    group_ = std::make_unique<HostGroup>(std::move(members), rank, make_memory_of_threads());
+  }
+
+  HostGroup* group() override { return group_.get(); }
 
   void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs, Deadline deadline) override {
     std::unique_lock lock(world_->mutex);
@@ -75,11 +84,13 @@ class LocalTransport final : public Transport {
       world_->reason = reason;
     }
     for (auto& changed : world_->changed) changed.notify_all();
+    group_->announce(reason);
   }
 
   void interrupt() noexcept override {
     std::lock_guard lock(world_->mutex);
     world_->interrupted[rank()] = true;
+    group_->interrupt();
     world_->changed[rank()].notify_all();
   }
 
@@ -175,6 +186,7 @@ class LocalTransport final : public Transport {
   }
 
   std::shared_ptr<LocalWorld> world_;
+  std::unique_ptr<HostGroup> group_;
 };
 
 // The first error, where a cause goes before a consequence.

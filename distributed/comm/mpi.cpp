@@ -7,8 +7,6 @@
 
 #include <fmt/ranges.h>
 #include <mpi.h>
-#include <sched.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,6 +20,9 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "distributed/comm/backoff.h"
+#include "distributed/comm/shared_memory.h"
 
 namespace trireme {
 
@@ -69,34 +70,6 @@ class ExitTimer {
   std::condition_variable changed_;
   bool over_ = false;
   std::thread thread_;
-};
-
-// Between two polls: spins for the latency of small messages, then yields, then naps, because the ranks of
-// a host and their compute threads may share few cores.
-class Backoff {
- public:
-  // True once waiting has become slow enough for checks that cost more than a poll.
-  bool pause() {
-    ++polls_;
-    if (polls_ <= kSpins) return false;
-    if (polls_ <= kSpins + kYields) {
-      sched_yield();
-      return polls_ % 16 == 0;
-    }
-    // The default slack would turn a nap of 20 us into one of 70.
-    if (nap_ == kFirstNap) prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
-    std::this_thread::sleep_for(nap_);
-    nap_ = std::min(nap_ * 5 / 4, kLongestNap);
-    return true;
-  }
-
- private:
-  static constexpr int kSpins = 50;
-  static constexpr int kYields = 1000;
-  static constexpr std::chrono::nanoseconds kFirstNap = 20us;
-  static constexpr std::chrono::nanoseconds kLongestNap = 100us;
-  int polls_ = 0;
-  std::chrono::nanoseconds nap_ = kFirstNap;
 };
 
 // The requests of one exchange, and whom each is for.
@@ -162,6 +135,12 @@ MpiSum sum_of(DType dtype) {
   return dtype == DType::kBFloat16 ? narrow_sum<BFloat16>() : narrow_sum<Float16>();
 }
 
+/// The ranks that share this host's memory, of MPI_COMM_WORLD; as MpiSession found them.
+std::vector<int>& ranks_here() {
+  static std::vector<int> ranks;
+  return ranks;
+}
+
 class MpiTransport final : public Transport {
  public:
   // Takes over `comm`.
@@ -212,6 +191,7 @@ class MpiTransport final : public Transport {
 
   void announce(const std::string& reason) noexcept override {
     healthy_ = false;
+    if (group_) group_->announce(reason);
     auto text = std::make_unique<std::array<char, kReasonBytes>>();
     std::snprintf(text->data(), text->size(), "%s", reason.c_str());
     requests_.clear();
@@ -227,7 +207,33 @@ class MpiTransport final : public Transport {
     requests_.clear();
   }
 
-  void interrupt() noexcept override { interrupted_ = true; }
+  void interrupt() noexcept override {
+    interrupted_ = true;
+    if (group_) group_->interrupt();
+  }
+
+  HostGroup* group() override { return group_.get(); }
+
+  /// Collective over `local_ranks`, those of this host.
+  void share_memory(const std::vector<int>& local_ranks, Deadline deadline) {
+    using Text = std::array<char, 64>;
+    group_ = make_process_group(local_ranks, rank(), [&](const std::string& mine) {
+      Text told{};
+      std::copy_n(mine.begin(), std::min(mine.size(), told.size() - 1), told.begin());
+      std::vector<Text> heard(size());
+      std::vector<ConstBytes> sends(size());
+      std::vector<Bytes> recvs(size());
+      for (const int peer : local_ranks) {
+        sends[peer] = std::as_bytes(std::span(told));
+        recvs[peer] = std::as_writable_bytes(std::span(heard[peer]));
+      }
+      exchange(sends, recvs, deadline);
+      heard[rank()] = told;
+      std::vector<std::string> all;
+      for (const int peer : local_ranks) all.emplace_back(heard[peer].data());
+      return all;
+    });
+  }
 
  private:
   void start_receive(int peer, Bytes to) {
@@ -279,6 +285,7 @@ class MpiTransport final : public Transport {
 
   MPI_Comm comm_;
   Requests requests_;
+  std::unique_ptr<HostGroup> group_;
   bool healthy_ = true;  // false: requests may be pending for ever, so the communicator cannot be freed
   std::atomic<bool> interrupted_ = false;
 };
@@ -303,6 +310,8 @@ MpiSession::MpiSession(std::chrono::milliseconds patience)
         "MPI_Comm_split_type");
   MPI_Comm_rank(host, &local_rank_);
   MPI_Comm_size(host, &local_size_);
+  ranks_here().resize(static_cast<std::size_t>(local_size_));
+  check(MPI_Allgather(&rank_, 1, MPI_INT, ranks_here().data(), 1, MPI_INT, host), "MPI_Allgather");
   MPI_Comm_free(&host);
 }
 
@@ -352,7 +361,9 @@ std::unique_ptr<Transport> make_mpi_transport(std::chrono::milliseconds patience
   int size = 1;
   MPI_Comm_rank(comm, &rank);
   MPI_Comm_size(comm, &size);
-  return std::make_unique<MpiTransport>(comm, rank, size);
+  auto made = std::make_unique<MpiTransport>(comm, rank, size);
+  if (ranks_here().size() > 1) made->share_memory(ranks_here(), deadline);
+  return made;
 }
 
 std::unique_ptr<HostCommunicator> make_mpi_communicator(std::chrono::milliseconds patience) {

@@ -52,10 +52,6 @@ std::shared_ptr<Reduction> plan_reduction(const Communicator& comm, int shards,
     plan->nodes.insert(plan->nodes.end(), nodes.begin(), nodes.end());
   }
   const int own_nodes = plan->nodes_of_rank[comm.rank()];
-  TRIREME_CHECK(partials.size() == static_cast<std::size_t>(own_nodes),
-                "ordered_all_reduce: rank {} of {} needs {} partials for {} shards, got {}", comm.rank(),
-                comm.size(), own_nodes, shards, partials.size());
-
   const std::size_t room_bytes = plan->own.count * plan->element;
   plan->scratch =
       std::make_unique<DeviceMemory>(comm.device(), (plan->nodes.size() - own_nodes) * room_bytes);
@@ -133,6 +129,11 @@ Slice slice_of_rank(std::size_t count, int world_size, int rank) {
 
 Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const void*> partials, DType dtype,
                          std::size_t count, float scale, void* out, const std::string& label) {
+  const auto own = maximal_subtrees(shards, shards_of_rank(shards, comm.size(), comm.rank()));
+  TRIREME_CHECK(partials.size() == own.size(),
+                "ordered_all_reduce: rank {} of {} needs {} partials for {} shards, got {}", comm.rank(),
+                comm.size(), own.size(), shards, partials.size());
+  if (auto summed = comm.sum({shards, partials, dtype, count, scale, out}, label)) return *summed;
   const auto plan = plan_reduction(comm, shards, partials, dtype, count);
   auto* const whole = static_cast<std::byte*>(out);
   if (comm.size() > 1) exchange_partials(comm, *plan, partials, count, label);

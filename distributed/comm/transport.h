@@ -16,6 +16,8 @@ using Bytes = std::span<std::byte>;
 using ConstBytes = std::span<const std::byte>;
 using Deadline = std::chrono::steady_clock::time_point;
 
+class HostGroup;
+
 /// A failure that began elsewhere: a consequence, never the cause. It is also what abort() leaves behind.
 class SecondaryError : public Error {
  public:
@@ -53,6 +55,9 @@ class Transport {
   /// Sums `data` (float32, bfloat16 or float16) over ranks in place, in the order the library likes best.
   /// Throws as exchange() does.
   virtual void all_reduce(Bytes data, DType dtype, Deadline deadline) = 0;
+
+  /// The ranks of this host, with which this one shares memory; null if there are none.
+  virtual HostGroup* group() { return nullptr; }
 
   /// Tells the peers why this rank has failed, as well as it can within a moment. They throw
   /// SecondaryError from the exchange they are in, or from their next one.

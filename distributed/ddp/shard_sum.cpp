@@ -9,6 +9,21 @@ namespace trireme {
 
 namespace {
 
+/// Zeros in memory of the communicator's.
+Tensor vector_of(Communicator& comm, std::size_t count, DType dtype) {
+  const std::size_t bytes = count * size_of(dtype);
+  const std::shared_ptr<std::byte> memory = comm.allocate(bytes);
+  auto impl = make_ref<TensorImpl>();
+  // The tensor's memory goes when the last of its views goes.
+  impl->storage = make_ref<Storage>(memory.get(), bytes, comm.device(), [memory] {});
+  impl->shape = {static_cast<std::int64_t>(count)};
+  impl->strides = {1};
+  impl->dtype = dtype;
+  const Tensor made(std::move(impl));
+  kernels_of(made.device()).fill(made.view(), 0);
+  return made;
+}
+
 /// Elements first..first+count-1 of a vector.
 Tensor part_of(const Tensor& vector, std::size_t first, std::size_t count) {
   return vector.alias({static_cast<std::int64_t>(count)}, {1},
@@ -39,10 +54,10 @@ ShardSum::ShardSum(Communicator& comm, int shards, std::size_t count, std::size_
       notes_(notes),
       options_(options),
       label_(std::move(label)),
-      result_(Tensor::zeros({static_cast<std::int64_t>(count)}, DType::kFloat32, comm.device())),
+      result_(vector_of(comm, count, DType::kFloat32)),
       first_bad_(Tensor::zeros({1}, DType::kInt64, comm.device())),
       said_(comm.device(), sizeof(std::int64_t) + notes * sizeof(float)) {
-  if (is_narrow()) narrow_ = Tensor::zeros(result_.shape(), options_.dtype, comm.device());
+  if (is_narrow()) narrow_ = vector_of(comm, count, options_.dtype);
 }
 
 ShardSum::~ShardSum() {
@@ -57,7 +72,7 @@ ShardSum::~ShardSum() {
 const Tensor& ShardSum::leaf() {
   if (!leaf_.defined()) {
     const bool has_spare = !is_narrow() && !spare_.empty();  // those are partial sums
-    leaf_ = has_spare ? spare_.back() : Tensor::zeros(result_.shape(), DType::kFloat32, comm_.device());
+    leaf_ = has_spare ? spare_.back() : vector_of(comm_, count_, DType::kFloat32);
     if (has_spare) spare_.pop_back();
   }
   return leaf_;
@@ -65,7 +80,7 @@ const Tensor& ShardSum::leaf() {
 
 Tensor ShardSum::take_leaf() {
   if (!is_narrow()) return std::exchange(leaf_, Tensor());
-  if (spare_.empty()) spare_.push_back(Tensor::zeros(result_.shape(), options_.dtype, comm_.device()));
+  if (spare_.empty()) spare_.push_back(vector_of(comm_, count_, options_.dtype));
   const Tensor part = spare_.back();
   spare_.pop_back();
   const KernelTable& kernels = kernels_of(part.device());

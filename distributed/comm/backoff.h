@@ -1,0 +1,41 @@
+// How to wait for another rank without keeping it from its work.
+#pragma once
+
+#include <sched.h>
+#include <sys/prctl.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+namespace trireme {
+
+/// Between two polls: spins for the latency of small messages, then yields, then naps, because the ranks of
+/// a host and their compute threads may share few cores.
+class Backoff {
+ public:
+  /// True once waiting has become slow enough for checks that cost more than a poll.
+  bool pause() {
+    ++polls_;
+    if (polls_ <= kSpins) return false;
+    if (polls_ <= kSpins + kYields) {
+      sched_yield();
+      return polls_ % 16 == 0;
+    }
+    // The default slack would turn a nap of 20 us into one of 70.
+    if (nap_ == kFirstNap) prctl(PR_SET_TIMERSLACK, 1000, 0, 0, 0);
+    std::this_thread::sleep_for(nap_);
+    nap_ = std::min(nap_ * 5 / 4, kLongestNap);
+    return true;
+  }
+
+ private:
+  static constexpr int kSpins = 50;
+  static constexpr int kYields = 1000;
+  static constexpr std::chrono::nanoseconds kFirstNap = std::chrono::microseconds(20);
+  static constexpr std::chrono::nanoseconds kLongestNap = std::chrono::microseconds(100);
+  int polls_ = 0;
+  std::chrono::nanoseconds nap_ = kFirstNap;
+};
+
+}  // namespace trireme
