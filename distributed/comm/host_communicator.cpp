@@ -51,26 +51,20 @@ void announce_own_failure(Transport& transport, const std::exception_ptr& error)
 
 HostCommunicator::HostCommunicator(std::unique_ptr<Transport> transport, std::chrono::milliseconds patience)
     : transport_(std::move(transport)),
+      sum_(*transport_),
       patience_(patience),
       outgoing_(transport_->size()),
       incoming_(transport_->size()),
-      queue_([this](const std::exception_ptr& error) { announce_own_failure(*transport_, error); }) {
-  HostGroup* const group = transport_->group();
-  if (group && group->size() == static_cast<std::size_t>(size()) && size() > 1)
-    memory_sum_ = std::make_unique<MemorySum>(*group);
-}
+      queue_([this](const std::exception_ptr& error) { announce_own_failure(*transport_, error); }) {}
 
 std::shared_ptr<std::byte> HostCommunicator::allocate(std::size_t bytes) {
-  if (memory_sum_)
-    if (auto visible = transport_->group()->memory().allocate(bytes)) return visible;
-  return Communicator::allocate(bytes);
+  auto visible = transport_->group().memory().allocate(bytes);
+  return visible ? visible : Communicator::allocate(bytes);
 }
 
 std::optional<Event> HostCommunicator::sum(OrderedSum sum, std::string label) {
-  if (!memory_sum_) return {};
-  return push(Collective::kSum, std::move(label), [this, sum = std::move(sum)](Call call) {
-    memory_sum_->run(header_of(call), sum, deadline());
-  });
+  return push(Collective::kSum, std::move(label),
+              [this, sum = std::move(sum)](Call call) { sum_.run(header_of(call), sum, deadline()); });
 }
 
 Event HostCommunicator::all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
@@ -168,9 +162,10 @@ CallHeader HostCommunicator::header_of(const Call& call) const {
 void HostCommunicator::exchange_agreed(const Call& call, std::span<const ConstBytes> sends,
                                        std::span<const Bytes> recvs) {
   if (size() == 1) return;
-  if (memory_sum_) {
-    transport_->group()->meet_in(header_of(call), deadline());
-    if (call.op == Collective::kBarrier || call.op == Collective::kAllReduceFastest) return;  // said it all
+  // Ranks of one host agree where a sum does, since one of them may be in a sum.
+  if (HostGroup& host = transport_->group(); host.size() == static_cast<std::size_t>(size())) {
+    host.meet_in(header_of(call), deadline());
+    if (call.op == Collective::kBarrier || call.op == Collective::kAllReduceFastest) return;
   }
   swap_frames(call, sends, recvs);
   std::vector<ConstBytes> big_sends(sends.begin(), sends.end());

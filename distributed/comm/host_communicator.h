@@ -11,7 +11,7 @@
 
 #include "distributed/comm/agreement.h"
 #include "distributed/comm/communicator.h"
-#include "distributed/comm/memory_sum.h"
+#include "distributed/comm/host_sum.h"
 #include "distributed/comm/transport.h"
 #include "distributed/comm/work_queue.h"
 
@@ -56,7 +56,7 @@ class HostCommunicator final : public Communicator {
   Deadline deadline() const { return std::chrono::steady_clock::now() + patience_; }
 
   std::unique_ptr<Transport> transport_;
-  std::unique_ptr<MemorySum> memory_sum_;  ///< null unless all ranks are of one host
+  HostSum sum_;
   std::chrono::milliseconds patience_;
   // Touched by the queue's thread only.
   std::uint64_t sequence_ = 0;

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <mutex>
 
 #include "distributed/comm/backoff.h"
 #include "kernels/device.h"
@@ -12,23 +14,50 @@ namespace trireme {
 
 namespace {
 
-class MemoryOfThreads final : public VisibleMemory {
+class MemoryOfThreads final : public VisibleMemory, public std::enable_shared_from_this<MemoryOfThreads> {
  public:
+  explicit MemoryOfThreads(std::size_t ranks) : boards(ranks) {}
+  std::vector<Board> boards;
+
   std::shared_ptr<std::byte> allocate(std::size_t bytes) override {
-    return {static_cast<std::byte*>(trireme::allocate(kCpu, bytes)),
-            [bytes](std::byte* memory) { deallocate(kCpu, memory, bytes); }};
+    auto* const memory = static_cast<std::byte*>(trireme::allocate(kCpu, bytes));
+    const std::lock_guard lock(mutex_);
+    visible_[memory] = bytes;
+    return {memory, [self = shared_from_this(), bytes](std::byte* given) {
+              {
+                const std::lock_guard let_go(self->mutex_);
+                self->visible_.erase(given);
+              }
+              deallocate(kCpu, given, bytes);
+            }};
   }
+  /// As with processes, other memory than this is not visible.
   std::optional<std::uint64_t> name_of(const void* memory) const override {
+    const std::lock_guard lock(mutex_);
+    const auto* const at = static_cast<const std::byte*>(memory);
+    const auto after = visible_.upper_bound(at);
+    if (after == visible_.begin() || at >= std::prev(after)->first + std::prev(after)->second) return {};
     return reinterpret_cast<std::uint64_t>(memory);
   }
   std::byte* find(std::size_t, std::uint64_t name) const override {
     return reinterpret_cast<std::byte*>(name);
   }
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<const std::byte*, std::size_t> visible_;
 };
 
 }  // namespace
 
-std::shared_ptr<VisibleMemory> make_memory_of_threads() { return std::make_shared<MemoryOfThreads>(); }
+std::vector<std::unique_ptr<HostGroup>> make_thread_groups(const std::vector<int>& ranks) {
+  const auto memory = std::make_shared<MemoryOfThreads>(ranks.size());
+  std::vector<HostGroup::Member> members;
+  for (std::size_t i = 0; i < ranks.size(); ++i) members.push_back({ranks[i], &memory->boards[i]});
+  std::vector<std::unique_ptr<HostGroup>> groups;
+  for (const int rank : ranks) groups.push_back(std::make_unique<HostGroup>(members, rank, memory));
+  return groups;
+}
 
 HostGroup::HostGroup(std::vector<Member> members, int rank, std::shared_ptr<VisibleMemory> memory)
     : members_(std::move(members)), memory_(std::move(memory)) {

@@ -81,7 +81,7 @@ class HostGroup {
   std::atomic<bool> interrupted_ = false;
 };
 
-/// Memory of a process whose ranks are threads: all of it is visible.
-std::shared_ptr<VisibleMemory> make_memory_of_threads();
+/// A group of ranks that are threads of this process: a handle for each.
+std::vector<std::unique_ptr<HostGroup>> make_thread_groups(const std::vector<int>& ranks);
 
 }  // namespace trireme

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -30,8 +31,7 @@ struct LocalWorld {
       : size(ranks),
         changed(ranks),
         interrupted(ranks),
-        boxes(static_cast<std::size_t>(ranks) * static_cast<std::size_t>(ranks)),
-        boards(static_cast<std::size_t>(ranks)) {}
+        boxes(static_cast<std::size_t>(ranks) * static_cast<std::size_t>(ranks)) {}
 
   Mailbox& box(int from, int to) {
     return boxes[static_cast<std::size_t>(from) * static_cast<std::size_t>(size) +
@@ -43,21 +43,17 @@ struct LocalWorld {
   std::vector<std::condition_variable> changed;  // changed[r]: something that rank r may wait for
   std::vector<char> interrupted;
   std::vector<Mailbox> boxes;
-  std::vector<Board> boards;  // not guarded
   int failed_rank = -1;
   std::string reason;
 };
 
 class LocalTransport final : public Transport {
  public:
-  LocalTransport(std::shared_ptr<LocalWorld> world, int rank)
+  LocalTransport(std::shared_ptr<LocalWorld> world, int rank, std::vector<int> hosts,
+                 std::unique_ptr<HostGroup> group)
       : Transport(rank, world->size, "local"), world_(std::move(world)) {
-    std::vector<HostGroup::Member> members;
-    for (int r = 0; r < size(); ++r) members.push_back({r, &world_->boards[r]});
-    group_ = std::make_unique<HostGroup>(std::move(members), rank, make_memory_of_threads());
+    set_hosts(std::move(hosts), std::move(group));
   }
-
-  HostGroup* group() override { return group_.get(); }
 
   void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs, Deadline deadline) override {
     std::unique_lock lock(world_->mutex);
@@ -84,13 +80,13 @@ class LocalTransport final : public Transport {
       world_->reason = reason;
     }
     for (auto& changed : world_->changed) changed.notify_all();
-    group_->announce(reason);
+    group().announce(reason);
   }
 
   void interrupt() noexcept override {
     std::lock_guard lock(world_->mutex);
     world_->interrupted[rank()] = true;
-    group_->interrupt();
+    group().interrupt();
     world_->changed[rank()].notify_all();
   }
 
@@ -186,7 +182,6 @@ class LocalTransport final : public Transport {
   }
 
   std::shared_ptr<LocalWorld> world_;
-  std::unique_ptr<HostGroup> group_;
 };
 
 // The first error, where a cause goes before a consequence.
@@ -227,14 +222,26 @@ void run_rank(Communicator& comm, const std::function<void(Communicator&)>& body
 }  // namespace
 
 void run_local_ranks(int ranks, std::chrono::milliseconds patience,
-                     const std::function<void(Communicator&)>& body) {
+                     const std::function<void(Communicator&)>& body, const LocalHosts& host_of) {
   if (ranks < 1) fail(ExitCode::kUsage, "local ranks: needs at least 1, got {}", ranks);
   const auto world = std::make_shared<LocalWorld>(ranks);
-  std::vector<std::unique_ptr<HostCommunicator>> comms;
-  for (int rank = 0; rank < ranks; ++rank) {
-    comms.push_back(
-        std::make_unique<HostCommunicator>(std::make_unique<LocalTransport>(world, rank), patience));
+  std::map<int, std::vector<int>> ranks_of;
+  for (int rank = 0; rank < ranks; ++rank) ranks_of[host_of ? host_of(rank) : 0].push_back(rank);
+  std::vector<int> hosts(static_cast<std::size_t>(ranks));
+  std::vector<std::unique_ptr<HostGroup>> groups(hosts.size());
+  for (const auto& [host, members] : ranks_of) {
+    auto made = make_thread_groups(members);
+    for (std::size_t i = 0; i < members.size(); ++i) {
+      hosts[static_cast<std::size_t>(members[i])] = members.front();
+      groups[static_cast<std::size_t>(members[i])] = std::move(made[i]);
+    }
   }
+  std::vector<std::unique_ptr<HostCommunicator>> comms;
+  for (int rank = 0; rank < ranks; ++rank)
+    comms.push_back(std::make_unique<HostCommunicator>(
+        std::make_unique<LocalTransport>(world, rank, hosts,
+                                         std::move(groups[static_cast<std::size_t>(rank)])),
+        patience));
   FirstError errors;
   {
     std::vector<std::jthread> threads;

@@ -17,6 +17,7 @@
 #include <cstring>
 #include <exception>
 #include <mutex>
+#include <numeric>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -191,7 +192,7 @@ class MpiTransport final : public Transport {
 
   void announce(const std::string& reason) noexcept override {
     healthy_ = false;
-    if (group_) group_->announce(reason);
+    group().announce(reason);
     auto text = std::make_unique<std::array<char, kReasonBytes>>();
     std::snprintf(text->data(), text->size(), "%s", reason.c_str());
     requests_.clear();
@@ -209,33 +210,41 @@ class MpiTransport final : public Transport {
 
   void interrupt() noexcept override {
     interrupted_ = true;
-    if (group_) group_->interrupt();
+    group().interrupt();
   }
 
-  HostGroup* group() override { return group_.get(); }
-
-  /// Collective over `local_ranks`, those of this host.
-  void share_memory(const std::vector<int>& local_ranks, Deadline deadline) {
-    using Text = std::array<char, 64>;
-    group_ = make_process_group(local_ranks, rank(), [&](const std::string& mine) {
-      Text told{};
-      std::copy_n(mine.begin(), std::min(mine.size(), told.size() - 1), told.begin());
-      std::vector<Text> heard(size());
-      std::vector<ConstBytes> sends(size());
-      std::vector<Bytes> recvs(size());
-      for (const int peer : local_ranks) {
-        sends[peer] = std::as_bytes(std::span(told));
-        recvs[peer] = std::as_writable_bytes(std::span(heard[peer]));
-      }
-      exchange(sends, recvs, deadline);
-      heard[rank()] = told;
-      std::vector<std::string> all;
-      for (const int peer : local_ranks) all.emplace_back(heard[peer].data());
-      return all;
-    });
+  /// Collective. `here` are the ranks of this host.
+  void share_memory(const std::vector<int>& here, Deadline deadline) {
+    auto group =
+        make_process_group(here, rank(), [&](const std::string& mine) { return tell(mine, here, deadline); });
+    std::vector<int> everybody(static_cast<std::size_t>(size())), hosts;
+    std::iota(everybody.begin(), everybody.end(), 0);
+    const int host = group ? here.front() : rank();
+    for (const std::string& said : tell(fmt::format("{}", host), everybody, deadline))
+      hosts.push_back(std::stoi(said));
+    set_hosts(std::move(hosts), std::move(group));
   }
 
  private:
+  /// What the `peers` say when this rank says `mine` to each of them; itself among them. At most 63
+  /// characters.
+  std::vector<std::string> tell(const std::string& mine, const std::vector<int>& peers, Deadline deadline) {
+    using Text = std::array<char, 64>;
+    Text told{};
+    std::copy_n(mine.begin(), std::min(mine.size(), told.size() - 1), told.begin());
+    std::vector<Text> heard(static_cast<std::size_t>(size()), told);
+    std::vector<ConstBytes> sends(heard.size());
+    std::vector<Bytes> recvs(heard.size());
+    for (const int peer : peers) {
+      sends[peer] = std::as_bytes(std::span(told));
+      recvs[peer] = std::as_writable_bytes(std::span(heard[peer]));
+    }
+    exchange(sends, recvs, deadline);
+    std::vector<std::string> all;
+    for (const int peer : peers) all.emplace_back(heard[peer].data());
+    return all;
+  }
+
   void start_receive(int peer, Bytes to) {
     for (; !to.empty(); to = to.subspan(std::min(to.size(), kLargestMessage))) {
       const auto bytes = static_cast<int>(std::min(to.size(), kLargestMessage));
@@ -285,7 +294,6 @@ class MpiTransport final : public Transport {
 
   MPI_Comm comm_;
   Requests requests_;
-  std::unique_ptr<HostGroup> group_;
   bool healthy_ = true;  // false: requests may be pending for ever, so the communicator cannot be freed
   std::atomic<bool> interrupted_ = false;
 };
@@ -295,6 +303,8 @@ class MpiTransport final : public Transport {
 MpiSession::MpiSession(std::chrono::milliseconds patience)
     : patience_(patience), exceptions_(std::uncaught_exceptions()) {
   const ExitTimer timer(patience, ExitCode::kPeer, "MPI start-up");
+  // Else Open MPI's TCP has large messages run in one direction at a time.
+  setenv("OMPI_MCA_btl_tcp_flags", "1", 0);
   int provided = MPI_THREAD_SINGLE;
   check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_MULTIPLE) {
@@ -362,7 +372,7 @@ std::unique_ptr<Transport> make_mpi_transport(std::chrono::milliseconds patience
   MPI_Comm_rank(comm, &rank);
   MPI_Comm_size(comm, &size);
   auto made = std::make_unique<MpiTransport>(comm, rank, size);
-  if (ranks_here().size() > 1) made->share_memory(ranks_here(), deadline);
+  made->share_memory(ranks_here(), deadline);
   return made;
 }
 

@@ -133,14 +133,20 @@ Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const void*
   TRIREME_CHECK(partials.size() == own.size(),
                 "ordered_all_reduce: rank {} of {} needs {} partials for {} shards, got {}", comm.rank(),
                 comm.size(), own.size(), shards, partials.size());
-  if (auto summed = comm.sum({shards, partials, dtype, count, scale, out}, label)) return *summed;
+  OrderedSum sum{shards, std::move(partials), dtype, count, scale, out};
+  if (auto summed = comm.sum(sum, label)) return *summed;
+  return ordered_all_reduce_by_messages(comm, sum, label);
+}
+
+Event ordered_all_reduce_by_messages(Communicator& comm, const OrderedSum& sum, const std::string& label) {
+  const auto& [shards, partials, dtype, count, scale, out] = sum;
   const auto plan = plan_reduction(comm, shards, partials, dtype, count);
   auto* const whole = static_cast<std::byte*>(out);
   if (comm.size() > 1) exchange_partials(comm, *plan, partials, count, label);
   const View to{
       plan->bytes_of(whole, plan->own).data(), dtype, 1, {static_cast<std::int64_t>(plan->own.count)}, {1}};
   Event summed = comm.run(
-      [plan, shards, scale, to, device = comm.device()] {
+      [plan, shards = shards, scale = scale, to, device = comm.device()] {
         kernels_of(device).tree_sum(to, plan->nodes, plan->partials, shards, scale);
       },
       label);

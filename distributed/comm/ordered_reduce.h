@@ -54,4 +54,7 @@ Slice slice_of_rank(std::size_t count, int world_size, int rank);
 Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const void*> partials, DType dtype,
                          std::size_t count, float scale, void* out, const std::string& label);
 
+/// The same by an all-to-all of slices and an all-gather, for communicators that have no way of their own.
+Event ordered_all_reduce_by_messages(Communicator& comm, const OrderedSum& sum, const std::string& label);
+
 }  // namespace trireme

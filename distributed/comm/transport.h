@@ -3,9 +3,11 @@
 
 #include <chrono>
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/dtype.h"
 #include "kernels/error.h"
@@ -35,8 +37,8 @@ class SecondaryError : public Error {
 class Transport {
  public:
   /// `backend` must be a literal.
-  Transport(int rank, int size, std::string_view backend) : rank_(rank), size_(size), backend_(backend) {}
-  virtual ~Transport() = default;
+  Transport(int rank, int size, std::string_view backend);
+  virtual ~Transport();
   Transport(const Transport&) = delete;
   Transport& operator=(const Transport&) = delete;
 
@@ -56,8 +58,10 @@ class Transport {
   /// Throws as exchange() does.
   virtual void all_reduce(Bytes data, DType dtype, Deadline deadline) = 0;
 
-  /// The ranks of this host, with which this one shares memory; null if there are none.
-  virtual HostGroup* group() { return nullptr; }
+  /// The ranks of this host that share memory, this one among them.
+  HostGroup& group() const { return *group_; }
+  /// By rank: the lowest rank of its host.
+  const std::vector<int>& hosts() const { return hosts_; }
 
   /// Tells the peers why this rank has failed, as well as it can within a moment. They throw
   /// SecondaryError from the exchange they are in, or from their next one.
@@ -66,10 +70,17 @@ class Transport {
   /// Makes the exchange in progress and all later ones throw soon. May be called by any thread.
   virtual void interrupt() noexcept = 0;
 
+ protected:
+  /// Until this is called each rank is alone on its host. All ranks call it with the same hosts, and null
+  /// where a rank stays alone.
+  void set_hosts(std::vector<int> hosts, std::unique_ptr<HostGroup> group);
+
  private:
   int rank_;
   int size_;
   std::string_view backend_;
+  std::vector<int> hosts_;
+  std::unique_ptr<HostGroup> group_;
 };
 
 }  // namespace trireme

@@ -1,8 +1,9 @@
-// The sum over the ranks of one host beside MPI's own, and beside what memory allows.
+// The sum over ranks beside MPI's own, and beside what the memory of one host allows.
 //
 //   ninja -C build trireme_bench && mpirun -np 2 build/tests/bench_all_reduce
+//   cluster/hosts.py --hosts 2 --per-host 2 --rate 1gbit build/tests/bench_all_reduce
 //
-// Columns are medians: MPI_Allreduce in place and out of place, the sum through shared memory as it is and
+// Columns are medians: MPI_Allreduce in place and out of place, the sum as it is and
 // from a communicator's queue, and how long its bytes take at the speed of a copy that all ranks make at
 // once.
 #define OMPI_SKIP_MPICXX 1
@@ -14,7 +15,7 @@
 #include <functional>
 #include <vector>
 
-#include "distributed/comm/memory_sum.h"
+#include "distributed/comm/host_sum.h"
 #include "distributed/comm/mpi.h"
 #include "distributed/comm/ordered_reduce.h"
 
@@ -50,22 +51,17 @@ struct Way {
 void run(const MpiSession& session) {
   const auto transport = make_mpi_transport(kPatience);
   const auto comm = make_mpi_communicator(kPatience);
-  HostGroup* const group = transport->group();
-  if (session.local_size() != session.size() || !group) {
-    if (session.rank() == 0)
-      fmt::print("skipped: needs two or more ranks, all of one host, that share memory\n");
-    return;
-  }
-  MemorySum through_memory(*group);
+  VisibleMemory& visible = transport->group().memory();
+  HostSum through_memory(*transport);
   if (session.rank() == 0)
-    fmt::print("{} ranks\n{:>10} {:>10} {:>10} {:>10} {:>10} {:>10} | {:>6} {:>6}\n", session.size(), "bytes",
-               "in place", "out of pl.", "ours", "queued", "limit", "/MPI", "/limit");
+    fmt::print("{} ranks, {} on each host\n{:>10} {:>10} {:>10} {:>10} {:>10} {:>10} | {:>6} {:>6}\n",
+               session.size(), transport->group().size(), "bytes", "in place", "out of pl.", "ours", "queued",
+               "limit", "/MPI", "/limit");
   constexpr std::size_t kMiB = 1 << 20;
   for (const std::size_t bytes : {std::size_t{64}, std::size_t{1} << 10, std::size_t{16} << 10, kMiB / 16,
                                   kMiB / 4, kMiB, 4 * kMiB, 25 * kMiB, 100 * kMiB}) {
     const std::size_t count = bytes / sizeof(float);
-    const auto in = group->memory().allocate(bytes), out = group->memory().allocate(bytes),
-               queued = comm->allocate(bytes);
+    const auto in = visible.allocate(bytes), out = visible.allocate(bytes), queued = comm->allocate(bytes);
     std::vector<float> a(count, 1), b(count, 1);
     std::memset(in.get(), 0, bytes);
     std::memset(out.get(), 0, bytes);
@@ -87,7 +83,7 @@ void run(const MpiSession& session) {
     };
     // What a sum reads and writes: on each rank one vector's bytes each.
     ways[4].call = [&] { std::memcpy(out.get(), in.get(), bytes); };
-    const int calls = static_cast<int>(std::clamp<std::size_t>((8 << 20) / bytes, 1, 5000));
+    const int calls = static_cast<int>(std::clamp<std::size_t>((4 << 20) / bytes, 1, 5000));
     for (int round = 0; round < 11; ++round)
       for (Way& way : ways) way.times.push_back(time_of(calls, way.call));
     if (session.rank() != 0) continue;

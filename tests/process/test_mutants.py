@@ -16,6 +16,8 @@ import tempfile
 
 TREE = "kernels/cpu/shard_sum.cpp"
 RANKS = "distributed/comm/ordered_reduce.cpp"
+HOSTS = "distributed/comm/host_sum.cpp"
+HOST_PLAN = "distributed/comm/host_plan.cpp"
 SHARDS = "distributed/ddp/shard_sum.cpp"
 REDUCER = "distributed/ddp/reducer.cpp"
 TREE_TESTS = ["unit_distributed_ordered_reduce", "ranks_comm_ordered"]
@@ -35,6 +37,14 @@ MUTANTS = [
     ("ranks' partials in reverse order", RANKS,
      "kernels_of(device).tree_sum(to, plan->nodes,",
      "std::ranges::reverse(plan->partials); kernels_of(device).tree_sum(to, plan->nodes,", TREE_TESTS[1:]),
+    ("hosts' partials in reverse order", HOSTS,
+     "    std::byte* const mine = in(", "    std::ranges::reverse(parts);\n    std::byte* const mine = in(", TREE_TESTS[1:]),
+    ("hosts merge what are no siblings", HOST_PLAN,
+     "if (left.size() < 2 || left[left.size() - 2] != TreeNode{level, index - 1}) return merges;",
+     "if (left.size() < 2) return merges;", TREE_TESTS[1:]),
+    ("a host's sums go to its first rank alone", HOSTS,
+     "in(piece, piece.all.outs[member], member, slice_of(piece, owner).first)",
+     "in(piece, piece.all.outs[0], 0, slice_of(piece, owner).first)", TREE_TESTS[1:]),
     ("left fold over the nodes", TREE,
      "      const float* root = sum.take_root();\n",
      "      const float* root = sum.take_root();\n"

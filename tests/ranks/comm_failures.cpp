@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "distributed/comm/ordered_reduce.h"
 #include "tests/support/rank_test.h"
 
 namespace trireme {
@@ -110,6 +111,47 @@ TEST(Mismatch, OneRankReducesAnotherCount) {
         comm.all_reduce_fastest(std::as_writable_bytes(std::span(data)), DType::kFloat32, "data").wait();
       },
       {"disagree", "rank 1", "3996 bytes in all", "4000 bytes in all"});
+}
+
+Event sum(Communicator& comm, int shards, std::vector<float>& data, std::size_t count, const char* label) {
+  data.resize(200'000);
+  const auto nodes = maximal_subtrees(shards, shards_of_rank(shards, comm.size(), comm.rank()));
+  return ordered_all_reduce(comm, shards, std::vector<const void*>(nodes.size(), data.data()),
+                            DType::kFloat32, count, 1, data.data() + 100'000, label);
+}
+
+TEST(Mismatch, OneRankSumsSomethingElse) {
+  for (const std::size_t count : {10u, 100'000u}) {
+    expect_failure_everywhere(
+        [&](Communicator& comm) {
+          std::vector<float> data;
+          sum(comm, 8, data, comm.rank() == 1 ? count - 1 : count, "bucket 1").wait();
+        },
+        {"disagree", "rank 1 is in sum of \"bucket 1\"", fmt::format("{} bytes in all", 4 * count - 4)});
+    expect_failure_everywhere(
+        [&](Communicator& comm) {
+          std::vector<float> data;
+          sum(comm, comm.rank() == 1 ? 9 : 8, data, count, "bucket 1").wait();
+        },
+        {"disagree", "rank 1", "shards 9", "shards 8"});
+    expect_failure_everywhere(
+        [&](Communicator& comm) {
+          std::vector<float> data;
+          sum(comm, 8, data, count, comm.rank() == 1 ? "bucket 2" : "bucket 1").wait();
+        },
+        {"disagree", "rank 1 is in sum of \"bucket 2\"", "is in sum of \"bucket 1\""});
+  }
+}
+
+TEST(Mismatch, OneRankDoesNotSum) {
+  for (const std::size_t count : {10u, 100'000u})
+    expect_failure_everywhere(
+        [&](Communicator& comm) {
+          std::vector<float> data;
+          if (comm.rank() != 1) sum(comm, 8, data, count, "bucket 1").wait();
+          comm.barrier("end of step").wait();
+        },
+        {"disagree", "rank 1 is in barrier of \"end of step\"", "is in sum of \"bucket 1\""});
 }
 
 TEST(Mismatch, OneRankHasAnotherRoot) {

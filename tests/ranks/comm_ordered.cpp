@@ -1,6 +1,9 @@
 // The promise: the same bits at every world size.
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <functional>
+#include <memory>
 #include <vector>
 
 #include "distributed/comm/ordered_reduce.h"
@@ -39,6 +42,11 @@ TEST(OrderedAllReduce, SameBitsForAllShardsAndRanks) {
                            "bucket")
             .wait();
         ASSERT_TRUE(same_bits(out, tree.root(kScale))) << count << " floats, " << shards << " shards";
+        Floats by_messages(count, 42.0f);
+        ordered_all_reduce_by_messages(
+            comm, {shards, pointers(partials), DType::kFloat32, count, kScale, by_messages.data()}, "bucket")
+            .wait();
+        ASSERT_TRUE(same_bits(by_messages, out)) << count << " floats, " << shards << " shards";
         for (std::size_t k = 0; k < partials.size(); ++k) {
           ASSERT_TRUE(same_bits(partials[k], partials_of(tree, shards, comm)[k])) << "inputs were changed";
         }
@@ -60,6 +68,81 @@ TEST(OrderedAllReduce, LargeAndInPlace) {
       ASSERT_TRUE(same_bits(partials[into], tree.root()));
       if (comm.size() > 1) break;  // ranks hold different numbers of partials, but must make as many calls
     }
+  });
+}
+
+/// A vector in memory that other ranks of the host see, or do not.
+struct Vector {
+  Vector(Communicator& comm, bool visible, const Floats& values)
+      : memory(visible ? comm.allocate(values.size() * sizeof(float))
+                       : std::shared_ptr<std::byte>(new std::byte[values.size() * sizeof(float)],
+                                                    std::default_delete<std::byte[]>())),
+        count(values.size()) {
+    std::memcpy(memory.get(), values.data(), count * sizeof(float));
+  }
+  Floats values() const {
+    const auto* const begin = reinterpret_cast<const float*>(memory.get());
+    return {begin, begin + count};
+  }
+  std::shared_ptr<std::byte> memory;
+  std::size_t count;
+};
+
+TEST(OrderedAllReduce, MemoryThatOtherRanksSeeOrDoNot) {
+  // Of small vectors, ones of a slice or two, and ones that take several stages.
+  for (const std::size_t count : {7u, 3001u, 700'001u}) {
+    const PaddedTree tree(6, count);
+    for_each_communicator({1, 2, 3, 4, 6}, [&](Communicator& comm) {
+      const auto inputs = partials_of(tree, 6, comm);
+      for (int seen = 0; seen < 5; ++seen) {
+        const bool partials_seen = seen == 0 || seen == 1 || (seen == 2 && comm.rank() % 2 == 0);
+        const bool out_seen = seen == 0 || seen == 3 || (seen == 2 && comm.rank() % 2 == 0);
+        std::vector<Vector> partials;
+        std::vector<const void*> given;
+        for (const Floats& input : inputs)
+          given.push_back(partials.emplace_back(comm, partials_seen, input).memory.get());
+        // The last time into one of the partials.
+        Vector out(comm, out_seen, Floats(count, 42.0f));
+        void* const to = seen == 4 ? partials[0].memory.get() : out.memory.get();
+        ordered_all_reduce(comm, 6, given, DType::kFloat32, count, 0.5f, to, "bucket").wait();
+        ASSERT_TRUE(same_bits(seen == 4 ? partials[0].values() : out.values(), tree.root(0.5f)))
+            << count << " floats, case " << seen;
+        for (std::size_t k = seen == 4 ? 1 : 0; k < inputs.size(); ++k)
+          ASSERT_TRUE(same_bits(partials[k].values(), inputs[k])) << "inputs were changed";
+      }
+    });
+  }
+}
+
+TEST(OrderedAllReduce, In16BitsEveryNodeIsRounded) {
+  constexpr int kShards = 7;
+  constexpr std::size_t kCount = 1003;
+  // Each node's sum is rounded, so a rank's partials are sums of rounded sums.
+  const auto node_of = [&](TreeNode node) {
+    std::function<std::vector<BFloat16>(int, int)> sum = [&](int level, int index) {
+      std::vector<BFloat16> left(kCount, BFloat16(-0.0f));
+      if (level == 0) {
+        if (index < kShards)
+          for (std::size_t i = 0; i < kCount; ++i) left[i] = BFloat16(shard_value(index, i));
+        return left;
+      }
+      left = sum(level - 1, 2 * index);
+      const auto right = sum(level - 1, 2 * index + 1);
+      for (std::size_t i = 0; i < kCount; ++i) left[i] = BFloat16(float(left[i]) + float(right[i]));
+      return left;
+    };
+    return sum(node.level, node.index);
+  };
+  const auto wanted = node_of({3, 0});
+  for_each_communicator({1, 2, 3, 4, 5, 7}, [&](Communicator& comm) {
+    std::vector<std::vector<BFloat16>> partials;
+    for (const TreeNode node : maximal_subtrees(kShards, shards_of_rank(kShards, comm.size(), comm.rank())))
+      partials.push_back(node_of(node));
+    std::vector<const void*> given;
+    for (const auto& partial : partials) given.push_back(partial.data());
+    std::vector<BFloat16> out(kCount);
+    ordered_all_reduce(comm, kShards, given, DType::kBFloat16, kCount, 1, out.data(), "bucket").wait();
+    ASSERT_EQ(std::memcmp(out.data(), wanted.data(), kCount * sizeof(BFloat16)), 0);
   });
 }
 

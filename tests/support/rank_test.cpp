@@ -23,6 +23,20 @@ void run_body(Communicator& comm, const std::function<void(Communicator&)>& body
   body(comm);
 }
 
+struct Placement {
+  const char* name;
+  LocalHosts host_of;
+};
+
+/// Ranks on hosts, without those that are alike at this size.
+std::vector<Placement> placements(int size) {
+  std::vector<Placement> all{{"on one host", {}}};
+  if (size > 1) all.push_back({"each on its own host", [](int rank) { return rank; }});
+  if (size > 2) all.push_back({"two to a host", [](int rank) { return rank / 2; }});
+  if (size > 2) all.push_back({"in turn on two hosts", [](int rank) { return rank % 2; }});
+  return all;
+}
+
 }  // namespace
 
 void for_each_communicator(std::initializer_list<int> sizes, const std::function<void(Communicator&)>& body,
@@ -36,7 +50,14 @@ void for_each_communicator(std::initializer_list<int> sizes, const std::function
   }
   for (const int size : sizes) {
     if (size == 1) run_body(*make_alone_communicator(), body);
-    run_local_ranks(size, options.patience, [&](Communicator& comm) { run_body(comm, body); });
+    for (const auto& [placement, host_of] : placements(size))
+      run_local_ranks(
+          size, options.patience,
+          [&](Communicator& comm) {
+            SCOPED_TRACE(placement);
+            run_body(comm, body);
+          },
+          host_of);
   }
 }
 

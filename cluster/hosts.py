@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""Several hosts on one machine: runs a program by mpirun over network namespaces that shaped links join.
+
+    cluster/hosts.py --hosts 2 --rate 1gbit --delay 1ms build/bin/train_classifier --synthetic
+
+Each host is a network namespace with a host name, a /dev/shm and System V memory of its own, and one link to a
+bridge. Rates and losses are the kernel's (tc, nftables), in each direction of each link; a delay is that of a wire in
+user space, since many kernels have no netem. Needs root, iproute2, and nftables for --loss; everything it makes is
+removed again, also after ctrl-C. Where the kernel makes no namespaces it says so and runs all ranks on this host.
+"""
+import argparse
+import fcntl
+import os
+import pathlib
+import re
+import select
+import shlex
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+NETWORK = "10.77.0"
+BRIDGE = "trireme0"
+LONG_FRAME = 65000  # of a wire, so that a wire of some Gbit/s is few frames
+TAP, NO_PACKET_INFO = 0x0002, 0x1000
+SET_INTERFACE = 0x400454CA
+
+AGENT = """#!/bin/sh
+# Stands in for ssh: options, then the host's name, then the command.
+while [ "${1#-}" != "$1" ]; do shift; done
+host=$1; shift
+exec ip netns exec "$host" unshare --uts --mount --ipc /bin/sh -c \\
+  "hostname $host; mount -t tmpfs tmpfs /dev/shm; $*"
+"""
+
+
+class Refused(Exception):
+    """The kernel, or what is installed, does not allow it."""
+
+
+def tool(*command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Refused(f"{shlex.join(command)}: {(done.stderr or done.stdout).strip().splitlines()[-1:] or ['failed']}")
+
+
+def milliseconds(text):
+    found = re.fullmatch(r"([0-9.]+)(us|ms|s)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 500us or 1ms")
+    return float(found[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[found[2]]
+
+
+def open_tap(name):
+    """A network interface whose cable is a file."""
+    cable = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(cable, SET_INTERFACE, struct.pack("16sH", name.encode(), TAP | NO_PACKET_INFO))
+    return cable
+
+
+def carry(cables, delay_ms):
+    """Frames from each of two cables to the other, each after a delay; ends with its parent."""
+    queues = {cables[0]: [], cables[1]: []}
+    other = {cables[0]: cables[1], cables[1]: cables[0]}
+    while os.getppid() != 1:
+        now = time.monotonic()
+        for target, queue in queues.items():
+            while queue and queue[0][0] <= now:
+                try:
+                    os.write(target, queue.pop(0)[1])
+                except OSError:
+                    pass  # a frame is lost, as on any wire
+        due = min((queue[0][0] for queue in queues.values() if queue), default=now + 1)
+        readable, _, _ = select.select(cables, [], [], max(0, due - time.monotonic()))
+        for source in readable:
+            try:
+                while True:
+                    frame = os.read(source, LONG_FRAME + 100)
+                    queues[other[source]].append((time.monotonic() + delay_ms / 1e3, frame))
+            except BlockingIOError:
+                pass
+
+
+class Hosts:
+    """The namespaces h1, h2, ... and what joins them, for as long as the `with` lasts."""
+
+    def __init__(self, options):
+        self.options, self.names, self.wires = options, [f"h{i + 1}" for i in range(options.hosts)], []
+
+    def __enter__(self):
+        try:
+            self.remove()  # what an earlier run left behind
+            self.make()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for wire in self.wires:
+            os.kill(wire, signal.SIGKILL)
+            os.waitpid(wire, 0)
+        self.remove()
+
+    def make(self):
+        tool("ip", "link", "add", BRIDGE, "type", "bridge")
+        tool("ip", "addr", "add", f"{NETWORK}.254/24", "dev", BRIDGE)
+        if self.options.delay:
+            tool("ip", "link", "set", BRIDGE, "mtu", str(LONG_FRAME))
+        tool("ip", "link", "set", BRIDGE, "up")
+        for number, name in enumerate(self.names, 1):
+            port = f"trireme{number}"
+            tool("ip", "netns", "add", name)
+            (self.join_by_wire if self.options.delay else self.join)(name, port)
+            tool("ip", "link", "set", port, "master", BRIDGE)
+            tool("ip", "-n", name, "addr", "add", f"{NETWORK}.{number}/24", "dev", "eth0")
+            for where, device in ((["ip"], port), (["ip", "-n", name], "eth0"), (["ip", "-n", name], "lo")):
+                tool(*where, "link", "set", device, "up")
+            if self.options.rate:
+                shape = ["root", "tbf", "rate", self.options.rate, "burst", "256kb", "latency", "50ms"]
+                tool("tc", "qdisc", "add", "dev", port, *shape)
+                tool("tc", "-n", name, "qdisc", "add", "dev", "eth0", *shape)
+        if self.options.loss:
+            lost = round(self.options.loss * 100)
+            tool("nft", "add table bridge trireme; add chain bridge trireme forward "
+                 "{ type filter hook forward priority 0; }; add rule bridge trireme forward "
+                 f"numgen random mod 10000 < {lost} drop")
+
+    def join(self, name, port):
+        tool("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
+
+    def join_by_wire(self, name, port):
+        cables = [open_tap(port), open_tap(f"{port}w")]
+        tool("ip", "link", "set", f"{port}w", "netns", name)
+        tool("ip", "-n", name, "link", "set", f"{port}w", "name", "eth0", "mtu", str(LONG_FRAME))
+        tool("ip", "link", "set", port, "mtu", str(LONG_FRAME))
+        wire = os.fork()
+        if wire == 0:
+            try:
+                carry(cables, self.options.delay / 2)
+            finally:
+                os._exit(0)
+        self.wires.append(wire)
+        for cable in cables:
+            os.close(cable)
+
+    def remove(self):
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        for name in self.names:
+            subprocess.run(["ip", "netns", "del", name], **quiet)
+        links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True).stdout
+        for link in re.findall(r": (trireme\d+)[@:]", links):
+            subprocess.run(["ip", "link", "del", link], **quiet)
+        if shutil.which("nft"):
+            subprocess.run(["nft", "delete", "table", "bridge", "trireme"], **quiet)
+
+    def run(self, command, folder):
+        agent = pathlib.Path(folder) / "agent"
+        agent.write_text(AGENT)
+        agent.chmod(0o755)
+        slots = ",".join(f"{name}:{self.options.per_host}" for name in self.names)
+        return run(["mpirun", "-np", str(self.options.hosts * self.options.per_host), "--host", slots, "--map-by",
+                    "slot", "--bind-to", "none", *command],
+                   plm="rsh", plm_rsh_agent=str(agent), oob_tcp_if_include=f"{NETWORK}.0/24",
+                   btl_tcp_if_include=f"{NETWORK}.0/24", btl="self,vader,tcp")
+
+
+def run(command, **mca):
+    environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+                       OMPI_MCA_mpi_yield_when_idle="1",
+                       **{f"OMPI_MCA_{name}": value for name, value in mca.items()})
+    return subprocess.run(command, env=environment).returncode
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hosts", type=int, default=2, help="how many (2)")
+    parser.add_argument("--per-host", type=int, default=1, help="ranks on each (1)")
+    parser.add_argument("--rate", help="of each link, as tc says it: 1gbit, 100mbit (unlimited)")
+    parser.add_argument("--delay", type=milliseconds, default=0, help="from host to host: 1ms, 200us (none)")
+    parser.add_argument("--loss", type=float, default=0, help="of packets between hosts, in percent (none)")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="the program and its flags")
+    options = parser.parse_args()
+    if options.command[:1] == ["--"]:
+        options.command = options.command[1:]
+    if not options.command:
+        parser.error("say which program to run")
+    if not 1 <= options.hosts <= 200 or options.per_host < 1 or not 0 <= options.loss < 100:
+        parser.error("needs 1 to 200 hosts, at least one rank on each, and a loss below 100")
+    return options
+
+
+def main():
+    options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with tempfile.TemporaryDirectory() as folder, Hosts(options) as hosts:
+            return hosts.run(options.command, folder)
+    except (Refused, FileNotFoundError) as refused:
+        print(f"hosts.py: no emulated hosts here ({refused}); all ranks run on this host, over its loopback",
+              file=sys.stderr)
+        return run(["mpirun", "-np", str(options.hosts * options.per_host), "--oversubscribe", *options.command])
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

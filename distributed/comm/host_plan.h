@@ -1,0 +1,51 @@
+// Who does what when ranks that share a host sum together: pure functions of shards and placement.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "kernels/tree.h"
+
+namespace trireme {
+
+/// The nodes of a host's ranks. Where siblings meet they become one, so that a host sends no more than a rank
+/// with all its shards would.
+struct HostNodes {
+  /// A rank's node: the owner's place on the host, and the node's place among the owner's.
+  struct Part {
+    TreeNode node;
+    std::size_t owner = 0, place = 0;
+    int merges = 0;  ///< of the last two that are left, after this one
+  };
+  std::vector<Part> parts;      ///< in shard order
+  std::vector<TreeNode> nodes;  ///< what is left in the end
+  std::size_t rows = 0;         ///< parts and sums that are ever left at once
+};
+/// `ranks` are those of one host, of a world of `world_size`.
+HostNodes nodes_of_host(int shards, int world_size, std::span<const int> ranks);
+
+/// How the sum of one job's shards is shared out among hosts.
+struct HostPlan {
+  /// Where the sum of a node comes from: a part of the own host, or a row of what another sends.
+  struct Source {
+    std::size_t host = 0, index = 0;
+  };
+  int shards = 0;
+  std::vector<HostNodes> hosts;
+  std::vector<TreeNode> nodes;  ///< for a rank that sums its slice, in shard order
+  std::vector<Source> sources;  ///< of each
+  std::size_t most_nodes = 0;   ///< that one rank has
+  /// The nodes of all ranks before any merge, in shard order; of each the rank, and its place among that
+  /// rank's.
+  std::vector<TreeNode> all_nodes;
+  std::vector<std::size_t> owners, places;
+};
+/// `ranks_of[h]` are host h's, ascending; `own_host` is that of the rank which asks.
+HostPlan plan_hosts(int shards, std::span<const std::vector<int>> ranks_of, std::size_t own_host);
+
+/// The rank that does for its host whatever has to do with the slice of rank `owner`: the owner itself, if it
+/// is there.
+int agent_of(std::span<const int> ranks, int owner);
+
+}  // namespace trireme

@@ -1,0 +1,289 @@
+#include "distributed/comm/host_sum.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "kernels/table.h"
+
+namespace trireme {
+
+namespace {
+
+constexpr std::size_t kLine = 64;
+constexpr std::size_t kStageBytes = std::size_t{4} << 20;
+/// Of a sum, before it is copied to all: it is still in the second cache then.
+constexpr std::size_t kChunkBytes = std::size_t{64} << 10;
+constexpr std::size_t kMostNodes = 64;  // of a rank: 2 log2(shards)
+
+View vector_at(void* data, DType dtype, std::size_t count) {
+  return {data, dtype, 1, {static_cast<std::int64_t>(count)}, {1}};
+}
+
+void grow(std::vector<std::byte>& memory, std::size_t bytes) {
+  if (memory.size() < bytes) memory.resize(bytes);
+}
+
+}  // namespace
+
+/// What a rank shows to its host.
+struct HostSum::Card {
+  static constexpr std::size_t kRoom = 3072;
+  CallHeader call;  ///< written by the meeting
+  bool staged;      ///< its buffers are pieces of its stage
+  std::array<std::uint64_t, kMostNodes> partials;
+  std::uint64_t out;
+  std::array<std::byte, kRoom> payload;  ///< short partials, one behind the other
+};
+
+HostSum::HostSum(Transport& transport) : transport_(transport), group_(transport.group()) {
+  const std::vector<int>& hosts = transport.hosts();
+  std::vector<int> known;
+  for (int rank = 0; rank < transport.size(); ++rank) {
+    const int host = hosts[static_cast<std::size_t>(rank)];
+    const auto found = std::ranges::find(known, host);
+    const auto at = static_cast<std::size_t>(found - known.begin());
+    if (found == known.end()) {
+      known.push_back(host);
+      ranks_of_.emplace_back();
+    }
+    ranks_of_[at].push_back(rank);
+    if (rank == transport.rank()) own_host_ = at;
+  }
+  for (std::size_t h = 0; h < ranks_of_.size(); ++h) {
+    if (h == own_host_) continue;
+    agents_.push_back(agent_of(ranks_of_[h], transport.rank()));
+    for (const int owner : ranks_of_[h])
+      if (agent_of(own_ranks(), owner) == transport.rank()) owners_.push_back(owner);
+  }
+  mine_.resize(1);
+  theirs_.resize(static_cast<std::size_t>(transport.size()));
+  merged_.resize(owners_.size());
+  received_.resize(ranks_of_.size());
+}
+
+HostSum::Card& HostSum::own_card() const {
+  static_assert(sizeof(Card) <= Board::kCardBytes);
+  return *reinterpret_cast<Card*>(group_.own_card().data());
+}
+
+const HostSum::Card& HostSum::card_of(std::size_t member) const {
+  return *reinterpret_cast<const Card*>(group_.card_of(member).data());
+}
+
+void HostSum::run(CallHeader call, const OrderedSum& sum, Deadline deadline) {
+  if (plan_.shards != sum.shards) plan_ = plan_hosts(sum.shards, ranks_of_, own_host_);
+  TRIREME_CHECK(plan_.most_nodes <= kMostNodes,
+                "sum of {} shards: a rank has {} nodes, at most {} are expected", sum.shards,
+                plan_.most_nodes, kMostNodes);
+  call.root = sum.shards;
+  call.total_bytes = sum.count * size_of(sum.dtype);
+  const std::size_t bytes = call.total_bytes * plan_.most_nodes;
+  if (bytes <= (is_one_host() ? Card::kRoom : Frame::kRoom))
+    sum_short(call, sum, deadline);
+  else
+    sum_in_place(call, sum, deadline);
+}
+
+/// Everybody gets all partials, and sums them.
+void HostSum::sum_short(const CallHeader& call, const OrderedSum& sum, Deadline deadline) {
+  const std::size_t bytes = sum.count * size_of(sum.dtype);
+  std::byte* const payload = is_one_host() ? own_card().payload.data() : mine_[0].payload.data();
+  for (std::size_t k = 0; k < sum.partials.size() && bytes > 0; ++k)
+    std::memcpy(payload + k * bytes, sum.partials[k], bytes);
+  if (is_one_host())
+    group_.meet_in(call, deadline);
+  else
+    swap_frames(call, deadline);
+  std::vector<const void*> parts;
+  for (std::size_t i = 0; i < plan_.all_nodes.size(); ++i) {
+    const std::size_t rank = plan_.owners[i];
+    const std::byte* const from = is_one_host() ? card_of(rank).payload.data() : theirs_[rank].payload.data();
+    parts.push_back(from + plan_.places[i] * bytes);
+  }
+  kernels_of(kCpu).tree_sum(vector_at(sum.out, sum.dtype, sum.count), plan_.all_nodes, parts, sum.shards,
+                            sum.scale);
+}
+
+/// Tells where this rank's vectors are; if others do not see all of them, where its stage has room for
+/// pieces.
+void HostSum::show_buffers(const OrderedSum& sum, std::size_t stage_bytes) {
+  VisibleMemory& memory = group_.memory();
+  Card& card = own_card();
+  card.staged = !memory.name_of(sum.out);
+  for (const void* partial : sum.partials) card.staged = card.staged || !memory.name_of(partial);
+  if (card.staged && !stage_) stage_ = memory.allocate(kStageBytes);
+  if (card.staged && !stage_)
+    fail(ExitCode::kInternal, "no memory is left for the ranks of this host to share: {} bytes are needed",
+         kStageBytes);
+  const auto name = [&](const void* vector, std::size_t place) {
+    return *memory.name_of(card.staged ? stage_.get() + place * stage_bytes : vector);
+  };
+  for (std::size_t k = 0; k < sum.partials.size(); ++k) card.partials[k] = name(sum.partials[k], k);
+  card.out = name(sum.out, sum.partials.size());
+}
+
+HostSum::Buffers HostSum::buffers_of_host() const {
+  Buffers all;
+  const VisibleMemory& memory = group_.memory();
+  for (std::size_t member = 0; member < group_.size(); ++member) {
+    all.outs.push_back(memory.find(member, card_of(member).out));
+    all.staged.push_back(card_of(member).staged);
+  }
+  for (const HostNodes::Part& part : own_nodes().parts)
+    all.partials.push_back(memory.find(part.owner, card_of(part.owner).partials[part.place]));
+  return all;
+}
+
+/// This rank's frame for those of all others, as any collective begins where there are several hosts.
+void HostSum::swap_frames(const CallHeader& call, Deadline deadline) {
+  const std::size_t ranks = theirs_.size(), self = static_cast<std::size_t>(transport_.rank());
+  mine_[0].header = call;
+  theirs_[self] = mine_[0];
+  std::vector<ConstBytes> sends(ranks, std::as_bytes(std::span(mine_)));
+  std::vector<Bytes> recvs(ranks);
+  for (std::size_t peer = 0; peer < ranks; ++peer)
+    recvs[peer] = std::as_writable_bytes(std::span(&theirs_[peer], 1));
+  sends[self] = {};
+  recvs[self] = {};
+  transport_.exchange(sends, recvs, deadline);
+  for (std::size_t peer = 0; peer < ranks; ++peer)
+    if (peer != self) check_agreement(transport_.rank(), call, static_cast<int>(peer), theirs_[peer].header);
+}
+
+void HostSum::sum_in_place(const CallHeader& call, const OrderedSum& sum, Deadline deadline) {
+  const std::size_t element = size_of(sum.dtype), own = sum.partials.size(), self = group_.self();
+  const std::size_t stage_bytes = kStageBytes / (plan_.most_nodes + 1) / kLine * kLine;
+  show_buffers(sum, stage_bytes);
+  if (!is_one_host()) {
+    mine_[0].payload[0] = std::byte{own_card().staged};
+    swap_frames(call, deadline);
+  }
+  group_.meet_in(call, deadline);
+  const Buffers all = buffers_of_host();  // cards are those of the last meeting
+  const bool in_pieces =
+      is_one_host()
+          ? std::ranges::find(all.staged, true) != all.staged.end()
+          : std::ranges::any_of(theirs_, [](const Frame& f) { return f.payload[0] != std::byte{0}; });
+  const std::size_t step = in_pieces ? stage_bytes / element : sum.count;
+  for (std::size_t first = 0; first < sum.count; first += step) {
+    const Piece piece{sum, all, first, std::min(step, sum.count - first), deadline};
+    for (std::size_t k = 0; all.staged[self] && k < own; ++k)
+      std::memcpy(stage_.get() + k * stage_bytes,
+                  static_cast<const std::byte*>(sum.partials[k]) + first * element, piece.count * element);
+    if (in_pieces) group_.meet(deadline);
+    if (!is_one_host()) send_partials(piece);
+    sum_slice(piece);
+    if (!is_one_host()) send_sums(piece);
+    group_.meet(deadline);
+    if (all.staged[self])
+      std::memcpy(static_cast<std::byte*>(sum.out) + first * element, stage_.get() + own * stage_bytes,
+                  piece.count * element);
+  }
+}
+
+/// The elements that `rank` sums.
+Slice HostSum::slice_of(const Piece& piece, int rank) const {
+  return slice_of_rank(piece.count, transport_.size(), rank);
+}
+
+/// Where an element of a piece lies in a vector of the rank at that place of the host.
+std::byte* HostSum::in(const Piece& piece, std::byte* vector, std::size_t owner, std::size_t element) const {
+  return vector + ((piece.all.staged[owner] ? 0 : piece.first) + element) * size_of(piece.sum.dtype);
+}
+
+/// This host's nodes of a slice, one row behind the other. Chunk by chunk, so that sums of sums are in a
+/// cache.
+void HostSum::merge(const Piece& piece, Slice slice, std::byte* rows) const {
+  const std::size_t element = size_of(piece.sum.dtype), row_bytes = slice.count * element;
+  const KernelTable& kernels = kernels_of(kCpu);
+  for (std::size_t done = 0; done < slice.count; done += kChunkBytes / element) {
+    const std::size_t count = std::min(kChunkBytes / element, slice.count - done);
+    std::vector<std::byte*> left;
+    const auto row = [&](std::size_t i) { return rows + i * row_bytes + done * element; };
+    const auto view = [&](std::byte* data) { return vector_at(data, piece.sum.dtype, count); };
+    for (std::size_t i = 0; i < own_nodes().parts.size(); ++i) {
+      const HostNodes::Part& part = own_nodes().parts[i];
+      left.push_back(
+          in(piece, const_cast<std::byte*>(piece.all.partials[i]), part.owner, slice.first + done));
+      for (int merge = 0; merge < part.merges; ++merge) {
+        std::byte* const right = left.back();
+        left.pop_back();
+        kernels.binary(BinaryOp::add, view(row(left.size() - 1)), view(left.back()), view(right));
+        left.back() = row(left.size() - 1);
+      }
+    }
+    for (std::size_t i = 0; i < left.size(); ++i)
+      if (left[i] != row(i)) std::memcpy(row(i), left[i], count * element);
+  }
+}
+
+/// Merged partials go to the owners of their slices on other hosts, and those of the own slice arrive.
+void HostSum::send_partials(const Piece& piece) {
+  const auto ranks = static_cast<std::size_t>(transport_.size());
+  const std::size_t element = size_of(piece.sum.dtype);
+  std::vector<ConstBytes> sends(ranks);
+  std::vector<Bytes> recvs(ranks);
+  for (std::size_t i = 0; i < owners_.size(); ++i) {
+    const Slice slice = slice_of(piece, owners_[i]);
+    const std::size_t row = slice.count * element;
+    grow(merged_[i], own_nodes().rows * row);
+    merge(piece, slice, merged_[i].data());
+    sends[static_cast<std::size_t>(owners_[i])] =
+        ConstBytes(merged_[i]).first(own_nodes().nodes.size() * row);
+  }
+  const std::size_t own_bytes = slice_of(piece, transport_.rank()).count * element;
+  for (std::size_t h = 0, i = 0; h < ranks_of_.size(); ++h) {
+    if (h == own_host_) continue;
+    const std::size_t bytes = plan_.hosts[h].nodes.size() * own_bytes;
+    grow(received_[h], bytes);
+    recvs[static_cast<std::size_t>(agents_[i++])] = Bytes(received_[h]).first(bytes);
+  }
+  transport_.exchange(sends, recvs, piece.deadline);
+}
+
+/// This rank's share of a piece, for all of its host.
+void HostSum::sum_slice(const Piece& piece) {
+  const std::size_t element = size_of(piece.sum.dtype), self = group_.self();
+  const Slice own = slice_of(piece, transport_.rank());
+  std::vector<const void*> parts(plan_.sources.size());
+  for (std::size_t done = 0; done < own.count; done += kChunkBytes / element) {
+    const std::size_t count = std::min(kChunkBytes / element, own.count - done), at = own.first + done;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const auto [host, index] = plan_.sources[i];
+      if (host == own_host_)
+        parts[i] =
+            in(piece, const_cast<std::byte*>(piece.all.partials[index]), own_nodes().parts[index].owner, at);
+      else
+        parts[i] = received_[host].data() + (index * own.count + done) * element;
+    }
+    std::byte* const mine = in(piece, piece.all.outs[self], self, at);
+    kernels_of(kCpu).tree_sum(vector_at(mine, piece.sum.dtype, count), plan_.nodes, parts, piece.sum.shards,
+                              piece.sum.scale);
+    for (std::size_t member = 0; member < group_.size(); ++member)
+      if (member != self) std::memcpy(in(piece, piece.all.outs[member], member, at), mine, count * element);
+  }
+}
+
+/// Sums go to one rank of each other host, and those of others' slices arrive, for all of this host.
+void HostSum::send_sums(const Piece& piece) {
+  const auto ranks = static_cast<std::size_t>(transport_.size());
+  const std::size_t element = size_of(piece.sum.dtype), self = group_.self();
+  const auto own_out = [&](int rank) {
+    const Slice slice = slice_of(piece, rank);
+    return Bytes(in(piece, piece.all.outs[self], self, slice.first), slice.count * element);
+  };
+  std::vector<ConstBytes> sends(ranks);
+  std::vector<Bytes> recvs(ranks);
+  for (const int agent : agents_) sends[static_cast<std::size_t>(agent)] = own_out(transport_.rank());
+  for (const int owner : owners_) recvs[static_cast<std::size_t>(owner)] = own_out(owner);
+  transport_.exchange(sends, recvs, piece.deadline);
+  for (const int owner : owners_)
+    for (std::size_t member = 0; member < group_.size(); ++member)
+      if (member != self)
+        std::memcpy(in(piece, piece.all.outs[member], member, slice_of(piece, owner).first),
+                    own_out(owner).data(), own_out(owner).size());
+}
+
+}  // namespace trireme

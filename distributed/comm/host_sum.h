@@ -1,0 +1,78 @@
+// The sum of ordered_reduce.h for ranks that share hosts.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "distributed/comm/agreement.h"
+#include "distributed/comm/communicator.h"
+#include "distributed/comm/host_group.h"
+#include "distributed/comm/host_plan.h"
+#include "distributed/comm/ordered_reduce.h"
+#include "distributed/comm/transport.h"
+
+namespace trireme {
+
+/// Inside a host each rank sums its slice straight from where the others' partials lie, and writes it to
+/// where each of them wants it: what must be read and written is, once. Between hosts the partials of a slice
+/// are merged where siblings meet, sent to the slice's owner, and the sum comes back, once to each host.
+/// Short vectors of ranks that are all of one host ride on the cards of their meeting. A rank whose buffers
+/// the others do not see copies them through some that they do.
+///
+/// Used by one thread, that of the transport.
+class HostSum {
+ public:
+  explicit HostSum(Transport& transport);
+
+  /// Collective and blocking. `call` is what ranks agree on, beside shards and size. Throws as
+  /// Transport::exchange(), and Error(kPeer) where ranks disagree.
+  void run(CallHeader call, const OrderedSum& sum, Deadline deadline);
+
+ private:
+  /// Where the vectors of this host's ranks lie.
+  struct Buffers {
+    std::vector<const std::byte*> partials;  ///< as HostNodes::parts
+    std::vector<std::byte*> outs;            ///< by place on the host
+    std::vector<bool> staged;                ///< by place: these have a piece at a time
+  };
+  /// Elements that are summed together.
+  struct Piece {
+    const OrderedSum& sum;
+    const Buffers& all;
+    std::size_t first, count;
+    Deadline deadline;
+  };
+  struct Card;
+  Card& own_card() const;
+  const Card& card_of(std::size_t member) const;
+  bool is_one_host() const { return ranks_of_.size() == 1; }
+  const std::vector<int>& own_ranks() const { return ranks_of_[own_host_]; }
+  const HostNodes& own_nodes() const { return plan_.hosts[own_host_]; }
+
+  void sum_short(const CallHeader& call, const OrderedSum& sum, Deadline deadline);
+  void sum_in_place(const CallHeader& call, const OrderedSum& sum, Deadline deadline);
+  void show_buffers(const OrderedSum& sum, std::size_t stage_bytes);
+  Buffers buffers_of_host() const;
+  void swap_frames(const CallHeader& call, Deadline deadline);
+
+  Slice slice_of(const Piece& piece, int rank) const;
+  std::byte* in(const Piece& piece, std::byte* vector, std::size_t owner, std::size_t element) const;
+  void send_partials(const Piece& piece);
+  void merge(const Piece& piece, Slice slice, std::byte* rows) const;
+  void sum_slice(const Piece& piece);
+  void send_sums(const Piece& piece);
+
+  Transport& transport_;
+  HostGroup& group_;
+  std::vector<std::vector<int>> ranks_of_;  ///< by host
+  std::size_t own_host_ = 0;
+  /// Ranks of other hosts whose slices this one merges and hands out, and the agents of its own slice.
+  std::vector<int> owners_, agents_;
+  HostPlan plan_;
+  std::vector<Frame> mine_, theirs_;              ///< one; by rank
+  std::shared_ptr<std::byte> stage_;              ///< visible: room for pieces of partials and result
+  std::vector<std::vector<std::byte>> merged_;    ///< as owners_: rows of HostNodes
+  std::vector<std::vector<std::byte>> received_;  ///< as ranks_of_: rows of nodes of this rank's slice
+};
+
+}  // namespace trireme
