@@ -45,7 +45,8 @@ class Refused(Exception):
 def tool(*command):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        raise Refused(f"{shlex.join(command)}: {(done.stderr or done.stdout).strip().splitlines()[-1:] or ['failed']}")
+        said = (done.stderr or done.stdout).strip().splitlines() or ["failed"]
+        raise Refused(f"{shlex.join(command)}: {said[-1]}")
 
 
 def milliseconds(text):
@@ -92,6 +93,12 @@ class Hosts:
         self.options, self.names, self.wires = options, [f"h{i + 1}" for i in range(options.hosts)], []
 
     def __enter__(self):
+        # Names are the same in every run, so one at a time.
+        self.lock = open("/run/lock/trireme-hosts", "w", encoding="utf-8")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit("hosts.py: another run has its hosts on this machine; wait for its end")
         try:
             self.remove()  # what an earlier run left behind
             self.make()
@@ -200,7 +207,7 @@ def main():
     try:
         with tempfile.TemporaryDirectory() as folder, Hosts(options) as hosts:
             return hosts.run(options.command, folder)
-    except (Refused, FileNotFoundError) as refused:
+    except (Refused, OSError) as refused:
         print(f"hosts.py: no emulated hosts here ({refused}); all ranks run on this host, over its loopback",
               file=sys.stderr)
         return run(["mpirun", "-np", str(options.hosts * options.per_host), "--oversubscribe", *options.command])

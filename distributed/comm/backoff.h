@@ -19,7 +19,11 @@ class Backoff {
     ++polls_;
     if (polls_ <= kSpins) return false;
     if (polls_ <= kSpins + kYields) {
+      const auto begin = std::chrono::steady_clock::now();
       sched_yield();
+      // Somebody else had the core, perhaps for a whole time slice. Who sleeps gets it back much sooner than
+      // who yields.
+      if (std::chrono::steady_clock::now() - begin > kLongYield) polls_ = kSpins + kYields;
       return polls_ % 16 == 0;
     }
     // The default slack would turn a nap of 20 us into one of 70.
@@ -32,6 +36,7 @@ class Backoff {
  private:
   static constexpr int kSpins = 50;
   static constexpr int kYields = 1000;
+  static constexpr std::chrono::nanoseconds kLongYield = std::chrono::microseconds(50);
   static constexpr std::chrono::nanoseconds kFirstNap = std::chrono::microseconds(20);
   static constexpr std::chrono::nanoseconds kLongestNap = std::chrono::microseconds(100);
   int polls_ = 0;

@@ -15,6 +15,8 @@ constexpr std::size_t kLine = 64;
 constexpr std::size_t kStageBytes = std::size_t{4} << 20;
 /// Of a sum, before it is copied to all: it is still in the second cache then.
 constexpr std::size_t kChunkBytes = std::size_t{64} << 10;
+/// That a rank sums of a piece between hosts: long enough for the network, and several of them to a bucket.
+constexpr std::size_t kPieceBytes = std::size_t{512} << 10;
 constexpr std::size_t kMostNodes = 64;  // of a rank: 2 log2(shards)
 
 View vector_at(void* data, DType dtype, std::size_t count) {
@@ -59,8 +61,8 @@ HostSum::HostSum(Transport& transport) : transport_(transport), group_(transport
   }
   mine_.resize(1);
   theirs_.resize(static_cast<std::size_t>(transport.size()));
-  merged_.resize(owners_.size());
-  received_.resize(ranks_of_.size());
+  for (auto& merged : merged_) merged.resize(owners_.size());
+  for (auto& received : received_) received.resize(ranks_of_.size());
 }
 
 HostSum::Card& HostSum::own_card() const {
@@ -166,21 +168,45 @@ void HostSum::sum_in_place(const CallHeader& call, const OrderedSum& sum, Deadli
       is_one_host()
           ? std::ranges::find(all.staged, true) != all.staged.end()
           : std::ranges::any_of(theirs_, [](const Frame& f) { return f.payload[0] != std::byte{0}; });
-  const std::size_t step = in_pieces ? stage_bytes / element : sum.count;
+  if (!in_pieces) {
+    reduce({sum, all, 0, sum.count, deadline});
+    return group_.meet(deadline);
+  }
+  const std::size_t step = stage_bytes / element;
   for (std::size_t first = 0; first < sum.count; first += step) {
     const Piece piece{sum, all, first, std::min(step, sum.count - first), deadline};
     for (std::size_t k = 0; all.staged[self] && k < own; ++k)
       std::memcpy(stage_.get() + k * stage_bytes,
                   static_cast<const std::byte*>(sum.partials[k]) + first * element, piece.count * element);
-    if (in_pieces) group_.meet(deadline);
-    if (!is_one_host()) send_partials(piece);
-    sum_slice(piece);
-    if (!is_one_host()) send_sums(piece);
+    group_.meet(deadline);
+    reduce(piece);
     group_.meet(deadline);
     if (all.staged[self])
       std::memcpy(static_cast<std::byte*>(sum.out) + first * element, stage_.get() + own * stage_bytes,
                   piece.count * element);
   }
+}
+
+/// Between hosts in small pieces, of which one arrives while another is summed and a third goes back.
+void HostSum::reduce(const Piece& whole) {
+  if (is_one_host()) return sum_slice(whole);
+  const std::size_t step = kPieceBytes * theirs_.size() / size_of(whole.sum.dtype);
+  std::vector<Piece> pieces;
+  for (std::size_t done = 0; done < whole.count; done += step) {
+    Piece& piece = pieces.emplace_back(whole);
+    piece.begin = whole.begin + done;
+    piece.count = std::min(step, whole.count - done);
+    piece.turn = pieces.size() % 2;
+  }
+  begin_partials(pieces.front());
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    if (i + 1 < pieces.size()) begin_partials(pieces[i + 1]);
+    transport_.finish(whole.deadline);
+    sum_slice(pieces[i]);
+    begin_sums(pieces[i]);
+    if (i > 0) finish_sums(pieces[i - 1]);
+  }
+  finish_sums(pieces.back());
 }
 
 /// The elements that `rank` sums.
@@ -190,7 +216,8 @@ Slice HostSum::slice_of(const Piece& piece, int rank) const {
 
 /// Where an element of a piece lies in a vector of the rank at that place of the host.
 std::byte* HostSum::in(const Piece& piece, std::byte* vector, std::size_t owner, std::size_t element) const {
-  return vector + ((piece.all.staged[owner] ? 0 : piece.first) + element) * size_of(piece.sum.dtype);
+  const std::size_t first = piece.all.staged[owner] ? 0 : piece.first;
+  return vector + (first + piece.begin + element) * size_of(piece.sum.dtype);
 }
 
 /// This host's nodes of a slice, one row behind the other. Chunk by chunk, so that sums of sums are in a
@@ -220,7 +247,8 @@ void HostSum::merge(const Piece& piece, Slice slice, std::byte* rows) const {
 }
 
 /// Merged partials go to the owners of their slices on other hosts, and those of the own slice arrive.
-void HostSum::send_partials(const Piece& piece) {
+void HostSum::begin_partials(const Piece& piece) {
+  auto &merged = merged_[piece.turn], &received = received_[piece.turn];
   const auto ranks = static_cast<std::size_t>(transport_.size());
   const std::size_t element = size_of(piece.sum.dtype);
   std::vector<ConstBytes> sends(ranks);
@@ -228,19 +256,18 @@ void HostSum::send_partials(const Piece& piece) {
   for (std::size_t i = 0; i < owners_.size(); ++i) {
     const Slice slice = slice_of(piece, owners_[i]);
     const std::size_t row = slice.count * element;
-    grow(merged_[i], own_nodes().rows * row);
-    merge(piece, slice, merged_[i].data());
-    sends[static_cast<std::size_t>(owners_[i])] =
-        ConstBytes(merged_[i]).first(own_nodes().nodes.size() * row);
+    grow(merged[i], own_nodes().rows * row);
+    merge(piece, slice, merged[i].data());
+    sends[static_cast<std::size_t>(owners_[i])] = ConstBytes(merged[i]).first(own_nodes().nodes.size() * row);
   }
   const std::size_t own_bytes = slice_of(piece, transport_.rank()).count * element;
   for (std::size_t h = 0, i = 0; h < ranks_of_.size(); ++h) {
     if (h == own_host_) continue;
     const std::size_t bytes = plan_.hosts[h].nodes.size() * own_bytes;
-    grow(received_[h], bytes);
-    recvs[static_cast<std::size_t>(agents_[i++])] = Bytes(received_[h]).first(bytes);
+    grow(received[h], bytes);
+    recvs[static_cast<std::size_t>(agents_[i++])] = Bytes(received[h]).first(bytes);
   }
-  transport_.exchange(sends, recvs, piece.deadline);
+  transport_.begin(sends, recvs);
 }
 
 /// This rank's share of a piece, for all of its host.
@@ -256,7 +283,7 @@ void HostSum::sum_slice(const Piece& piece) {
         parts[i] =
             in(piece, const_cast<std::byte*>(piece.all.partials[index]), own_nodes().parts[index].owner, at);
       else
-        parts[i] = received_[host].data() + (index * own.count + done) * element;
+        parts[i] = received_[piece.turn][host].data() + (index * own.count + done) * element;
     }
     std::byte* const mine = in(piece, piece.all.outs[self], self, at);
     kernels_of(kCpu).tree_sum(vector_at(mine, piece.sum.dtype, count), plan_.nodes, parts, piece.sum.shards,
@@ -266,24 +293,32 @@ void HostSum::sum_slice(const Piece& piece) {
   }
 }
 
-/// Sums go to one rank of each other host, and those of others' slices arrive, for all of this host.
-void HostSum::send_sums(const Piece& piece) {
-  const auto ranks = static_cast<std::size_t>(transport_.size());
-  const std::size_t element = size_of(piece.sum.dtype), self = group_.self();
-  const auto own_out = [&](int rank) {
-    const Slice slice = slice_of(piece, rank);
-    return Bytes(in(piece, piece.all.outs[self], self, slice.first), slice.count * element);
-  };
-  std::vector<ConstBytes> sends(ranks);
-  std::vector<Bytes> recvs(ranks);
-  for (const int agent : agents_) sends[static_cast<std::size_t>(agent)] = own_out(transport_.rank());
-  for (const int owner : owners_) recvs[static_cast<std::size_t>(owner)] = own_out(owner);
-  transport_.exchange(sends, recvs, piece.deadline);
-  for (const int owner : owners_)
+/// In this rank's result, the slice of a rank.
+Bytes HostSum::own_out(const Piece& piece, int rank) const {
+  const Slice slice = slice_of(piece, rank);
+  const std::size_t self = group_.self();
+  return {in(piece, piece.all.outs[self], self, slice.first), slice.count * size_of(piece.sum.dtype)};
+}
+
+/// Sums go to one rank of each other host, and those of others' slices come.
+void HostSum::begin_sums(const Piece& piece) {
+  std::vector<ConstBytes> sends(theirs_.size());
+  std::vector<Bytes> recvs(theirs_.size());
+  for (const int agent : agents_) sends[static_cast<std::size_t>(agent)] = own_out(piece, transport_.rank());
+  for (const int owner : owners_) recvs[static_cast<std::size_t>(owner)] = own_out(piece, owner);
+  transport_.begin(sends, recvs);
+}
+
+/// They are there, and are handed out to all of this host.
+void HostSum::finish_sums(const Piece& piece) {
+  transport_.finish(piece.deadline);
+  for (const int owner : owners_) {
+    const Bytes sums = own_out(piece, owner);
     for (std::size_t member = 0; member < group_.size(); ++member)
-      if (member != self)
-        std::memcpy(in(piece, piece.all.outs[member], member, slice_of(piece, owner).first),
-                    own_out(owner).data(), own_out(owner).size());
+      if (member != group_.self())
+        std::memcpy(in(piece, piece.all.outs[member], member, slice_of(piece, owner).first), sums.data(),
+                    sums.size());
+  }
 }
 
 }  // namespace trireme

@@ -1,6 +1,7 @@
 // The sum of ordered_reduce.h for ranks that share hosts.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -39,8 +40,10 @@ class HostSum {
   struct Piece {
     const OrderedSum& sum;
     const Buffers& all;
-    std::size_t first, count;
+    std::size_t first, count;  ///< in the vectors; stages begin with it
     Deadline deadline;
+    std::size_t begin = 0;  ///< behind `first`
+    std::size_t turn = 0;   ///< of two, which alternate
   };
   struct Card;
   Card& own_card() const;
@@ -57,10 +60,13 @@ class HostSum {
 
   Slice slice_of(const Piece& piece, int rank) const;
   std::byte* in(const Piece& piece, std::byte* vector, std::size_t owner, std::size_t element) const;
-  void send_partials(const Piece& piece);
+  void reduce(const Piece& whole);
+  void begin_partials(const Piece& piece);
   void merge(const Piece& piece, Slice slice, std::byte* rows) const;
   void sum_slice(const Piece& piece);
-  void send_sums(const Piece& piece);
+  Bytes own_out(const Piece& piece, int rank) const;
+  void begin_sums(const Piece& piece);
+  void finish_sums(const Piece& piece);
 
   Transport& transport_;
   HostGroup& group_;
@@ -69,10 +75,10 @@ class HostSum {
   /// Ranks of other hosts whose slices this one merges and hands out, and the agents of its own slice.
   std::vector<int> owners_, agents_;
   HostPlan plan_;
-  std::vector<Frame> mine_, theirs_;              ///< one; by rank
-  std::shared_ptr<std::byte> stage_;              ///< visible: room for pieces of partials and result
-  std::vector<std::vector<std::byte>> merged_;    ///< as owners_: rows of HostNodes
-  std::vector<std::vector<std::byte>> received_;  ///< as ranks_of_: rows of nodes of this rank's slice
+  std::vector<Frame> mine_, theirs_;  ///< one; by rank
+  std::shared_ptr<std::byte> stage_;  ///< visible: room for pieces of partials and result
+  /// By turn. As owners_: rows of HostNodes; as ranks_of_: rows of nodes of this rank's slice.
+  std::array<std::vector<std::vector<std::byte>>, 2> merged_, received_;
 };
 
 }  // namespace trireme

@@ -15,6 +15,7 @@
 #include <condition_variable>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <mutex>
 #include <numeric>
@@ -32,7 +33,9 @@ namespace {
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
-constexpr std::size_t kLargestMessage = std::size_t{1} << 30;  // MPI counts are ints
+constexpr std::size_t kLargestSum = std::size_t{1} << 30;  // MPI counts are ints
+/// Longer ones are sent as several, each without asking the receiver first (see use_tcp_well()).
+constexpr std::size_t kLargestMessage = std::size_t{1} << 20;
 constexpr std::size_t kReasonBytes = 1024;
 constexpr int kDataTag = 1;
 constexpr int kFailureTag = 2;
@@ -136,6 +139,18 @@ MpiSum sum_of(DType dtype) {
   return dtype == DType::kBFloat16 ? narrow_sum<BFloat16>() : narrow_sum<Float16>();
 }
 
+/// What Open MPI does better over TCP when told so; what the user has set stays. Without flags 1 long
+/// messages run in one direction at a time. A message above the eager limit begins with a question to the
+/// receiver, whose answer waits until its thread has the core: with ranks that compute meanwhile, that is
+/// most of the time.
+void use_tcp_well() {
+  const std::string eager = fmt::format("{}", kLargestMessage + 4096);  // with room for headers
+  for (const auto& [name, value] : {std::pair{"OMPI_MCA_btl_tcp_flags", std::string("1")},
+                                    {"OMPI_MCA_btl_tcp_eager_limit", eager},
+                                    {"OMPI_MCA_btl_tcp_max_send_size", eager}})
+    setenv(name, value.c_str(), 0);
+}
+
 /// The ranks that share this host's memory, of MPI_COMM_WORLD; as MpiSession found them.
 std::vector<int>& ranks_here() {
   static std::vector<int> ranks;
@@ -152,25 +167,22 @@ class MpiTransport final : public Transport {
   }
 
   void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs, Deadline deadline) override {
-    requests_.clear();
-    try {
-      for (int peer = 0; peer < size(); ++peer) {
-        if (peer != rank()) start_receive(peer, recvs[peer]);
-      }
-      // Each rank begins with its right neighbour, so that not all send to rank 0 first.
-      for (int step = 1; step < size(); ++step)
-        start_send((rank() + step) % size(), sends[(rank() + step) % size()]);
-      wait(deadline);
-    } catch (...) {
-      healthy_ = false;
-      requests_.cancel();
-      throw;
-    }
+    start(requests_, sends, recvs);
+    wait_for(requests_, deadline);
+  }
+
+  void begin(std::span<const ConstBytes> sends, std::span<const Bytes> recvs) override {
+    start(begun_.emplace_back(), sends, recvs);
+  }
+
+  void finish(Deadline deadline) override {
+    wait_for(begun_.front(), deadline);
+    begun_.pop_front();
   }
 
   // Out of place: Open MPI's non-blocking in-place algorithm is far slower.
   void all_reduce(Bytes data, DType dtype, Deadline deadline) override {
-    constexpr std::size_t kMost = kLargestMessage / sizeof(float) * sizeof(float);
+    constexpr std::size_t kMost = kLargestSum / sizeof(float) * sizeof(float);
     const MpiSum operation = sum_of(dtype);
     auto sum = std::make_unique_for_overwrite<std::byte[]>(std::min(data.size(), kMost));
     for (; !data.empty(); data = data.subspan(std::min(data.size(), kMost))) {
@@ -180,7 +192,7 @@ class MpiTransport final : public Transport {
         check(MPI_Iallreduce(data.data(), sum.get(), static_cast<int>(count / size_of(dtype)), operation.type,
                              operation.op, comm_, requests_.add(-1)),
               "MPI_Iallreduce");
-        wait(deadline);
+        wait(requests_, deadline);
       } catch (...) {
         healthy_ = false;
         sum.release();  // a collective cannot be cancelled: MPI may write there as long as the process lives
@@ -245,22 +257,51 @@ class MpiTransport final : public Transport {
     return all;
   }
 
-  void start_receive(int peer, Bytes to) {
+  void start(Requests& requests, std::span<const ConstBytes> sends, std::span<const Bytes> recvs) {
+    requests.clear();
+    try {
+      for (int peer = 0; peer < size(); ++peer)
+        if (peer != rank()) start_receive(requests, peer, recvs[peer]);
+      // Each rank begins with its right neighbour, so that not all send to rank 0 first.
+      for (int step = 1; step < size(); ++step)
+        start_send(requests, (rank() + step) % size(), sends[(rank() + step) % size()]);
+    } catch (...) {
+      cancel_all();
+      throw;
+    }
+  }
+
+  void wait_for(Requests& requests, Deadline deadline) {
+    try {
+      wait(requests, deadline);
+    } catch (...) {
+      cancel_all();
+      throw;
+    }
+  }
+
+  void cancel_all() {
+    healthy_ = false;
+    requests_.cancel();
+    for (Requests& requests : begun_) requests.cancel();
+  }
+
+  void start_receive(Requests& requests, int peer, Bytes to) {
     for (; !to.empty(); to = to.subspan(std::min(to.size(), kLargestMessage))) {
       const auto bytes = static_cast<int>(std::min(to.size(), kLargestMessage));
-      check(MPI_Irecv(to.data(), bytes, MPI_BYTE, peer, kDataTag, comm_, requests_.add(peer)), "MPI_Irecv");
+      check(MPI_Irecv(to.data(), bytes, MPI_BYTE, peer, kDataTag, comm_, requests.add(peer)), "MPI_Irecv");
     }
   }
 
-  void start_send(int peer, ConstBytes from) {
+  void start_send(Requests& requests, int peer, ConstBytes from) {
     for (; !from.empty(); from = from.subspan(std::min(from.size(), kLargestMessage))) {
       const auto bytes = static_cast<int>(std::min(from.size(), kLargestMessage));
-      check(MPI_Isend(from.data(), bytes, MPI_BYTE, peer, kDataTag, comm_, requests_.add(peer)), "MPI_Isend");
+      check(MPI_Isend(from.data(), bytes, MPI_BYTE, peer, kDataTag, comm_, requests.add(peer)), "MPI_Isend");
     }
   }
 
-  void wait(Deadline deadline) {
-    auto& handles = requests_.handles;
+  void wait(Requests& requests, Deadline deadline) {
+    auto& handles = requests.handles;
     for (Backoff backoff;;) {
       int done = 0;
       check(MPI_Testall(static_cast<int>(handles.size()), handles.data(), &done, MPI_STATUSES_IGNORE),
@@ -269,7 +310,7 @@ class MpiTransport final : public Transport {
       if (interrupted_) fail(ExitCode::kPeer, "interrupted");
       if (!backoff.pause()) continue;
       throw_if_peer_failed();
-      if (Clock::now() >= deadline) fail_no_answer();
+      if (Clock::now() >= deadline) fail_no_answer(requests);
     }
   }
 
@@ -285,8 +326,8 @@ class MpiTransport final : public Transport {
     throw SecondaryError(peer, fmt::format("rank {} reports: {}", peer, text.data()));
   }
 
-  [[noreturn]] void fail_no_answer() {
-    std::vector<int> missing = requests_.unfinished();
+  [[noreturn]] void fail_no_answer(Requests& requests) {
+    std::vector<int> missing = requests.unfinished();
     const bool collective = std::ranges::find(missing, -1) != missing.end();
     fail(ExitCode::kPeer, "no answer from rank {}: it has failed, is stuck, or needs more --patience",
          collective ? "(unknown)" : fmt::format("{}", fmt::join(missing, ", ")));
@@ -294,6 +335,7 @@ class MpiTransport final : public Transport {
 
   MPI_Comm comm_;
   Requests requests_;
+  std::deque<Requests> begun_;
   bool healthy_ = true;  // false: requests may be pending for ever, so the communicator cannot be freed
   std::atomic<bool> interrupted_ = false;
 };
@@ -303,8 +345,7 @@ class MpiTransport final : public Transport {
 MpiSession::MpiSession(std::chrono::milliseconds patience)
     : patience_(patience), exceptions_(std::uncaught_exceptions()) {
   const ExitTimer timer(patience, ExitCode::kPeer, "MPI start-up");
-  // Else Open MPI's TCP has large messages run in one direction at a time.
-  setenv("OMPI_MCA_btl_tcp_flags", "1", 0);
+  use_tcp_well();
   int provided = MPI_THREAD_SINGLE;
   check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_MULTIPLE) {

@@ -18,6 +18,17 @@ Transport::Transport(int rank, int size, std::string_view backend)
 
 Transport::~Transport() = default;
 
+// Where a backend has no better way, nothing moves before it must.
+void Transport::begin(std::span<const ConstBytes> sends, std::span<const Bytes> recvs) {
+  begun_.push_back({{sends.begin(), sends.end()}, {recvs.begin(), recvs.end()}});
+}
+
+void Transport::finish(Deadline deadline) {
+  const Begun oldest = std::move(begun_.front());
+  begun_.pop_front();
+  exchange(oldest.sends, oldest.recvs, deadline);
+}
+
 void Transport::set_hosts(std::vector<int> hosts, std::unique_ptr<HostGroup> group) {
   hosts_ = std::move(hosts);
   if (group) group_ = std::move(group);

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <deque>
 #include <memory>
 #include <span>
 #include <string>
@@ -54,6 +55,12 @@ class Transport {
   virtual void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
                         Deadline deadline) = 0;
 
+  /// The same in two parts, so that other work fits between them: buffers belong to the transport from
+  /// begin() on, until the finish() that returns from it. Several may have begun; finish() is for the oldest.
+  /// All ranks begin and finish in the same order, and exchange() waits for none that has begun.
+  virtual void begin(std::span<const ConstBytes> sends, std::span<const Bytes> recvs);
+  virtual void finish(Deadline deadline);
+
   /// Sums `data` (float32, bfloat16 or float16) over ranks in place, in the order the library likes best.
   /// Throws as exchange() does.
   virtual void all_reduce(Bytes data, DType dtype, Deadline deadline) = 0;
@@ -76,6 +83,11 @@ class Transport {
   void set_hosts(std::vector<int> hosts, std::unique_ptr<HostGroup> group);
 
  private:
+  struct Begun {
+    std::vector<ConstBytes> sends;
+    std::vector<Bytes> recvs;
+  };
+  std::deque<Begun> begun_;
   int rank_;
   int size_;
   std::string_view backend_;
