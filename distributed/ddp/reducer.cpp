@@ -39,10 +39,13 @@ Reducer::Reducer(Communicator& comm, int shards, std::vector<NamedTensor> parame
 void Reducer::make_buckets(const std::vector<std::size_t>& order) {
   std::vector<std::size_t> elements;
   for (const NamedTensor& p : parameters_) elements.push_back(static_cast<std::size_t>(p.tensor.numel()));
+  const std::size_t total = sizeof(float) * std::accumulate(elements.begin(), elements.end(), std::size_t{0});
+  const std::size_t most =
+      options_.bucket_bytes > 0 ? options_.bucket_bytes : best_bucket_bytes(total, options_.link);
   const SumOptions sum{options_.reduction, options_.dtype, 1.0f / static_cast<float>(shards_)};
   buckets_.clear();
   places_.assign(parameters_.size(), {});
-  for (BucketPlan& plan : plan_buckets(elements, order, options_.bucket_bytes, kFirstBucketBytes)) {
+  for (BucketPlan& plan : plan_buckets(elements, order, most, std::min(most, kFirstBucketBytes))) {
     const std::size_t index = buckets_.size(), tensors = plan.tensors.size();
     for (std::size_t slot = 0; slot < tensors; ++slot) places_[plan.tensors[slot]] = {index, slot};
     // Behind the gradients rides one number per tensor: in how many shards it had a gradient.

@@ -71,12 +71,15 @@ void Job::start() {
   }
   shards_ = static_cast<int>(options_.shards());
   reducer_options_ = reducer_options_of(options_);
+  if (reducer_options_.bucket_bytes == 0) reducer_options_.link = measure_link(gradient_comm());
   nn::manual_seed(options_.seed());
   step_sum_ = std::make_unique<ShardSum>(gradient_comm(), shards_, kStepSumSize, kStepSumSize,
                                          SumOptions{reducer_options_.reduction}, "loss");
   if (is_root()) {
     reporter_ = std::make_unique<Reporter>(options_);
     for (const std::string& note : checkpoints_->notes()) reporter_->warn(note);
+    if (reducer_options_.link.bytes_per_second > 0)
+      reporter_->note("link: a sum over the ranks takes " + reducer_options_.link.to_string());
     if (options_.reduction() == "fastest")
       reporter_->note("reduction fastest: bits are not promised to be the same at other world sizes");
   }

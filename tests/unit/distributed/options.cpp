@@ -123,7 +123,7 @@ TEST(Options, PrintedConfigReadsBack) {
   Words printing = words;
   printing.push_back("--print-config");
   const std::string text = error_of(ExitCode::kDone, [&] { parse(printing); });
-  EXPECT_TRUE(contains(text, "bucket_mb: 25")) << text;
+  EXPECT_TRUE(contains(text, "bucket_mb: 0")) << text;
   const ConfigFile file(text);
   JobOptions other;
   other.set_epochs(4);

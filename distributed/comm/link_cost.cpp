@@ -1,0 +1,74 @@
+#include "distributed/comm/link_cost.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <vector>
+
+#include "distributed/comm/agree.h"
+#include "distributed/comm/ordered_reduce.h"
+#include "kernels/table.h"
+
+namespace trireme {
+
+namespace {
+
+/// What a bucket costs beside the sum while all cores compute: the communication thread waits for one, mostly
+/// as long as a time slice.
+constexpr double kWaitForCore = 2e-3;
+
+double median_seconds(Communicator& comm, std::byte* memory, std::size_t bytes) {
+  constexpr int kTimes = 3;
+  std::vector<double> times;
+  for (int i = 0; i < kTimes + 1; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    ordered_all_reduce(comm, comm.size(), {memory}, DType::kFloat32, bytes / sizeof(float), 1, memory,
+                       "a measure of the link")
+        .wait();
+    times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  }
+  times.erase(times.begin());  // makes connections
+  std::ranges::sort(times);
+  return times[kTimes / 2];
+}
+
+/// Clocks differ, and all ranks must plan alike.
+LinkCost first_rank_says(Communicator& comm, const LinkCost& measured) {
+  const std::string text =
+      broadcast_text(comm, fmt::format("{} {}", measured.seconds, measured.bytes_per_second));
+  LinkCost told;
+  std::sscanf(text.c_str(), "%lf %lf", &told.seconds, &told.bytes_per_second);
+  return told;
+}
+
+}  // namespace
+
+std::string LinkCost::to_string() const {
+  return fmt::format("{:.3f} ms a sum and {:.0f} MB/s", 1e3 * seconds, bytes_per_second / 1e6);
+}
+
+LinkCost measure_link(Communicator& comm) {
+  if (comm.size() == 1) return {};
+  constexpr std::size_t kShort = 16 << 10, kLong = 2 << 20;
+  const auto memory = comm.allocate(kLong);
+  kernels_of(comm.device()).fill({memory.get(), DType::kFloat32, 1, {kLong / sizeof(float)}, {1}}, 0);
+  LinkCost link;
+  const double brief = median_seconds(comm, memory.get(), kShort),
+               lengthy = median_seconds(comm, memory.get(), kLong);
+  link.bytes_per_second = static_cast<double>(kLong - kShort) / std::max(lengthy - brief, 1e-7);
+  link.seconds = std::max(brief - static_cast<double>(kShort) / link.bytes_per_second, 0.0);
+  return first_rank_says(comm, link);
+}
+
+std::size_t best_bucket_bytes(std::size_t total_bytes, const LinkCost& link) {
+  constexpr double kLeast = 0.5 * (1 << 20), kMost = 25.0 * (1 << 20);
+  if (link.bytes_per_second <= 0) return static_cast<std::size_t>(kMost);
+  const double best =
+      std::sqrt((link.seconds + kWaitForCore) * static_cast<double>(total_bytes) * link.bytes_per_second);
+  return static_cast<std::size_t>(std::clamp(best, kLeast, kMost));
+}
+
+}  // namespace trireme
