@@ -12,7 +12,8 @@ packages=(build-essential cmake ninja-build
 for what in "$@"; do
   case $what in
     quickstart) packages+=(gnuplot-nox fonts-dejavu-core "?dataset-fashion-mnist") ;;
-    tests) packages+=(libgtest-dev libbenchmark-dev python3 gnuplot-nox iproute2 nftables "?dataset-fashion-mnist") ;;
+    tests) packages+=(libgtest-dev libbenchmark-dev python3 gnuplot-nox iproute2 nftables slurmctld slurmd slurm-client munge
+           "?dataset-fashion-mnist") ;;
     *) echo "install_dependencies.sh: unknown part '$what': say quickstart, tests, both or none" >&2; exit 2 ;;
   esac
 done

@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "core/optim/large_batch.h"
 #include "core/optim/optimizer.h"
 #include "distributed/train/options.h"
 
@@ -15,6 +16,13 @@ inline std::unique_ptr<optim::Optimizer> make_optimizer(const JobOptions& o, Par
   adamw.lr = o.lr();
   adamw.weight_decay = o.weight_decay();
   if (o.optimizer() == "adamw") return std::make_unique<optim::AdamW>(std::move(parameters), adamw);
+  const optim::LayerwiseOptions layerwise{.lr = o.lr(),
+                                          .weight_decay = o.weight_decay(),
+                                          .momentum = o.momentum(),
+                                          .beta1 = adamw.beta1,
+                                          .beta2 = adamw.beta2};
+  if (o.optimizer() == "lars") return std::make_unique<optim::LARS>(std::move(parameters), layerwise);
+  if (o.optimizer() == "lamb") return std::make_unique<optim::LAMB>(std::move(parameters), layerwise);
   return std::make_unique<optim::SGD>(
       std::move(parameters),
       SgdOptions{.lr = o.lr(), .momentum = o.momentum(), .weight_decay = o.weight_decay()});

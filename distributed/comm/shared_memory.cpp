@@ -30,6 +30,7 @@ class Segment {
     data_ = static_cast<std::byte*>(seen);
     // Copies of it in every rank's core file would fill a disk.
     madvise(data_, bytes, MADV_DONTDUMP);
+    madvise(data_, bytes, MADV_HUGEPAGE);  // where the system lets such files have them
   }
   ~Segment() {
     if (data_) munmap(data_, bytes_);

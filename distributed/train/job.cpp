@@ -4,9 +4,12 @@
 #include <cmath>
 #include <iterator>
 
+#include <fmt/ranges.h>
+
 #include "distributed/comm/agree.h"
 #include "distributed/comm/device_communicator.h"
 #include "distributed/comm/host_communicator.h"
+#include "distributed/train/debugger.h"
 #include "distributed/train/digest.h"
 #include "distributed/train/initial_weights.h"
 #include "distributed/train/run.h"
@@ -29,6 +32,35 @@ ReducerOptions reducer_options_of(const JobOptions& o) {
           .bucket_bytes = static_cast<std::size_t>(o.bucket_mb() * 1024 * 1024),
           .overlap = o.overlap(),
           .shuffle_ready = o.shuffle_ready()};
+}
+
+/// The same job, going on from the checkpoint of --replay-from.
+JobOptions replay_of(JobOptions options, const std::filesystem::path& directory) {
+  const std::int64_t step = options.replay_from();
+  if (directory.empty())
+    fail(ExitCode::kUsage, "--replay-from {}: needs the --checkpoint-dir of the run that is replayed", step);
+  std::vector<std::int64_t> steps;
+  for (const Checkpoint& found : CheckpointStore(std::make_shared<RealFileSystem>(), directory).list()) {
+    steps.push_back(found.step);
+    if (found.step == step) options.set_resume(found.path.string());
+  }
+  if (std::ranges::find(steps, step) == steps.end())
+    fail(ExitCode::kCheckpoint, "--replay-from {}: {} has no checkpoint of that step; it has {}", step,
+         directory.string(), steps.empty() ? "none" : fmt::format("those of {}", fmt::join(steps, ", ")));
+  return options;
+}
+
+void check_inspection(const JobOptions& o, int ranks, int rank) {
+  const std::int64_t shard = o.inspect_shard();
+  if (shard < 0) return;
+  if (shard >= o.shards())
+    fail(ExitCode::kUsage, "--inspect-shard {}: the job has shards 0 to {}", shard, o.shards() - 1);
+  const ShardRange own = shards_of_rank(static_cast<int>(o.shards()), ranks, rank);
+  if (own.first <= shard && shard < own.last && !has_debugger())
+    fail(ExitCode::kUsage,
+         "--inspect-shard {}: no debugger is there to stop; start with gdb --args PROGRAM ... --replay-ranks "
+         "N",
+         shard);
 }
 
 }  // namespace
@@ -57,11 +89,18 @@ void Job::start() {
   check_cpu();
   set_threads(static_cast<int>(options_.threads()));
   if (options_.shards() == 0 && options_.replay_ranks() > 0) options_.set_shards(options_.replay_ranks());
-  checkpoints_ = std::make_unique<JobCheckpoints>(*comm_, options_, OutputPaths(options_).checkpoints);
+  std::filesystem::path directory = OutputPaths(options_).checkpoints;
+  JobOptions how = options_;
+  if (options_.replay_from() > 0) {
+    agree(*comm_, "what is replayed", [&] { how = replay_of(options_, directory); });
+    directory.clear();  // nothing is kept
+  }
+  checkpoints_ = std::make_unique<JobCheckpoints>(*comm_, how, directory);
   if (options_.shards() == 0)
     options_.set_shards(checkpoints_->resumed() ? checkpoints_->resumed()->shards : world_size());
   agree(*comm_, "options", [&] {
     validate(options_, world_size());
+    check_inspection(options_, world_size(), rank());
     timing_ = options_.trace().empty() ? std::make_shared<Timing>()
                                        : std::make_shared<Timing>(options_.trace(), rank());
   });
@@ -79,7 +118,7 @@ void Job::start() {
     reporter_ = std::make_unique<Reporter>(options_);
     for (const std::string& note : checkpoints_->notes()) reporter_->warn(note);
     if (reducer_options_.link.bytes_per_second > 0)
-      reporter_->note("link: a sum over the ranks takes " + reducer_options_.link.to_string());
+      reporter_->note(fmt::format("link: {} over the ranks", reducer_options_.link.to_string()));
     if (options_.reduction() == "fastest")
       reporter_->note("reduction fastest: bits are not promised to be the same at other world sizes");
   }
@@ -281,6 +320,7 @@ void Job::end_round() {
 bool Job::next_shard() {
   while (++shard_cursor_ < shard_range().last) {
     begin_shard();
+    if (shard_.index == options_.inspect_shard()) stop_in_debugger();
     if (shard_.count > 0) return true;
     end_shard();  // the last batch of an epoch may be too small for all shards
   }

@@ -77,7 +77,7 @@ std::string gigabytes(double bytes) { return fmt::format("{:.1f} GB", bytes / 1e
 
 /// Bytes of one parameter with its gradient and what the optimizer remembers of it, all float32.
 int bytes_per_parameter(const JobOptions& o) {
-  return 4 + 4 + (o.optimizer() == "adamw" ? 8 : o.momentum() > 0 ? 4 : 0);
+  return 4 + 4 + (o.optimizer() == "adamw" || o.optimizer() == "lamb" ? 8 : o.momentum() > 0 ? 4 : 0);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "core/nn/recompute.h"
 #include "core/ops/ops.h"
 #include "core/optim/grad_scaler.h"
+#include "core/optim/large_batch.h"
 #include "core/optim/optimizer.h"
 #include "core/profiler/profile.h"
 #include "core/tensor/tensor.h"

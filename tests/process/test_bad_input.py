@@ -53,7 +53,7 @@ class BadInput(training.Training):
                 (["--lr", "inf"], "--lr inf: must be finite"),
                 (["--dropout", 1], "--dropout 1: must be at most 0.999"),
                 (["--overlap", "maybe"], "--overlap 'maybe': must be on or off"),
-                (["--optimizer", "sdg"], "--optimizer 'sdg': must be sgd, adamw"),
+                (["--optimizer", "sdg"], "--optimizer 'sdg': must be sgd, adamw, lars, lamb"),
                 (["--lr"], "--lr needs a value"),
                 (["--lr", "--quiet"], "--lr needs a value, but --quiet follows"),
                 (["--epochs", 3], "steps 8 and epochs 3: give one of them"),

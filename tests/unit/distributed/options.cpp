@@ -180,7 +180,7 @@ TEST(OptionsErrors, NumbersAreNumbersInRange) {
 }
 
 TEST(OptionsErrors, EnumsListWhatIsAllowed) {
-  EXPECT_EQ(usage_error({"--optimizer", "adam"}), "--optimizer 'adam': must be sgd, adamw");
+  EXPECT_EQ(usage_error({"--optimizer", "adam"}), "--optimizer 'adam': must be sgd, adamw, lars, lamb");
   EXPECT_TRUE(contains(usage_error({"--dtype", "float16"}), "float32"));
 }
 
@@ -202,7 +202,8 @@ TEST(OptionsErrors, ConfigFileKeepsToTheSameBounds) {
   const ConfigFile range("steps: 3\n\nglobal_batch: 0\n");
   EXPECT_EQ(usage_error({"--config", range.path()}), range.path() + ":3: global_batch 0: must be at least 1");
   const ConfigFile word("optimizer: 'sdg'");
-  EXPECT_TRUE(contains(usage_error({"--config", word.path()}), ":1: optimizer 'sdg': must be sgd, adamw"));
+  EXPECT_TRUE(contains(usage_error({"--config", word.path()}),
+                       ":1: optimizer 'sdg': must be sgd, adamw, lars, lamb"));
 }
 
 TEST(OptionsErrors, EmptyConfigFileIsAJobWithoutAWish) {

@@ -1,0 +1,53 @@
+// Optimizers for large batches: each parameter's step is as long as the parameter is, times the learning
+// rate.
+#pragma once
+
+#include "core/optim/optimizer.h"
+
+namespace trireme::optim {
+
+/// Of LARS and LAMB. A parameter of one dimension (a bias, a norm's scale) is neither decayed nor adapted, as
+/// in the papers' own code.
+struct LayerwiseOptions {
+  double lr = 0.01, weight_decay = 0;
+  double momentum = 0.9;                          ///< LARS
+  double trust = 0.001;                           ///< LARS: the papers' eta
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-6;  ///< LAMB
+};
+
+/// What the two share. The host waits for the norms of every adapted parameter.
+class Layerwise : public Optimizer {
+ public:
+  void set_lr(double lr) override { options_.lr = checked_lr(lr); }
+  double lr() const override { return options_.lr; }
+
+ protected:
+  Layerwise(ParameterList parameters, LayerwiseOptions options);
+  bool is_adapted(std::size_t which) const { return parameters().items[which].tensor.dim() > 1; }
+  /// Dense memory like parameter `which`, for the time of an update.
+  Tensor scratch_like(std::size_t which) const;
+  LayerwiseOptions options_;
+};
+
+/// Y. You, I. Gitman, B. Ginsburg, "Large batch training of convolutional networks", 2017: SGD with momentum
+/// whose learning rate is, for each parameter, trust * |p| / (|g| + weight_decay * |p|) times the given one.
+class LARS final : public Layerwise {
+ public:
+  LARS(ParameterList parameters, LayerwiseOptions options);
+
+ private:
+  void update(std::span<const std::size_t> which, std::span<OptimizerSlice> slices) override;
+};
+
+/// Y. You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", 2020: Adam's
+/// step, weight decay included, scaled to the length of the parameter.
+class LAMB final : public Layerwise {
+ public:
+  LAMB(ParameterList parameters, LayerwiseOptions options);
+
+ private:
+  void update(std::span<const std::size_t> which, std::span<OptimizerSlice> slices) override;
+  Tensor steps_;  ///< int64, one per parameter
+};
+
+}  // namespace trireme::optim
