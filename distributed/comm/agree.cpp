@@ -1,8 +1,12 @@
 #include "distributed/comm/agree.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <exception>
+#include <map>
+#include <sstream>
 
 namespace trireme {
 namespace {
@@ -50,6 +54,41 @@ std::vector<std::string> agree(Communicator& comm, const std::string& label,
   }
   for (std::string& text : all) text.erase(0, 1);
   return all;
+}
+
+void agree_same(Communicator& comm, const std::string& what, const std::vector<Fact>& facts, ExitCode code,
+                const std::string& advice) {
+  if (comm.size() == 1) return;
+  // A line each; values may have spaces, names have none.
+  std::string mine;
+  for (const Fact& fact : facts) mine += fact.name + " " + fact.value + "\n";
+  const std::string first = broadcast_text(comm, mine);
+  agree(comm, what, [&] {
+    if (mine == first) return;
+    std::map<std::string, std::string> there;
+    std::istringstream lines(first);
+    for (std::string line; std::getline(lines, line);) {
+      const std::size_t end = line.find(' ');
+      there[line.substr(0, end)] = line.substr(end + 1);
+    }
+    std::vector<std::string> differences;
+    for (const Fact& fact : facts) {
+      const auto found = there.find(fact.name);
+      if (found == there.end())
+        differences.push_back(fmt::format("{} {}, there none", fact.name, fact.value));
+      else if (found->second != fact.value)
+        differences.push_back(fmt::format("{} {}, there {}", fact.name, fact.value, found->second));
+      if (found != there.end()) there.erase(found);
+    }
+    for (const auto& [name, value] : there)
+      differences.push_back(fmt::format("no {}, there {}", name, value));
+    if (differences.empty()) differences.push_back("they come in another order");
+    constexpr std::size_t kMost = 3;
+    const std::size_t more = differences.size() > kMost ? differences.size() - kMost : 0;
+    differences.resize(differences.size() - more);
+    fail(code, "{} are not those of rank 0: {}{}; {}", what, fmt::join(differences, "; "),
+         more > 0 ? fmt::format("; and {} more", more) : "", advice);
+  });
 }
 
 std::string broadcast_text(Communicator& comm, const std::string& text) {

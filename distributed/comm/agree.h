@@ -30,6 +30,16 @@ void agree(Communicator& comm, const std::string& label, Work&& work) {
         }));
 }
 
+/// What ranks should have in common: its name, and what it is on this rank. Names differ.
+struct Fact {
+  std::string name, value;
+};
+/// Makes sure that all ranks have the facts of rank 0; collective and blocking. Throws on every rank, as
+/// AgreedError with `code`, which rank is the lowest that does not, and the first facts that differ: "rank 2:
+/// `what` not those of rank 0: lr 0.2, there 0.1; ...; `advice`".
+void agree_same(Communicator& comm, const std::string& what, const std::vector<Fact>& facts, ExitCode code,
+                const std::string& advice);
+
 /// Rank 0's text for everyone; collective and blocking.
 std::string broadcast_text(Communicator& comm, const std::string& text);
 

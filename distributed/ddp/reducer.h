@@ -17,7 +17,7 @@ namespace trireme {
 struct ReducerOptions {
   Reduction reduction = Reduction::kInvariant;
   DType dtype = DType::kFloat32;  ///< in which gradients are summed and travel: see SumOptions
-  std::size_t bucket_bytes = 0;  ///< of float32 at most; 0: what is best over `link`
+  std::size_t bucket_bytes = 0;   ///< of float32 at most; 0: what is best over `link`
   LinkCost link;
   bool overlap = true;  ///< false: buckets travel only after the last shard's backward
   /// Test aid: gradients are taken in a random order (which must change no bit); 0: as they come.

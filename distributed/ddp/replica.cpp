@@ -4,6 +4,7 @@
 
 #include "core/autograd/autograd.h"
 #include "core/tensor/observer.h"
+#include "distributed/comm/agree.h"
 
 namespace trireme {
 
@@ -98,6 +99,14 @@ Replica::Replica(nn::Module& model, DataParallelContext& context, std::string na
     offsets_.push_back(offset);
     offset += static_cast<std::size_t>(buffer.tensor.numel());
   }
+  std::vector<Fact> facts;
+  for (const auto* list : {&parameters_, &buffers_})
+    for (const NamedTensor& t : *list)
+      facts.push_back(
+          {t.name, fmt::format("{} of {}{}", t.tensor.shape().to_string(), name_of(t.tensor.dtype()),
+                               t.tensor.requires_grad() ? ", trained" : "")});
+  agree_same(context.comm(), "tensors of " + name_, facts, ExitCode::kUsage,
+             "build the same model on all ranks");
   broadcast_state();
 }
 

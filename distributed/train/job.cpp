@@ -6,11 +6,13 @@
 
 #include <fmt/ranges.h>
 
+#include "core/base/crc32c.h"
 #include "distributed/comm/agree.h"
 #include "distributed/comm/device_communicator.h"
 #include "distributed/comm/host_communicator.h"
 #include "distributed/train/debugger.h"
 #include "distributed/train/digest.h"
+#include "distributed/train/identity.h"
 #include "distributed/train/initial_weights.h"
 #include "distributed/train/run.h"
 #include "distributed/train/signals.h"
@@ -18,6 +20,8 @@
 namespace trireme {
 
 namespace {
+
+constexpr std::int64_t kStepsBetweenChecks = 100;  // of weights: costs some microseconds a step
 
 double milliseconds(std::chrono::nanoseconds time) {
   return std::chrono::duration<double, std::milli>(time).count();
@@ -86,6 +90,8 @@ Job::~Job() {
 }
 
 void Job::start() {
+  agree_same(*comm_, "flags and program", facts_of(options_), ExitCode::kUsage,
+             "start all ranks with the same program and flags");
   check_cpu();
   set_threads(static_cast<int>(options_.threads()));
   if (options_.shards() == 0 && options_.replay_ranks() > 0) options_.set_shards(options_.replay_ranks());
@@ -373,8 +379,21 @@ void Job::end_step() {
   kernels_of(device()).end_recording();
   ++step_;
   report_step();
+  if (step_ % kStepsBetweenChecks == 0) check_weights();
   if (options_.checkpoint_every() > 0 && step_ % options_.checkpoint_every() == 0) save_checkpoint();
   stop_if_asked();
+}
+
+void Job::check_weights() {
+  if (world_size() == 1 || !device().is_cpu()) return;
+  std::vector<Fact> facts;
+  for (const auto& replica : replicas_)
+    for (const NamedTensor& t : replica->weights())
+      facts.push_back(
+          {t.name, fmt::format("{:08x}", crc32c(t.tensor.raw(), static_cast<std::size_t>(t.tensor.numel()) *
+                                                                    size_of(t.tensor.dtype())))});
+  agree_same(*comm_, fmt::format("step {}: the checksums of weights", step_), facts, ExitCode::kInternal,
+             "some rank changes its model apart from the others, or has bad memory");
 }
 
 void Job::fail_not_finite(double loss) const {

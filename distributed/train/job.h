@@ -224,6 +224,8 @@ class Job : public DataParallelContext {
   void measure(StepSum what, const Tensor& value, double weight);
   [[noreturn]] void fail_not_finite(double loss) const;
   void report_step();
+  /// That all ranks have the same.
+  void check_weights();
   void save_checkpoint();
   void stop_if_asked();
   void end_training();

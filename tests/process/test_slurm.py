@@ -16,6 +16,7 @@ LOCAL, TRAIN_SBATCH, DEBUG_SBATCH = (str(ROOT / "cluster" / "slurm" / name)
 JOB = ["--model", "lenet", "--data", "synthetic:1,28,28,10,512", "--global-batch", "64", "--shards", "4",
        "--optimizer", "adamw", "--lr", "0.001", "--clip-norm", "1"]
 SECONDS = 240
+LONG_JOB = 2500  # steps: long enough to be met in the middle
 
 
 def under_slurm(script, nodes=2):
@@ -61,45 +62,28 @@ class Slurm(training.Training):
         self.assertIn("4 ranks on h[1-2]", output.read_text())
         self.assertEqual(digest_of(output.read_text()), self.alone(6))
 
-    def test_a_requeued_job_goes_on(self):
-        # Long enough to be met in the middle.
-        command, output, checkpoints = self.sbatch("--checkpoint-every", "50", steps=2500, wait="")
-        script = f"""
+    def interrupted(self, how):
+        """A long job to which `how` happens at its first checkpoint, when it is over: what scontrol and it say."""
+        command, output, checkpoints = self.sbatch("--checkpoint-every", "50", steps=LONG_JOB, wait="")
+        ran = under_slurm(f"""
             job=$({command})
             for i in $(seq 300); do ls -d {checkpoints}/step-* >/dev/null 2>&1 && break; sleep 0.2; done
-            scontrol requeue $job
-            for i in $(seq 600); do
-              state=$(squeue -h -j $job -o %T 2>/dev/null)
-              [ -z "$state" ] && break
-              sleep 0.2
-            done
-            scontrol show job $job | tr ' ' '\\n' | grep -E '^(JobState|Restarts|ExitCode)='"""
-        ran = under_slurm(script)
+            {how} $job
+            for i in $(seq 600); do [ -z "$(squeue -h -j $job -o %T 2>/dev/null)" ] && break; sleep 0.2; done
+            scontrol show job $job | tr ' ' '\\n' | grep -E '^(JobState|Restarts)='""")
         said = output.read_text() if output.exists() else ""
-        self.assertIn("Restarts=1", ran.stdout, f"{ran}\n{said}")
         self.assertIn("JobState=COMPLETED", ran.stdout, f"{ran}\n{said}")
         self.assertIn("start 0,", said)
         self.assertIn("start 1,", said)
         self.assertRegex(said, r"going on from \S+, after step \d+", said)
-        self.assertEqual(digest_of(said), self.alone(2500))
+        self.assertEqual(digest_of(said), self.alone(LONG_JOB))
+        return ran.stdout, said
+
+    def test_a_requeued_job_goes_on(self):
+        self.assertIn("Restarts=1", self.interrupted("scontrol requeue")[0])
 
     def test_a_job_that_is_told_to_stop_queues_again(self):
-        command, output, checkpoints = self.sbatch("--checkpoint-every", "50", steps=2500, wait="")
-        script = f"""
-            job=$({command})
-            for i in $(seq 300); do ls -d {checkpoints}/step-* >/dev/null 2>&1 && break; sleep 0.2; done
-            scancel -s USR1 $job
-            for i in $(seq 600); do
-              state=$(squeue -h -j $job -o %T 2>/dev/null)
-              [ -z "$state" ] && break
-              sleep 0.2
-            done
-            scontrol show job $job | tr ' ' '\\n' | grep -E '^(JobState|Restarts)='"""
-        ran = under_slurm(script)
-        said = output.read_text() if output.exists() else ""
-        self.assertIn("stopped after a checkpoint; the job queues again", said, f"{ran}\n{said}")
-        self.assertIn("JobState=COMPLETED", ran.stdout, f"{ran}\n{said}")
-        self.assertEqual(digest_of(said), self.alone(2500))
+        self.assertIn("stopped after a checkpoint; the job queues again", self.interrupted("scancel -s USR1")[1])
 
     def test_debugging_replays_all_ranks_in_one_process(self):
         output = self.dir / "debug.out"
