@@ -3,12 +3,14 @@
 
     cluster/hosts.py --hosts 2 --rate 1gbit --delay 1ms build/bin/train_classifier --synthetic
 
-Each host is a network namespace with a host name, a /dev/shm and System V memory of its own, and one link to a
-bridge. Rates and losses are the kernel's (tc, nftables), in each direction of each link; a delay is that of a wire in
-user space, since many kernels have no netem. Needs root, iproute2, and nftables for --loss; everything it makes is
-removed again, also after ctrl-C. Where the kernel makes no namespaces it says so and runs all ranks on this host.
+Each host is a network namespace (trireme-h1, ...) with a host name (h1, ...), a /dev/shm and System V memory of its own,
+and one link to a bridge. Rates and losses are the kernel's (tc, nftables), in each direction of each link; a delay is that of a wire in
+user space, since many kernels have no netem. Needs root, iproute2, and nftables for --loss. Everything it makes is removed
+again, also when it is stopped: then mpirun has some seconds to stop the ranks. Where the kernel makes no namespaces it
+says so and runs all ranks on this host.
 """
 import argparse
+import contextlib
 import fcntl
 import os
 import pathlib
@@ -25,6 +27,8 @@ import time
 
 NETWORK = "10.77.0"
 BRIDGE = "trireme0"
+PREFIX = "trireme-"
+PATIENCE = 15  # seconds, for mpirun to end once it was told to
 LONG_FRAME = 65000  # of a wire, so that a wire of some Gbit/s is few frames
 TAP, NO_PACKET_INFO = 0x0002, 0x1000
 SET_INTERFACE = 0x400454CA
@@ -33,7 +37,7 @@ AGENT = """#!/bin/sh
 # Stands in for ssh: options, then the host's name, then the command.
 while [ "${1#-}" != "$1" ]; do shift; done
 host=$1; shift
-exec ip netns exec "$host" unshare --uts --mount --ipc /bin/sh -c \\
+exec ip netns exec "trireme-$host" unshare --uts --mount --ipc /bin/sh -c \\
   "hostname $host; mount -t tmpfs tmpfs /dev/shm; $*"
 """
 
@@ -50,10 +54,16 @@ def tool(*command):
 
 
 def milliseconds(text):
-    found = re.fullmatch(r"([0-9.]+)(us|ms|s)", text)
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s)", text)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is no time such as 500us or 1ms")
     return float(found[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[found[2]]
+
+
+def rate(text):
+    if not re.fullmatch(r"[1-9][0-9]*(\.[0-9]+)?[kmgt]?bit", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no rate such as 100mbit or 1gbit")
+    return text
 
 
 def open_tap(name):
@@ -63,11 +73,11 @@ def open_tap(name):
     return cable
 
 
-def carry(cables, delay_ms):
-    """Frames from each of two cables to the other, each after a delay; ends with its parent."""
+def carry(cables, delay_ms, parent):
+    """Frames from each of two cables to the other, each after a delay, until the parent ends."""
     queues = {cables[0]: [], cables[1]: []}
     other = {cables[0]: cables[1], cables[1]: cables[0]}
-    while os.getppid() != 1:
+    while os.getppid() == parent:
         now = time.monotonic()
         for target, queue in queues.items():
             while queue and queue[0][0] <= now:
@@ -94,7 +104,9 @@ class Hosts:
 
     def __enter__(self):
         # Names are the same in every run, so one at a time.
-        self.lock = open("/run/lock/trireme-hosts", "w", encoding="utf-8")
+        if os.geteuid() != 0:
+            raise Refused("it needs root")
+        self.lock = open("/run/trireme-hosts.lock", "w", encoding="utf-8")
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -108,10 +120,11 @@ class Hosts:
         return self
 
     def __exit__(self, *_):
+        self.remove()
         for wire in self.wires:
             os.kill(wire, signal.SIGKILL)
             os.waitpid(wire, 0)
-        self.remove()
+        self.wires.clear()
 
     def make(self):
         tool("ip", "link", "add", BRIDGE, "type", "bridge")
@@ -121,34 +134,37 @@ class Hosts:
         tool("ip", "link", "set", BRIDGE, "up")
         for number, name in enumerate(self.names, 1):
             port = f"trireme{number}"
-            tool("ip", "netns", "add", name)
+            tool("ip", "netns", "add", PREFIX + name)
             (self.join_by_wire if self.options.delay else self.join)(name, port)
             tool("ip", "link", "set", port, "master", BRIDGE)
-            tool("ip", "-n", name, "addr", "add", f"{NETWORK}.{number}/24", "dev", "eth0")
-            for where, device in ((["ip"], port), (["ip", "-n", name], "eth0"), (["ip", "-n", name], "lo")):
+            tool("ip", "-n", PREFIX + name, "addr", "add", f"{NETWORK}.{number}/24", "dev", "eth0")
+            for where, device in ((["ip"], port), (["ip", "-n", PREFIX + name], "eth0"), (["ip", "-n", PREFIX + name], "lo")):
                 tool(*where, "link", "set", device, "up")
             if self.options.rate:
                 shape = ["root", "tbf", "rate", self.options.rate, "burst", "256kb", "latency", "50ms"]
                 tool("tc", "qdisc", "add", "dev", port, *shape)
-                tool("tc", "-n", name, "qdisc", "add", "dev", "eth0", *shape)
+                tool("tc", "-n", PREFIX + name, "qdisc", "add", "dev", "eth0", *shape)
         if self.options.loss:
-            lost = round(self.options.loss * 100)
+            lost = round(self.options.loss * 10**4)
             tool("nft", "add table bridge trireme; add chain bridge trireme forward "
                  "{ type filter hook forward priority 0; }; add rule bridge trireme forward "
-                 f"numgen random mod 10000 < {lost} drop")
+                 f"numgen random mod 1000000 < {lost} drop")
 
     def join(self, name, port):
-        tool("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
+        tool("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", PREFIX + name)
 
     def join_by_wire(self, name, port):
         cables = [open_tap(port), open_tap(f"{port}w")]
-        tool("ip", "link", "set", f"{port}w", "netns", name)
-        tool("ip", "-n", name, "link", "set", f"{port}w", "name", "eth0", "mtu", str(LONG_FRAME))
+        tool("ip", "link", "set", f"{port}w", "netns", PREFIX + name)
+        tool("ip", "-n", PREFIX + name, "link", "set", f"{port}w", "name", "eth0", "mtu", str(LONG_FRAME))
         tool("ip", "link", "set", port, "mtu", str(LONG_FRAME))
-        wire = os.fork()
+        parent, wire = os.getpid(), os.fork()
         if wire == 0:
             try:
-                carry(cables, self.options.delay / 2)
+                self.lock.close()
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_IGN)  # it ends with its parent
+                carry(cables, self.options.delay / 2, parent)
             finally:
                 os._exit(0)
         self.wires.append(wire)
@@ -156,8 +172,18 @@ class Hosts:
             os.close(cable)
 
     def remove(self):
+        """All hosts there are, also those that an earlier run left, with whatever runs in them."""
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        for name in self.names:
+        listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+        for name in re.findall(rf"^({PREFIX}h\d+)\b", listed, re.M):
+            for _ in range(50):
+                pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout.split()
+                if not pids:
+                    break
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+                time.sleep(0.1)
             subprocess.run(["ip", "netns", "del", name], **quiet)
         links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True).stdout
         for link in re.findall(r": (trireme\d+)[@:]", links):
@@ -180,14 +206,25 @@ def run(command, **mca):
     environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                        OMPI_MCA_mpi_yield_when_idle="1",
                        **{f"OMPI_MCA_{name}": value for name, value in mca.items()})
-    return subprocess.run(command, env=environment).returncode
+    # Apart from a terminal's ctrl-C, which comes by way of this program.
+    started = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        return started.wait()
+    except BaseException:
+        started.terminate()  # mpirun passes it on, so that jobs can end as they do
+        try:
+            started.wait(PATIENCE)
+        except BaseException:  # too late, or the second ctrl-C
+            started.kill()
+            started.wait()
+        raise
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", type=int, default=2, help="how many (2)")
     parser.add_argument("--per-host", type=int, default=1, help="ranks on each (1)")
-    parser.add_argument("--rate", help="of each link, as tc says it: 1gbit, 100mbit (unlimited)")
+    parser.add_argument("--rate", type=rate, help="of each link, as tc says it: 1gbit, 100mbit (unlimited)")
     parser.add_argument("--delay", type=milliseconds, default=0, help="from host to host: 1ms, 200us (none)")
     parser.add_argument("--loss", type=float, default=0, help="of packets between hosts, in percent (none)")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the program and its flags")
@@ -201,9 +238,16 @@ def parse():
     return options
 
 
+def stop_by_signals():
+    """Makes whatever stops this program leave by way of its `with`s."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, _: sys.exit(128 + got))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def main():
     options = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    stop_by_signals()
     try:
         with tempfile.TemporaryDirectory() as folder, Hosts(options) as hosts:
             return hosts.run(options.command, folder)

@@ -74,7 +74,7 @@ class Slurm:
             self.start("slurmctld", ["slurmctld", "-D", "-f", str(self.configuration)])
             for name in self.names:
                 self.start(f"slurmd of {name}", [
-                    "nsenter", f"--net=/run/netns/{name}", "unshare", "--uts", "--mount", "--ipc", "--pid", "--fork",
+                    "nsenter", f"--net=/run/netns/{hosts.PREFIX}{name}", "unshare", "--uts", "--mount", "--ipc", "--pid", "--fork",
                     "--kill-child", "--mount-proc", "sh", "-c",
                     f"hostname {name}; mount -t tmpfs tmpfs /dev/shm; "
                     f"exec slurmd -D -N {name} -f {self.configuration}"])
@@ -113,8 +113,8 @@ class Slurm:
 
     def start_munge(self):
         key = self.folder / "munge.key"
-        key.write_bytes(os.urandom(1024))
-        key.chmod(0o600)
+        with open(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(os.urandom(1024))
         self.start("munged", ["munged", "--foreground", "--force", f"--key-file={key}",
                               f"--socket={self.folder}/munge.socket", f"--pid-file={self.folder}/munge.pid",
                               f"--seed-file={self.folder}/munge.seed", f"--log-file={self.folder}/munge.log"])
@@ -133,20 +133,22 @@ class Slurm:
             dead = [daemon.args for daemon in self.daemons if daemon.poll() is not None]
             if dead or time.monotonic() - begin > PATIENCE:
                 said = "".join(log.read_text(errors="replace")[-600:] for log in self.folder.glob("*.out"))
-                raise hosts.Refused(f"waited for {what}{': ended: ' + ' '.join(dead[0]) if dead else ''}\n{said}")
+                raise RuntimeError(f"waited for {what}{': ended: ' + ' '.join(dead[0]) if dead else ''}\n{said}")
             time.sleep(0.2)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=2, help="how many (2)")
-    parser.add_argument("--cpus", type=int, default=2, help="of each, as Slurm counts them (2)")
+    parser.add_argument("--cpus", type=int, default=2, help="of each, as Slurm counts them: the most tasks it takes (2)")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="what to run meanwhile")
     options = parser.parse_args()
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
-    if not command or options.nodes < 1 or options.cpus < 1:
-        parser.error("needs a command, and at least one node with one CPU")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if not command or not 1 <= options.nodes <= 200 or options.cpus < 1:
+        parser.error("needs a command, and 1 to 200 nodes with one CPU or more")
+    if not shutil.which(command[0]):
+        parser.error(f"cannot run {command[0]!r}")
+    hosts.stop_by_signals()
     missing = [tool for tool in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(tool)]
     try:
         if missing:
@@ -155,8 +157,11 @@ def main():
         with hosts.Hosts(network) as made, Slurm(made.names, options.cpus) as slurm:
             environment = dict(os.environ, SLURM_CONF=str(slurm.configuration))
             return subprocess.run(command, env=environment).returncode
-    except (hosts.Refused, OSError) as refused:
+    except hosts.Refused as refused:
         print(f"local.py: no Slurm here: {refused}", file=sys.stderr)
+        return 69  # EX_UNAVAILABLE
+    except RuntimeError as failed:
+        print(f"local.py: Slurm did not start: {failed}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -33,7 +33,7 @@ Tensor Layerwise::scratch_like(std::size_t which) const {
 }
 
 LARS::LARS(ParameterList parameters, LayerwiseOptions options) : Layerwise(std::move(parameters), options) {
-  add_state("momentum");
+  if (options_.momentum != 0) add_state("momentum");
 }
 
 void LARS::update(std::span<const std::size_t> which, std::span<OptimizerSlice> slices) {
@@ -44,7 +44,8 @@ void LARS::update(std::span<const std::size_t> which, std::span<OptimizerSlice> 
     const OptimizerSlice& s = slices[i];
     const double length = norm_of(kernels, s.parameter), slope = norm_of(kernels, s.gradient),
                  decay = options_.weight_decay;
-    const double trust = length > 0 && slope > 0 ? options_.trust * length / (slope + decay * length) : 1;
+    const double pull = slope + decay * length;
+    const double trust = length > 0 && pull > 0 ? options_.trust * length / pull : 1;
     const Tensor gradient = scratch_like(which[i]), spare = scratch_like(which[i]);
     kernels.unary(UnaryOp::mul_scalar, gradient.view(), s.gradient, {trust});
     if (decay > 0) add_scaled(kernels, gradient.view(), s.parameter, trust * decay, spare.view());

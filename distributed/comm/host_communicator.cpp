@@ -34,12 +34,16 @@ class AloneTransport final : public Transport {
   void interrupt() noexcept override {}
 };
 
-// Peers need to hear of a failure that began here; one that they reported they know already.
+// Peers need to hear of a failure that began here. One that a peer reported they know, but for those of this
+// host who wait for this rank alone.
 void announce_own_failure(Transport& transport, const std::exception_ptr& error) {
   try {
     std::rethrow_exception(error);
   } catch (const SecondaryError& e) {
-    if (e.origin() == transport.rank()) transport.announce(e.what());
+    if (e.origin() == transport.rank())
+      transport.announce(e.what());
+    else
+      transport.group().announce(e.what(), e.origin());
   } catch (const std::exception& e) {
     transport.announce(e.what());
   } catch (...) {
@@ -51,7 +55,7 @@ void announce_own_failure(Transport& transport, const std::exception_ptr& error)
 
 HostCommunicator::HostCommunicator(std::unique_ptr<Transport> transport, std::chrono::milliseconds patience)
     : transport_(std::move(transport)),
-      sum_(*transport_),
+      sum_(*transport_, patience),
       patience_(patience),
       outgoing_(transport_->size()),
       incoming_(transport_->size()),
@@ -64,7 +68,7 @@ std::shared_ptr<std::byte> HostCommunicator::allocate(std::size_t bytes) {
 
 std::optional<Event> HostCommunicator::sum(OrderedSum sum, std::string label) {
   return push(Collective::kSum, std::move(label),
-              [this, sum = std::move(sum)](Call call) { sum_.run(header_of(call), sum, deadline()); });
+              [this, sum = std::move(sum)](Call call) { sum_.run(header_of(call), sum); });
 }
 
 Event HostCommunicator::all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,

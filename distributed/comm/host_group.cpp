@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "distributed/comm/backoff.h"
 #include "kernels/device.h"
@@ -17,6 +18,9 @@ namespace {
 class MemoryOfThreads final : public VisibleMemory, public std::enable_shared_from_this<MemoryOfThreads> {
  public:
   explicit MemoryOfThreads(std::size_t ranks) : boards(ranks) {}
+  ~MemoryOfThreads() override {
+    for (const auto& [memory, bytes] : kept_) deallocate(kCpu, memory, bytes);
+  }
   std::vector<Board> boards;
 
   std::shared_ptr<std::byte> allocate(std::size_t bytes) override {
@@ -24,11 +28,12 @@ class MemoryOfThreads final : public VisibleMemory, public std::enable_shared_fr
     const std::lock_guard lock(mutex_);
     visible_[memory] = bytes;
     return {memory, [self = shared_from_this(), bytes](std::byte* given) {
-              {
-                const std::lock_guard let_go(self->mutex_);
-                self->visible_.erase(given);
-              }
-              deallocate(kCpu, given, bytes);
+              const std::lock_guard let_go(self->mutex_);
+              self->visible_.erase(given);
+              if (self->keeps_all())
+                self->kept_.emplace_back(given, bytes);
+              else
+                deallocate(kCpu, given, bytes);
             }};
   }
   /// As with processes, other memory than this is not visible.
@@ -46,6 +51,7 @@ class MemoryOfThreads final : public VisibleMemory, public std::enable_shared_fr
  private:
   mutable std::mutex mutex_;
   std::map<const std::byte*, std::size_t> visible_;
+  std::vector<std::pair<std::byte*, std::size_t>> kept_;
 };
 
 }  // namespace
@@ -79,6 +85,7 @@ void HostGroup::meet(Deadline deadline) {
     std::vector<int> missing;
     for (const Member& m : members_)
       if (m.board->meetings.load() < next_) missing.push_back(m.rank);
+    if (missing.empty()) continue;  // they have come this moment
     fail(ExitCode::kPeer, "no answer from rank {}: it has failed, is stuck, or needs more --patience",
          fmt::join(missing, ", "));
   }
@@ -95,20 +102,21 @@ void HostGroup::meet_in(const CallHeader& call, Deadline deadline) {
   }
 }
 
-void HostGroup::announce(const std::string& reason) noexcept {
+void HostGroup::announce(const std::string& reason, int origin) noexcept {
   Board& board = *members_[self_].board;
   if (board.failed) return;
   const std::size_t length = std::min(reason.size(), board.reason.size() - 1);
   std::memcpy(board.reason.data(), reason.data(), length);
   board.reason[length] = '\0';
+  board.origin = origin;
   board.failed.store(1, std::memory_order_release);
 }
 
 void HostGroup::check_members() const {
-  for (std::size_t i = 0; i < size(); ++i)
-    if (i != self_ && members_[i].board->failed.load(std::memory_order_acquire) != 0)
-      throw SecondaryError(members_[i].rank, fmt::format("rank {} reports: {}", members_[i].rank,
-                                                         members_[i].board->reason.data()));
+  for (const Member& m : members_) {
+    if (m.rank == rank_of(self_) || m.board->failed.load(std::memory_order_acquire) == 0) continue;
+    throw SecondaryError(m.board->origin, fmt::format("rank {} reports: {}", m.rank, m.board->reason.data()));
+  }
 }
 
 }  // namespace trireme

@@ -27,6 +27,15 @@ class VisibleMemory {
   virtual std::optional<std::uint64_t> name_of(const void* memory) const = 0;
   /// Where this rank sees memory that the member of that place in the group calls so.
   virtual std::byte* find(std::size_t member, std::uint64_t name) const = 0;
+  /// After a failure in the middle of a sum: a peer that does not know of it may still read and write what it
+  /// was shown, so from now on memory that is let go is not used again while this object lives.
+  void keep_all() noexcept { keeps_all_ = true; }
+
+ protected:
+  bool keeps_all() const { return keeps_all_; }
+
+ private:
+  std::atomic<bool> keeps_all_ = false;
 };
 
 /// What one rank shows to the others of its group, in memory that all of them see.
@@ -34,7 +43,8 @@ struct Board {
   static constexpr std::size_t kCardBytes = 4096;
   alignas(64) std::atomic<std::uint64_t> meetings;
   alignas(64) std::atomic<std::uint32_t> failed;
-  std::array<char, 1020> reason;  ///< ended by a zero; written before `failed`
+  std::int32_t origin;            ///< the rank on which it began
+  std::array<char, 1016> reason;  ///< ended by a zero; both are written before `failed`
   // Who has come to meeting n + 1 has read all cards of meeting n, so that two are enough.
   alignas(64) std::array<std::array<std::byte, kCardBytes>, 2> cards;
 };
@@ -68,7 +78,8 @@ class HostGroup {
   /// What a member showed at the last meeting, until the next.
   ConstBytes card_of(std::size_t member) const { return members_[member].board->cards[(next_ - 1) % 2]; }
 
-  void announce(const std::string& reason) noexcept;
+  /// Tells the others of a failure, which began on rank `origin`, perhaps on another host.
+  void announce(const std::string& reason, int origin) noexcept;
   void interrupt() noexcept { interrupted_ = true; }
   /// Throws what a member has announced.
   void check_members() const;

@@ -39,7 +39,8 @@ struct HostSum::Card {
   std::array<std::byte, kRoom> payload;  ///< short partials, one behind the other
 };
 
-HostSum::HostSum(Transport& transport) : transport_(transport), group_(transport.group()) {
+HostSum::HostSum(Transport& transport, std::chrono::milliseconds patience)
+    : transport_(transport), patience_(patience), group_(transport.group()) {
   const std::vector<int>& hosts = transport.hosts();
   std::vector<int> known;
   for (int rank = 0; rank < transport.size(); ++rank) {
@@ -74,7 +75,7 @@ const HostSum::Card& HostSum::card_of(std::size_t member) const {
   return *reinterpret_cast<const Card*>(group_.card_of(member).data());
 }
 
-void HostSum::run(CallHeader call, const OrderedSum& sum, Deadline deadline) {
+void HostSum::run(CallHeader call, const OrderedSum& sum) try {
   if (plan_.shards != sum.shards) plan_ = plan_hosts(sum.shards, ranks_of_, own_host_);
   TRIREME_CHECK(plan_.most_nodes <= kMostNodes,
                 "sum of {} shards: a rank has {} nodes, at most {} are expected", sum.shards,
@@ -83,21 +84,24 @@ void HostSum::run(CallHeader call, const OrderedSum& sum, Deadline deadline) {
   call.total_bytes = sum.count * size_of(sum.dtype);
   const std::size_t bytes = call.total_bytes * plan_.most_nodes;
   if (bytes <= (is_one_host() ? Card::kRoom : Frame::kRoom))
-    sum_short(call, sum, deadline);
+    sum_short(call, sum);
   else
-    sum_in_place(call, sum, deadline);
+    sum_in_place(call, sum);
+} catch (...) {
+  group_.memory().keep_all();
+  throw;
 }
 
 /// Everybody gets all partials, and sums them.
-void HostSum::sum_short(const CallHeader& call, const OrderedSum& sum, Deadline deadline) {
+void HostSum::sum_short(const CallHeader& call, const OrderedSum& sum) {
   const std::size_t bytes = sum.count * size_of(sum.dtype);
   std::byte* const payload = is_one_host() ? own_card().payload.data() : mine_[0].payload.data();
   for (std::size_t k = 0; k < sum.partials.size() && bytes > 0; ++k)
     std::memcpy(payload + k * bytes, sum.partials[k], bytes);
   if (is_one_host())
-    group_.meet_in(call, deadline);
+    group_.meet_in(call, deadline());
   else
-    swap_frames(call, deadline);
+    swap_frames(call);
   std::vector<const void*> parts;
   for (std::size_t i = 0; i < plan_.all_nodes.size(); ++i) {
     const std::size_t rank = plan_.owners[i];
@@ -139,7 +143,7 @@ HostSum::Buffers HostSum::buffers_of_host() const {
 }
 
 /// This rank's frame for those of all others, as any collective begins where there are several hosts.
-void HostSum::swap_frames(const CallHeader& call, Deadline deadline) {
+void HostSum::swap_frames(const CallHeader& call) {
   const std::size_t ranks = theirs_.size(), self = static_cast<std::size_t>(transport_.rank());
   mine_[0].header = call;
   theirs_[self] = mine_[0];
@@ -149,38 +153,38 @@ void HostSum::swap_frames(const CallHeader& call, Deadline deadline) {
     recvs[peer] = std::as_writable_bytes(std::span(&theirs_[peer], 1));
   sends[self] = {};
   recvs[self] = {};
-  transport_.exchange(sends, recvs, deadline);
+  transport_.exchange(sends, recvs, deadline());
   for (std::size_t peer = 0; peer < ranks; ++peer)
     if (peer != self) check_agreement(transport_.rank(), call, static_cast<int>(peer), theirs_[peer].header);
 }
 
-void HostSum::sum_in_place(const CallHeader& call, const OrderedSum& sum, Deadline deadline) {
+void HostSum::sum_in_place(const CallHeader& call, const OrderedSum& sum) {
   const std::size_t element = size_of(sum.dtype), own = sum.partials.size(), self = group_.self();
   const std::size_t stage_bytes = kStageBytes / (plan_.most_nodes + 1) / kLine * kLine;
   show_buffers(sum, stage_bytes);
   if (!is_one_host()) {
     mine_[0].payload[0] = std::byte{own_card().staged};
-    swap_frames(call, deadline);
+    swap_frames(call);
   }
-  group_.meet_in(call, deadline);
+  group_.meet_in(call, deadline());
   const Buffers all = buffers_of_host();  // cards are those of the last meeting
   const bool in_pieces =
       is_one_host()
           ? std::ranges::find(all.staged, true) != all.staged.end()
           : std::ranges::any_of(theirs_, [](const Frame& f) { return f.payload[0] != std::byte{0}; });
   if (!in_pieces) {
-    reduce({sum, all, 0, sum.count, deadline});
-    return group_.meet(deadline);
+    reduce({sum, all, 0, sum.count});
+    return group_.meet(deadline());
   }
   const std::size_t step = stage_bytes / element;
   for (std::size_t first = 0; first < sum.count; first += step) {
-    const Piece piece{sum, all, first, std::min(step, sum.count - first), deadline};
+    const Piece piece{sum, all, first, std::min(step, sum.count - first)};
     for (std::size_t k = 0; all.staged[self] && k < own; ++k)
       std::memcpy(stage_.get() + k * stage_bytes,
                   static_cast<const std::byte*>(sum.partials[k]) + first * element, piece.count * element);
-    group_.meet(deadline);
+    group_.meet(deadline());
     reduce(piece);
-    group_.meet(deadline);
+    group_.meet(deadline());
     if (all.staged[self])
       std::memcpy(static_cast<std::byte*>(sum.out) + first * element, stage_.get() + own * stage_bytes,
                   piece.count * element);
@@ -201,7 +205,7 @@ void HostSum::reduce(const Piece& whole) {
   begin_partials(pieces.front());
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     if (i + 1 < pieces.size()) begin_partials(pieces[i + 1]);
-    transport_.finish(whole.deadline);
+    transport_.finish(deadline());
     sum_slice(pieces[i]);
     begin_sums(pieces[i]);
     if (i > 0) finish_sums(pieces[i - 1]);
@@ -311,7 +315,7 @@ void HostSum::begin_sums(const Piece& piece) {
 
 /// They are there, and are handed out to all of this host.
 void HostSum::finish_sums(const Piece& piece) {
-  transport_.finish(piece.deadline);
+  transport_.finish(deadline());
   for (const int owner : owners_) {
     const Bytes sums = own_out(piece, owner);
     for (std::size_t member = 0; member < group_.size(); ++member)

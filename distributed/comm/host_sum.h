@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -23,11 +24,12 @@ namespace trireme {
 /// Used by one thread, that of the transport.
 class HostSum {
  public:
-  explicit HostSum(Transport& transport);
+  /// `patience` bounds each wait for peers.
+  HostSum(Transport& transport, std::chrono::milliseconds patience);
 
   /// Collective and blocking. `call` is what ranks agree on, beside shards and size. Throws as
   /// Transport::exchange(), and Error(kPeer) where ranks disagree.
-  void run(CallHeader call, const OrderedSum& sum, Deadline deadline);
+  void run(CallHeader call, const OrderedSum& sum);
 
  private:
   /// Where the vectors of this host's ranks lie.
@@ -41,22 +43,22 @@ class HostSum {
     const OrderedSum& sum;
     const Buffers& all;
     std::size_t first, count;  ///< in the vectors; stages begin with it
-    Deadline deadline;
-    std::size_t begin = 0;  ///< behind `first`
-    std::size_t turn = 0;   ///< of two, which alternate
+    std::size_t begin = 0;     ///< behind `first`
+    std::size_t turn = 0;      ///< of two, which alternate
   };
   struct Card;
   Card& own_card() const;
   const Card& card_of(std::size_t member) const;
+  Deadline deadline() const { return std::chrono::steady_clock::now() + patience_; }
   bool is_one_host() const { return ranks_of_.size() == 1; }
   const std::vector<int>& own_ranks() const { return ranks_of_[own_host_]; }
   const HostNodes& own_nodes() const { return plan_.hosts[own_host_]; }
 
-  void sum_short(const CallHeader& call, const OrderedSum& sum, Deadline deadline);
-  void sum_in_place(const CallHeader& call, const OrderedSum& sum, Deadline deadline);
+  void sum_short(const CallHeader& call, const OrderedSum& sum);
+  void sum_in_place(const CallHeader& call, const OrderedSum& sum);
   void show_buffers(const OrderedSum& sum, std::size_t stage_bytes);
   Buffers buffers_of_host() const;
-  void swap_frames(const CallHeader& call, Deadline deadline);
+  void swap_frames(const CallHeader& call);
 
   Slice slice_of(const Piece& piece, int rank) const;
   std::byte* in(const Piece& piece, std::byte* vector, std::size_t owner, std::size_t element) const;
@@ -69,6 +71,7 @@ class HostSum {
   void finish_sums(const Piece& piece);
 
   Transport& transport_;
+  const std::chrono::milliseconds patience_;
   HostGroup& group_;
   std::vector<std::vector<int>> ranks_of_;  ///< by host
   std::size_t own_host_ = 0;

@@ -52,14 +52,13 @@ std::string LinkCost::to_string() const {
 
 LinkCost measure_link(Communicator& comm) {
   if (comm.size() == 1) return {};
-  constexpr std::size_t kShort = 16 << 10, kLong = 2 << 20;
+  constexpr std::size_t kShort = 1 << 10, kLong = 2 << 20;
   const auto memory = comm.allocate(kLong);
   kernels_of(comm.device()).fill({memory.get(), DType::kFloat32, 1, {kLong / sizeof(float)}, {1}}, 0);
   LinkCost link;
-  const double brief = median_seconds(comm, memory.get(), kShort),
-               lengthy = median_seconds(comm, memory.get(), kLong);
-  link.bytes_per_second = static_cast<double>(kLong - kShort) / std::max(lengthy - brief, 1e-7);
-  link.seconds = std::max(brief - static_cast<double>(kShort) / link.bytes_per_second, 0.0);
+  link.seconds = median_seconds(comm, memory.get(), kShort);
+  const double lengthy = median_seconds(comm, memory.get(), kLong);
+  link.bytes_per_second = static_cast<double>(kLong) / std::max(lengthy - link.seconds, 1e-7);
   return first_rank_says(comm, link);
 }
 

@@ -80,7 +80,7 @@ class LocalTransport final : public Transport {
       world_->reason = reason;
     }
     for (auto& changed : world_->changed) changed.notify_all();
-    group().announce(reason);
+    group().announce(reason, rank());
   }
 
   void interrupt() noexcept override {

@@ -204,7 +204,7 @@ class MpiTransport final : public Transport {
 
   void announce(const std::string& reason) noexcept override {
     healthy_ = false;
-    group().announce(reason);
+    group().announce(reason, rank());
     auto text = std::make_unique<std::array<char, kReasonBytes>>();
     std::snprintf(text->data(), text->size(), "%s", reason.c_str());
     requests_.clear();
@@ -310,7 +310,7 @@ class MpiTransport final : public Transport {
       if (interrupted_) fail(ExitCode::kPeer, "interrupted");
       if (!backoff.pause()) continue;
       throw_if_peer_failed();
-      if (Clock::now() >= deadline) fail_no_answer(requests);
+      if (Clock::now() >= deadline && !requests.unfinished().empty()) fail_no_answer(requests);
     }
   }
 
@@ -327,7 +327,7 @@ class MpiTransport final : public Transport {
   }
 
   [[noreturn]] void fail_no_answer(Requests& requests) {
-    std::vector<int> missing = requests.unfinished();
+    const std::vector<int> missing = requests.unfinished();
     const bool collective = std::ranges::find(missing, -1) != missing.end();
     fail(ExitCode::kPeer, "no answer from rank {}: it has failed, is stuck, or needs more --patience",
          collective ? "(unknown)" : fmt::format("{}", fmt::join(missing, ", ")));

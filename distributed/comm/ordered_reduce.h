@@ -50,7 +50,8 @@ Slice slice_of_rank(std::size_t count, int world_size, int rank);
 /// `out` (count elements) holds scale * sum on every rank, the same bits for every world size. `out` may be
 /// one of the partials. Everything is enqueued on `comm`; buffers must outlive the event, and the event the
 /// work. All ranks must give the same shards, count and scale.
-/// Elements sent by a rank: about 2 * count * (W-1)/W when each rank owns one subtree.
+/// Elements sent by a host: about 2 * count * (H-1)/H when the ranks of each of H hosts own one subtree
+/// together; by messages (below) by each rank, of W: 2 * count * (W-1)/W.
 Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const void*> partials, DType dtype,
                          std::size_t count, float scale, void* out, const std::string& label);
 

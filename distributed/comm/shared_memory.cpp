@@ -2,11 +2,14 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
 #include <map>
 #include <mutex>
 #include <new>
@@ -17,6 +20,7 @@ namespace trireme {
 namespace {
 
 constexpr std::size_t kPage = 4096;
+constexpr std::size_t kGivenBack = std::size_t{1} << 20;  // to the system: pieces from this size on
 constexpr std::size_t kBoardBytes = (sizeof(Board) + kPage - 1) / kPage * kPage;
 
 /// A file in memory, seen whole. No memory is behind it before it is used.
@@ -49,11 +53,25 @@ class Segment {
   std::byte* data_ = nullptr;
 };
 
-/// As much as there could ever be use for.
-std::size_t physical_memory() {
+/// Room for one of `ranks`: more than it will use, and little enough for all of them to map all of it. 0
+/// where mappings or files are limited: there reservations would take from what the job needs.
+std::size_t room_for_one(std::size_t ranks) {
+  rlimit space{}, file{};
+  getrlimit(RLIMIT_AS, &space);
+  getrlimit(RLIMIT_FSIZE, &file);
+  if (space.rlim_cur != RLIM_INFINITY || file.rlim_cur != RLIM_INFINITY) return 0;
   struct sysinfo info {};
   sysinfo(&info);
-  return std::max<std::size_t>(info.totalram * info.mem_unit / kPage * kPage, kBoardBytes);
+  const std::size_t all = info.totalram * info.mem_unit;
+  return std::max(std::min(all, 2 * all / ranks) / kPage * kPage, kBoardBytes);
+}
+
+/// Puts memory behind a part of a file. Now, since a process that writes where nothing is left is ended
+/// without a word.
+bool commit(int fd, std::size_t at, std::size_t bytes) {
+  int result = EINTR;
+  while (result == EINTR) result = posix_fallocate(fd, static_cast<off_t>(at), static_cast<off_t>(bytes));
+  return result == 0;
 }
 
 /// Pieces of a range, first fit.
@@ -98,14 +116,17 @@ class SharedMemory final : public VisibleMemory, public std::enable_shared_from_
       const auto found = free_.take(size);
       if (!found) return nullptr;
       at = *found;
-      // Now, since a process that writes where nothing is left is ended without a word.
-      if (posix_fallocate(own_.fd(), static_cast<off_t>(at), static_cast<off_t>(size)) != 0) {
+      if (!commit(own_.fd(), at, size)) {
         free_.give_back(at, size);
         return nullptr;
       }
     }
     return {own_.data() + at, [self = shared_from_this(), at, size](std::byte*) {
+              if (self->keeps_all()) return;
               const std::lock_guard lock(self->mutex_);
+              if (size >= kGivenBack)
+                fallocate(self->own_.fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(at),
+                          static_cast<off_t>(size));
               self->free_.give_back(at, size);
             }};
   }
@@ -128,12 +149,17 @@ class SharedMemory final : public VisibleMemory, public std::enable_shared_from_
   FreeList free_;  // guarded by mutex_
 };
 
-std::unique_ptr<Segment> make_segment() {
+std::unique_ptr<Segment> make_segment(std::size_t bytes) {
+  auto none = std::make_unique<Segment>(-1, 0);
+  if (bytes == 0) return none;
   const int fd = memfd_create("trireme", MFD_CLOEXEC);
-  const std::size_t bytes = physical_memory();
-  if (fd >= 0 && ftruncate(fd, static_cast<off_t>(bytes)) != 0) return std::make_unique<Segment>(-1, 0);
+  if (fd >= 0 && ftruncate(fd, static_cast<off_t>(bytes)) != 0) {
+    close(fd);
+    return none;
+  }
   auto made = std::make_unique<Segment>(fd, bytes);
-  if (made->data() && posix_fallocate(fd, 0, kBoardBytes) == 0) new (made->data()) Board{};
+  if (!made->data() || !commit(fd, 0, kBoardBytes)) return none;
+  new (made->data()) Board{};
   return made;
 }
 
@@ -165,7 +191,7 @@ std::unique_ptr<HostGroup> make_process_group(const std::vector<int>& ranks, int
                                               const TellAll& tell_all) {
   const auto self = static_cast<std::size_t>(std::ranges::find(ranks, rank) - ranks.begin());
   std::vector<std::unique_ptr<Segment>> segments(ranks.size());
-  segments[self] = make_segment();
+  segments[self] = make_segment(room_for_one(ranks.size()));
   const std::vector<std::string> said = tell_all(describe(*segments[self]));
   for (std::size_t i = 0; i < ranks.size(); ++i)
     if (i != self) segments[i] = open_segment(said[i]);

@@ -10,7 +10,7 @@
 
 namespace trireme {
 
-/// Tells every process of a group what this one says, at most 64 bytes, in the order of `ranks`.
+/// Tells every process of a group what this one says, at most 63 characters, in the order of `ranks`.
 using TellAll = std::function<std::vector<std::string>(const std::string&)>;
 
 /// The group of the ranks in `ranks`, each a process of this host; collective over them. Memory is an

@@ -1,5 +1,6 @@
 #include "distributed/comm/work_queue.h"
 
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -19,7 +20,8 @@ std::int64_t now_ns() {
 /// Lets this thread, which sleeps between short pieces of work, take the core as soon as it wakes: it asks
 /// for little of it at a time. Linux 6.12 and later; others do as before. See sched(7), sched_setattr(2).
 void ask_for_short_slices() {
-  struct Attributes {  // glibc before 2.41 has none
+  if (sched_getscheduler(0) != SCHED_OTHER) return;  // the user has chosen something else
+  struct Attributes {                                // glibc before 2.41 has none
     std::uint32_t size = sizeof(Attributes), policy = 0;
     std::uint64_t flags = 0;
     std::int32_t nice = 0;

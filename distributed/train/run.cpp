@@ -83,6 +83,10 @@ void install_crash_handlers() {
   for (const int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) std::signal(signal, show_frames);
 }
 
+bool keeps_checkpoints(const JobOptions& options) {
+  return !options.checkpoint_dir().empty() && options.replay_from() == 0;
+}
+
 bool uses_mpi(const JobOptions& options, const World& world) {
   if (options.backend() == "mpi") return true;
   return options.backend() == "auto" && (world.source == Source::kOpenMpi || world.source == Source::kSlurm);
@@ -92,6 +96,12 @@ bool uses_mpi(const JobOptions& options, const World& world) {
 class ProcessRuntime final : public JobRuntime {
  public:
   ProcessRuntime(JobOptions options, World world) : options_(std::move(options)), world_(std::move(world)) {
+    if (options_.backend() == "local" && world_.size > 1)
+      throw AgreedError(
+          ExitCode::kUsage,
+          fmt::format("--backend local: {} started {} ranks, which would each run a job of their "
+                      "own; use trireme launch --backend local -n {}",
+                      name_of(world_.source), world_.size, world_.size));
     if (!uses_mpi(options_, world_)) {
       comm_ = make_alone_communicator();
       take_device();
@@ -177,7 +187,7 @@ int run(int argc, char** argv, const Program& program, const std::function<void(
   try {
     world = detect_world(process_environment());
     const JobOptions options = parse_for_all(argc, argv, program);
-    install_signal_handlers(world.rank, !options.checkpoint_dir().empty());
+    install_signal_handlers(world.rank, keeps_checkpoints(options));
     install_crash_handlers();
     return checked_output(run_ranks(options, world, body));
   } catch (const AgreedError&) {
@@ -197,7 +207,7 @@ std::unique_ptr<JobRuntime> JobRuntime::from_main(int argc, char** argv, const P
     fail(ExitCode::kUsage,
          "this program cannot run its ranks as threads; start it with `trireme launch --backend mpi`, or "
          "let its main call trireme::run");
-  install_signal_handlers(main_world.rank, !options.checkpoint_dir().empty());
+  install_signal_handlers(main_world.rank, keeps_checkpoints(options));
   install_crash_handlers();
   return std::make_unique<ProcessRuntime>(std::move(options), main_world);
 }

@@ -52,7 +52,7 @@ void run(const MpiSession& session) {
   const auto transport = make_mpi_transport(kPatience);
   const auto comm = make_mpi_communicator(kPatience);
   VisibleMemory& visible = transport->group().memory();
-  HostSum through_memory(*transport);
+  HostSum through_memory(*transport, kPatience);
   if (session.rank() == 0)
     fmt::print("{} ranks, {} on each host\n{:>10} {:>10} {:>10} {:>10} {:>10} {:>10} | {:>6} {:>6}\n",
                session.size(), transport->group().size(), "bytes", "in place", "out of pl.", "ours", "queued",
@@ -75,7 +75,7 @@ void run(const MpiSession& session) {
     ways[1].call = [&] {
       MPI_Allreduce(a.data(), b.data(), static_cast<int>(count), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
     };
-    ways[2].call = [&] { through_memory.run(header, sum, Clock::now() + kPatience); };
+    ways[2].call = [&] { through_memory.run(header, sum); };
     ways[3].call = [&] {
       ordered_all_reduce(*comm, session.size(), {queued.get()}, DType::kFloat32, count, 1, queued.get(),
                          "sum")

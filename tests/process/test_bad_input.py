@@ -31,6 +31,38 @@ class BadInput(training.Training):
                 self.assertNotRegex(ended.ours, "terminate|abort|core dumped|unexpected error")
                 self.assertNotIn("test accuracy", ended.out)
 
+    # Ranks that differ
+
+    def started_apart(self, *ranks):
+        """One rank for each command, all of one job."""
+        command = [training.MPIRUN, "--oversubscribe"]
+        for rank in ranks:
+            command += ["-np", "1", *map(str, rank), ":"]
+        begin = time.monotonic()
+        ran = subprocess.run(command[:-1], env=training.environment(), capture_output=True, text=True, timeout=60)
+        self.assertLess(time.monotonic() - begin, 10)
+        self.assertEqual(ran.returncode, 2, ran)
+        ended = training.Ended(ran.returncode, ran.stdout, ran.stderr, True)
+        self.assertNotIn("step", ended.out)
+        return ended
+
+    def test_ranks_with_other_flags(self):
+        same = [training.TRAIN, *JOB, *SYNTHETIC]
+        self.assert_one_line(self.started_apart(same, [*same, "--lr", 0.2], same),
+                             "rank 1: flags and program are not those of rank 0: lr 0.2, there 0.1; start all ranks with")
+        self.assert_one_line(self.started_apart([*same, "--seed", 1], [*same, "--seed", 1], [*same, "--seed", 2]),
+                             "rank 2: .*seed 2, there 1")
+
+    def test_ranks_of_other_programs(self):
+        other = str(training.BUILD / "bin" / "first_program")
+        flags = ["--global-batch", 16, "--shards", 4, "--steps", 8, *SYNTHETIC]
+        self.assert_one_line(self.started_apart([other, *flags], [training.TRAIN, *flags]),
+                             "rank 1: flags and program are not those of rank 0: program [0-9a-f]+, there [0-9a-f]+")
+
+    def test_each_rank_a_job_of_its_own(self):
+        self.refused(2, [*SYNTHETIC, "--backend", "local"], "--backend local: .* started 2 ranks",
+                     places=[dict(ranks=2, how="mpirun")])
+
     # Flags
 
     def test_flags(self):

@@ -6,6 +6,7 @@
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,21 +18,24 @@ JOB = ["--model", "lenet", "--data", "synthetic:1,28,28,10,512", "--global-batch
        "--digest-every", "1", "--optimizer", "adamw", "--lr", "0.001", "--clip-norm", "1"]
 
 
-def over_hosts(flags, program=(training.TRAIN, *JOB), **environment):
-    return subprocess.run([HOSTS, *flags, "--", *program], env=dict(training.environment(), **environment),
-                          capture_output=True, text=True, timeout=training.SECONDS)
+def over_hosts(flags, program=(training.TRAIN, *JOB), emulated=True, **environment):
+    ran = subprocess.run([HOSTS, *flags, "--", *program], env=dict(training.environment(), **environment),
+                         capture_output=True, text=True, timeout=training.SECONDS)
+    # Else a job on this host alone would pass for one over several.
+    assert not emulated or "no emulated hosts here" not in ran.stderr, ran
+    return ran
 
 
 def left():
     names = subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout.split()
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True).stdout
-    return [name for name in names if re.fullmatch(r"h\d+", name)] + re.findall(r"trireme\d+", links)
+    return [name for name in names if re.fullmatch(r"trireme-h\d+", name)] + re.findall(r"trireme\d+", links)
 
 
 class Hosts(training.Training):
     @classmethod
     def setUpClass(cls):
-        tried = over_hosts(["--hosts", "2"], ["hostname"])
+        tried = over_hosts(["--hosts", "2"], ["hostname"], emulated=False)
         if "no emulated hosts here" in tried.stderr:
             print(f"skipped: {tried.stderr.strip()}")
             sys.exit(77)
@@ -75,6 +79,26 @@ class Hosts(training.Training):
         running.terminate()
         self.assertEqual(running.wait(30), 143)
         self.assertEqual(left(), [])
+        self.assertEqual(training.survivors(), [])
+
+    def test_a_job_that_is_stopped_keeps_a_checkpoint(self):
+        for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+            with self.subTest(number):
+                kept = self.dir / f"checkpoints{number}"
+                running = subprocess.Popen(
+                    [HOSTS, "--hosts", "2", "--per-host", "2", "--delay", "200us", "--", training.TRAIN, *JOB[:8],
+                     "--steps", "100000", "--quiet", "--eval-every", "0", "--checkpoint-dir", str(kept),
+                     "--checkpoint-every", "20"],
+                    env=training.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                begin = time.monotonic()
+                while not list(kept.glob("step-*")) and time.monotonic() - begin < 30:
+                    time.sleep(0.1)
+                newest = max(kept.glob("step-*"))
+                running.send_signal(number)
+                self.assertEqual(running.wait(40), code)
+                self.assertEqual(left(), [])
+                self.assertEqual(training.survivors(), [])
+                self.assertGreater(max(kept.glob("step-*")), newest, "that of the step at which it was stopped")
 
     def test_without_namespaces_all_ranks_run_here(self):
         tools = self.dir / "tools"
@@ -83,14 +107,15 @@ class Hosts(training.Training):
             found = subprocess.run(["which", name], capture_output=True, text=True).stdout.strip()
             if found:
                 os.symlink(found, tools / name)
-        ran = over_hosts(["--hosts", "2"], PATH=str(tools))
+        ran = over_hosts(["--hosts", "2"], emulated=False, PATH=str(tools))
         self.assertEqual(ran.returncode, 0, ran)
         self.assertIn("no emulated hosts here", ran.stderr)
         self.assertEqual(dict(re.findall(r"^digest step=(\d+) sha256=(\w+)$", ran.stdout, re.M)),
                          self.run_to_end(JOB, how="plain").digests)
 
     def test_wrong_flags(self):
-        for flags in (["--hosts", "0"], ["--delay", "soon"], ["--loss", "100"], ["--per-host", "0"]):
+        for flags in (["--hosts", "0"], ["--delay", "soon"], ["--delay", "1.2.3ms"], ["--loss", "100"], ["--per-host", "0"],
+                      ["--rate", "foo"], ["--rate", "0"], ["--rate", "-1"]):
             ran = over_hosts(flags)
             self.assertEqual(ran.returncode, 2, flags)
 

@@ -34,7 +34,7 @@ class Slurm(training.Training):
     @classmethod
     def setUpClass(cls):
         tried = under_slurm("srun -N2 -n2 hostname")
-        if tried.returncode != 0 and "no Slurm here" in tried.stderr:
+        if tried.returncode == 69:  # not installed, or not allowed
             print(f"skipped: {tried.stderr.strip()}")
             sys.exit(77)
         assert sorted(tried.stdout.split()) == ["h1", "h2"], tried

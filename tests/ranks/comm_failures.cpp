@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cstring>
 #include <thread>
 #include <vector>
 
@@ -212,6 +213,28 @@ TEST(Deadline, ARankThatIsLateButInTimeIsFine) {
                           comm.barrier("late").wait();
                         },
                         {.patience = 20s});
+}
+
+TEST(Abort, InTheMiddleOfSumsOfMemoryThatPeersSee) {
+  constexpr std::size_t kCount = 600'000;
+  for_each_communicator({2, 4}, [](Communicator& comm) {
+    const auto start = std::chrono::steady_clock::now();
+    const std::string error = error_of([&] {
+      std::vector<std::shared_ptr<std::byte>> memory;
+      Event last;
+      for (int i = 0; i < 60; ++i) {
+        memory.push_back(comm.allocate(kCount * sizeof(float)));
+        std::memset(memory.back().get(), 0, kCount * sizeof(float));
+        last = ordered_all_reduce(comm, comm.size(), {memory.back().get()}, DType::kFloat32, kCount, 1,
+                                  memory.back().get(), "bucket");
+        if (comm.rank() == comm.size() - 1 && i == 30) comm.abort("enough");
+      }
+      last.wait();
+    });
+    // The vectors are gone now, while other ranks may not know yet.
+    EXPECT_NE(error.find("enough"), std::string::npos) << error;
+    EXPECT_LT(std::chrono::steady_clock::now() - start, 10s);
+  });
 }
 
 TEST(Abort, EndsTheWaitOfAllRanks) {

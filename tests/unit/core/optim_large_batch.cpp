@@ -86,6 +86,15 @@ TEST(LAMB, MatchesItsPaper) {
   }
 }
 
+TEST(LARS, DecaysByItsRuleWithoutAGradient) {
+  const Tensor p = Tensor::full({2, 2}, 3).set_requires_grad(true);
+  LARS lars(ParameterList({{"p", p}}), {.lr = 1, .weight_decay = 0.1, .momentum = 0, .trust = 0.01});
+  p.set_grad(Tensor::zeros({2, 2}));
+  lars.step();
+  // trust |p| / (decay |p|) * decay p
+  for (const float x : p.to_vector<float>()) EXPECT_NEAR(x, 3 - 0.01 * 3, 1e-6);
+}
+
 TEST(LargeBatch, ZerosMoveAsWithoutAdaptation) {
   for (const bool lamb : {false, true}) {
     const Tensor p = Tensor::zeros({2, 2}).set_requires_grad(true);
