@@ -123,8 +123,6 @@ void Job::start() {
   if (is_root()) {
     reporter_ = std::make_unique<Reporter>(options_);
     for (const std::string& note : checkpoints_->notes()) reporter_->warn(note);
-    if (reducer_options_.link.bytes_per_second > 0)
-      reporter_->note(fmt::format("link: {} over the ranks", reducer_options_.link.to_string()));
     if (options_.reduction() == "fastest")
       reporter_->note("reduction fastest: bits are not promised to be the same at other world sizes");
   }
@@ -481,6 +479,8 @@ void Job::say_summary() {
   if (reporter_->samples_per_second() > 0)
     say(fmt::format("throughput: {:.0f} {}/s on {} rank{}", reporter_->samples_per_second(), unit_,
                     world_size(), world_size() == 1 ? "" : "s"));
+  if (reducer_options_.link.bytes_per_second > 0)
+    say(fmt::format("link: {} over the ranks", reducer_options_.link.to_string()));
   if (const RecordingStatistics s = kernels_of(device()).recording_statistics(); s.rounds > 0)
     say(
         fmt::format("cuda graphs: {:.1f} a step, of {:.1f} kernels and calls; {} made, {:.1f} kernels a step "
