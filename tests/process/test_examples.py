@@ -36,7 +36,7 @@ class Examples(training.Training):
             for i, where in enumerate([dict(how="plain"), *WORLDS]):
                 metrics = self.dir / f"{name}{i}.jsonl"
                 ended = self.run_example(name, [*job, "--metrics", metrics], **where)
-                said = re.sub("(?m)^(throughput|metrics): .*$|^epoch .*\n", "", ended.out)
+                said = re.sub("(?m)^(throughput|metrics): .*$|^(epoch|link:) .*\n", "", ended.out)
                 runs.append((said, training.without_times(training.read_metrics(metrics))))
                 with self.subTest(name, **where):
                     self.assertEqual(runs[-1], runs[0])
