@@ -6,38 +6,34 @@
 
 namespace trireme {
 
-namespace {
+int root_level(int shards) { return std::bit_width(static_cast<unsigned>(shards) - 1); }
 
-long first_shard(TreeNode node) { return static_cast<long>(node.index) << node.level; }
-
-/// A binary counter: how many sums end with this node.
-int merges_of(TreeNode node, int shards) {
+int append_node(std::vector<TreeNode>& left, TreeNode node, int shards) {
   int merges = 0;
-  while (first_shard(node) > 0 || (1L << node.level) < shards) {
-    if (node.index % 2 == 0) {
-      // The right sibling is either still to come, or all padding and passed over.
-      if (first_shard({node.level, node.index + 1}) < shards) break;
+  for (left.push_back(node);;) {
+    const auto [level, index] = left.back();
+    if (index == 0 && (1L << level) >= shards) return merges;  // the root
+    if (index % 2 == 0) {
+      if (TreeNode{level, index + 1}.first_shard() < shards) return merges;
     } else {
+      if (left.size() < 2 || left[left.size() - 2] != TreeNode{level, index - 1}) return merges;
+      left.pop_back();
       ++merges;
     }
-    node = {node.level + 1, node.index / 2};
+    left.back() = {level + 1, index / 2};
   }
-  return merges;
 }
-
-}  // namespace
-
-int root_level(int shards) { return std::bit_width(static_cast<unsigned>(shards) - 1); }
 
 std::vector<int> tree_merges(int shards, std::span<const TreeNode> nodes) {
   TRIREME_CHECK(shards >= 1, "tree: {} shards", shards);
+  std::vector<TreeNode> left;
   std::vector<int> merges;
   long next = 0;
   for (const TreeNode node : nodes) {
-    TRIREME_CHECK(first_shard(node) == next, "tree: a node begins at shard {}, expected {}",
-                  first_shard(node), next);
+    TRIREME_CHECK(node.first_shard() == next, "tree: a node begins at shard {}, expected {}",
+                  node.first_shard(), next);
     next += 1L << node.level;
-    merges.push_back(merges_of(node, shards));
+    merges.push_back(append_node(left, node, shards));
   }
   TRIREME_CHECK(next >= shards, "tree: nodes end at shard {} of {}", next, shards);
   return merges;

@@ -1,6 +1,7 @@
 #include "distributed/comm/agreement.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/error.h"
 
@@ -58,6 +59,21 @@ void check_agreement(int rank, const CallHeader& mine, int peer, const CallHeade
   fail(ExitCode::kPeer,
        "ranks {} and {} disagree: {}; {}; all ranks must make the same calls in the same order", rank, peer,
        describe(rank, mine), describe(peer, theirs));
+}
+
+void swap_frames(Transport& transport, const std::function<const Frame&(int rank)>& frame_for,
+                 std::span<Frame> theirs, Deadline deadline) {
+  std::vector<ConstBytes> sends(theirs.size());
+  std::vector<Bytes> recvs(theirs.size());
+  const int self = transport.rank(), ranks = transport.size();
+  for (int peer = 0; peer < ranks; ++peer) {
+    if (peer == self) continue;
+    sends[peer] = std::as_bytes(std::span(&frame_for(peer), 1));
+    recvs[peer] = std::as_writable_bytes(theirs.subspan(peer, 1));
+  }
+  transport.exchange(sends, recvs, deadline);
+  for (int peer = 0; peer < ranks; ++peer)
+    if (peer != self) check_agreement(self, frame_for(peer).header, peer, theirs[peer].header);
 }
 
 }  // namespace trireme

@@ -4,9 +4,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
+
+#include "distributed/comm/transport.h"
 
 namespace trireme {
 
@@ -47,5 +51,10 @@ static_assert(std::is_trivially_copyable_v<Frame> && sizeof(Frame) == 512);
 /// Throws Error(kPeer), which names both ranks and both calls, unless both headers are of the same call:
 /// `mine` is what `rank` sent to `peer`, `theirs` what `peer` sent to `rank`.
 void check_agreement(int rank, const CallHeader& mine, int peer, const CallHeader& theirs);
+
+/// Sends frame_for(r) to each other rank r and receives theirs[r], all at once, then checks that all are in
+/// the same call. Frames live until it returns. Throws as Transport::exchange() and check_agreement().
+void swap_frames(Transport& transport, const std::function<const Frame&(int rank)>& frame_for,
+                 std::span<Frame> theirs, Deadline deadline);
 
 }  // namespace trireme

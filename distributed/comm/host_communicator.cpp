@@ -171,7 +171,7 @@ void HostCommunicator::exchange_agreed(const Call& call, std::span<const ConstBy
     host.meet_in(header_of(call), deadline());
     if (call.op == Collective::kBarrier || call.op == Collective::kAllReduceFastest) return;
   }
-  swap_frames(call, sends, recvs);
+  send_frames(call, sends, recvs);
   std::vector<ConstBytes> big_sends(sends.begin(), sends.end());
   std::vector<Bytes> big_recvs(recvs.begin(), recvs.end());
   for (int peer = 0; peer < size(); ++peer) {
@@ -184,24 +184,17 @@ void HostCommunicator::exchange_agreed(const Call& call, std::span<const ConstBy
   if (any_left(big_sends, big_recvs)) transport_->exchange(big_sends, big_recvs, deadline());
 }
 
-void HostCommunicator::swap_frames(const Call& call, std::span<const ConstBytes> sends,
+void HostCommunicator::send_frames(const Call& call, std::span<const ConstBytes> sends,
                                    std::span<const Bytes> recvs) {
-  std::vector<ConstBytes> frame_sends(size());
-  std::vector<Bytes> frame_recvs(size());
   for (int peer = 0; peer < size(); ++peer) {
-    if (peer == rank()) continue;
     Frame& frame = outgoing_[peer];
     frame.header = header_of(call);
     frame.header.sends_bytes = sends[peer].size();
     frame.header.expects_bytes = recvs[peer].size();
     if (sends[peer].size() <= Frame::kRoom) copy(frame.payload, sends[peer]);
-    frame_sends[peer] = std::as_bytes(std::span(&frame, 1));
-    frame_recvs[peer] = std::as_writable_bytes(std::span(&incoming_[peer], 1));
   }
-  transport_->exchange(frame_sends, frame_recvs, deadline());
-  for (int peer = 0; peer < size(); ++peer) {
-    if (peer != rank()) check_agreement(rank(), outgoing_[peer].header, peer, incoming_[peer].header);
-  }
+  swap_frames(
+      *transport_, [this](int peer) -> const Frame& { return outgoing_[peer]; }, incoming_, deadline());
 }
 
 void HostCommunicator::broadcast_now(const Call& call, Bytes data) {

@@ -51,7 +51,7 @@ class HostCommunicator final : public Communicator {
   Event push(Collective op, std::string label, std::function<void(Call)> work);
   CallHeader header_of(const Call& call) const;
   void exchange_agreed(const Call& call, std::span<const ConstBytes> sends, std::span<const Bytes> recvs);
-  void swap_frames(const Call& call, std::span<const ConstBytes> sends, std::span<const Bytes> recvs);
+  void send_frames(const Call& call, std::span<const ConstBytes> sends, std::span<const Bytes> recvs);
   void broadcast_now(const Call& call, Bytes data);
   Deadline deadline() const { return std::chrono::steady_clock::now() + patience_; }
 

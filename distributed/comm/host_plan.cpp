@@ -6,32 +6,6 @@
 
 namespace trireme {
 
-namespace {
-
-int first_shard(TreeNode node) { return node.index << node.level; }
-
-/// Puts `node` behind `left`, merging the last two as long as they are siblings. Returns how often.
-int append(std::vector<TreeNode>& left, TreeNode node, int shards) {
-  int merges = 0;
-  left.push_back(node);
-  for (;;) {
-    const auto [level, index] = left.back();
-    const TreeNode parent{level + 1, index / 2};
-    if (index == 0 && (1 << level) >= shards) return merges;  // the root
-    if (index % 2 == 0) {
-      // Where the right sibling is all padding, a node stands for its parent too.
-      if (static_cast<long>(index + 1) << level < shards) return merges;
-    } else {
-      if (left.size() < 2 || left[left.size() - 2] != TreeNode{level, index - 1}) return merges;
-      left.pop_back();
-      ++merges;
-    }
-    left.back() = parent;
-  }
-}
-
-}  // namespace
-
 HostNodes nodes_of_host(int shards, int world_size, std::span<const int> ranks) {
   HostNodes host;
   for (std::size_t owner = 0; owner < ranks.size(); ++owner) {
@@ -40,7 +14,7 @@ HostNodes nodes_of_host(int shards, int world_size, std::span<const int> ranks) 
   }
   for (HostNodes::Part& part : host.parts) {
     host.rows = std::max(host.rows, host.nodes.size() + 1);
-    part.merges = append(host.nodes, part.node, shards);
+    part.merges = append_node(host.nodes, part.node, shards);
   }
   return host;
 }
@@ -70,7 +44,7 @@ HostPlan plan_hosts(int shards, std::span<const std::vector<int>> ranks_of, std:
     else
       for (std::size_t i = 0; i < host.nodes.size(); ++i) all.push_back({host.nodes[i], {h, i}});
   }
-  std::ranges::sort(all, {}, [](const Found& f) { return first_shard(f.node); });
+  std::ranges::sort(all, {}, [](const Found& f) { return f.node.first_shard(); });
   for (const Found& f : all) {
     plan.nodes.push_back(f.node);
     plan.sources.push_back(f.source);

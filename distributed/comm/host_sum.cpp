@@ -60,7 +60,6 @@ HostSum::HostSum(Transport& transport, std::chrono::milliseconds patience)
     for (const int owner : ranks_of_[h])
       if (agent_of(own_ranks(), owner) == transport.rank()) owners_.push_back(owner);
   }
-  mine_.resize(1);
   theirs_.resize(static_cast<std::size_t>(transport.size()));
   for (auto& merged : merged_) merged.resize(owners_.size());
   for (auto& received : received_) received.resize(ranks_of_.size());
@@ -95,13 +94,13 @@ void HostSum::run(CallHeader call, const OrderedSum& sum) try {
 /// Everybody gets all partials, and sums them.
 void HostSum::sum_short(const CallHeader& call, const OrderedSum& sum) {
   const std::size_t bytes = sum.count * size_of(sum.dtype);
-  std::byte* const payload = is_one_host() ? own_card().payload.data() : mine_[0].payload.data();
+  std::byte* const payload = is_one_host() ? own_card().payload.data() : mine_.payload.data();
   for (std::size_t k = 0; k < sum.partials.size() && bytes > 0; ++k)
     std::memcpy(payload + k * bytes, sum.partials[k], bytes);
   if (is_one_host())
     group_.meet_in(call, deadline());
   else
-    swap_frames(call);
+    send_frame(call);
   std::vector<const void*> parts;
   for (std::size_t i = 0; i < plan_.all_nodes.size(); ++i) {
     const std::size_t rank = plan_.owners[i];
@@ -142,20 +141,12 @@ HostSum::Buffers HostSum::buffers_of_host() const {
   return all;
 }
 
-/// This rank's frame for those of all others, as any collective begins where there are several hosts.
-void HostSum::swap_frames(const CallHeader& call) {
-  const std::size_t ranks = theirs_.size(), self = static_cast<std::size_t>(transport_.rank());
-  mine_[0].header = call;
-  theirs_[self] = mine_[0];
-  std::vector<ConstBytes> sends(ranks, std::as_bytes(std::span(mine_)));
-  std::vector<Bytes> recvs(ranks);
-  for (std::size_t peer = 0; peer < ranks; ++peer)
-    recvs[peer] = std::as_writable_bytes(std::span(&theirs_[peer], 1));
-  sends[self] = {};
-  recvs[self] = {};
-  transport_.exchange(sends, recvs, deadline());
-  for (std::size_t peer = 0; peer < ranks; ++peer)
-    if (peer != self) check_agreement(transport_.rank(), call, static_cast<int>(peer), theirs_[peer].header);
+/// This rank's frame to all others, as any collective begins where there are several hosts.
+void HostSum::send_frame(const CallHeader& call) {
+  mine_.header = call;
+  theirs_[static_cast<std::size_t>(transport_.rank())] = mine_;
+  swap_frames(
+      transport_, [this](int) -> const Frame& { return mine_; }, theirs_, deadline());
 }
 
 void HostSum::sum_in_place(const CallHeader& call, const OrderedSum& sum) {
@@ -163,8 +154,8 @@ void HostSum::sum_in_place(const CallHeader& call, const OrderedSum& sum) {
   const std::size_t stage_bytes = kStageBytes / (plan_.most_nodes + 1) / kLine * kLine;
   show_buffers(sum, stage_bytes);
   if (!is_one_host()) {
-    mine_[0].payload[0] = std::byte{own_card().staged};
-    swap_frames(call);
+    mine_.payload[0] = std::byte{own_card().staged};
+    send_frame(call);
   }
   group_.meet_in(call, deadline());
   const Buffers all = buffers_of_host();  // cards are those of the last meeting

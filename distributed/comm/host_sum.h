@@ -58,7 +58,7 @@ class HostSum {
   void sum_in_place(const CallHeader& call, const OrderedSum& sum);
   void show_buffers(const OrderedSum& sum, std::size_t stage_bytes);
   Buffers buffers_of_host() const;
-  void swap_frames(const CallHeader& call);
+  void send_frame(const CallHeader& call);
 
   Slice slice_of(const Piece& piece, int rank) const;
   std::byte* in(const Piece& piece, std::byte* vector, std::size_t owner, std::size_t element) const;
@@ -78,7 +78,8 @@ class HostSum {
   /// Ranks of other hosts whose slices this one merges and hands out, and the agents of its own slice.
   std::vector<int> owners_, agents_;
   HostPlan plan_;
-  std::vector<Frame> mine_, theirs_;  ///< one; by rank
+  Frame mine_;
+  std::vector<Frame> theirs_;         ///< by rank
   std::shared_ptr<std::byte> stage_;  ///< visible: room for pieces of partials and result
   /// By turn. As owners_: rows of HostNodes; as ranks_of_: rows of nodes of this rank's slice.
   std::array<std::vector<std::vector<std::byte>>, 2> merged_, received_;

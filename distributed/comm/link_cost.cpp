@@ -55,12 +55,11 @@ LinkCost measure_link(Communicator& comm) {
   if (comm.size() == 1) return {};
   constexpr std::size_t kShort = 1 << 10, kLong = 2 << 20;
   const auto memory = comm.allocate(kLong);
-  const View zeros{memory.get(), DType::kFloat32, 1, {kLong / sizeof(float)}, {1}};
   // On one thread, so that OpenMP's need not be started for it.
   if (comm.device().is_cpu())
     std::memset(memory.get(), 0, kLong);
   else
-    kernels_of(comm.device()).fill(zeros, 0);
+    kernels_of(comm.device()).fill({memory.get(), DType::kFloat32, 1, {kLong / sizeof(float)}, {1}}, 0);
   LinkCost link;
   link.seconds = median_seconds(comm, memory.get(), kShort);
   const double lengthy = median_seconds(comm, memory.get(), kLong);

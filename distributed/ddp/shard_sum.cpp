@@ -95,27 +95,10 @@ void ShardSum::push(std::span<const float> notes) {
                 "shard sum {}: pushed {} of {} shards, {} of {} notes", label_, pushed_, range_.size(),
                 notes.size(), notes_);
   write(part_of(leaf(), count_ - notes.size(), notes.size()), notes);
-  stack_.push_back({{0, range_.first + pushed_++}, take_leaf()});
-  merge_top();
-}
-
-void ShardSum::merge_top() {
-  for (;;) {
-    Partial& top = stack_.back();
-    const auto [level, index] = top.node;
-    if (index == 0 && (1 << level) >= shards_) return;  // the root
-    if (index % 2 == 0) {
-      // The right neighbour may be nothing but padding, which changes no bit: the node stands for its parent
-      // too.
-      if (static_cast<std::int64_t>(index + 1) << level < shards_) return;
-      top.node = {level + 1, index / 2};
-      continue;
-    }
-    if (stack_.size() < 2 || stack_[stack_.size() - 2].node != TreeNode{level, index - 1}) return;
-    Partial& left = stack_[stack_.size() - 2];
-    add_to(left.sum, top.sum);
-    left.node = {level + 1, index / 2};
-    spare_.push_back(std::move(top.sum));
+  stack_.push_back(take_leaf());
+  for (int merges = append_node(nodes_, {0, range_.first + pushed_++}, shards_); merges > 0; --merges) {
+    add_to(stack_[stack_.size() - 2], stack_.back());
+    spare_.push_back(std::move(stack_.back()));
     stack_.pop_back();
   }
 }
@@ -128,13 +111,13 @@ void ShardSum::launch() {
   const float scale = is_narrow() ? 1 : options_.scale;
   if (options_.reduction == Reduction::kInvariant) {
     std::vector<const void*> partials;
-    for (const Partial& partial : stack_) partials.push_back(partial.sum.raw());
+    for (const Tensor& partial : stack_) partials.push_back(partial.raw());
     summed_ = ordered_all_reduce(comm_, shards_, std::move(partials), sum.dtype(), count_, scale, sum.raw(),
                                  label_);
   } else {
-    for (std::size_t i = 1; i < stack_.size(); ++i) add_to(stack_[0].sum, stack_[i].sum);
+    for (std::size_t i = 1; i < stack_.size(); ++i) add_to(stack_[0], stack_[i]);
     kernels_of(sum.device())
-        .unary(UnaryOp::mul_scalar, sum.view(), stack_[0].sum.view(), {static_cast<double>(scale)});
+        .unary(UnaryOp::mul_scalar, sum.view(), stack_[0].view(), {static_cast<double>(scale)});
     comm_.all_reduce_fastest(memory_of(sum), sum.dtype(), label_);
   }
   done_ = comm_.run(
@@ -152,8 +135,9 @@ void ShardSum::launch() {
 std::size_t ShardSum::finish() {
   TRIREME_CHECK(launched_, "shard sum {}: finished before it was launched", label_);
   done_.wait();
-  for (Partial& partial : stack_) spare_.push_back(std::move(partial.sum));
+  for (Tensor& partial : stack_) spare_.push_back(std::move(partial));
   stack_.clear();
+  nodes_.clear();
   pushed_ = 0;
   launched_ = false;
   summed_ = Event();

@@ -65,14 +65,9 @@ class ShardSum {
   }
 
  private:
-  struct Partial {
-    TreeNode node;
-    Tensor sum;
-  };
   bool is_narrow() const { return options_.dtype != DType::kFloat32; }
   /// The leaf's vector as a partial sum.
   Tensor take_leaf();
-  void merge_top();
 
   Communicator& comm_;
   const int shards_;
@@ -80,7 +75,8 @@ class ShardSum {
   const std::size_t count_, notes_;
   const SumOptions options_;
   const std::string label_;
-  std::vector<Partial> stack_;
+  std::vector<TreeNode> nodes_;  // and the sum of each
+  std::vector<Tensor> stack_;
   std::vector<Tensor> spare_;
   Tensor leaf_;
   int pushed_ = 0;

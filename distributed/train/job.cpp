@@ -21,7 +21,7 @@ namespace trireme {
 
 namespace {
 
-constexpr std::int64_t kStepsBetweenChecks = 100;  // of weights: costs some microseconds a step
+constexpr std::int64_t kStepsBetweenChecks = 100;  // of weights
 
 double milliseconds(std::chrono::nanoseconds time) {
   return std::chrono::duration<double, std::milli>(time).count();

@@ -224,7 +224,7 @@ class Job : public DataParallelContext {
   void measure(StepSum what, const Tensor& value, double weight);
   [[noreturn]] void fail_not_finite(double loss) const;
   void report_step();
-  /// That all ranks have the same.
+  /// Collective: throws if ranks have different ones. On CPUs; a GPU would have to be waited for.
   void check_weights();
   void save_checkpoint();
   void stop_if_asked();

@@ -17,7 +17,7 @@ import tempfile
 TREE = "kernels/cpu/shard_sum.cpp"
 RANKS = "distributed/comm/ordered_reduce.cpp"
 HOSTS = "distributed/comm/host_sum.cpp"
-HOST_PLAN = "distributed/comm/host_plan.cpp"
+NODES = "kernels/tree.cpp"
 SHARDS = "distributed/ddp/shard_sum.cpp"
 REDUCER = "distributed/ddp/reducer.cpp"
 TREE_TESTS = ["unit_distributed_ordered_reduce", "ranks_comm_ordered"]
@@ -39,7 +39,7 @@ MUTANTS = [
      "std::ranges::reverse(plan->partials); kernels_of(device).tree_sum(to, plan->nodes,", TREE_TESTS[1:]),
     ("hosts' partials in reverse order", HOSTS,
      "    std::byte* const mine = in(", "    std::ranges::reverse(parts);\n    std::byte* const mine = in(", TREE_TESTS[1:]),
-    ("hosts merge what are no siblings", HOST_PLAN,
+    ("what are no siblings is merged", NODES,
      "if (left.size() < 2 || left[left.size() - 2] != TreeNode{level, index - 1}) return merges;",
      "if (left.size() < 2) return merges;", TREE_TESTS[1:]),
     ("a host's sums go to its first rank alone", HOSTS,
@@ -62,23 +62,20 @@ MUTANTS = [
     ("scaling before the sum", TREE,
      "out[i] = left[i] + right[i];", "out[i] = (left[i] * (1.0f / 3) + right[i] * (1.0f / 3)) * 3;", TREE_TESTS),
     ("left fold inside a rank", SHARDS,
-     "  for (;;) {\n    Partial& top = stack_.back();\n",
+     "  for (int merges = append_node(nodes_, {0, range_.first + pushed_++}, shards_); merges > 0; --merges) {\n",
+     "  ++pushed_;\n"
      "  if (stack_.size() > 1) {\n"
-     "    add_to(stack_[0].sum, stack_[1].sum);\n"
+     "    add_to(stack_[0], stack_[1]);\n"
      "    stack_.pop_back();\n"
      "  }\n"
-     "  if (pushed_ < range_.size()) return;\n"
-     "  const auto nodes = maximal_subtrees(shards_, range_);\n"
-     "  stack_[0].node = nodes[0];\n"
-     "  for (std::size_t k = 1; k < nodes.size(); ++k) {\n"
-     "    stack_.push_back({nodes[k], Tensor::full({static_cast<std::int64_t>(count_)}, -0.0)});\n"
-     "  }\n"
-     "  return;\n"
-     "  for (;;) {\n    Partial& top = stack_.back();\n", REDUCER_TESTS),
+     "  if (pushed_ == range_.size())\n"
+     "    for (std::size_t k = 1; k < maximal_subtrees(shards_, range_).size(); ++k)\n"
+     "      stack_.push_back(Tensor::full({static_cast<std::int64_t>(count_)}, -0.0));\n"
+     "  for (int merges = 0; merges > 0; --merges) {\n", REDUCER_TESTS),
     ("every rank scales its own part", SHARDS,
      "summed_ = ordered_all_reduce(comm_, shards_, std::move(partials), sum.dtype(), count_, scale,",
-     "for (const Partial& partial : stack_)\n"
-     "  for (std::size_t i = 0; i < count_; ++i) partial.sum.data<float>()[i] *= scale;\n"
+     "for (const Tensor& partial : stack_)\n"
+     "  for (std::size_t i = 0; i < count_; ++i) partial.data<float>()[i] *= scale;\n"
      "summed_ = ordered_all_reduce(comm_, shards_, std::move(partials), sum.dtype(), count_, 1,", REDUCER_TESTS),
     ("mean of the ranks' means", SHARDS,
      "ordered_all_reduce(comm_, shards_, std::move(partials), sum.dtype(), count_, scale,",

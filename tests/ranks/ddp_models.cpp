@@ -307,6 +307,43 @@ TEST(Models, NeedNamesOfTheirOwn) {
   EXPECT_NE(message.find("two models are called model"), std::string::npos) << message;
 }
 
+/// What each of three ranks hears when `body(job)` fails there.
+void expect_on_all_ranks(const std::string& part, std::int64_t steps, const std::function<void(Job&)>& body) {
+  run_local_ranks(3, std::chrono::seconds(20), [&](Communicator& comm) {
+    const std::string message = test::error_of([&] {
+      Job job(options_of(steps, 5), comm);
+      body(job);
+    });
+    EXPECT_NE(message.find(part), std::string::npos) << "rank " << comm.rank() << ": " << message;
+  });
+}
+
+TEST(Models, MustBeBuiltAlikeOnAllRanks) {
+  expect_on_all_ranks(
+      "rank 1: tensors of model are not those of rank 0: 1.weight (3, 16) of float32, trained, there (2, 16)",
+      1, [](Job& job) {
+        nn::Sequential model{nn::Flatten(), nn::Linear(16, job.rank() == 1 ? 3 : 2)};
+        DistributedDataParallel ddp(model, job);
+      });
+}
+
+TEST(Models, ThatOneRankChangesAreNoticed) {
+  const Waves dataset(20);
+  expect_on_all_ranks("rank 2: step 100: the checksums of weights are not those of rank 0: model.1.bias ",
+                      120, [&](Job& job) {
+                        nn::Sequential model{nn::Flatten(), nn::Linear(16, 2)};
+                        DistributedDataParallel ddp(model, job);
+                        optim::SGD sgd(ddp.parameters(), {.lr = 0.01});
+                        for (auto& step : job.steps(dataset)) {
+                          for (auto& shard : step.shards())
+                            step.add(cross_entropy(ddp(shard.x), shard.y)).backward();
+                          sgd.step();
+                          if (step.index() != 40 || job.rank() != 2) continue;
+                          model.parameters()[1].tensor.data<float>()[0] += 1;
+                        }
+                      });
+}
+
 TEST(Models, DropOutDifferentlyEvenIfBuiltAlike) {
   run_job(2, options_of(1, 2), [&](Job& job) {
     nn::Sequential one(nn::Dropout(0.5)), other(nn::Dropout(0.5));
