@@ -51,7 +51,13 @@ struct AdamWOptions {
   double lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01;
 };
 
-/// One parameter of an optimizer's step: dense views of one shape, float32 or float64.
+/// Elements whose squares are summed one after the other: see KernelTable::chunk_squares.
+inline constexpr std::int64_t kSquaresChunk = 8192;
+constexpr std::int64_t squares_chunks(std::int64_t elements) {
+  return (elements + kSquaresChunk - 1) / kSquaresChunk;
+}
+
+/// One parameter of an optimizer's step, or a part of one: dense views of one shape, float32 or float64.
 struct OptimizerSlice {
   View parameter, gradient;
   View first, second;     ///< what the optimizer keeps, as it calls for them
@@ -226,8 +232,9 @@ struct KernelTable {
   void (*sgd)(std::span<const OptimizerSlice> slices, const SgdOptions&);
   /// `first` and `second` are the moments.
   void (*adamw)(std::span<const OptimizerSlice> slices, const AdamWOptions&);
-  /// Sum of squares over fixed chunks, in float64, of one tensor after the other; the host waits once. Dense.
-  double (*sum_of_squares)(std::span<const View> tensors);
+  /// The sum of squares of each run of kSquaresChunk elements, in float64, to the next number of `out`: of
+  /// one tensor after the other, each one's last run may be shorter. The host waits once. Dense.
+  void (*chunk_squares)(std::span<const View> tensors, std::span<double> out);
 
   // Reduction of gradients (distributed/comm/ordered_reduce.h). Dense.
   /// out (N) = scale * the sum, in tree order, of parts of N elements of its dtype, float32, bfloat16 or

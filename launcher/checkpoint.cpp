@@ -1,4 +1,6 @@
 // `trireme checkpoint`: look at checkpoints, check them, and turn them into plain files and back.
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <bit>
@@ -6,10 +8,13 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <limits>
+#include <map>
 #include <optional>
 
 #include "core/interchange/safetensors.h"
+#include "core/metrics/jsonl.h"
 #include "distributed/checkpoint/store.h"
 #include "distributed/checkpoint/store_lock.h"
 #include "distributed/comm/local.h"
@@ -178,7 +183,48 @@ std::optional<std::string> difference(const TensorSlot& a, const TensorSlot& b) 
       element_text(a, first), element_text(b, first), different, count);
 }
 
+/// The lines of a digest trail, by step; nothing if the path is none.
+std::optional<std::map<std::int64_t, Record>> trail_at(const std::string& text) {
+  if (!fs::is_regular_file(text) || std::ifstream(text).peek() != '{') return std::nullopt;
+  std::map<std::int64_t, Record> trail;
+  read_metrics(text, [&](const Record& record) { trail[record.step().value_or(0)] = record; });
+  return trail;
+}
+
+/// Where the digests of two runs part: the step, and the tensors that differ after it.
+int diff_trails(const std::map<std::int64_t, Record>& a, const std::map<std::int64_t, Record>& b) {
+  std::size_t common = 0;
+  for (const auto& [step, first] : a) {
+    const auto found = b.find(step);
+    if (found == b.end()) continue;
+    ++common;
+    if (first.fields() == found->second.fields()) continue;
+    std::vector<std::string> names;
+    for (const auto* one : {&first, &found->second})
+      for (const auto& [name, digest] : one->fields()) {
+        const auto *const here = first.find(name), *const there = found->second.find(name);
+        const bool known = std::ranges::find(names, name) != names.end();
+        if (name != "digest" && !known && (!here || !there || *here != *there)) names.push_back(name);
+      }
+    if (names.empty()) names.emplace_back("no tensor that both name");
+    constexpr std::size_t kShown = 5;
+    const std::string more =
+        names.size() > kShown ? fmt::format(" and {} more", names.size() - kShown) : std::string();
+    names.resize(std::min(names.size(), kShown));
+    fmt::print("step {} is the first that differs, in {}{}\n", step, fmt::join(names, ", "), more);
+    return kDifferent;
+  }
+  if (common == 0) fail(ExitCode::kUsage, "the two trails have no step in common: nothing to compare");
+  fmt::print("the same: {} steps\n", common);
+  return 0;
+}
+
 int diff(const std::string& first, const std::string& second) {
+  const auto trail = trail_at(first), other = trail_at(second);
+  if (trail && other) return diff_trails(*trail, *other);
+  if (trail || other)
+    fail(ExitCode::kUsage, "'{}' is a digest trail, '{}' is none: give two of a kind", trail ? first : second,
+         trail ? second : first);
   const OwnedTensors a = tensors_at(first), b = tensors_at(second);
   for (std::size_t i = 0; i < a.tensors.size() || i < b.tensors.size(); ++i) {
     std::optional<std::string> found;
@@ -245,7 +291,10 @@ int checkpoint_main(int argc, char** argv) {
   add("list", "print the committed checkpoints", [&] { return list(directory); });
   add("verify", "check every byte; exit 4 if any is damaged", [&] { return verify(directory); });
   add("inspect", "print the state of the job and the tensors", [&] { return inspect(directory); });
-  add("diff", "name the first differing tensor and element; exit 1 if there is one",
+  add("diff",
+      "name the first differing tensor and element, or of two files of --digest-trail the first differing "
+      "step "
+      "and its tensors; exit 1 if there is one",
       [&] { return diff(directory, second); })
       ->add_option("other", second, "the other checkpoint, or a plain file")
       ->required();

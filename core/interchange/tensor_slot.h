@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,12 +12,18 @@
 namespace trireme {
 
 /// A named tensor in memory: contiguous, row-major, `bytes` long. Not owned.
+///
+/// Or a part of one, where ranks hold parts: then `bytes` and `data` are those of its elements from `*first`
+/// on, and other ranks hold the others.
 struct TensorSlot {
   std::string name;
   DType dtype = DType::kFloat32;
   std::vector<std::int64_t> shape;
   std::byte* data = nullptr;
   std::size_t bytes = 0;
+  std::optional<std::uint64_t> first = {};
+  /// Where element `index` lies.
+  std::byte* at(std::uint64_t index) const { return data + (index - first.value_or(0)) * size_of(dtype); }
 };
 
 /// Bytes of a tensor of this shape; -1 when a dimension is negative or the product does not fit 63 bits.

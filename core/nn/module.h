@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -26,6 +27,17 @@ namespace trireme {
 struct NamedTensor {
   std::string name;
   Tensor tensor;
+};
+
+/// Of the state of a job, which ranks may share out.
+struct StateTensor : NamedTensor {
+  /// `tensor` (one-dimensional) holds the elements of a tensor of this shape, row-major, from `first` on, and
+  /// other ranks hold the others. Without it, it is all there.
+  struct Part {
+    Shape whole;
+    std::int64_t first = 0;
+  };
+  std::optional<Part> part = {};
 };
 
 namespace nn {

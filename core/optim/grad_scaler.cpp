@@ -1,5 +1,8 @@
 #include "core/optim/grad_scaler.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "core/autograd/autograd.h"
 #include "core/ops/ops.h"
 
@@ -37,12 +40,20 @@ void GradScaler::unscale_(optim::Optimizer& optimizer) {
     finite = false;
   }
   const NoGrad off;
-  for (const NamedTensor& item : parameters.items) {
-    const Tensor gradient = item.tensor.grad();
-    if (!gradient.defined() || !finite) continue;
+  std::vector<std::size_t> which;
+  std::vector<Tensor> dense;
+  std::vector<View> views;
+  for (std::size_t i = 0; i < parameters.items.size() && finite; ++i) {
+    const Tensor gradient = parameters.gradient(i);
+    if (!gradient.defined()) continue;
     mul_(gradient, 1 / scale());
-    finite = finite && all(isfinite(gradient)).item() != 0;
+    which.push_back(i);
+    views.push_back(dense.emplace_back(gradient.row_major()).view());
   }
+  // Squares of float32 numbers do not overflow in float64, and all ranks see the same sums.
+  if (finite)
+    finite = std::ranges::all_of(parameters.sums_of_squares(which, views),
+                                 [](double sum) { return std::isfinite(sum); });
   if (!finite) overflowed_.insert(&optimizer);
 }
 

@@ -9,8 +9,12 @@ namespace trireme::optim {
 
 namespace {
 
-double norm_of(const KernelTable& kernels, const View& v) {
-  return std::sqrt(kernels.sum_of_squares(std::span(&v, 1)));
+/// Row-major elements in one dimension.
+View flat(View v) {
+  v.shape[0] = v.numel();
+  v.strides[0] = 1;
+  v.dims = 1;
+  return v;
 }
 
 /// to += factor * from; `spare` is overwritten.
@@ -27,9 +31,15 @@ Layerwise::Layerwise(ParameterList parameters, LayerwiseOptions options)
   checked_lr(options_.lr);
 }
 
-Tensor Layerwise::scratch_like(std::size_t which) const {
-  const Tensor& p = parameters().items[which].tensor;
-  return Tensor::empty(p.shape(), p.dtype(), p.device());
+Tensor Layerwise::scratch_like(const OptimizerSlice& slice) const {
+  return Tensor::empty({slice.parameter.numel()}, slice.parameter.dtype,
+                       parameters().items[0].tensor.device());
+}
+
+std::vector<double> Layerwise::norms(std::span<const std::size_t> which, std::span<const View> of) const {
+  std::vector<double> all = parameters().sums_of_squares(which, of);
+  for (double& norm : all) norm = std::sqrt(norm);
+  return all;
 }
 
 LARS::LARS(ParameterList parameters, LayerwiseOptions options) : Layerwise(std::move(parameters), options) {
@@ -38,17 +48,18 @@ LARS::LARS(ParameterList parameters, LayerwiseOptions options) : Layerwise(std::
 
 void LARS::update(std::span<const std::size_t> which, std::span<OptimizerSlice> slices) {
   const KernelTable& kernels = kernels_for(parameters().items[which[0]].tensor.device());
-  std::vector<Tensor> scaled;  // gradients
+  std::vector<View> weights, gradients;
+  for (const OptimizerSlice& s : slices)
+    weights.push_back(flat(s.parameter)), gradients.push_back(flat(s.gradient));
+  const std::vector<double> lengths = norms(which, weights), slopes = norms(which, gradients);
+  std::vector<Tensor> scaled;
   for (std::size_t i = 0; i < which.size(); ++i) {
     if (!is_adapted(which[i])) continue;
-    const OptimizerSlice& s = slices[i];
-    const double length = norm_of(kernels, s.parameter), slope = norm_of(kernels, s.gradient),
-                 decay = options_.weight_decay;
-    const double pull = slope + decay * length;
-    const double trust = length > 0 && pull > 0 ? options_.trust * length / pull : 1;
-    const Tensor gradient = scratch_like(which[i]), spare = scratch_like(which[i]);
-    kernels.unary(UnaryOp::mul_scalar, gradient.view(), s.gradient, {trust});
-    if (decay > 0) add_scaled(kernels, gradient.view(), s.parameter, trust * decay, spare.view());
+    const double decay = options_.weight_decay, pull = slopes[i] + decay * lengths[i];
+    const double trust = lengths[i] > 0 && pull > 0 ? options_.trust * lengths[i] / pull : 1;
+    const Tensor gradient = scratch_like(slices[i]), spare = scratch_like(slices[i]);
+    kernels.unary(UnaryOp::mul_scalar, gradient.view(), gradients[i], {trust});
+    if (decay > 0) add_scaled(kernels, gradient.view(), weights[i], trust * decay, spare.view());
     slices[i].gradient = scaled.emplace_back(gradient).view();
   }
   kernels.sgd(slices, {.lr = options_.lr, .momentum = options_.momentum});
@@ -63,28 +74,28 @@ LAMB::LAMB(ParameterList parameters, LayerwiseOptions options) : Layerwise(std::
 
 void LAMB::update(std::span<const std::size_t> which, std::span<OptimizerSlice> slices) {
   const KernelTable& kernels = kernels_for(parameters().items[which[0]].tensor.device());
-  std::vector<Tensor> moves;
+  std::vector<Tensor> memory;
+  std::vector<View> weights, moves;
   std::vector<OptimizerSlice> from_zero(slices.begin(), slices.end());
   for (std::size_t i = 0; i < which.size(); ++i) {
-    moves.push_back(scratch_like(which[i]));
-    kernels.fill(moves.back().view(), 0);
-    from_zero[i].parameter = moves.back().view();
+    weights.push_back(flat(slices[i].parameter));
+    moves.push_back(memory.emplace_back(scratch_like(slices[i])).view());
+    kernels.fill(moves[i], 0);
+    from_zero[i].parameter = moves[i];
     from_zero[i].step = ++steps_.data<std::int64_t>()[which[i]];
   }
   // What Adam would do to a parameter of zeros at a learning rate of 1 is its step alone.
   kernels.adamw(
       from_zero,
       {.lr = 1, .beta1 = options_.beta1, .beta2 = options_.beta2, .eps = options_.eps, .weight_decay = 0});
+  for (std::size_t i = 0; i < which.size() && options_.weight_decay > 0; ++i)
+    if (is_adapted(which[i]))
+      add_scaled(kernels, moves[i], weights[i], -options_.weight_decay, scratch_like(slices[i]).view());
+  const std::vector<double> lengths = norms(which, weights), steps = norms(which, moves);
   for (std::size_t i = 0; i < which.size(); ++i) {
-    const View &p = slices[i].parameter, move = moves[i].view();
-    const Tensor spare = scratch_like(which[i]);
-    double trust = 1;
-    if (is_adapted(which[i])) {
-      if (options_.weight_decay > 0) add_scaled(kernels, move, p, -options_.weight_decay, spare.view());
-      const double length = norm_of(kernels, p), step = norm_of(kernels, move);
-      if (length > 0 && step > 0) trust = length / step;
-    }
-    add_scaled(kernels, p, move, options_.lr * trust, spare.view());
+    const bool scales = is_adapted(which[i]) && lengths[i] > 0 && steps[i] > 0;
+    const double trust = scales ? lengths[i] / steps[i] : 1;
+    add_scaled(kernels, weights[i], moves[i], options_.lr * trust, scratch_like(slices[i]).view());
   }
 }
 

@@ -15,7 +15,7 @@ struct LayerwiseOptions {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-6;  ///< LAMB
 };
 
-/// What the two share. The host waits for the norms of every adapted parameter.
+/// What the two share. The host waits for the norms of all parameters.
 class Layerwise : public Optimizer {
  public:
   void set_lr(double lr) override { options_.lr = checked_lr(lr); }
@@ -24,8 +24,10 @@ class Layerwise : public Optimizer {
  protected:
   Layerwise(ParameterList parameters, LayerwiseOptions options);
   bool is_adapted(std::size_t which) const { return parameters().items[which].tensor.dim() > 1; }
-  /// Dense memory like parameter `which`, for the time of an update.
-  Tensor scratch_like(std::size_t which) const;
+  /// One-dimensional memory of a slice's size, for the time of an update.
+  Tensor scratch_like(const OptimizerSlice& slice) const;
+  /// The 2-norm of each vector over all ranks; of[k] is of parameter which[k].
+  std::vector<double> norms(std::span<const std::size_t> which, std::span<const View> of) const;
   LayerwiseOptions options_;
 };
 

@@ -3,12 +3,69 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 #include <unordered_map>
 #include <utility>
 
 #include "core/tensor/observer.h"
 
-namespace trireme::optim {
+namespace trireme {
+
+Tensor ParameterList::share(std::size_t i) const {
+  const Tensor& parameter = items[i].tensor;
+  const auto share = source ? source->share_of(parameter) : std::nullopt;
+  return share ? parameter.alias({share->count}, {1}, parameter.offset() + share->first) : parameter;
+}
+
+Tensor ParameterList::gradient(std::size_t i) const {
+  return source ? source->gradient_of(items[i].tensor) : items[i].tensor.grad();
+}
+
+namespace {
+
+/// Of all vectors, one behind the other; the host waits once for each device.
+std::vector<double> chunk_squares(std::span<const View> of, std::span<const Device> devices) {
+  std::vector<double> chunks;
+  for (std::size_t begin = 0, end = 0; begin < of.size(); begin = end) {
+    const std::size_t before = chunks.size();
+    for (; end < of.size() && devices[end] == devices[begin]; ++end)
+      chunks.resize(chunks.size() + static_cast<std::size_t>(squares_chunks(of[end].numel())));
+    kernels_for(devices[begin])
+        .chunk_squares(of.subspan(begin, end - begin), std::span(chunks).subspan(before));
+  }
+  return chunks;
+}
+
+}  // namespace
+
+std::vector<double> ParameterList::sums_of_squares(std::span<const std::size_t> which,
+                                                   std::span<const View> of) const {
+  std::vector<Tensor> parameters;
+  std::vector<Device> devices;
+  for (const std::size_t i : which) devices.push_back(parameters.emplace_back(items[i].tensor).device());
+  const std::vector<double> own = chunk_squares(of, devices);
+  std::vector<double> chunks;
+  std::vector<std::size_t> ends;  // in `chunks`, of each parameter
+  for (std::size_t k = 0, at = 0; k < which.size(); ++k) {
+    const auto share = source ? source->share_of(parameters[k]) : std::nullopt;
+    // Shares are cut between chunks.
+    const std::size_t first =
+        chunks.size() + static_cast<std::size_t>(share ? share->first / kSquaresChunk : 0);
+    chunks.resize(chunks.size() + static_cast<std::size_t>(squares_chunks(parameters[k].numel())));
+    ends.push_back(chunks.size());
+    const auto count = static_cast<std::size_t>(squares_chunks(of[k].numel()));
+    std::copy_n(own.data() + at, count, chunks.data() + first);
+    at += count;
+  }
+  if (source) source->complete_squares(parameters, chunks);
+  std::vector<double> sums;
+  std::size_t at = 0;
+  for (const std::size_t end : ends)
+    sums.push_back(std::accumulate(&chunks[at], &chunks[end], 0.0)), at = end;
+  return sums;
+}
+
+namespace optim {
 
 namespace {
 
@@ -57,41 +114,52 @@ void Optimizer::step() {
   if (parameters_.source) parameters_.source->finish();
   std::vector<std::size_t> which;
   std::vector<OptimizerSlice> slices;
-  std::vector<Tensor> gradients;  // keeps copies alive
+  std::vector<Tensor> gradients, updated;  // the first keep copies alive
   for (std::size_t i = 0; i < parameters_.items.size(); ++i) {
-    const Tensor& parameter = parameters_.items[i].tensor;
-    const Tensor gradient = parameter.grad();
+    const Tensor gradient = parameters_.gradient(i);
     if (!gradient.defined()) continue;
+    const Tensor share = parameters_.share(i);
     // Kernels walk parameter, gradient and state side by side, so all must lie alike in memory.
-    gradients.push_back(gradient.strides() == parameter.strides() ? gradient : gradient.row_major());
+    gradients.push_back(gradient.strides() == share.strides() ? gradient : gradient.row_major());
     which.push_back(i);
+    updated.push_back(parameters_.items[i].tensor);
     OptimizerSlice& slice = slices.emplace_back();
-    slice.parameter = parameter.view();
+    slice.parameter = share.view();
     slice.gradient = gradients.back().view();
     if (states_.size() > 0) slice.first = states_[0].tensors[i].view();
     if (states_.size() > 1) slice.second = states_[1].tensors[i].view();
   }
   if (!which.empty()) update(which, slices);
-  for (const std::size_t i : which) parameters_.items[i].tensor.bump_version("the optimizer's step");
+  for (const Tensor& parameter : updated) parameter.bump_version("the optimizer's step");
+  if (parameters_.source) parameters_.source->updated(updated);
 }
 
 void Optimizer::zero_grad() {
   for (const NamedTensor& item : parameters_.items) item.tensor.set_grad({});
 }
 
-std::vector<NamedTensor> Optimizer::state() const {
-  std::vector<NamedTensor> all = extra_state_;
+std::vector<StateTensor> Optimizer::state() const {
+  std::vector<StateTensor> all;
+  for (const NamedTensor& t : extra_state_) all.push_back({t, {}});
   for (const StateKind& state : states_)
-    for (std::size_t i = 0; i < state.tensors.size(); ++i)
-      all.push_back({state.kind + "." + parameters_.items[i].name, state.tensors[i]});
+    for (std::size_t i = 0; i < state.tensors.size(); ++i) {
+      const NamedTensor& parameter = parameters_.items[i];
+      StateTensor& t =
+          all.emplace_back(StateTensor{{state.kind + "." + parameter.name, state.tensors[i]}, {}});
+      if (!parameters_.source) continue;
+      if (const auto share = parameters_.source->share_of(parameter.tensor))
+        t.part = StateTensor::Part{parameter.tensor.shape(), share->first};
+    }
   return all;
 }
 
 void Optimizer::add_state(const std::string& kind) {
   TRIREME_CHECK(states_.size() < 2, "optimizer: {} would be a third kind of state; kernels take two", kind);
   StateKind& state = states_.emplace_back(StateKind{kind, {}});
-  for (const NamedTensor& item : parameters_.items)
-    state.tensors.push_back(Tensor::zeros(item.tensor.shape(), item.tensor.dtype(), item.tensor.device()));
+  for (std::size_t i = 0; i < parameters_.items.size(); ++i) {
+    const Tensor share = parameters_.share(i);
+    state.tensors.push_back(Tensor::zeros(share.shape(), share.dtype(), share.device()));
+  }
 }
 
 SGD::SGD(ParameterList parameters, SgdOptions options) : Optimizer(std::move(parameters)), options_(options) {
@@ -119,22 +187,21 @@ void AdamW::update(std::span<const std::size_t> which, std::span<OptimizerSlice>
 
 double clip_grad_norm(const ParameterList& parameters, double max_norm) {
   if (parameters.source) parameters.source->finish();
-  std::vector<Tensor> gradients;  // keeps copies alive
+  std::vector<std::size_t> which;
+  std::vector<Tensor> gradients, dense;  // the latter keep copies alive
   std::vector<View> views;
-  double squares = 0;
-  for (const NamedTensor& item : parameters.items) {
-    const Tensor gradient = item.tensor.grad();
+  for (std::size_t i = 0; i < parameters.items.size(); ++i) {
+    const Tensor gradient = parameters.gradient(i);
     if (!gradient.defined()) continue;
-    if (!gradients.empty() && gradients.back().device() != gradient.device())
-      squares += kernels_for(gradients.back().device()).sum_of_squares(std::exchange(views, {}));
-    views.push_back(gradients.emplace_back(gradient.row_major()).view());
+    which.push_back(i);
+    gradients.push_back(gradient);
+    views.push_back(dense.emplace_back(gradient.row_major()).view());
   }
-  if (!views.empty()) squares += kernels_for(gradients.back().device()).sum_of_squares(views);
+  double squares = 0;
+  for (const double of_one : parameters.sums_of_squares(which, views)) squares += of_one;
   const double norm = std::sqrt(squares);
   if (max_norm <= 0 || !std::isfinite(norm) || norm <= max_norm) return norm;
-  for (const NamedTensor& item : parameters.items) {
-    const Tensor gradient = item.tensor.grad();
-    if (!gradient.defined()) continue;
+  for (const Tensor& gradient : gradients) {
     kernels_for(gradient.device())
         .unary(UnaryOp::mul_scalar, gradient.view(), gradient.view(), {max_norm / (norm + 1e-6)});
     gradient.bump_version("clip_grad_norm");
@@ -161,4 +228,5 @@ double learning_rate(const Schedule& s, std::int64_t step) {
   return s.peak;
 }
 
-}  // namespace trireme::optim
+}  // namespace optim
+}  // namespace trireme

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,12 +16,28 @@ namespace optim {
 class Optimizer;
 }
 
-/// Where gradients come from when backward alone does not make them final (data parallel wrappers).
+/// Elements [first, first + count) of a parameter, row-major.
+struct Share {
+  std::int64_t first = 0, count = 0;
+};
+
+/// Where gradients come from when backward alone does not make them final (data parallel wrappers), and who
+/// tells other ranks of updates where each rank updates a share of every parameter.
 class GradientSource {
  public:
   virtual ~GradientSource() = default;
   /// Waits until all gradients of the step are final. Cheap when called again in the same step.
   virtual void finish() = 0;
+  /// What this rank updates of a parameter; nothing: all of it, as every rank does.
+  virtual std::optional<Share> share_of(const Tensor&) const { return {}; }
+  /// The gradient of the share, after finish(): one-dimensional, or of the parameter's shape if it is all of
+  /// it. Undefined if the parameter has no gradient on any rank.
+  virtual Tensor gradient_of(const Tensor& parameter) const { return parameter.grad(); }
+  /// Sums of squares of chunks of the shares of `parameters`, one parameter after the other, each with room
+  /// for all its chunks: those of other ranks' shares are filled in. Collective.
+  virtual void complete_squares(std::span<const Tensor> /*parameters*/, std::span<double> /*chunks*/) {}
+  /// The shares of these parameters have new values. Collective.
+  virtual void updated(std::span<const Tensor> /*parameters*/) {}
   /// An optimizer works on this source's parameters from now on, or no more.
   virtual void attach(optim::Optimizer& optimizer) = 0;
   virtual void detach(optim::Optimizer& optimizer) = 0;
@@ -33,6 +50,14 @@ struct ParameterList {
       : items(std::move(tensors)), source(std::move(from)) {}
   std::vector<NamedTensor> items;
   std::shared_ptr<GradientSource> source;  ///< null: grads are final as they are
+
+  /// What this rank updates of parameter `i`: the parameter, or a one-dimensional view of its share.
+  Tensor share(std::size_t i) const;
+  /// Its gradient, of a shape with share(i), after source->finish(). Undefined if it has none.
+  Tensor gradient(std::size_t i) const;
+  /// The sum of squares of each vector, over all ranks: of[k] is like share(which[k]). Taken over chunks of
+  /// kSquaresChunk elements, so that how parameters are shared changes no bit. Collective with shares.
+  std::vector<double> sums_of_squares(std::span<const std::size_t> which, std::span<const View> of) const;
 };
 
 namespace optim {
@@ -50,15 +75,16 @@ class Optimizer {
   virtual void set_lr(double lr) = 0;
   virtual double lr() const = 0;
   /// All state, named "<kind>.<parameter>".
-  std::vector<NamedTensor> state() const;
+  std::vector<StateTensor> state() const;
   const ParameterList& parameters() const { return parameters_; }
 
  protected:
   explicit Optimizer(ParameterList parameters);
-  /// One tensor of zeros like each parameter, under "<kind>.<parameter>". At most two kinds.
+  /// One tensor of zeros like each parameter's share, under "<kind>.<parameter>". At most two kinds.
   void add_state(const std::string& kind);
   /// Updates the parameters that have gradients, all in one pass. which[i] is the index of slices[i], whose
-  /// `first` and `second` are the states in the order of add_state().
+  /// `first` and `second` are the states in the order of add_state(). Slices are this rank's shares: they may
+  /// be empty.
   virtual void update(std::span<const std::size_t> which, std::span<OptimizerSlice> slices) = 0;
   std::vector<NamedTensor> extra_state_;  ///< state that is not per element
 
@@ -105,7 +131,7 @@ class AdamW : public Optimizer {
 
 /// Waits for the gradients, then scales them all by max_norm / norm if their joint 2-norm is larger. Sums of
 /// squares are taken over fixed chunks in parameter order. Returns the norm before; NaN or infinite norms
-/// scale nothing. max_norm 0 only measures.
+/// scale nothing. max_norm 0 only measures. Collective where ranks have shares.
 double clip_grad_norm(const ParameterList& parameters, double max_norm);
 
 struct Schedule {

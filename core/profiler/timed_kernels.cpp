@@ -105,7 +105,7 @@ KernelTable made() {
   TRIREME_TIME(normal)
   TRIREME_TIME(sgd)
   TRIREME_TIME(adamw)
-  TRIREME_TIME(sum_of_squares)
+  TRIREME_TIME(chunk_squares)
   TRIREME_TIME(tree_sum)
   TRIREME_TIME(first_not_finite)
 #undef TRIREME_TIME

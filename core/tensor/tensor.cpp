@@ -42,6 +42,12 @@ bool strides_match(const Shape& shape, const Shape& strides, const Shape& wanted
 
 }  // namespace
 
+void Tensor::wait_until_filled() const {
+  // Once is enough, also where it throws.
+  const Ref<Filling> filling = std::exchange(impl_->storage->filling, nullptr);
+  filling->wait();
+}
+
 void Tensor::fail_undefined() {
   fail(ExitCode::kInternal,
        "tensor: it is undefined (made by Tensor(), or a grad() or member that nothing was given); ask "

@@ -15,6 +15,13 @@
 
 namespace trireme {
 
+/// Memory that somebody else fills while the program goes on.
+struct Filling : RefCounted {
+  virtual ~Filling() = default;
+  /// Returns when the memory is filled, or throws what went wrong.
+  virtual void wait() = 0;
+};
+
 /// A block of device memory with a version that every in-place write raises.
 struct Storage : RefCounted {
   Storage(std::size_t size, Device where);
@@ -28,6 +35,8 @@ struct Storage : RefCounted {
   std::function<void()> give_back;  ///< null: the memory is the allocator's
   std::atomic<std::uint32_t> version{0};
   std::atomic<const char*> changed_by{""};  ///< the op of the last in-place write
+  /// Null, or what Tensor::raw() waits for, on the one thread that uses the memory meanwhile.
+  Ref<Filling> filling;
   Ref<Storage> host_copy;  ///< of a few integers on a device, as they were at version 0: see host_values()
 };
 
@@ -108,6 +117,8 @@ class Tensor {
     return static_cast<T*>(raw());
   }
   void* raw() const {
+    if (body().storage->filling) [[unlikely]]
+      wait_until_filled();
     return static_cast<char*>(body().storage->data) +
            body().offset * static_cast<std::int64_t>(size_of(dtype()));
   }
@@ -160,6 +171,7 @@ class Tensor {
     return *impl_;
   }
   [[noreturn]] static void fail_undefined();
+  void wait_until_filled() const;
 
   Ref<TensorImpl> impl_;
 };

@@ -196,7 +196,7 @@ void check_complete(const Manifest& manifest, const std::string& where) {
 
 std::vector<Cut> cut_tensors(const std::vector<TensorSlot>& tensors, int world_size) {
   std::uint64_t total = 0;
-  for (const auto& tensor : tensors) total += tensor.bytes;
+  for (const auto& tensor : tensors) total += tensor.first ? 0 : tensor.bytes;
   const auto ranks = static_cast<std::uint64_t>(world_size);
   const auto end_of = [&](std::uint64_t rank) {  // of a rank's run, in bytes
     return total / ranks * (rank + 1) + total % ranks * (rank + 1) / ranks;
@@ -204,7 +204,8 @@ std::vector<Cut> cut_tensors(const std::vector<TensorSlot>& tensors, int world_s
   std::vector<Cut> cuts;
   std::uint32_t rank = 0;
   std::uint64_t start = 0;  // of the tensor in the whole run
-  for (std::size_t t = 0; t < tensors.size(); start += tensors[t].bytes, ++t) {
+  for (std::size_t t = 0; t < tensors.size(); ++t) {
+    if (tensors[t].first) continue;
     const std::uint64_t element = size_of(tensors[t].dtype), elements = tensors[t].bytes / element;
     std::uint64_t begin = 0;
     do {
@@ -220,6 +221,19 @@ std::vector<Cut> cut_tensors(const std::vector<TensorSlot>& tensors, int world_s
       cuts.push_back({t, rank, begin, end});
       begin = end;
     } while (begin < elements);
+    start += tensors[t].bytes;
+  }
+  return cuts;
+}
+
+std::vector<Cut> cuts_of_rank(const std::vector<TensorSlot>& tensors, int rank, int world_size) {
+  std::vector<Cut> cuts = cut_tensors(tensors, world_size);
+  std::erase_if(cuts, [&](const Cut& cut) { return static_cast<int>(cut.file) != rank; });
+  for (std::size_t t = 0; t < tensors.size(); ++t) {
+    const TensorSlot& held = tensors[t];
+    if (held.first && held.bytes > 0)
+      cuts.push_back(
+          {t, static_cast<std::uint32_t>(rank), *held.first, *held.first + held.bytes / size_of(held.dtype)});
   }
   return cuts;
 }

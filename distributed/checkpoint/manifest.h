@@ -63,9 +63,11 @@ struct Cut {
   bool operator==(const Cut&) const = default;
 };
 
-/// Cuts the tensors, given in name order, into `world_size` runs of almost equal bytes. In order of tensor,
-/// then element.
+/// Cuts the tensors that every rank holds, given in name order, into `world_size` runs of almost equal bytes.
+/// In order of tensor, then element.
 std::vector<Cut> cut_tensors(const std::vector<TensorSlot>& tensors, int world_size);
+/// What a rank writes: its run of those, and the parts that it alone holds.
+std::vector<Cut> cuts_of_rank(const std::vector<TensorSlot>& tensors, int rank, int world_size);
 
 /// The name a cut has inside its file: the tensor's own if it is whole.
 std::string name_of_cut(const std::string& tensor, std::uint64_t begin, std::uint64_t end,

@@ -63,7 +63,7 @@ class BlockWriter {
 
 void check_finite(const TensorSlot& tensor, const Cut& cut) {
   const std::uint64_t count = cut.end - cut.begin;
-  const std::byte* data = tensor.data + cut.begin * size_of(tensor.dtype);
+  const std::byte* data = tensor.at(cut.begin);
   const std::uint64_t bad = first_not_finite(data, count, tensor.dtype);
   if (bad == count) return;
   const double value = visit_dtype(tensor.dtype, [&]<class T>(T element) {
@@ -83,7 +83,9 @@ std::vector<TensorSlot> sorted_and_checked(std::vector<TensorSlot> tensors) {
                   "'{}' cannot name a saved tensor: 1 to 1024 bytes without '#', and not __metadata__",
                   tensor.name);
     TRIREME_CHECK(!before || before->name != tensor.name, "two tensors are named '{}'", tensor.name);
-    TRIREME_CHECK(bytes_of(tensor.dtype, tensor.shape) == static_cast<std::int64_t>(tensor.bytes),
+    const std::uint64_t first = tensor.first.value_or(0) * size_of(tensor.dtype);
+    const auto whole = static_cast<std::uint64_t>(bytes_of(tensor.dtype, tensor.shape));
+    TRIREME_CHECK(tensor.first ? first + tensor.bytes <= whole : tensor.bytes == whole,
                   "tensor '{}' {} is given with {} bytes", tensor.name, text_of(tensor.dtype, tensor.shape),
                   tensor.bytes);
     TRIREME_CHECK(tensor.data || tensor.bytes == 0, "tensor '{}' is given without data", tensor.name);
@@ -154,8 +156,7 @@ void Attempt::prepare() {
   const auto reports = agree(comm_, "checkpoint: prepare", [&] {
     TRIREME_CHECK(job_.step >= 0, "a checkpoint of step {} was asked for", job_.step);
     tensors_ = sorted_and_checked(given_);
-    for (const Cut& cut : cut_tensors(tensors_, comm_.size()))
-      if (static_cast<int>(cut.file) == comm_.rank()) cuts_.push_back(cut);
+    cuts_ = cuts_of_rank(tensors_, comm_.rank(), comm_.size());
     for (const Cut& cut : cuts_) check_finite(tensors_[cut.tensor], cut);
 
     Manifest given{job_, {}, {}};
@@ -209,8 +210,7 @@ bool Attempt::my_part_is_in(const CheckpointReader& reader) const {
       const std::uint64_t end = std::min(begin + at_once, cut.end);
       const WantedElements wanted{&there.tensors[cut.tensor], begin, end, bytes.data()};
       reader.read({&wanted, 1});
-      if (std::memcmp(bytes.data(), tensors_[cut.tensor].data + begin * element, (end - begin) * element) !=
-          0)
+      if (std::memcmp(bytes.data(), tensors_[cut.tensor].at(begin), (end - begin) * element) != 0)
         return false;
     }
   }
@@ -229,7 +229,8 @@ Manifest Attempt::write_my_file() const {
   std::map<std::string, const Cut*> cut_of;
   for (const Cut& cut : cuts_) {
     TensorSlot slot = tensors_[cut.tensor];
-    const std::uint64_t element = size_of(slot.dtype), elements = slot.bytes / element,
+    const std::uint64_t element = size_of(slot.dtype),
+                        elements = static_cast<std::uint64_t>(bytes_of(slot.dtype, slot.shape)) / element,
                         count = cut.end - cut.begin;
     slot.name = name_of_cut(slot.name, cut.begin, cut.end, elements);
     if (count != elements) slot.shape = {static_cast<std::int64_t>(count)};
@@ -246,7 +247,7 @@ Manifest Attempt::write_my_file() const {
   for (const SafetensorsEntry& entry : layout.entries) {
     const Cut& cut = *cut_of.at(entry.name);
     const TensorSlot& tensor = tensors_[cut.tensor];
-    writer.append({tensor.data + cut.begin * size_of(tensor.dtype), entry.bytes});
+    writer.append({tensor.at(cut.begin), entry.bytes});
     part.tensors.push_back(
         {tensor.name, tensor.dtype, tensor.shape, {{0, cut.begin, cut.end, entry.offset}}});
   }

@@ -30,7 +30,8 @@ void read_into(const CheckpointReader& reader, const fs::path& checkpoint, std::
   std::vector<WantedElements> wanted;
   for (const TensorSlot& slot : slots) {
     const TensorRecord& record = matching_record(reader, checkpoint, slot);
-    wanted.push_back({&record, 0, slot.bytes / size_of(slot.dtype), slot.data});
+    const std::uint64_t first = slot.first.value_or(0);
+    wanted.push_back({&record, first, first + slot.bytes / size_of(slot.dtype), slot.data});
   }
   reader.read(wanted);
 }

@@ -41,7 +41,7 @@ class Event {
   std::shared_ptr<State> state_;
 };
 
-/// A rank's part of a sum over shards: see ordered_all_reduce() in ordered_reduce.h.
+/// A rank's part of a sum over shards: see ordered_sum() in ordered_reduce.h.
 struct OrderedSum {
   int shards = 0;
   std::vector<const void*> partials;
@@ -49,6 +49,10 @@ struct OrderedSum {
   std::size_t count = 0;
   float scale = 1;
   void* out = nullptr;
+  /// Rank r sums elements [cuts[r], cuts[r + 1]); empty: about as many as any other.
+  std::vector<std::size_t> cuts;
+  /// A reduce-scatter: of `out` each rank gets the elements it sums; the others are left or overwritten.
+  bool own_slice_only = false;
 };
 
 /// Collectives over ranks 0..size()-1.
@@ -73,6 +77,8 @@ class Communicator {
   virtual std::string_view backend() const = 0;  ///< "local", "mpi", ...
   /// Where the buffers of collectives lie.
   virtual Device device() const { return kCpu; }
+  /// The same ranks, for what the host itself reads and writes.
+  virtual Communicator& host() { return *this; }
   /// Memory there for buffers that are used again and again, uninitialized: other ranks of this host may see
   /// it, and then need no copies. At a multiple of 64 bytes. Any thread may call, and let go of it at any
   /// time.
@@ -92,6 +98,10 @@ class Communicator {
   virtual Event barrier(std::string label) = 0;
   /// Runs a host function in queue order. On a GPU, its kernels run in the order of the collectives.
   virtual Event run(std::function<void()> fn, std::string label) = 0;
+  /// A communicator of the ranks that give the same color, in the order of their ranks here; null for a
+  /// negative color. Collective over all ranks, and blocking. It has a queue, a sequence of calls and
+  /// failures of its own, and must not outlive this one.
+  virtual std::unique_ptr<Communicator> split(int color) = 0;
   /// Makes this rank's pending and later calls fail, and its peers' as soon as they notice. Never blocks.
   virtual void abort(const std::string& reason) = 0;
 };

@@ -65,8 +65,10 @@ struct Sizes {
 }  // namespace
 
 DeviceCommunicator::DeviceCommunicator(Communicator& host, std::shared_ptr<DeviceTransport> transport,
-                                       std::chrono::milliseconds patience)
-    : host_(host),
+                                       std::chrono::milliseconds patience,
+                                       std::unique_ptr<Communicator> owned)
+    : owned_(std::move(owned)),
+      host_(host),
       transport_(std::move(transport)),
       patience_(patience),
       stream_((cuda::take_device(), cuda::make_stream())) {}
@@ -167,6 +169,14 @@ Event DeviceCommunicator::barrier(std::string label) {
 
 Event DeviceCommunicator::run(std::function<void()> fn, std::string label) {
   return launch(std::move(fn), std::move(label));
+}
+
+std::unique_ptr<Communicator> DeviceCommunicator::split(int color) {
+  auto host = host_.split(color);
+  if (!host) return nullptr;
+  Communicator& group = *host;
+  return std::make_unique<DeviceCommunicator>(
+      group, group.size() > 1 ? make_nccl_transport(group, patience_) : nullptr, patience_, std::move(host));
 }
 
 void DeviceCommunicator::abort(const std::string& reason) {

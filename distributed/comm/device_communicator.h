@@ -40,15 +40,17 @@ class DeviceTransport {
 /// has by then; its event is done when the GPU is.
 class DeviceCommunicator final : public Communicator {
  public:
-  /// `host` must outlive this. `transport` is null for a world of one. `patience` bounds each Event::wait().
+  /// `host` must outlive this, or be `owned` by it. `transport` is null for a world of one. `patience` bounds
+  /// each Event::wait().
   DeviceCommunicator(Communicator& host, std::shared_ptr<DeviceTransport> transport,
-                     std::chrono::milliseconds patience);
+                     std::chrono::milliseconds patience, std::unique_ptr<Communicator> owned = nullptr);
   ~DeviceCommunicator() override;
 
   int rank() const override { return host_.rank(); }
   int size() const override { return host_.size(); }
   std::string_view backend() const override { return transport_ ? transport_->backend() : "alone"; }
   Device device() const override { return {DeviceType::kCuda, 0}; }
+  Communicator& host() override { return host_; }
   Event all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
                    std::string label) override;
   Event all_gather(std::span<const Bytes> slices, std::string label) override;
@@ -56,12 +58,14 @@ class DeviceCommunicator final : public Communicator {
   Event broadcast(Bytes data, int root, std::string label) override;
   Event barrier(std::string label) override;
   Event run(std::function<void()> fn, std::string label) override;
+  std::unique_ptr<Communicator> split(int color) override;
   void abort(const std::string& reason) override;
 
  private:
   Event launch(std::function<void()> work, std::string label);
   Event exchange(std::vector<ConstBytes> sends, std::vector<Bytes> recvs, std::string label);
 
+  const std::unique_ptr<Communicator> owned_;
   Communicator& host_;
   const std::shared_ptr<DeviceTransport> transport_;
   const std::chrono::milliseconds patience_;

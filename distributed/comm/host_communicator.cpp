@@ -30,6 +30,9 @@ class AloneTransport final : public Transport {
   AloneTransport() : Transport(0, 1, "alone") {}
   void exchange(std::span<const ConstBytes>, std::span<const Bytes>, Deadline) override {}
   void all_reduce(Bytes, DType, Deadline) override {}
+  std::unique_ptr<Transport> split(const std::vector<int>&, Deadline) override {
+    return std::make_unique<AloneTransport>();
+  }
   void announce(const std::string&) noexcept override {}
   void interrupt() noexcept override {}
 };
@@ -56,6 +59,7 @@ void announce_own_failure(Transport& transport, const std::exception_ptr& error)
 HostCommunicator::HostCommunicator(std::unique_ptr<Transport> transport, std::chrono::milliseconds patience)
     : transport_(std::move(transport)),
       sum_(*transport_, patience),
+      gather_(*transport_, patience),
       patience_(patience),
       outgoing_(transport_->size()),
       incoming_(transport_->size()),
@@ -95,6 +99,7 @@ Event HostCommunicator::all_gather(std::span<const Bytes> slices, std::string la
                 "all_gather of \"{}\": needs one slice per rank ({}), got {}", label, size(), slices.size());
   return push(Collective::kAllGather, std::move(label),
               [this, to = std::vector(slices.begin(), slices.end())](Call call) mutable {
+                if (gather_.serves(to)) return gather_.run(header_of(call), to);
                 std::vector<ConstBytes> from(to.size(), to[rank()]);
                 from[rank()] = {};
                 to[rank()] = {};
@@ -132,6 +137,22 @@ Event HostCommunicator::barrier(std::string label) {
 
 Event HostCommunicator::run(std::function<void()> fn, std::string label) {
   return queue_.push("run", std::move(label), [fn = std::move(fn)](const std::string&) { fn(); });
+}
+
+std::unique_ptr<Communicator> HostCommunicator::split(int color) {
+  std::vector<int> colors(static_cast<std::size_t>(size()));
+  colors[static_cast<std::size_t>(rank())] = color;
+  std::vector<Bytes> slices;
+  for (int& one : colors) slices.push_back(std::as_writable_bytes(std::span(&one, 1)));
+  all_gather(slices, "colors of a split").wait();
+  std::vector<int> members;
+  for (int peer = 0; peer < size(); ++peer)
+    if (peer == rank() || (color >= 0 && colors[static_cast<std::size_t>(peer)] == color))
+      members.push_back(peer);
+  std::unique_ptr<Transport> made;
+  run([&] { made = transport_->split(members, deadline()); }, "split").wait();
+  if (color < 0) return nullptr;
+  return std::make_unique<HostCommunicator>(std::move(made), patience_);
 }
 
 void HostCommunicator::abort(const std::string& reason) {

@@ -11,6 +11,7 @@
 
 #include "distributed/comm/agreement.h"
 #include "distributed/comm/communicator.h"
+#include "distributed/comm/host_gather.h"
 #include "distributed/comm/host_sum.h"
 #include "distributed/comm/transport.h"
 #include "distributed/comm/work_queue.h"
@@ -36,6 +37,7 @@ class HostCommunicator final : public Communicator {
   Event broadcast(Bytes data, int root, std::string label) override;
   Event barrier(std::string label) override;
   Event run(std::function<void()> fn, std::string label) override;
+  std::unique_ptr<Communicator> split(int color) override;
   void abort(const std::string& reason) override;
 
   /// Traces the calls made from now on.
@@ -57,6 +59,7 @@ class HostCommunicator final : public Communicator {
 
   std::unique_ptr<Transport> transport_;
   HostSum sum_;
+  HostGather gather_;
   std::chrono::milliseconds patience_;
   // Touched by the queue's thread only.
   std::uint64_t sequence_ = 0;

@@ -6,6 +6,26 @@
 
 namespace trireme {
 
+HostPlaces::HostPlaces(std::span<const int> hosts, int rank) {
+  std::vector<int> known;
+  for (std::size_t r = 0; r < hosts.size(); ++r) {
+    const auto found = std::ranges::find(known, hosts[r]);
+    const auto at = static_cast<std::size_t>(found - known.begin());
+    if (found == known.end()) {
+      known.push_back(hosts[r]);
+      ranks_of.emplace_back();
+    }
+    ranks_of[at].push_back(static_cast<int>(r));
+    if (static_cast<int>(r) == rank) own_host = at;
+  }
+  for (std::size_t h = 0; h < ranks_of.size(); ++h) {
+    if (h == own_host) continue;
+    agents.push_back(agent_of(ranks_of[h], rank));
+    for (const int owner : ranks_of[h])
+      if (agent_of(own_ranks(), owner) == rank) owners.push_back(owner);
+  }
+}
+
 HostNodes nodes_of_host(int shards, int world_size, std::span<const int> ranks) {
   HostNodes host;
   for (std::size_t owner = 0; owner < ranks.size(); ++owner) {

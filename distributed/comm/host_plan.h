@@ -9,6 +9,18 @@
 
 namespace trireme {
 
+/// Which ranks share a host, as one of them sees it. What a rank has to do with the slice of a rank of
+/// another host, one rank does for all of its host.
+struct HostPlaces {
+  /// `hosts`: by rank, the lowest rank of its host.
+  HostPlaces(std::span<const int> hosts, int rank);
+  std::vector<std::vector<int>> ranks_of;  ///< by host, ascending
+  std::size_t own_host = 0;
+  std::vector<int> owners;  ///< ranks of other hosts whose slices this one merges and hands out
+  std::vector<int> agents;  ///< of this rank's slice: one on each other host, in the order of hosts
+  const std::vector<int>& own_ranks() const { return ranks_of[own_host]; }
+};
+
 /// The nodes of a host's ranks. Where siblings meet they become one, so that a host sends no more than a rank
 /// with all its shards would.
 struct HostNodes {

@@ -40,29 +40,13 @@ struct HostSum::Card {
 };
 
 HostSum::HostSum(Transport& transport, std::chrono::milliseconds patience)
-    : transport_(transport), patience_(patience), group_(transport.group()) {
-  const std::vector<int>& hosts = transport.hosts();
-  std::vector<int> known;
-  for (int rank = 0; rank < transport.size(); ++rank) {
-    const int host = hosts[static_cast<std::size_t>(rank)];
-    const auto found = std::ranges::find(known, host);
-    const auto at = static_cast<std::size_t>(found - known.begin());
-    if (found == known.end()) {
-      known.push_back(host);
-      ranks_of_.emplace_back();
-    }
-    ranks_of_[at].push_back(rank);
-    if (rank == transport.rank()) own_host_ = at;
-  }
-  for (std::size_t h = 0; h < ranks_of_.size(); ++h) {
-    if (h == own_host_) continue;
-    agents_.push_back(agent_of(ranks_of_[h], transport.rank()));
-    for (const int owner : ranks_of_[h])
-      if (agent_of(own_ranks(), owner) == transport.rank()) owners_.push_back(owner);
-  }
-  theirs_.resize(static_cast<std::size_t>(transport.size()));
-  for (auto& merged : merged_) merged.resize(owners_.size());
-  for (auto& received : received_) received.resize(ranks_of_.size());
+    : transport_(transport),
+      patience_(patience),
+      group_(transport.group()),
+      places_(transport.hosts(), transport.rank()),
+      theirs_(static_cast<std::size_t>(transport.size())) {
+  for (auto& merged : merged_) merged.resize(places_.owners.size());
+  for (auto& received : received_) received.resize(places_.ranks_of.size());
 }
 
 HostSum::Card& HostSum::own_card() const {
@@ -75,7 +59,7 @@ const HostSum::Card& HostSum::card_of(std::size_t member) const {
 }
 
 void HostSum::run(CallHeader call, const OrderedSum& sum) try {
-  if (plan_.shards != sum.shards) plan_ = plan_hosts(sum.shards, ranks_of_, own_host_);
+  if (plan_.shards != sum.shards) plan_ = plan_hosts(sum.shards, places_.ranks_of, places_.own_host);
   TRIREME_CHECK(plan_.most_nodes <= kMostNodes,
                 "sum of {} shards: a rank has {} nodes, at most {} are expected", sum.shards,
                 plan_.most_nodes, kMostNodes);
@@ -164,55 +148,74 @@ void HostSum::sum_in_place(const CallHeader& call, const OrderedSum& sum) {
           ? std::ranges::find(all.staged, true) != all.staged.end()
           : std::ranges::any_of(theirs_, [](const Frame& f) { return f.payload[0] != std::byte{0}; });
   if (!in_pieces) {
-    reduce({sum, all, 0, sum.count});
+    reduce({sum, all, 0, slices_of(sum, 0, sum.count)});
     return group_.meet(deadline());
   }
   const std::size_t step = stage_bytes / element;
   for (std::size_t first = 0; first < sum.count; first += step) {
-    const Piece piece{sum, all, first, std::min(step, sum.count - first)};
+    const std::size_t count = std::min(step, sum.count - first);
     for (std::size_t k = 0; all.staged[self] && k < own; ++k)
       std::memcpy(stage_.get() + k * stage_bytes,
-                  static_cast<const std::byte*>(sum.partials[k]) + first * element, piece.count * element);
+                  static_cast<const std::byte*>(sum.partials[k]) + first * element, count * element);
     group_.meet(deadline());
-    reduce(piece);
+    const std::vector<Slice> slices = slices_of(sum, first, count);
+    reduce({sum, all, first, slices});
     group_.meet(deadline());
-    if (all.staged[self])
-      std::memcpy(static_cast<std::byte*>(sum.out) + first * element, stage_.get() + own * stage_bytes,
-                  piece.count * element);
+    if (!all.staged[self]) continue;
+    const Slice told =
+        sum.own_slice_only ? slices[static_cast<std::size_t>(transport_.rank())] : Slice{first, count};
+    std::memcpy(static_cast<std::byte*>(sum.out) + told.first * element,
+                stage_.get() + own * stage_bytes + (told.first - first) * element, told.count * element);
   }
 }
 
 /// Between hosts in small pieces, of which one arrives while another is summed and a third goes back.
 void HostSum::reduce(const Piece& whole) {
   if (is_one_host()) return sum_slice(whole);
-  const std::size_t step = kPieceBytes * theirs_.size() / size_of(whole.sum.dtype);
+  const std::size_t step = kPieceBytes / size_of(whole.sum.dtype);
+  std::size_t longest = 0;
+  for (const Slice& slice : whole.slices) longest = std::max(longest, slice.count);
   std::vector<Piece> pieces;
-  for (std::size_t done = 0; done < whole.count; done += step) {
+  for (std::size_t done = 0; done < longest; done += step) {
     Piece& piece = pieces.emplace_back(whole);
-    piece.begin = whole.begin + done;
-    piece.count = std::min(step, whole.count - done);
+    for (Slice& slice : piece.slices) {
+      const std::size_t skip = std::min(done, slice.count);
+      slice = {slice.first + skip, std::min(step, slice.count - skip)};
+    }
     piece.turn = pieces.size() % 2;
   }
+  const bool hands_out = !whole.sum.own_slice_only;
   begin_partials(pieces.front());
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     if (i + 1 < pieces.size()) begin_partials(pieces[i + 1]);
     transport_.finish(deadline());
     sum_slice(pieces[i]);
-    begin_sums(pieces[i]);
-    if (i > 0) finish_sums(pieces[i - 1]);
+    if (hands_out) begin_sums(pieces[i]);
+    if (hands_out && i > 0) finish_sums(pieces[i - 1]);
   }
-  finish_sums(pieces.back());
+  if (hands_out) finish_sums(pieces.back());
 }
 
-/// The elements that `rank` sums.
-Slice HostSum::slice_of(const Piece& piece, int rank) const {
-  return slice_of_rank(piece.count, transport_.size(), rank);
+/// What each rank sums of these elements of the vectors.
+std::vector<Slice> HostSum::slices_of(const OrderedSum& sum, std::size_t first, std::size_t count) const {
+  std::vector<Slice> slices;
+  for (int rank = 0; rank < transport_.size(); ++rank) {
+    if (sum.cuts.empty()) {
+      const Slice slice = slice_of_rank(count, transport_.size(), rank);
+      slices.push_back({first + slice.first, slice.count});
+    } else {
+      const Slice slice = slice_of_rank(sum, transport_.size(), rank);
+      const std::size_t begin = std::clamp(slice.first, first, first + count),
+                        end = std::clamp(slice.first + slice.count, first, first + count);
+      slices.push_back({begin, end - begin});
+    }
+  }
+  return slices;
 }
 
-/// Where an element of a piece lies in a vector of the rank at that place of the host.
+/// Where an element lies in a vector of the rank at that place of the host.
 std::byte* HostSum::in(const Piece& piece, std::byte* vector, std::size_t owner, std::size_t element) const {
-  const std::size_t first = piece.all.staged[owner] ? 0 : piece.first;
-  return vector + (first + piece.begin + element) * size_of(piece.sum.dtype);
+  return vector + (element - (piece.all.staged[owner] ? piece.staged_first : 0)) * size_of(piece.sum.dtype);
 }
 
 /// This host's nodes of a slice, one row behind the other. Chunk by chunk, so that sums of sums are in a
@@ -248,19 +251,20 @@ void HostSum::begin_partials(const Piece& piece) {
   const std::size_t element = size_of(piece.sum.dtype);
   std::vector<ConstBytes> sends(ranks);
   std::vector<Bytes> recvs(ranks);
-  for (std::size_t i = 0; i < owners_.size(); ++i) {
-    const Slice slice = slice_of(piece, owners_[i]);
+  for (std::size_t i = 0; i < places_.owners.size(); ++i) {
+    const Slice slice = slice_of(piece, places_.owners[i]);
     const std::size_t row = slice.count * element;
     grow(merged[i], own_nodes().rows * row);
     merge(piece, slice, merged[i].data());
-    sends[static_cast<std::size_t>(owners_[i])] = ConstBytes(merged[i]).first(own_nodes().nodes.size() * row);
+    sends[static_cast<std::size_t>(places_.owners[i])] =
+        ConstBytes(merged[i]).first(own_nodes().nodes.size() * row);
   }
   const std::size_t own_bytes = slice_of(piece, transport_.rank()).count * element;
-  for (std::size_t h = 0, i = 0; h < ranks_of_.size(); ++h) {
-    if (h == own_host_) continue;
+  for (std::size_t h = 0, i = 0; h < places_.ranks_of.size(); ++h) {
+    if (h == places_.own_host) continue;
     const std::size_t bytes = plan_.hosts[h].nodes.size() * own_bytes;
     grow(received[h], bytes);
-    recvs[static_cast<std::size_t>(agents_[i++])] = Bytes(received[h]).first(bytes);
+    recvs[static_cast<std::size_t>(places_.agents[i++])] = Bytes(received[h]).first(bytes);
   }
   transport_.begin(sends, recvs);
 }
@@ -274,7 +278,7 @@ void HostSum::sum_slice(const Piece& piece) {
     const std::size_t count = std::min(kChunkBytes / element, own.count - done), at = own.first + done;
     for (std::size_t i = 0; i < parts.size(); ++i) {
       const auto [host, index] = plan_.sources[i];
-      if (host == own_host_)
+      if (host == places_.own_host)
         parts[i] =
             in(piece, const_cast<std::byte*>(piece.all.partials[index]), own_nodes().parts[index].owner, at);
       else
@@ -283,7 +287,7 @@ void HostSum::sum_slice(const Piece& piece) {
     std::byte* const mine = in(piece, piece.all.outs[self], self, at);
     kernels_of(kCpu).tree_sum(vector_at(mine, piece.sum.dtype, count), plan_.nodes, parts, piece.sum.shards,
                               piece.sum.scale);
-    for (std::size_t member = 0; member < group_.size(); ++member)
+    for (std::size_t member = 0; member < group_.size() && !piece.sum.own_slice_only; ++member)
       if (member != self) std::memcpy(in(piece, piece.all.outs[member], member, at), mine, count * element);
   }
 }
@@ -299,15 +303,16 @@ Bytes HostSum::own_out(const Piece& piece, int rank) const {
 void HostSum::begin_sums(const Piece& piece) {
   std::vector<ConstBytes> sends(theirs_.size());
   std::vector<Bytes> recvs(theirs_.size());
-  for (const int agent : agents_) sends[static_cast<std::size_t>(agent)] = own_out(piece, transport_.rank());
-  for (const int owner : owners_) recvs[static_cast<std::size_t>(owner)] = own_out(piece, owner);
+  for (const int agent : places_.agents)
+    sends[static_cast<std::size_t>(agent)] = own_out(piece, transport_.rank());
+  for (const int owner : places_.owners) recvs[static_cast<std::size_t>(owner)] = own_out(piece, owner);
   transport_.begin(sends, recvs);
 }
 
 /// They are there, and are handed out to all of this host.
 void HostSum::finish_sums(const Piece& piece) {
   transport_.finish(deadline());
-  for (const int owner : owners_) {
+  for (const int owner : places_.owners) {
     const Bytes sums = own_out(piece, owner);
     for (std::size_t member = 0; member < group_.size(); ++member)
       if (member != group_.self())

@@ -38,21 +38,21 @@ class HostSum {
     std::vector<std::byte*> outs;            ///< by place on the host
     std::vector<bool> staged;                ///< by place: these have a piece at a time
   };
-  /// Elements that are summed together.
+  /// Elements that are summed together: some of each rank's slice.
   struct Piece {
     const OrderedSum& sum;
     const Buffers& all;
-    std::size_t first, count;  ///< in the vectors; stages begin with it
-    std::size_t begin = 0;     ///< behind `first`
-    std::size_t turn = 0;      ///< of two, which alternate
+    std::size_t staged_first;   ///< the element that stages begin with
+    std::vector<Slice> slices;  ///< by rank, in the vectors
+    std::size_t turn = 0;       ///< of two, which alternate
   };
   struct Card;
   Card& own_card() const;
   const Card& card_of(std::size_t member) const;
   Deadline deadline() const { return std::chrono::steady_clock::now() + patience_; }
-  bool is_one_host() const { return ranks_of_.size() == 1; }
-  const std::vector<int>& own_ranks() const { return ranks_of_[own_host_]; }
-  const HostNodes& own_nodes() const { return plan_.hosts[own_host_]; }
+  bool is_one_host() const { return places_.ranks_of.size() == 1; }
+  const std::vector<int>& own_ranks() const { return places_.own_ranks(); }
+  const HostNodes& own_nodes() const { return plan_.hosts[places_.own_host]; }
 
   void sum_short(const CallHeader& call, const OrderedSum& sum);
   void sum_in_place(const CallHeader& call, const OrderedSum& sum);
@@ -60,7 +60,8 @@ class HostSum {
   Buffers buffers_of_host() const;
   void send_frame(const CallHeader& call);
 
-  Slice slice_of(const Piece& piece, int rank) const;
+  std::vector<Slice> slices_of(const OrderedSum& sum, std::size_t first, std::size_t count) const;
+  Slice slice_of(const Piece& piece, int rank) const { return piece.slices[static_cast<std::size_t>(rank)]; }
   std::byte* in(const Piece& piece, std::byte* vector, std::size_t owner, std::size_t element) const;
   void reduce(const Piece& whole);
   void begin_partials(const Piece& piece);
@@ -73,15 +74,12 @@ class HostSum {
   Transport& transport_;
   const std::chrono::milliseconds patience_;
   HostGroup& group_;
-  std::vector<std::vector<int>> ranks_of_;  ///< by host
-  std::size_t own_host_ = 0;
-  /// Ranks of other hosts whose slices this one merges and hands out, and the agents of its own slice.
-  std::vector<int> owners_, agents_;
+  const HostPlaces places_;
   HostPlan plan_;
   Frame mine_;
   std::vector<Frame> theirs_;         ///< by rank
   std::shared_ptr<std::byte> stage_;  ///< visible: room for pieces of partials and result
-  /// By turn. As owners_: rows of HostNodes; as ranks_of_: rows of nodes of this rank's slice.
+  /// By turn. As places_.owners: rows of HostNodes; as places_.ranks_of: rows of nodes of this rank's slice.
   std::array<std::vector<std::vector<std::byte>>, 2> merged_, received_;
 };
 

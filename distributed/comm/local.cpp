@@ -13,7 +13,6 @@
 
 #include "distributed/comm/host_communicator.h"
 #include "distributed/comm/host_group.h"
-#include "kernels/visit.h"
 
 namespace trireme {
 
@@ -47,8 +46,31 @@ struct LocalWorld {
   std::string reason;
 };
 
+/// What ranks on these hosts share: theirs to take, each its own.
+struct LocalParts {
+  explicit LocalParts(const std::vector<int>& by_rank)
+      : hosts(by_rank),
+        world(std::make_shared<LocalWorld>(static_cast<int>(hosts.size()))),
+        groups(hosts.size()) {
+    std::map<int, std::vector<int>> ranks_of;
+    for (std::size_t rank = 0; rank < hosts.size(); ++rank)
+      ranks_of[hosts[rank]].push_back(static_cast<int>(rank));
+    for (const auto& [host, members] : ranks_of) {
+      auto made = make_thread_groups(members);
+      for (std::size_t i = 0; i < members.size(); ++i)
+        groups[static_cast<std::size_t>(members[i])] = std::move(made[i]);
+    }
+  }
+  const std::vector<int> hosts;  ///< by rank, the lowest rank of its host
+  const std::shared_ptr<LocalWorld> world;
+  std::vector<std::unique_ptr<HostGroup>> groups;
+};
+
 class LocalTransport final : public Transport {
  public:
+  LocalTransport(LocalParts& parts, int rank)
+      : LocalTransport(parts.world, rank, parts.hosts,
+                       std::move(parts.groups[static_cast<std::size_t>(rank)])) {}
   LocalTransport(std::shared_ptr<LocalWorld> world, int rank, std::vector<int> hosts,
                  std::unique_ptr<HostGroup> group)
       : Transport(rank, world->size, "local"), world_(std::move(world)) {
@@ -68,9 +90,28 @@ class LocalTransport final : public Transport {
   }
 
   void all_reduce(Bytes data, DType dtype, Deadline deadline) override {
-    visit_gradient(dtype, "all_reduce", [&]<class T>(T) {
-      sum_over_ranks(std::span(reinterpret_cast<T*>(data.data()), data.size() / sizeof(T)), deadline);
-    });
+    all_reduce_by_exchange(data, dtype, deadline);
+  }
+
+  std::unique_ptr<Transport> split(const std::vector<int>& members, Deadline deadline) override {
+    // The first one makes what the others share, and hands each a handle of its own.
+    const auto self = static_cast<std::size_t>(std::ranges::find(members, rank()) - members.begin());
+    std::vector<std::shared_ptr<LocalParts>*> handles(members.size());
+    std::vector<ConstBytes> sends(static_cast<std::size_t>(size()));
+    std::vector<Bytes> recvs(sends.size());
+    const auto place = [&](std::size_t member) { return static_cast<std::size_t>(members[member]); };
+    if (self == 0) {
+      const auto parts = std::make_shared<LocalParts>(hosts_among(members));
+      for (std::size_t i = 0; i < members.size(); ++i) {
+        handles[i] = new std::shared_ptr<LocalParts>(parts);
+        if (i > 0) sends[place(i)] = std::as_bytes(std::span(&handles[i], 1));
+      }
+    } else {
+      recvs[place(0)] = std::as_writable_bytes(std::span(&handles[self], 1));
+    }
+    exchange(sends, recvs, deadline);
+    const std::unique_ptr<std::shared_ptr<LocalParts>> mine(handles[self]);
+    return std::make_unique<LocalTransport>(**mine, static_cast<int>(self));
   }
 
   void announce(const std::string& reason) noexcept override {
@@ -91,22 +132,6 @@ class LocalTransport final : public Transport {
   }
 
  private:
-  template <class T>
-  void sum_over_ranks(std::span<T> data, Deadline deadline) {
-    std::vector<T> inputs(data.size() * size());
-    const auto input = [&](int peer) { return std::span(inputs).subspan(peer * data.size(), data.size()); };
-    std::vector<ConstBytes> sends(size(), std::as_bytes(data));
-    std::vector<Bytes> recvs(size());
-    for (int peer = 0; peer < size(); ++peer) recvs[peer] = std::as_writable_bytes(input(peer));
-    sends[rank()] = {};
-    recvs[rank()] = {};
-    exchange(sends, recvs, deadline);
-    std::ranges::copy(data, input(rank()).begin());
-    std::ranges::copy(input(0), data.begin());
-    for (int peer = 1; peer < size(); ++peer)
-      std::ranges::transform(data, input(peer), data.begin(), [](T a, T b) { return T(a + b); });
-  }
-
   void post(std::span<const ConstBytes> sends) {
     for (int peer = 0; peer < size(); ++peer) {
       if (peer == rank() || sends[peer].empty()) continue;
@@ -224,24 +249,15 @@ void run_rank(Communicator& comm, const std::function<void(Communicator&)>& body
 void run_local_ranks(int ranks, std::chrono::milliseconds patience,
                      const std::function<void(Communicator&)>& body, const LocalHosts& host_of) {
   if (ranks < 1) fail(ExitCode::kUsage, "local ranks: needs at least 1, got {}", ranks);
-  const auto world = std::make_shared<LocalWorld>(ranks);
-  std::map<int, std::vector<int>> ranks_of;
-  for (int rank = 0; rank < ranks; ++rank) ranks_of[host_of ? host_of(rank) : 0].push_back(rank);
-  std::vector<int> hosts(static_cast<std::size_t>(ranks));
-  std::vector<std::unique_ptr<HostGroup>> groups(hosts.size());
-  for (const auto& [host, members] : ranks_of) {
-    auto made = make_thread_groups(members);
-    for (std::size_t i = 0; i < members.size(); ++i) {
-      hosts[static_cast<std::size_t>(members[i])] = members.front();
-      groups[static_cast<std::size_t>(members[i])] = std::move(made[i]);
-    }
-  }
+  std::map<int, int> first_of;  // rank of each host
+  std::vector<int> hosts;
+  for (int rank = 0; rank < ranks; ++rank)
+    hosts.push_back(first_of.try_emplace(host_of ? host_of(rank) : 0, rank).first->second);
+  LocalParts parts(hosts);
   std::vector<std::unique_ptr<HostCommunicator>> comms;
   for (int rank = 0; rank < ranks; ++rank)
-    comms.push_back(std::make_unique<HostCommunicator>(
-        std::make_unique<LocalTransport>(world, rank, hosts,
-                                         std::move(groups[static_cast<std::size_t>(rank)])),
-        patience));
+    comms.push_back(
+        std::make_unique<HostCommunicator>(std::make_unique<LocalTransport>(parts, rank), patience));
   FirstError errors;
   {
     std::vector<std::jthread> threads;

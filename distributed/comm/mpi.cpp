@@ -37,8 +37,6 @@ constexpr std::size_t kLargestSum = std::size_t{1} << 30;  // MPI counts are int
 /// Longer ones are sent as several, each without asking the receiver first (see use_tcp_well()).
 constexpr std::size_t kLargestMessage = std::size_t{1} << 20;
 constexpr std::size_t kReasonBytes = 1024;
-constexpr int kDataTag = 1;
-constexpr int kFailureTag = 2;
 
 void check(int rc, const char* call) {
   if (rc == MPI_SUCCESS) return;
@@ -151,6 +149,23 @@ void use_tcp_well() {
     setenv(name, value.c_str(), 0);
 }
 
+/// A communicator like this one, with messages of its own; collective over all its ranks.
+MPI_Comm duplicate(MPI_Comm from, Deadline deadline) {
+  MPI_Comm comm = MPI_COMM_NULL;
+  MPI_Request request = MPI_REQUEST_NULL;
+  check(MPI_Comm_idup(from, &comm, &request), "MPI_Comm_idup");
+  for (int done = 0; !done;) {
+    check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+    if (!done && Clock::now() >= deadline)
+      fail(ExitCode::kPeer,
+           "a peer did not come to make a communicator: it has failed, is stuck, or needs "
+           "more --patience");
+    if (!done) std::this_thread::sleep_for(100us);
+  }
+  check(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  return comm;
+}
+
 /// The ranks that share this host's memory, of MPI_COMM_WORLD; as MpiSession found them.
 std::vector<int>& ranks_here() {
   static std::vector<int> ranks;
@@ -159,11 +174,22 @@ std::vector<int>& ranks_here() {
 
 class MpiTransport final : public Transport {
  public:
-  // Takes over `comm`.
-  MpiTransport(MPI_Comm comm, int rank, int size) : Transport(rank, size, "mpi"), comm_(comm) {}
+  /// Over all ranks of `comm`, which it takes over.
+  MpiTransport(MPI_Comm comm, int rank, std::vector<int> everybody)
+      : Transport(rank, static_cast<int>(everybody.size()), "mpi"),
+        comm_(comm),
+        ranks_(std::move(everybody)),
+        last_channel_(std::make_shared<int>(0)) {}
+  /// Over the ranks `members` of `from`, by tags of their own.
+  MpiTransport(const MpiTransport& from, int rank, const std::vector<int>& members, int channel)
+      : Transport(rank, static_cast<int>(members.size()), "mpi"),
+        comm_(from.comm_),
+        ranks_(from.ranks_in_mpi(members)),
+        channel_(channel),
+        last_channel_(from.last_channel_) {}
 
   ~MpiTransport() override {
-    if (healthy_) MPI_Comm_free(&comm_);
+    if (healthy_ && channel_ == 0) MPI_Comm_free(&comm_);
   }
 
   void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs, Deadline deadline) override {
@@ -182,6 +208,7 @@ class MpiTransport final : public Transport {
 
   // Out of place: Open MPI's non-blocking in-place algorithm is far slower.
   void all_reduce(Bytes data, DType dtype, Deadline deadline) override {
+    if (channel_ > 0) return all_reduce_by_exchange(data, dtype, deadline);  // MPI's own would want all ranks
     constexpr std::size_t kMost = kLargestSum / sizeof(float) * sizeof(float);
     const MpiSum operation = sum_of(dtype);
     auto sum = std::make_unique_for_overwrite<std::byte[]>(std::min(data.size(), kMost));
@@ -210,7 +237,8 @@ class MpiTransport final : public Transport {
     requests_.clear();
     for (int peer = 0; peer < size(); ++peer) {
       if (peer != rank()) {
-        MPI_Isend(text->data(), kReasonBytes, MPI_CHAR, peer, kFailureTag, comm_, requests_.add(peer));
+        MPI_Isend(text->data(), kReasonBytes, MPI_CHAR, rank_in_mpi(peer), failure_tag(), comm_,
+                  requests_.add(peer));
       }
     }
     const auto limit = Clock::now() + 100ms;
@@ -223,6 +251,22 @@ class MpiTransport final : public Transport {
   void interrupt() noexcept override {
     interrupted_ = true;
     group().interrupt();
+  }
+
+  // MPI's own split blocks without a deadline.
+  std::unique_ptr<Transport> split(const std::vector<int>& members, Deadline deadline) override {
+    int channel = ++*last_channel_;
+    for (const std::string& said : tell(fmt::format("{}", channel), members, deadline))
+      channel = std::max(channel, std::stoi(said));  // that none of them has used
+    *last_channel_ = channel;
+    const auto self = static_cast<int>(std::ranges::find(members, rank()) - members.begin());
+    const std::vector<int> hosts = hosts_among(members);
+    std::vector<int> here;
+    for (std::size_t i = 0; i < hosts.size(); ++i)
+      if (hosts[i] == hosts[static_cast<std::size_t>(self)]) here.push_back(static_cast<int>(i));
+    auto made = std::make_unique<MpiTransport>(*this, self, members, channel);
+    made->share_memory(here, deadline);
+    return made;
   }
 
   /// Collective. `here` are the ranks of this host.
@@ -238,6 +282,15 @@ class MpiTransport final : public Transport {
   }
 
  private:
+  int rank_in_mpi(int peer) const { return ranks_[static_cast<std::size_t>(peer)]; }
+  std::vector<int> ranks_in_mpi(const std::vector<int>& members) const {
+    std::vector<int> ranks;
+    for (const int member : members) ranks.push_back(rank_in_mpi(member));
+    return ranks;
+  }
+  int data_tag() const { return 2 * channel_; }
+  int failure_tag() const { return 2 * channel_ + 1; }
+
   /// What the `peers` say when this rank says `mine` to each of them; itself among them. At most 63
   /// characters.
   std::vector<std::string> tell(const std::string& mine, const std::vector<int>& peers, Deadline deadline) {
@@ -289,14 +342,16 @@ class MpiTransport final : public Transport {
   void start_receive(Requests& requests, int peer, Bytes to) {
     for (; !to.empty(); to = to.subspan(std::min(to.size(), kLargestMessage))) {
       const auto bytes = static_cast<int>(std::min(to.size(), kLargestMessage));
-      check(MPI_Irecv(to.data(), bytes, MPI_BYTE, peer, kDataTag, comm_, requests.add(peer)), "MPI_Irecv");
+      check(MPI_Irecv(to.data(), bytes, MPI_BYTE, rank_in_mpi(peer), data_tag(), comm_, requests.add(peer)),
+            "MPI_Irecv");
     }
   }
 
   void start_send(Requests& requests, int peer, ConstBytes from) {
     for (; !from.empty(); from = from.subspan(std::min(from.size(), kLargestMessage))) {
       const auto bytes = static_cast<int>(std::min(from.size(), kLargestMessage));
-      check(MPI_Isend(from.data(), bytes, MPI_BYTE, peer, kDataTag, comm_, requests.add(peer)), "MPI_Isend");
+      check(MPI_Isend(from.data(), bytes, MPI_BYTE, rank_in_mpi(peer), data_tag(), comm_, requests.add(peer)),
+            "MPI_Isend");
     }
   }
 
@@ -317,11 +372,12 @@ class MpiTransport final : public Transport {
   void throw_if_peer_failed() {
     int found = 0;
     MPI_Status status;
-    check(MPI_Iprobe(MPI_ANY_SOURCE, kFailureTag, comm_, &found, &status), "MPI_Iprobe");
+    check(MPI_Iprobe(MPI_ANY_SOURCE, failure_tag(), comm_, &found, &status), "MPI_Iprobe");
     if (!found) return;
     std::array<char, kReasonBytes> text;
-    const int peer = status.MPI_SOURCE;
-    check(MPI_Recv(text.data(), kReasonBytes, MPI_CHAR, peer, kFailureTag, comm_, MPI_STATUS_IGNORE),
+    const auto peer = static_cast<int>(std::ranges::find(ranks_, status.MPI_SOURCE) - ranks_.begin());
+    check(MPI_Recv(text.data(), kReasonBytes, MPI_CHAR, status.MPI_SOURCE, failure_tag(), comm_,
+                   MPI_STATUS_IGNORE),
           "MPI_Recv");
     throw SecondaryError(peer, fmt::format("rank {} reports: {}", peer, text.data()));
   }
@@ -334,6 +390,10 @@ class MpiTransport final : public Transport {
   }
 
   MPI_Comm comm_;
+  const std::vector<int> ranks_;  // in comm_
+  const int channel_ = 0;         // of messages over comm_; 0 is that of all ranks
+  // Of comm_, used by this process; one thread splits at a time.
+  const std::shared_ptr<int> last_channel_;
   Requests requests_;
   std::deque<Requests> begun_;
   bool healthy_ = true;  // false: requests may be pending for ever, so the communicator cannot be freed
@@ -395,24 +455,13 @@ std::unique_ptr<Transport> make_mpi_transport(std::chrono::milliseconds patience
   int started = 0;
   MPI_Initialized(&started);
   TRIREME_CHECK(started, "a communicator over MPI needs an MpiSession");
-  MPI_Comm comm = MPI_COMM_NULL;
-  MPI_Request request = MPI_REQUEST_NULL;
-  check(MPI_Comm_idup(MPI_COMM_WORLD, &comm, &request), "MPI_Comm_idup");
   const Deadline deadline = Clock::now() + patience;
-  for (int done = 0; !done;) {
-    check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
-    if (!done && Clock::now() >= deadline) {
-      fail(ExitCode::kPeer, "a peer did not come to make a communicator within {:.1f} s",
-           std::chrono::duration<double>(patience).count());
-    }
-    if (!done) std::this_thread::sleep_for(100us);
-  }
-  check(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-  int rank = 0;
-  int size = 1;
-  MPI_Comm_rank(comm, &rank);
-  MPI_Comm_size(comm, &size);
-  auto made = std::make_unique<MpiTransport>(comm, rank, size);
+  int rank = 0, size = 1;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  std::vector<int> everybody(static_cast<std::size_t>(size));
+  std::iota(everybody.begin(), everybody.end(), 0);
+  auto made = std::make_unique<MpiTransport>(duplicate(MPI_COMM_WORLD, deadline), rank, std::move(everybody));
   made->share_memory(ranks_here(), deadline);
   return made;
 }

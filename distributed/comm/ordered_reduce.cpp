@@ -40,14 +40,12 @@ struct KeptEvent final : Event::State {
 };
 
 // Everybody's nodes are a pure function of shards and world size, so nothing has to be said about them.
-std::shared_ptr<Reduction> plan_reduction(const Communicator& comm, int shards,
-                                          std::span<const void* const> partials, DType dtype,
-                                          std::size_t count) {
+std::shared_ptr<Reduction> plan_reduction(const Communicator& comm, const OrderedSum& sum) {
   auto plan = std::make_shared<Reduction>();
-  plan->element = size_of(dtype);
-  plan->own = slice_of_rank(count, comm.size(), comm.rank());
+  plan->element = size_of(sum.dtype);
+  plan->own = slice_of_rank(sum, comm.size(), comm.rank());
   for (int rank = 0; rank < comm.size(); ++rank) {
-    const auto nodes = maximal_subtrees(shards, shards_of_rank(shards, comm.size(), rank));
+    const auto nodes = maximal_subtrees(sum.shards, shards_of_rank(sum.shards, comm.size(), rank));
     plan->nodes_of_rank.push_back(static_cast<int>(nodes.size()));
     plan->nodes.insert(plan->nodes.end(), nodes.begin(), nodes.end());
   }
@@ -60,7 +58,7 @@ std::shared_ptr<Reduction> plan_reduction(const Communicator& comm, int shards,
     for (int k = 0; k < plan->nodes_of_rank[rank]; ++k) {
       const bool mine = rank == comm.rank();
       plan->partials.push_back(
-          mine ? static_cast<const std::byte*>(partials[k]) + plan->own.first * plan->element : room);
+          mine ? static_cast<const std::byte*>(sum.partials[k]) + plan->own.first * plan->element : room);
       plan->rooms.push_back(mine ? nullptr : room);
       if (!mine) room += room_bytes;
     }
@@ -69,18 +67,18 @@ std::shared_ptr<Reduction> plan_reduction(const Communicator& comm, int shards,
 }
 
 // One all-to-all per partial rather than one of packed partials: buckets are sent from where they lie.
-void exchange_partials(Communicator& comm, const Reduction& plan, std::span<const void* const> partials,
-                       std::size_t count, const std::string& label) {
+void exchange_partials(Communicator& comm, const Reduction& plan, const OrderedSum& sum,
+                       const std::string& label) {
   const int rounds = std::ranges::max(plan.nodes_of_rank);
   for (int k = 0; k < rounds; ++k) {
     std::vector<std::span<const std::byte>> sends(comm.size());
     std::vector<std::span<std::byte>> recvs(comm.size());
     int node = k;
     for (int peer = 0; peer < comm.size(); ++peer) {
-      const Slice slice = slice_of_rank(count, comm.size(), peer);
+      const Slice slice = slice_of_rank(sum, comm.size(), peer);
       if (peer != comm.rank()) {
-        if (k < std::ssize(partials))
-          sends[peer] = plan.bytes_of(static_cast<const std::byte*>(partials[k]), slice);
+        if (k < std::ssize(sum.partials))
+          sends[peer] = plan.bytes_of(static_cast<const std::byte*>(sum.partials[k]), slice);
         if (k < plan.nodes_of_rank[peer]) recvs[peer] = plan.bytes_of(plan.rooms[node], {0, plan.own.count});
       }
       node += plan.nodes_of_rank[peer];
@@ -127,34 +125,50 @@ Slice slice_of_rank(std::size_t count, int world_size, int rank) {
   return {first, std::min(share, count - first)};
 }
 
-Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const void*> partials, DType dtype,
-                         std::size_t count, float scale, void* out, const std::string& label) {
-  const auto own = maximal_subtrees(shards, shards_of_rank(shards, comm.size(), comm.rank()));
-  TRIREME_CHECK(partials.size() == own.size(),
-                "ordered_all_reduce: rank {} of {} needs {} partials for {} shards, got {}", comm.rank(),
-                comm.size(), own.size(), shards, partials.size());
-  OrderedSum sum{shards, std::move(partials), dtype, count, scale, out};
-  if (auto summed = comm.sum(sum, label)) return *summed;
-  return ordered_all_reduce_by_messages(comm, sum, label);
+Slice slice_of_rank(const OrderedSum& sum, int world_size, int rank) {
+  if (sum.cuts.empty()) return slice_of_rank(sum.count, world_size, rank);
+  const auto r = static_cast<std::size_t>(rank);
+  return {sum.cuts[r], sum.cuts[r + 1] - sum.cuts[r]};
 }
 
-Event ordered_all_reduce_by_messages(Communicator& comm, const OrderedSum& sum, const std::string& label) {
-  const auto& [shards, partials, dtype, count, scale, out] = sum;
-  const auto plan = plan_reduction(comm, shards, partials, dtype, count);
-  auto* const whole = static_cast<std::byte*>(out);
-  if (comm.size() > 1) exchange_partials(comm, *plan, partials, count, label);
-  const View to{
-      plan->bytes_of(whole, plan->own).data(), dtype, 1, {static_cast<std::int64_t>(plan->own.count)}, {1}};
+Event ordered_sum(Communicator& comm, const OrderedSum& sum, const std::string& label) {
+  const auto own = maximal_subtrees(sum.shards, shards_of_rank(sum.shards, comm.size(), comm.rank()));
+  TRIREME_CHECK(sum.partials.size() == own.size(),
+                "ordered_sum: rank {} of {} needs {} partials for {} shards, got {}", comm.rank(),
+                comm.size(), own.size(), sum.shards, sum.partials.size());
+  TRIREME_CHECK(sum.cuts.empty() ||
+                    (sum.cuts.size() == static_cast<std::size_t>(comm.size()) + 1 && sum.cuts.front() == 0 &&
+                     sum.cuts.back() == sum.count && std::ranges::is_sorted(sum.cuts)),
+                "ordered_sum: {} cuts for {} ranks; they must rise from 0 to {} elements", sum.cuts.size(),
+                comm.size(), sum.count);
+  if (auto summed = comm.sum(sum, label)) return *summed;
+  return ordered_sum_by_messages(comm, sum, label);
+}
+
+Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const void*> partials, DType dtype,
+                         std::size_t count, float scale, void* out, const std::string& label) {
+  return ordered_sum(comm, {shards, std::move(partials), dtype, count, scale, out, {}, false}, label);
+}
+
+Event ordered_sum_by_messages(Communicator& comm, const OrderedSum& sum, const std::string& label) {
+  const auto plan = plan_reduction(comm, sum);
+  auto* const whole = static_cast<std::byte*>(sum.out);
+  if (comm.size() > 1) exchange_partials(comm, *plan, sum, label);
+  const View to{plan->bytes_of(whole, plan->own).data(),
+                sum.dtype,
+                1,
+                {static_cast<std::int64_t>(plan->own.count)},
+                {1}};
   Event summed = comm.run(
-      [plan, shards = shards, scale = scale, to, device = comm.device()] {
+      [plan, shards = sum.shards, scale = sum.scale, to, device = comm.device()] {
         kernels_of(device).tree_sum(to, plan->nodes, plan->partials, shards, scale);
       },
       label);
-  if (comm.size() == 1) return summed;
+  if (comm.size() == 1 || sum.own_slice_only) return Event(std::make_shared<KeptEvent>(summed, plan));
 
   std::vector<std::span<std::byte>> slices;
   for (int peer = 0; peer < comm.size(); ++peer)
-    slices.push_back(plan->bytes_of(whole, slice_of_rank(count, comm.size(), peer)));
+    slices.push_back(plan->bytes_of(whole, slice_of_rank(sum, comm.size(), peer)));
   return Event(std::make_shared<KeptEvent>(comm.all_gather(slices, label), plan));
 }
 

@@ -41,21 +41,27 @@ struct Slice {
   std::size_t count = 0;
 };
 Slice slice_of_rank(std::size_t count, int world_size, int rank);
+/// Of a sum: by its cuts, if it has some.
+Slice slice_of_rank(const OrderedSum& sum, int world_size, int rank);
 
 /// Sums per-shard vectors of `count` elements over all shards and ranks. They lie on comm's device and are
 /// float32, bfloat16 or float16. In 16 bits every node of the tree is rounded to them, so that what is sent
 /// does not depend on which nodes lie on one rank.
 ///
 /// `partials[k]` holds this rank's sum over the k-th of its maximal subtrees. After the returned event,
-/// `out` (count elements) holds scale * sum on every rank, the same bits for every world size. `out` may be
-/// one of the partials. Everything is enqueued on `comm`; buffers must outlive the event, and the event the
-/// work. All ranks must give the same shards, count and scale.
-/// Elements sent by a host: about 2 * count * (H-1)/H when the ranks of each of H hosts own one subtree
+/// `out` (count elements) holds scale * sum on every rank, or with own_slice_only its slice of it: the same
+/// bits for every world size. `out` may be one of the partials. Everything is enqueued on `comm`; buffers
+/// must outlive the event, and the event the work. All ranks must give the same shards, count, scale and
+/// cuts. Elements sent by a host: about 2 * count * (H-1)/H when the ranks of each of H hosts own one subtree
 /// together; by messages (below) by each rank, of W: 2 * count * (W-1)/W.
+Event ordered_sum(Communicator& comm, const OrderedSum& sum, const std::string& label);
+
+/// The same, with all of the sum on every rank.
 Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const void*> partials, DType dtype,
                          std::size_t count, float scale, void* out, const std::string& label);
 
-/// The same by an all-to-all of slices and an all-gather, for communicators that have no way of their own.
-Event ordered_all_reduce_by_messages(Communicator& comm, const OrderedSum& sum, const std::string& label);
+/// ordered_sum() by an all-to-all of slices and an all-gather, for communicators that have no way of their
+/// own.
+Event ordered_sum_by_messages(Communicator& comm, const OrderedSum& sum, const std::string& label);
 
 }  // namespace trireme

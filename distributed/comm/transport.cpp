@@ -1,9 +1,11 @@
 #include "distributed/comm/transport.h"
 
+#include <algorithm>
 #include <numeric>
 #include <utility>
 
 #include "distributed/comm/host_group.h"
+#include "kernels/visit.h"
 
 namespace trireme {
 
@@ -27,6 +29,40 @@ void Transport::finish(Deadline deadline) {
   const Begun oldest = std::move(begun_.front());
   begun_.pop_front();
   exchange(oldest.sends, oldest.recvs, deadline);
+}
+
+std::vector<int> Transport::hosts_among(const std::vector<int>& members) const {
+  std::vector<int> among;
+  for (const int member : members) {
+    const auto same_host = [&](int other) {
+      return hosts_[static_cast<std::size_t>(other)] == hosts_[static_cast<std::size_t>(member)];
+    };
+    among.push_back(static_cast<int>(std::ranges::find_if(members, same_host) - members.begin()));
+  }
+  return among;
+}
+
+void Transport::all_reduce_by_exchange(Bytes data, DType dtype, Deadline deadline) {
+  const auto ranks = static_cast<std::size_t>(size());
+  std::vector<std::byte> inputs(data.size() * ranks);
+  std::vector<ConstBytes> sends(ranks, data);
+  std::vector<Bytes> recvs(ranks);
+  for (std::size_t peer = 0; peer < ranks; ++peer)
+    recvs[peer] = Bytes(inputs).subspan(peer * data.size(), data.size());
+  std::ranges::copy(data, recvs[static_cast<std::size_t>(rank())].begin());
+  sends[static_cast<std::size_t>(rank())] = {};
+  const Bytes own = std::exchange(recvs[static_cast<std::size_t>(rank())], Bytes());
+  exchange(sends, recvs, deadline);
+  recvs[static_cast<std::size_t>(rank())] = own;
+  visit_gradient(dtype, "all_reduce", [&]<class T>(T) {
+    const auto numbers = [](Bytes bytes) {
+      return std::span(reinterpret_cast<T*>(bytes.data()), bytes.size() / sizeof(T));
+    };
+    const std::span<T> sum = numbers(data);
+    std::ranges::copy(numbers(recvs[0]), sum.begin());
+    for (std::size_t peer = 1; peer < ranks; ++peer)
+      std::ranges::transform(sum, numbers(recvs[peer]), sum.begin(), [](T a, T b) { return T(a + b); });
+  });
 }
 
 void Transport::set_hosts(std::vector<int> hosts, std::unique_ptr<HostGroup> group) {

@@ -65,6 +65,11 @@ class Transport {
   /// Throws as exchange() does.
   virtual void all_reduce(Bytes data, DType dtype, Deadline deadline) = 0;
 
+  /// Messages between `members`, ascending ranks of which this is one, apart from those sent here. Collective
+  /// over all ranks of this transport, each with the members it belongs with. Throws as exchange() does. This
+  /// one outlives it.
+  virtual std::unique_ptr<Transport> split(const std::vector<int>& members, Deadline deadline) = 0;
+
   /// The ranks of this host that share memory, this one among them.
   HostGroup& group() const { return *group_; }
   /// By rank: the lowest rank of its host.
@@ -78,6 +83,10 @@ class Transport {
   virtual void interrupt() noexcept = 0;
 
  protected:
+  /// Of `members`, as their group will be numbered: by rank, the lowest rank of its host.
+  std::vector<int> hosts_among(const std::vector<int>& members) const;
+  /// all_reduce() by an exchange of everything, rank after rank.
+  void all_reduce_by_exchange(Bytes data, DType dtype, Deadline deadline);
   /// Until this is called each rank is alone on its host. All ranks call it with the same hosts, and null
   /// where a rank stays alone.
   void set_hosts(std::vector<int> hosts, std::unique_ptr<HostGroup> group);

@@ -24,4 +24,20 @@ std::vector<BucketPlan> plan_buckets(std::span<const std::size_t> elements,
   return plan;
 }
 
+std::vector<std::size_t> cut_bucket(const BucketPlan& plan, std::span<const std::size_t> elements, int ranks,
+                                    std::size_t unit) {
+  std::vector<std::size_t> cuts{0};
+  for (int rank = 1; rank < ranks; ++rank) {
+    const std::size_t even = plan.elements * static_cast<std::size_t>(rank) / static_cast<std::size_t>(ranks);
+    const auto after = std::ranges::upper_bound(plan.offsets, even);
+    const auto slot = static_cast<std::size_t>(after - plan.offsets.begin()) - 1;
+    const std::size_t begin = plan.offsets[slot],
+                      end = slot + 1 < plan.offsets.size() ? plan.offsets[slot + 1] : plan.elements,
+                      cut = begin + (even - begin + unit / 2) / unit * unit;
+    cuts.push_back(cut - begin < elements[plan.tensors[slot]] ? cut : end);
+  }
+  cuts.push_back(plan.elements);
+  return cuts;
+}
+
 }  // namespace trireme

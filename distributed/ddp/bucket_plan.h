@@ -24,4 +24,10 @@ std::vector<BucketPlan> plan_buckets(std::span<const std::size_t> elements,
                                      std::span<const std::size_t> order, std::size_t cap_bytes,
                                      std::size_t first_cap_bytes);
 
+/// Where a bucket is cut so that each of `ranks` updates about as much of it: rank r has elements
+/// [cuts[r], cuts[r + 1]). A tensor is cut at multiples of `unit` of its own elements only, so that sums over
+/// such units need know nothing of ranks or buckets. `elements` are those of all tensors of the plan's list.
+std::vector<std::size_t> cut_bucket(const BucketPlan& plan, std::span<const std::size_t> elements, int ranks,
+                                    std::size_t unit);
+
 }  // namespace trireme

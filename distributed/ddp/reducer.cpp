@@ -33,7 +33,34 @@ Reducer::Reducer(Communicator& comm, int shards, std::vector<NamedTensor> parame
   // The first guess: last layers first. The true order is known after the first step.
   std::vector<std::size_t> order(parameters_.size());
   std::iota(order.rbegin(), order.rend(), 0);
+  planned_from_order_ = options_.zero;
+  used_.resize(parameters_.size());
+  updated_.resize(parameters_.size());
+  if (options_.hook) options_.hook->attach(parameters_, shards_, range_);
   make_buckets(order);
+}
+
+void Reducer::set_hook(std::shared_ptr<CommHook> hook) {
+  TRIREME_CHECK(!began_, "data parallel: a communication hook must be there before the first step");
+  options_.hook = std::move(hook);
+  options_.hook->attach(parameters_, shards_, range_);
+  std::vector<std::size_t> order;
+  for (const Bucket& bucket : buckets_)
+    order.insert(order.end(), bucket.plan.tensors.begin(), bucket.plan.tensors.end());
+  make_buckets(order);
+}
+
+std::vector<StateTensor> Reducer::hook_state() const {
+  return options_.hook ? options_.hook->state() : std::vector<StateTensor>();
+}
+
+std::vector<GradientBucket::Entry> Reducer::entries_of(const BucketPlan& plan) const {
+  std::vector<GradientBucket::Entry> entries;
+  for (std::size_t slot = 0; slot < plan.tensors.size(); ++slot) {
+    const NamedTensor& p = parameters_[plan.tensors[slot]];
+    entries.push_back({p.name, p.tensor.shape(), plan.offsets[slot]});
+  }
+  return entries;
 }
 
 void Reducer::make_buckets(const std::vector<std::size_t>& order) {
@@ -42,24 +69,36 @@ void Reducer::make_buckets(const std::vector<std::size_t>& order) {
   const std::size_t total = sizeof(float) * std::accumulate(elements.begin(), elements.end(), std::size_t{0});
   const std::size_t most =
       options_.bucket_bytes > 0 ? options_.bucket_bytes : best_bucket_bytes(total, options_.link);
-  const SumOptions sum{options_.reduction, options_.dtype, 1.0f / static_cast<float>(shards_)};
+  SumOptions sum{options_.reduction, options_.dtype, 1.0f / static_cast<float>(shards_), {}, {}};
   buckets_.clear();
   places_.assign(parameters_.size(), {});
   for (BucketPlan& plan : plan_buckets(elements, order, most, std::min(most, kFirstBucketBytes))) {
     const std::size_t index = buckets_.size(), tensors = plan.tensors.size();
     for (std::size_t slot = 0; slot < tensors; ++slot) places_[plan.tensors[slot]] = {index, slot};
+    if (options_.zero) sum.cuts = cut_bucket(plan, elements, comm_.size(), kSquaresChunk);
+    if (options_.hook)
+      sum.reduce = [this, entries = entries_of(plan), label = label_of(index, plan, parameters_)](
+                       const std::vector<Tensor>& parts, const Tensor& mean) {
+        GradientBucket bucket(comm_, shards_, entries, parts, mean, label);
+        options_.hook->reduce(bucket);
+      };
     // Behind the gradients rides one number per tensor: in how many shards it had a gradient.
-    auto bucket = std::make_unique<ShardSum>(comm_, shards_, plan.elements + tensors, tensors, sum,
+    const std::size_t notes = tells_use() ? 0 : tensors;
+    auto bucket = std::make_unique<ShardSum>(comm_, shards_, plan.elements + notes, notes, sum,
                                              label_of(index, plan, parameters_));
-    buckets_.push_back({std::move(plan), std::move(bucket), std::vector<bool>(tensors), 0, false});
+    buckets_.push_back(
+        {std::move(plan), std::move(bucket), std::vector<bool>(tensors), 0, false, sum.cuts, false, Event()});
   }
 }
 
 void Reducer::begin_shard() {
+  began_ = true;
+  if (shards_done_ == 0) used_.assign(used_.size(), false);
   for (Bucket& bucket : buckets_) {
     std::fill(bucket.ready.begin(), bucket.ready.end(), false);
     bucket.ready_count = 0;
     bucket.pushed = false;
+    bucket.is_shared = false;
   }
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     parameters_[i].tensor.set_grad({});
@@ -120,18 +159,24 @@ void Reducer::complete(Bucket& bucket) {
   std::vector<float> used;
   for (std::size_t slot = 0; slot < bucket.ready.size(); ++slot) {
     used.push_back(bucket.ready[slot] ? 1.0f : 0.0f);
-    if (bucket.ready[slot]) continue;
+    if (bucket.ready[slot]) {
+      used_[bucket.plan.tensors[slot]] = true;
+      continue;
+    }
     const Tensor unused = slot_of(bucket.plan.tensors[slot]);
     kernels_for(unused.device()).fill(unused.view(), 0);
   }
-  bucket.sum->push(used);
+  bucket.sum->push(tells_use() ? std::span<const float>() : used);
   bucket.pushed = true;
 }
 
 bool Reducer::launch_ready() {
   if (!options_.overlap && shards_done_ < range_.size()) return false;
-  for (; launched_ < buckets_.size() && buckets_[launched_].sum->complete(); ++launched_)
+  for (; launched_ < buckets_.size() && buckets_[launched_].sum->complete(); ++launched_) {
+    // Its own algorithm sums where the last updates may still lie.
+    if (options_.reduction == Reduction::kFastest) buckets_[launched_].shared.wait();
     buckets_[launched_].sum->launch();
+  }
   return launched_ == buckets_.size();
 }
 
@@ -148,32 +193,47 @@ std::string Reducer::finish() {
                 shards_done_, range_.size());
   launch_ready();
   const auto begin = std::chrono::steady_clock::now();
-  std::string not_finite;
-  bool any_used = false;
-  for (Bucket& bucket : buckets_) {
-    const std::size_t bad = bucket.sum->finish();
-    const BucketPlan& plan = bucket.plan;
-    if (bad < bucket.sum->count() && not_finite.empty()) {
-      const auto after = std::upper_bound(plan.offsets.begin(), plan.offsets.end(), bad);
-      const auto slot = static_cast<std::size_t>(after - plan.offsets.begin()) - 1;
-      not_finite = fmt::format("the gradient of {} is not finite (element {} is {})",
-                               parameters_[plan.tensors[slot]].name, bad - plan.offsets[slot],
-                               bucket.sum->result().alias({}, {}, static_cast<std::int64_t>(bad)).item());
-    }
-    const Tensor& sum = bucket.sum->result();
-    for (std::size_t slot = 0; slot < plan.tensors.size(); ++slot) {
-      const Tensor& p = parameters_[plan.tensors[slot]].tensor;
-      const bool used = bucket.sum->notes()[slot] > 0;
-      p.set_grad(used ? sum.alias(p.shape(), p.strides(), static_cast<std::int64_t>(plan.offsets[slot]))
-                      : Tensor());
-      any_used |= used;
-    }
+  Bad bad;
+  for (std::size_t b = 0; b < buckets_.size(); ++b) {
+    const ShardSum& sum = *buckets_[b].sum;
+    const std::size_t at = buckets_[b].sum->finish();
+    if (at < sum.count() && bad.bucket < 0)
+      bad = {static_cast<std::int64_t>(b), static_cast<std::int64_t>(at),
+             sum.result().alias({}, {}, static_cast<std::int64_t>(at)).item()};
   }
+  if (tells_use()) bad = tell_use(bad);
+  hand_out_gradients();
+  const std::string text = text_of(bad);
   exposed_ += std::chrono::steady_clock::now() - begin;
   shards_done_ = 0;
   launched_ = 0;
+  const bool any_used = std::ranges::find(used_, true) != used_.end();
   if (any_used && !planned_from_order_) adopt_ready_order();  // all ranks know alike whether any was used
-  return not_finite;
+  return text;
+}
+
+std::string Reducer::text_of(const Bad& bad) const {
+  if (bad.bucket < 0) return "";
+  const BucketPlan& plan = buckets_[static_cast<std::size_t>(bad.bucket)].plan;
+  const auto after = std::ranges::upper_bound(plan.offsets, static_cast<std::size_t>(bad.element));
+  const auto slot = static_cast<std::size_t>(after - plan.offsets.begin()) - 1;
+  return fmt::format("the gradient of {} is not finite (element {} is {})",
+                     parameters_[plan.tensors[slot]].name,
+                     static_cast<std::size_t>(bad.element) - plan.offsets[slot], bad.value);
+}
+
+void Reducer::hand_out_gradients() {
+  for (const Bucket& bucket : buckets_) {
+    const Tensor& sum = bucket.sum->result();
+    for (std::size_t slot = 0; slot < bucket.plan.tensors.size(); ++slot) {
+      const std::size_t index = bucket.plan.tensors[slot];
+      const Tensor& p = parameters_[index].tensor;
+      if (!tells_use()) used_[index] = bucket.sum->notes()[slot] > 0;
+      p.set_grad(used_[index] && !options_.zero
+                     ? sum.alias(p.shape(), p.strides(), static_cast<std::int64_t>(bucket.plan.offsets[slot]))
+                     : Tensor());
+    }
+  }
 }
 
 void Reducer::adopt_ready_order() {

@@ -4,12 +4,15 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/nn/module.h"
+#include "core/optim/optimizer.h"
 #include "distributed/comm/link_cost.h"
 #include "distributed/ddp/bucket_plan.h"
+#include "distributed/ddp/comm_hook.h"
 #include "distributed/ddp/shard_sum.h"
 
 namespace trireme {
@@ -20,6 +23,10 @@ struct ReducerOptions {
   std::size_t bucket_bytes = 0;   ///< of float32 at most; 0: what is best over `link`
   LinkCost link;
   bool overlap = true;  ///< false: buckets travel only after the last shard's backward
+  /// ZeRO, stage 1 (S. Rajbhandari et al., "ZeRO: memory optimizations toward training trillion parameter
+  /// models", 2020): each rank gets a share of every bucket, updates it, and tells the others.
+  bool zero = false;
+  std::shared_ptr<CommHook> hook;  ///< makes the mean gradient; null: the tree, or the library
   /// Test aid: gradients are taken in a random order (which must change no bit); 0: as they come.
   std::uint64_t shuffle_ready = 0;
 };
@@ -31,9 +38,17 @@ struct ReducerOptions {
 /// backward goes on. All ranks make the same number of rounds. One thread calls. A parameter that got no
 /// gradient in a shard contributes zeros; one that got none in any shard of any rank has no grad after
 /// finish().
+///
+/// With `zero`, no parameter has a grad after finish(): gradient_share() is what this rank gets, and
+/// share_updates() brings everyone's new values to all. Buckets are planned once then, since optimizers keep
+/// state for their shares.
 class Reducer {
  public:
   Reducer(Communicator& comm, int shards, std::vector<NamedTensor> parameters, ReducerOptions options);
+  /// Before the first shard.
+  void set_hook(std::shared_ptr<CommHook> hook);
+  std::vector<StateTensor> hook_state() const;
+  const ReducerOptions& options() const { return options_; }
 
   void begin_shard();
   /// The gradient of parameter `index` in this shard; further ones in the same shard are added while its
@@ -47,8 +62,25 @@ class Reducer {
   /// else "".
   std::string finish();
 
-  /// Time that finish() has waited for communication, in all.
-  std::chrono::nanoseconds exposed() const { return exposed_; }
+  /// With `zero`: what this rank gets of parameter `index`, the same for the life of the reducer; nothing
+  /// without it, and of a parameter without elements.
+  std::optional<Share> share_of(std::size_t index) const { return share_of(index, comm_.rank()); }
+  /// Its mean gradient after finish(), in one dimension; undefined if no rank had one.
+  Tensor gradient_share(std::size_t index) const;
+  /// As GradientSource::complete_squares(), of these parameters.
+  void complete_squares(std::span<const std::size_t> parameters, std::span<double> chunks);
+  /// This rank's shares of these parameters have new values. They are sent to all with those of the other
+  /// parameters of their bucket that had gradients, and arrive while the program goes on: who reads one of
+  /// them before it is there waits for it, and it is an error to read one that is not sent yet. On a GPU it
+  /// is there when this returns.
+  void share_updates(std::span<const std::size_t> parameters);
+  /// Sends what still waits for others of its bucket.
+  void share_all_updates();
+
+  /// Time that this rank has waited for communication, in all; the second part of it: for new values of
+  /// parameters.
+  std::chrono::nanoseconds exposed() const { return exposed_ + *exposed_in_reads_; }
+  std::chrono::nanoseconds exposed_in_reads() const { return *exposed_in_reads_; }
 
  private:
   struct Bucket {
@@ -57,9 +89,18 @@ class Reducer {
     std::vector<bool> ready;  // per tensor of the plan, in this shard
     std::size_t ready_count = 0;
     bool pushed = false;  // in this shard
+    // With options_.zero.
+    std::vector<std::size_t> cuts;  // of each rank
+    bool is_shared = false;         // in this round: the sum has made room for updates
+    Event shared;                   // the last updates of its parameters have arrived
   };
   struct Place {
     std::size_t bucket, slot;
+  };
+  /// The first number of a sum that is not finite, in the order of buckets.
+  struct Bad {
+    std::int64_t bucket = -1, element = 0;
+    double value = 0;
   };
 
   void make_buckets(const std::vector<std::size_t>& order);
@@ -67,21 +108,33 @@ class Reducer {
   Tensor slot_of(std::size_t index);
   void take(std::size_t index, const Tensor& gradient);
   void complete(Bucket& bucket);
+  void hand_out_gradients();
+  /// Whether ranks have to tell each other which parameters were used, because sums do not.
+  bool tells_use() const { return options_.zero || options_.hook; }
+  Bad tell_use(Bad bad);
+  std::vector<GradientBucket::Entry> entries_of(const BucketPlan& plan) const;
+  std::string text_of(const Bad& bad) const;
+  std::optional<Share> share_of(std::size_t index, int rank) const;
+  void share_bucket(Bucket& bucket);
   void adopt_ready_order();
   void release_shuffled(bool all);
 
   Communicator& comm_;
   const int shards_;
   const ShardRange range_;
-  const ReducerOptions options_;
+  ReducerOptions options_;
   std::vector<NamedTensor> parameters_;
   std::vector<Bucket> buckets_;
   std::vector<Place> places_;
+  std::vector<bool> used_;  // parameters that had a gradient in this round: so far on this rank, then on any
+  std::vector<bool> updated_;  // of the used ones, not sent yet
   int shards_done_ = 0;
+  bool began_ = false;
   std::size_t launched_ = 0;
   std::vector<std::size_t> ready_order_;  // of shard 0 in the first round that had gradients
   bool planned_from_order_ = false;
   std::chrono::nanoseconds exposed_{0};
+  std::shared_ptr<std::chrono::nanoseconds> exposed_in_reads_ = std::make_shared<std::chrono::nanoseconds>(0);
   struct Held {
     std::size_t index;
     Tensor gradient;

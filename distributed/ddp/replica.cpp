@@ -88,8 +88,8 @@ Replica::Replica(nn::Module& model, DataParallelContext& context, std::string na
       reducer_(context.gradient_comm(), context.shards(), with_prefix(name_, trained_),
                context.reducer_options()),
       statistics_(context.gradient_comm(), context.shards(), total_elements(averaged_) + 2 * averaged_.size(),
-                  2 * averaged_.size(), SumOptions{context.reducer_options().reduction},
-                  name_ + " statistics") {
+                  2 * averaged_.size(), SumOptions{reducer_.options().reduction}, name_ + " statistics") {
+  for (std::size_t i = 0; i < trained_.size(); ++i) index_of_[trained_[i].tensor.impl()] = i;
   nn::name_modules(model, root_path(name_));
   std::size_t offset = 0;
   for (const NamedTensor& buffer : averaged_) {
@@ -187,6 +187,32 @@ void Replica::finish() {
   apply_statistics();
 }
 
+std::optional<Share> Replica::share_of(const Tensor& parameter) const {
+  const auto found = index_of_.find(parameter.impl());
+  return found == index_of_.end() ? std::nullopt : reducer_.share_of(found->second);
+}
+
+Tensor Replica::gradient_of(const Tensor& parameter) const {
+  return share_of(parameter) ? reducer_.gradient_share(index_of_.at(parameter.impl())) : parameter.grad();
+}
+
+void Replica::complete_squares(std::span<const Tensor> parameters, std::span<double> chunks) {
+  reducer_.complete_squares(indices_of(parameters), chunks);
+}
+
+void Replica::updated(std::span<const Tensor> parameters) { reducer_.share_updates(indices_of(parameters)); }
+
+std::vector<std::size_t> Replica::indices_of(std::span<const Tensor> parameters) const {
+  std::vector<std::size_t> indices;
+  for (const Tensor& parameter : parameters) {
+    const auto found = index_of_.find(parameter.impl());
+    TRIREME_CHECK(found != index_of_.end(), "data parallel: {} has no parameter of shape {} that was given",
+                  name_, parameter.shape().to_string());
+    indices.push_back(found->second);
+  }
+  return indices;
+}
+
 void Replica::apply_statistics() {
   const std::span<const float> weights = statistics_.notes();
   for (std::size_t b = 0; b < averaged_.size(); ++b) {
@@ -217,12 +243,15 @@ std::vector<NamedTensor> Replica::weights() const {
   return all;
 }
 
-std::vector<NamedTensor> Replica::state() const {
-  std::vector<NamedTensor> all = weights();
+std::vector<StateTensor> Replica::state() const {
+  std::vector<StateTensor> all;
+  for (const NamedTensor& t : weights()) all.push_back({t, {}});
+  const auto add = [&](const std::string& owner, const std::vector<StateTensor>& tensors) {
+    for (const StateTensor& t : tensors) all.push_back({{name_ + owner + t.name, t.tensor}, t.part});
+  };
+  add(".hook.", reducer_.hook_state());
   for (std::size_t i = 0; i < optimizers_.size(); ++i)
-    for (const NamedTensor& t : optimizers_[i]->state())
-      all.push_back(
-          {fmt::format("{}.optimizer{}.{}", name_, i ? std::to_string(i + 1) : "", t.name), t.tensor});
+    add(fmt::format(".optimizer{}.", i ? std::to_string(i + 1) : ""), optimizers_[i]->state());
   return all;
 }
 

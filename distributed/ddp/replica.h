@@ -1,8 +1,10 @@
 // One model as a rank holds it: its reducer, its running statistics, its optimizers.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "core/nn/module.h"
@@ -33,7 +35,12 @@ class DataParallelContext : public nn::StatisticsSink {
   /// Where models and batches live.
   Device device() const { return gradient_comm().device(); }
   int shards() const { return shards_; }
-  const ReducerOptions& reducer_options() const { return reducer_options_; }
+  /// Of a model: each has a communication hook of its own.
+  ReducerOptions reducer_options() const {
+    ReducerOptions options = reducer_options_;
+    if (make_hook_) options.hook = make_hook_();
+    return options;
+  }
   /// Shares of this rank.
   ShardRange shard_range() const { return shards_of_rank(shards_, comm_->size(), comm_->rank()); }
 
@@ -51,8 +58,9 @@ class DataParallelContext : public nn::StatisticsSink {
   Communicator* comm_ = nullptr;
   Communicator* gradient_comm_ = nullptr;  ///< null: comm_
   int shards_ = 1;
-  ReducerOptions reducer_options_;
-  std::vector<std::shared_ptr<Replica>> replicas_;  ///< in the order of wrapping
+  ReducerOptions reducer_options_;                        ///< without a hook
+  std::function<std::shared_ptr<CommHook>()> make_hook_;  ///< null: none
+  std::vector<std::shared_ptr<Replica>> replicas_;        ///< in the order of wrapping
 
  private:
   friend class DistributedDataParallel;
@@ -69,6 +77,7 @@ class Replica final : public GradientSource, public std::enable_shared_from_this
   Replica(nn::Module& model, DataParallelContext& context, std::string name);
   /// Hooks the parameters; separate from construction because hooks refer to the shared object.
   void hook_parameters();
+  void set_hook(std::shared_ptr<CommHook> hook) { reducer_.set_hook(std::move(hook)); }
 
   void begin_round(std::int64_t step);
   void begin_shard(float weight);
@@ -77,12 +86,18 @@ class Replica final : public GradientSource, public std::enable_shared_from_this
   bool launch_ready();
   /// After the last shard's launches.
   void launch_statistics();
+  /// After finish() and the optimizers' steps, if there were any.
+  void end_round() { reducer_.share_all_updates(); }
   /// Gradients that come from now on are not this replica's business.
   void close() { open_ = false; }
 
   /// Ends the round for this model: its gradients are there, its statistics applied. A gradient that no shard
   /// of any rank had is undefined.
   void finish() override;
+  std::optional<Share> share_of(const Tensor& parameter) const override;
+  Tensor gradient_of(const Tensor& parameter) const override;
+  void complete_squares(std::span<const Tensor> parameters, std::span<double> chunks) override;
+  void updated(std::span<const Tensor> parameters) override;
   void attach(optim::Optimizer& optimizer) override;
   void detach(optim::Optimizer& optimizer) override;
   /// False if `running` is none of this model's statistics.
@@ -94,11 +109,12 @@ class Replica final : public GradientSource, public std::enable_shared_from_this
   /// Parameters and buffers: "model.<path>".
   std::vector<NamedTensor> weights() const;
   /// Everything that a checkpoint holds and a digest covers: "model.<path>", "model.optimizer.<kind>.<path>".
-  std::vector<NamedTensor> state() const;
+  std::vector<StateTensor> state() const;
   const Reducer& reducer() const { return reducer_; }
 
  private:
   void broadcast_state();
+  std::vector<std::size_t> indices_of(std::span<const Tensor> parameters) const;
   void apply_statistics();
   /// Where a sum of statistics has those of an averaged buffer.
   Tensor part_of(const Tensor& statistics, std::size_t buffer) const;
@@ -106,8 +122,9 @@ class Replica final : public GradientSource, public std::enable_shared_from_this
   const std::string name_;
   DataParallelContext& context_;
   const std::vector<NamedTensor> parameters_, buffers_;
-  const std::vector<NamedTensor> trained_, averaged_;  // subsets of the two above
-  std::vector<std::size_t> offsets_;                   // of each averaged buffer in statistics_
+  const std::vector<NamedTensor> trained_, averaged_;            // subsets of the two above
+  std::unordered_map<const TensorImpl*, std::size_t> index_of_;  // in trained_
+  std::vector<std::size_t> offsets_;                             // of each averaged buffer in statistics_
   std::vector<optim::Optimizer*> optimizers_;
   Reducer reducer_;
   ShardSum statistics_;  // values of all averaged buffers; notes: the weight of each, then weight * momentum

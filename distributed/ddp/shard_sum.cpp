@@ -52,16 +52,17 @@ ShardSum::ShardSum(Communicator& comm, int shards, std::size_t count, std::size_
       range_(shards_of_rank(shards, comm.size(), comm.rank())),
       count_(count),
       notes_(notes),
-      options_(options),
+      options_(std::move(options)),
       label_(std::move(label)),
       result_(vector_of(comm, count, DType::kFloat32)),
       first_bad_(Tensor::zeros({1}, DType::kInt64, comm.device())),
       said_(comm.device(), sizeof(std::int64_t) + notes * sizeof(float)) {
   if (is_narrow()) narrow_ = vector_of(comm, count, options_.dtype);
+  TRIREME_CHECK((options_.cuts.empty() && !options_.reduce) || notes == 0,
+                "shard sum {}: the host reads no notes of a sum that is cut or made in another way", label_);
 }
 
 ShardSum::~ShardSum() {
-  if (!launched_) return;
   try {
     done_.wait();  // the communicator's own deadline bounds this
   } catch (const std::exception&) {
@@ -96,7 +97,9 @@ void ShardSum::push(std::span<const float> notes) {
                 notes.size(), notes_);
   write(part_of(leaf(), count_ - notes.size(), notes.size()), notes);
   stack_.push_back(take_leaf());
-  for (int merges = append_node(nodes_, {0, range_.first + pushed_++}, shards_); merges > 0; --merges) {
+  ++pushed_;
+  if (options_.reduce) return;
+  for (int merges = append_node(nodes_, {0, range_.first + pushed_ - 1}, shards_); merges > 0; --merges) {
     add_to(stack_[stack_.size() - 2], stack_.back());
     spare_.push_back(std::move(stack_.back()));
     stack_.pop_back();
@@ -109,27 +112,47 @@ void ShardSum::launch() {
   launched_ = true;
   const Tensor& sum = is_narrow() ? narrow_ : result_;
   const float scale = is_narrow() ? 1 : options_.scale;
-  if (options_.reduction == Reduction::kInvariant) {
+  if (options_.reduce) {
+    options_.reduce(stack_, result_);
+  } else if (options_.reduction == Reduction::kInvariant) {
     std::vector<const void*> partials;
     for (const Tensor& partial : stack_) partials.push_back(partial.raw());
-    summed_ = ordered_all_reduce(comm_, shards_, std::move(partials), sum.dtype(), count_, scale, sum.raw(),
-                                 label_);
+    summed_ = ordered_sum(comm_,
+                          {shards_, std::move(partials), sum.dtype(), count_, scale, sum.raw(), options_.cuts,
+                           !options_.cuts.empty()},
+                          label_);
   } else {
     for (std::size_t i = 1; i < stack_.size(); ++i) add_to(stack_[0], stack_[i]);
     kernels_of(sum.device())
         .unary(UnaryOp::mul_scalar, sum.view(), stack_[0].view(), {static_cast<double>(scale)});
     comm_.all_reduce_fastest(memory_of(sum), sum.dtype(), label_);
   }
+  const Slice own = own_slice();
   done_ = comm_.run(
-      [this, result = result_.view(), sum = sum.view(), bad = first_bad_.view()] {
+      [this, result = part_of(result_, own.first, own.count).view(),
+       sum = part_of(sum, own.first, own.count).view(), bad = first_bad_.view(),
+       notes = result_.view().as<float>() + count_ - notes_] {
         const KernelTable& kernels = kernels_of(result_.device());
         if (sum.data != result.data) kernels.copy(result, sum);
         kernels.first_not_finite(bad, result);
         kernels.enqueue_copy_to_host(said_.get(), bad.data, sizeof(std::int64_t));
-        kernels.enqueue_copy_to_host(said_.get() + sizeof(std::int64_t), result.as<float>() + count_ - notes_,
-                                     notes_ * sizeof(float));
+        kernels.enqueue_copy_to_host(said_.get() + sizeof(std::int64_t), notes, notes_ * sizeof(float));
       },
       label_);
+}
+
+Slice ShardSum::own_slice() const {
+  if (options_.cuts.empty()) return {0, count_};
+  const auto r = static_cast<std::size_t>(comm_.rank());
+  return {options_.cuts[r], options_.cuts[r + 1] - options_.cuts[r]};
+}
+
+Event ShardSum::gather_result() {
+  std::vector<std::span<std::byte>> slices;
+  for (std::size_t r = 0; r + 1 < options_.cuts.size(); ++r)
+    slices.push_back(memory_of(result_).subspan(options_.cuts[r] * sizeof(float),
+                                                (options_.cuts[r + 1] - options_.cuts[r]) * sizeof(float)));
+  return done_ = comm_.all_gather(slices, label_);
 }
 
 std::size_t ShardSum::finish() {
@@ -143,7 +166,8 @@ std::size_t ShardSum::finish() {
   summed_ = Event();
   std::int64_t bad = 0;
   std::memcpy(&bad, said_.get(), sizeof bad);
-  return static_cast<std::size_t>(bad);
+  const Slice own = own_slice();
+  return static_cast<std::size_t>(bad) < own.count ? own.first + static_cast<std::size_t>(bad) : count_;
 }
 
 }  // namespace trireme

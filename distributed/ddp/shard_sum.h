@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,6 +26,11 @@ struct SumOptions {
   /// of the tree, is rounded to it.
   DType dtype = DType::kFloat32;
   float scale = 1;  ///< of the sum; in 16 bits of each shard's part, so that sums of many do not overflow
+  /// Rank r gets elements [cuts[r], cuts[r + 1]) only; empty: every rank gets all.
+  std::vector<std::size_t> cuts;
+  /// Instead of the tree: enqueues on the communicator what fills `result`, float32 (count), from the vectors
+  /// of this rank's shards, which it may overwrite.
+  std::function<void(const std::vector<Tensor>& leaves, const Tensor& result)> reduce;
 };
 
 /// A rank fills one leaf per local shard, in shard order; partial sums are merged as soon as two subtrees
@@ -32,7 +38,8 @@ struct SumOptions {
 /// ranks' partials are summed by ordered_all_reduce. Memory is kept from step to step, on comm's device. One
 /// thread calls.
 ///
-/// The last `notes` floats of the sum are read by the host: few numbers.
+/// The last `notes` floats of the sum are read by the host: few numbers, and none where the sum is cut or
+/// made in another way.
 class ShardSum {
  public:
   ShardSum(Communicator& comm, int shards, std::size_t count, std::size_t notes, SumOptions options,
@@ -55,10 +62,16 @@ class ShardSum {
   /// finite. All ranks must launch their sums in the same order.
   void launch();
   /// Blocks until the sum is there (or throws what made it fail), and makes ready for the next step.
-  /// Returns the index of the first element that is not finite, or count().
+  /// Returns the index of the first element that is not finite, or count(); where the sum is cut, among this
+  /// rank's.
   std::size_t finish();
   /// The sum of the last finished step: a float32 tensor (count), overwritten by the next launch.
   const Tensor& result() const { return result_; }
+  /// The elements of the result that this rank gets.
+  Slice own_slice() const;
+  /// Where the sum is cut: tells all ranks what every one has in its slice of result() by then, in the order
+  /// of the communicator's calls.
+  Event gather_result();
   /// Its notes, on the host.
   std::span<const float> notes() const {
     return {reinterpret_cast<const float*>(said_.get() + sizeof(std::int64_t)), notes_};
@@ -75,8 +88,8 @@ class ShardSum {
   const std::size_t count_, notes_;
   const SumOptions options_;
   const std::string label_;
-  std::vector<TreeNode> nodes_;  // and the sum of each
-  std::vector<Tensor> stack_;
+  std::vector<TreeNode> nodes_;
+  std::vector<Tensor> stack_;  // the sum of each node; with options_.reduce, all shards' vectors
   std::vector<Tensor> spare_;
   Tensor leaf_;
   int pushed_ = 0;

@@ -13,21 +13,24 @@ namespace trireme {
 namespace {
 
 /// The tensors, or copies of those that the host cannot see.
-std::vector<NamedTensor> on_host(const std::vector<NamedTensor>& tensors) {
-  std::vector<NamedTensor> all;
-  for (const NamedTensor& t : tensors) all.push_back({t.name, to_device(t.tensor, kCpu)});
+std::vector<StateTensor> on_host(const std::vector<StateTensor>& tensors) {
+  std::vector<StateTensor> all;
+  for (const StateTensor& t : tensors) all.push_back({{t.name, to_device(t.tensor, kCpu)}, t.part});
   return all;
 }
 
-std::vector<TensorSlot> slots_of(const std::vector<NamedTensor>& tensors) {
+std::vector<TensorSlot> slots_of(const std::vector<StateTensor>& tensors) {
   std::vector<TensorSlot> slots;
-  for (const NamedTensor& t : tensors) {
+  for (const StateTensor& t : tensors) {
     TRIREME_CHECK(t.tensor.is_contiguous(), "checkpoint: {} must be row-major in memory", t.name);
-    slots.push_back({t.name,
-                     t.tensor.dtype(),
-                     {t.tensor.shape().begin(), t.tensor.shape().end()},
-                     static_cast<std::byte*>(t.tensor.raw()),
-                     static_cast<std::size_t>(t.tensor.numel()) * size_of(t.tensor.dtype())});
+    const Shape& shape = t.part ? t.part->whole : t.tensor.shape();
+    TensorSlot& slot = slots.emplace_back(
+        TensorSlot{t.name,
+                   t.tensor.dtype(),
+                   {shape.begin(), shape.end()},
+                   static_cast<std::byte*>(t.tensor.raw()),
+                   static_cast<std::size_t>(t.tensor.numel()) * size_of(t.tensor.dtype())});
+    if (t.part) slot.first = static_cast<std::uint64_t>(t.part->first);
   }
   return slots;
 }
@@ -168,8 +171,8 @@ std::vector<std::string> JobCheckpoints::check_same_job(const JobState& now) con
   return lines;
 }
 
-void JobCheckpoints::load(const std::vector<NamedTensor>& tensors) const {
-  const std::vector<NamedTensor> here = on_host(tensors);
+void JobCheckpoints::load(const std::vector<StateTensor>& tensors) const {
+  const std::vector<StateTensor> here = on_host(tensors);
   agree(comm_, "load checkpoint", [&] {
     CheckpointStore(std::make_shared<RealFileSystem>(), path_.parent_path()).load(path_, slots_of(here));
   });
@@ -179,8 +182,8 @@ void JobCheckpoints::load(const std::vector<NamedTensor>& tensors) const {
   }
 }
 
-std::filesystem::path JobCheckpoints::save(const JobState& state, const std::vector<NamedTensor>& tensors) {
-  const std::vector<NamedTensor> here = on_host(tensors);
+std::filesystem::path JobCheckpoints::save(const JobState& state, const std::vector<StateTensor>& tensors) {
+  const std::vector<StateTensor> here = on_host(tensors);
   store_->save(comm_, state, slots_of(here), static_cast<int>(options_.keep_checkpoints()));
   return directory_ / checkpoint_name(state.step);
 }

@@ -32,14 +32,14 @@ class JobCheckpoints {
   /// options may differ). Returns a line for each of those that may, but change what follows.
   std::vector<std::string> check_same_job(const JobState& now) const;
   /// Fills the tensors from the checkpoint found.
-  void load(const std::vector<NamedTensor>& tensors) const;
+  void load(const std::vector<StateTensor>& tensors) const;
   /// With --resume never or PATH: moves the checkpoints that the job does not go on from into a folder beside
   /// them, so that a later --resume auto cannot mix them with those of this run. Returns the folder, or "" if
   /// there are none. For one rank.
   std::filesystem::path set_aside();
   bool enabled() const { return store_.has_value(); }
   /// Collective. Returns the path of the committed checkpoint.
-  std::filesystem::path save(const JobState& state, const std::vector<NamedTensor>& tensors);
+  std::filesystem::path save(const JobState& state, const std::vector<StateTensor>& tensors);
 
  private:
   void check_writable();

@@ -3,21 +3,90 @@
 #include <algorithm>
 
 #include "core/base/sha256.h"
+#include "distributed/comm/agree.h"
 
 namespace trireme {
 
-std::string digest_of(std::vector<NamedTensor> tensors) {
-  std::sort(tensors.begin(), tensors.end(),
-            [](const NamedTensor& a, const NamedTensor& b) { return a.name < b.name; });
-  Sha256 hash;
-  for (const NamedTensor& t : tensors) {
-    const Tensor dense = to_device(t.tensor, kCpu).row_major();
-    const std::string head =
-        fmt::format("{} {} {}\n", t.name, name_of(dense.dtype()), dense.shape().to_string());
-    hash.update(head.data(), head.size());
-    hash.update(dense.raw(), static_cast<std::size_t>(dense.numel()) * size_of(dense.dtype()));
+namespace {
+
+void sort_by_name(auto& tensors) { std::ranges::sort(tensors, {}, &NamedTensor::name); }
+
+void add(Sha256& hash, const NamedTensor& t) {
+  const Tensor dense = to_device(t.tensor, kCpu).row_major();
+  const std::string head =
+      fmt::format("{} {} {}\n", t.name, name_of(dense.dtype()), dense.shape().to_string());
+  hash.update(head.data(), head.size());
+  hash.update(dense.raw(), static_cast<std::size_t>(dense.numel()) * size_of(dense.dtype()));
+}
+
+/// All of a tensor on rank 0, from the parts that ranks hold.
+NamedTensor whole_of(Communicator& comm, const StateTensor& part) {
+  const auto ranks = static_cast<std::size_t>(comm.size());
+  struct Held {
+    std::int64_t first, count;
+  };
+  const auto self = static_cast<std::size_t>(comm.rank());
+  std::vector<Held> held(ranks);
+  held[self] = {part.part->first, part.tensor.numel()};
+  std::vector<std::span<std::byte>> told;
+  for (Held& h : held) told.push_back(std::as_writable_bytes(std::span(&h, 1)));
+  comm.all_gather(told, "parts of " + part.name).wait();
+  const Tensor here = to_device(part.tensor, kCpu);
+  NamedTensor whole{part.name, Tensor()};
+  std::vector<std::span<const std::byte>> sends(ranks);
+  std::vector<std::span<std::byte>> recvs(ranks);
+  sends[0] = memory_of(here);
+  if (self == 0) {
+    whole.tensor = Tensor::empty(part.part->whole, here.dtype());
+    const std::size_t element = size_of(here.dtype());
+    for (std::size_t r = 0; r < ranks; ++r)
+      recvs[r] = memory_of(whole.tensor)
+                     .subspan(static_cast<std::size_t>(held[r].first) * element,
+                              static_cast<std::size_t>(held[r].count) * element);
   }
+  comm.all_to_all(sends, recvs, part.name).wait();
+  return whole;
+}
+
+/// Calls fn with each tensor, whole, in name order, on rank 0.
+template <class Fn>
+void for_whole(Communicator& comm, std::vector<StateTensor> tensors, const Fn& fn) {
+  sort_by_name(tensors);
+  for (const StateTensor& t : tensors) {
+    const NamedTensor whole = t.part ? whole_of(comm, t) : static_cast<NamedTensor>(t);
+    if (comm.rank() == 0) fn(whole);
+  }
+}
+
+}  // namespace
+
+std::string digest_of(std::vector<NamedTensor> tensors) {
+  sort_by_name(tensors);
+  Sha256 hash;
+  for (const NamedTensor& t : tensors) add(hash, t);
   return hash.hex();
+}
+
+bool has_parts(const std::vector<StateTensor>& tensors) {
+  return std::ranges::any_of(tensors, [](const StateTensor& t) { return t.part.has_value(); });
+}
+
+std::string digest_of(Communicator& comm, std::vector<StateTensor> tensors) {
+  if (!has_parts(tensors)) return digest_of(std::vector<NamedTensor>(tensors.begin(), tensors.end()));
+  Sha256 hash;
+  for_whole(comm, std::move(tensors), [&](const NamedTensor& whole) { add(hash, whole); });
+  return broadcast_text(comm, comm.rank() == 0 ? hash.hex() : "");
+}
+
+std::vector<std::pair<std::string, std::string>> tensor_digests(Communicator& comm,
+                                                                std::vector<StateTensor> tensors) {
+  std::vector<std::pair<std::string, std::string>> all;
+  for_whole(comm, std::move(tensors), [&](const NamedTensor& whole) {
+    Sha256 hash;
+    add(hash, whole);
+    all.emplace_back(whole.name, hash.hex().substr(0, 16));
+  });
+  return all;
 }
 
 std::string digest_of(const Dataset& dataset) {

@@ -1,15 +1,14 @@
 #include "distributed/train/job.h"
 
 #include <algorithm>
-#include <cmath>
 #include <iterator>
 
 #include <fmt/ranges.h>
 
-#include "core/base/crc32c.h"
 #include "distributed/comm/agree.h"
 #include "distributed/comm/device_communicator.h"
 #include "distributed/comm/host_communicator.h"
+#include "distributed/ddp/power_sgd.h"
 #include "distributed/train/debugger.h"
 #include "distributed/train/digest.h"
 #include "distributed/train/identity.h"
@@ -23,10 +22,6 @@ namespace {
 
 constexpr std::int64_t kStepsBetweenChecks = 100;  // of weights
 
-double milliseconds(std::chrono::nanoseconds time) {
-  return std::chrono::duration<double, std::milli>(time).count();
-}
-
 ReducerOptions reducer_options_of(const JobOptions& o) {
   const bool is_bf16 = o.comm_hook() == "bf16", is_fp16 = o.comm_hook() == "fp16";
   return {.reduction = o.reduction() == "fastest" ? Reduction::kFastest : Reduction::kInvariant,
@@ -35,6 +30,7 @@ ReducerOptions reducer_options_of(const JobOptions& o) {
                              : DType::kFloat32,
           .bucket_bytes = static_cast<std::size_t>(o.bucket_mb() * 1024 * 1024),
           .overlap = o.overlap(),
+          .zero = o.zero() != 0,
           .shuffle_ready = o.shuffle_ready()};
 }
 
@@ -116,6 +112,11 @@ void Job::start() {
   }
   shards_ = static_cast<int>(options_.shards());
   reducer_options_ = reducer_options_of(options_);
+  if (options_.comm_hook() == "powersgd")
+    make_hook_ = [this] {
+      return std::make_shared<PowerSgd>(
+          PowerSgdOptions{.rank = static_cast<int>(options_.powersgd_rank()), .seed = options_.seed()});
+    };
   if (reducer_options_.bucket_bytes == 0) reducer_options_.link = measure_link(gradient_comm());
   nn::manual_seed(options_.seed());
   step_sum_ = std::make_unique<ShardSum>(gradient_comm(), shards_, kStepSumSize, kStepSumSize,
@@ -140,14 +141,12 @@ void Job::say(const std::string& line) {
   if (reporter_) reporter_->say(line);
 }
 
-std::vector<NamedTensor> Job::state() const {
-  std::vector<NamedTensor> all;
+std::vector<StateTensor> Job::state() const {
+  std::vector<StateTensor> all;
   for (const auto& replica : replicas_)
-    for (NamedTensor& t : replica->state()) all.push_back(std::move(t));
+    for (StateTensor& t : replica->state()) all.push_back(std::move(t));
   return all;
 }
-
-std::string Job::digest() const { return digest_of(state()); }
 
 JobState Job::job_state() const {
   JobState state;
@@ -287,8 +286,11 @@ bool Job::begin_step() {
   forward_ = backward_ = excluded_ = {};
   data_wait_ = loader_->wait_time();
   timing_->comm_ns = 0;
-  exposed_before_ = {};
-  for (const auto& replica : replicas_) exposed_before_ += replica->reducer().exposed();
+  exposed_before_ = in_reads_before_ = {};
+  for (const auto& replica : replicas_) {
+    exposed_before_ += replica->reducer().exposed();
+    in_reads_before_ += replica->reducer().exposed_in_reads();
+  }
   loaded_.clear();
   shard_ = {};  // so that the next batch can lie where the last one lay
   totals_ = {};
@@ -316,7 +318,10 @@ void Job::end_round() {
     fail(ExitCode::kUsage,
          "job: step {} ran {} of its {} shards on rank {}; run through step.shards() to the end", step_ + 1,
          std::max(0, shard_cursor_ - shard_range().first), shard_range().size(), rank());
-  for (const auto& replica : replicas_) replica->finish();
+  for (const auto& replica : replicas_) {
+    replica->finish();
+    replica->end_round();
+  }
   step_sum_->finish();
   for (std::size_t i = 0; i < kStepSumSize; ++i) totals_[i] += static_cast<double>(step_sum_->notes()[i]);
 }
@@ -382,69 +387,6 @@ void Job::end_step() {
   stop_if_asked();
 }
 
-void Job::check_weights() {
-  if (world_size() == 1 || !device().is_cpu()) return;
-  std::vector<Fact> facts;
-  for (const auto& replica : replicas_)
-    for (const NamedTensor& t : replica->weights())
-      facts.push_back(
-          {t.name, fmt::format("{:08x}", crc32c(t.tensor.raw(), static_cast<std::size_t>(t.tensor.numel()) *
-                                                                    size_of(t.tensor.dtype())))});
-  agree_same(*comm_, fmt::format("step {}: the checksums of weights", step_), facts, ExitCode::kInternal,
-             "some rank changes its model apart from the others, or has bad memory");
-}
-
-void Job::fail_not_finite(double loss) const {
-  const std::string kept =
-      saved_step_ < 0
-          ? ""
-          : fmt::format("; the last checkpoint is of step {}: run again to go on from there", saved_step_);
-  throw AgreedError(
-      ExitCode::kNonFinite,
-      fmt::format("step {}: the loss is {}; lower --lr, use --clip-norm, or look at the data of this step{}",
-                  step_, loss, kept));
-}
-
-void Job::report_step() {
-  const double loss = totals_[kLoss] / shards_;
-  if (!std::isfinite(loss)) fail_not_finite(loss);
-  const bool wants_digest = options_.digest_every() > 0 && step_ % options_.digest_every() == 0;
-  if (!is_root()) return;
-  std::chrono::nanoseconds exposed{-exposed_before_};
-  for (const auto& replica : replicas_) exposed += replica->reducer().exposed();
-  const auto now = Clock::now();
-  StepReport report{.step = step_,
-                    .steps = total_steps_,
-                    .epoch = current_.epoch(),
-                    .epochs = epochs_,
-                    .samples = current_.plan_.count};
-  report.loss = loss;
-  report.lr = current_.lr();
-  if (totals_[kCounted] > 0) report.accuracy = totals_[kCorrect] / totals_[kCounted];
-  report.step_ms = milliseconds(now - step_began_ - excluded_);
-  report.forward_ms = milliseconds(forward_);
-  report.backward_ms = milliseconds(backward_);
-  // The host does not wait for a GPU while it computes: how long its collectives take is not known here.
-  const bool measures = world_size() > 1 && device().is_cpu();
-  report.comm_ms = measures ? milliseconds(std::chrono::nanoseconds(timing_->comm_ns.load())) : 0;
-  report.comm_exposed_ms = measures ? milliseconds(exposed) : 0;
-  report.data_wait_ms = milliseconds(loader_->wait_time() - data_wait_);
-  report.optimizer_ms = std::max(0.0, report.step_ms - report.forward_ms - report.backward_ms -
-                                          milliseconds(exposed) - report.data_wait_ms);
-  report.world_size = world_size();
-  report.shards = shards_;
-  report.ends_epoch = current_.ends_epoch();
-  report.extra = current_.extra_;
-  std::string digest_line;
-  if (wants_digest) {
-    const std::string hex = digest();
-    report.extra.set("digest", hex);
-    digest_line = fmt::format("digest step={} sha256={}", step_, hex);
-  }
-  reporter_->step(report);
-  if (wants_digest) say(digest_line);
-}
-
 void Job::save_checkpoint() {
   if (!checkpoints_->enabled() || saved_step_ == step_) return;
   const TraceScope scope(timing_->trace, "save checkpoint", "checkpoint");
@@ -469,31 +411,12 @@ void Job::stop_if_asked() {
 void Job::end_training() {
   save_checkpoint();
   const bool said = options_.digest_every() > 0 && step_ % options_.digest_every() == 0 && current_.is_last_;
-  if (is_root() && !said) say(fmt::format("digest step={} sha256={}", step_, digest()));
+  if (!said) {
+    const std::string hex = write_digest();
+    say(fmt::format("digest step={} sha256={}", step_, hex));
+  }
   timing_->trace.close();
   program_phase() = Phase::kAfterSteps;
-}
-
-void Job::say_summary() {
-  if (!reporter_) return;
-  if (reporter_->samples_per_second() > 0)
-    say(fmt::format("throughput: {:.0f} {}/s on {} rank{}", reporter_->samples_per_second(), unit_,
-                    world_size(), world_size() == 1 ? "" : "s"));
-  if (reducer_options_.link.bytes_per_second > 0)
-    say(fmt::format("link: {} over the ranks", reducer_options_.link.to_string()));
-  if (const RecordingStatistics s = kernels_of(device()).recording_statistics(); s.rounds > 0)
-    say(
-        fmt::format("cuda graphs: {:.1f} a step, of {:.1f} kernels and calls; {} made, {:.1f} kernels a step "
-                    "given other parameters",
-                    static_cast<double>(s.graphs) / static_cast<double>(s.rounds),
-                    static_cast<double>(s.work) / static_cast<double>(s.rounds), s.made,
-                    static_cast<double>(s.changed) / static_cast<double>(s.rounds)));
-  const std::filesystem::path curves = reporter_->draw_curves();
-  if (!curves.empty()) say("curves: " + curves.string());
-  const OutputPaths& paths = reporter_->paths();
-  if (!paths.metrics.empty()) say("metrics: " + paths.metrics.string());
-  if (!paths.tensorboard.empty()) say("tensorboard: " + paths.tensorboard.string());
-  if (!paths.checkpoints.empty()) say("checkpoint: " + (paths.checkpoints / checkpoint_name(step_)).string());
 }
 
 }  // namespace trireme

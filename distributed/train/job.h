@@ -179,7 +179,7 @@ class Job : public DataParallelContext {
 
   std::int64_t total_steps() const { return total_steps_; }
   std::int64_t finished_steps() const { return step_; }
-  /// SHA-256 over all state, see digest.h.
+  /// SHA-256 over all state, see digest.h. Collective with --zero 1 or a hook that keeps state.
   std::string digest() const;
   /// Says rank 0's results after training: throughput, digest, where things lie.
   void say_summary();
@@ -206,7 +206,9 @@ class Job : public DataParallelContext {
   enum StepSum : std::size_t { kLoss, kCorrect, kCounted, kStop, kStepSumSize };
 
   void start();
-  std::vector<NamedTensor> state() const;
+  std::vector<StateTensor> state() const;
+  /// The digest, for rank 0 to say; it goes to --digest-trail as well.
+  std::string write_digest();
   JobState job_state() const;
   void begin_training(const Dataset& dataset);
   void resume(const JobState& now, const std::vector<std::string>& differences);
@@ -261,7 +263,8 @@ class Job : public DataParallelContext {
   std::array<double, kStepSumSize> totals_{};  // over all shards of the step's rounds
   // Of the current step, in this rank.
   Clock::time_point step_began_, forward_began_;
-  std::chrono::nanoseconds forward_{0}, backward_{0}, data_wait_{0}, excluded_{0}, exposed_before_{0};
+  std::chrono::nanoseconds forward_{0}, backward_{0}, data_wait_{0}, excluded_{0}, exposed_before_{0},
+      in_reads_before_{0};
 };
 
 }  // namespace trireme

@@ -30,7 +30,8 @@ Reporter::Reporter(const JobOptions& options)
       paths_(options),
       metrics_flag_(options.metrics().empty() ? "--out" : "--metrics"),
       tensorboard_flag_(options.tensorboard().empty() ? "--out" : "--tensorboard"),
-      title_(options.model() + " on " + options.data()) {
+      title_(options.model() + " on " + options.data()),
+      trail_path_(options.digest_trail()) {
   if (!quiet_) progress_.emplace(STDERR_FILENO);
 }
 
@@ -43,16 +44,21 @@ void Reporter::open(std::optional<std::int64_t> resume_step, const std::string& 
       fail(error.code(), "{}: {}", flag, error.what());
     }
   };
-  open_for(metrics_flag_, paths_.metrics, [&] {
-    // A file's folder that is not there is a slip of the pen more often than a wish.
-    const std::filesystem::path folder = paths_.metrics.parent_path();
-    if (metrics_flag_ == std::string_view("--metrics") && !folder.empty() && !std::filesystem::exists(folder))
-      fail(ExitCode::kUsage, "there is no folder {} for {}", folder.string(), paths_.metrics.string());
-    if (resume_step)
-      metrics_.emplace(paths_.metrics, *resume_step);
-    else
-      metrics_.emplace(paths_.metrics);
-  });
+  const auto open_lines = [&](const char* flag, const std::filesystem::path& path,
+                              std::optional<JsonlWriter>& lines) {
+    open_for(flag, path, [&] {
+      // A file's folder that is not there is a slip of the pen more often than a wish.
+      const std::filesystem::path folder = path.parent_path();
+      if (flag != std::string_view("--out") && !folder.empty() && !std::filesystem::exists(folder))
+        fail(ExitCode::kUsage, "there is no folder {} for {}", folder.string(), path.string());
+      if (resume_step)
+        lines.emplace(path, *resume_step);
+      else
+        lines.emplace(path);
+    });
+  };
+  open_lines(metrics_flag_, paths_.metrics, metrics_);
+  open_lines("--digest-trail", trail_path_, trail_);
   open_for(tensorboard_flag_, paths_.tensorboard,
            [&] { tensorboard_.emplace(paths_.tensorboard, resume_step); });
 }
@@ -76,6 +82,14 @@ void Reporter::step(const StepReport& r) {
   if (metrics_) metrics_->write(record);
   if (tensorboard_) tensorboard_->add(record);
   show(r);
+}
+
+void Reporter::digests(std::int64_t step, const std::string& all,
+                       const std::vector<std::pair<std::string, std::string>>& tensors) {
+  Record record;
+  record.set("step", step).set("digest", all);
+  for (const auto& [name, digest] : tensors) record.set(name, digest);
+  trail_->write(record);
 }
 
 void Reporter::show(const StepReport& r) {

@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/metrics/jsonl.h"
 #include "core/metrics/meter.h"
@@ -45,6 +47,9 @@ class Reporter {
   /// later ones are cut off; nothing for a fresh start, which overwrites. `unit`: what a sample is called.
   void open(std::optional<std::int64_t> resume_step, const std::string& unit);
   void step(const StepReport& report);
+  /// A line of --digest-trail: after `step`, the digest of all and of each tensor.
+  void digests(std::int64_t step, const std::string& all,
+               const std::vector<std::pair<std::string, std::string>>& tensors);
   /// A line of its own on standard output, also when quiet.
   void say(const std::string& line);
   /// A line that --quiet drops.
@@ -67,7 +72,8 @@ class Reporter {
   const char* const tensorboard_flag_;
   const std::string title_;
   std::string unit_;
-  std::optional<JsonlWriter> metrics_;
+  const std::filesystem::path trail_path_;
+  std::optional<JsonlWriter> metrics_, trail_;
   std::optional<TensorBoardWriter> tensorboard_;
   std::optional<ProgressLine> progress_;
   Throughput throughput_;             // of late, for the progress line

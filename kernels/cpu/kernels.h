@@ -65,7 +65,7 @@ void uniform(const View& out, RandomKey key, double low, double high);
 void normal(const View& out, RandomKey key, double mean, double std);
 void sgd(std::span<const OptimizerSlice> slices, const SgdOptions&);
 void adamw(std::span<const OptimizerSlice> slices, const AdamWOptions&);
-double sum_of_squares(std::span<const View> tensors);
+void chunk_squares(std::span<const View> tensors, std::span<double> out);
 void tree_sum(const View& out, std::span<const TreeNode> nodes, std::span<const void* const> parts,
               int shards, float scale);
 void first_not_finite(const View& out, const View& in);

@@ -132,29 +132,26 @@ void cumsum(const View& out, const View& in) {
 
 namespace {
 
-double squares_of(const View& in) {
-  return visit_floating(in.dtype, "sum_of_squares", [&](auto type) {
+/// Of the chunks of one tensor, to `out` and what follows.
+void squares_of(const View& in, double* out) {
+  visit_floating(in.dtype, "chunk_squares", [&](auto type) {
     using T = decltype(type);
-    constexpr std::int64_t kChunk = 8192;
-    const std::int64_t count = in.numel();
-    std::vector<double> partial(static_cast<std::size_t>((count + kChunk - 1) / kChunk));
-    for_pieces(count, kChunk, [&](std::int64_t begin, std::int64_t end) {
+    for_pieces(in.numel(), kSquaresChunk, [&](std::int64_t begin, std::int64_t end) {
       const T* x = in.as<T>() + begin;
-      partial[static_cast<std::size_t>(begin / kChunk)] = sum_over<double>(
+      out[begin / kSquaresChunk] = sum_over<double>(
           end - begin, [=](std::int64_t k) { return static_cast<double>(x[k]) * static_cast<double>(x[k]); });
     });
-    double total = 0;
-    for (double p : partial) total += p;
-    return total;
   });
 }
 
 }  // namespace
 
-double sum_of_squares(std::span<const View> tensors) {
-  double total = 0;
-  for (const View& in : tensors) total += squares_of(in);
-  return total;
+void chunk_squares(std::span<const View> tensors, std::span<double> out) {
+  double* to = out.data();
+  for (const View& in : tensors) {
+    squares_of(in, to);
+    to += squares_chunks(in.numel());
+  }
 }
 
 }  // namespace trireme::cpu

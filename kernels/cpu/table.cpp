@@ -56,7 +56,7 @@ const KernelTable& cpu_kernels() {
       .normal = cpu::normal,
       .sgd = cpu::sgd,
       .adamw = cpu::adamw,
-      .sum_of_squares = cpu::sum_of_squares,
+      .chunk_squares = cpu::chunk_squares,
       .tree_sum = cpu::tree_sum,
       .first_not_finite = cpu::first_not_finite,
   };

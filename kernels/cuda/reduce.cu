@@ -2,9 +2,6 @@
 // chunk, never how.
 #include "kernels/reduction.h"
 
-#include <numeric>
-#include <vector>
-
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/visit.h"
@@ -184,18 +181,22 @@ void cumsum(const View& out, const View& in) {
   });
 }
 
-double sum_of_squares(std::span<const View> tensors) {
-  const Scratch squares(tensors.size() * sizeof(double));
-  for (std::size_t i = 0; i < tensors.size(); ++i)
-    visit_floating(tensors[i].dtype, "sum_of_squares", [&](auto type) {
+void chunk_squares(std::span<const View> tensors, std::span<double> out) {
+  const Scratch squares(out.size_bytes());
+  double* to = squares.as<double>();
+  for (const View& in : tensors) {
+    const std::int64_t chunks = squares_chunks(in.numel());
+    visit_floating(in.dtype, "chunk_squares", [&](auto type) {
       using T = decltype(type);
       SplitDims dims;
-      dims.reduced.add(tensors[i].numel(), 1, 0);
-      reduce_to<Sum, T, Squared<T>>(squares.as<double>() + i, tensors[i].as<T>(), dims);
+      dims.reduced.add(in.numel(), 1, 0);
+      parallel_warps(chunks,
+                     Chunks<Sum, T, Squared<T>, double, double>{in.as<T>(), dims.kept, dims.reduced, 1,
+                                                                kSquaresChunk, in.numel(), to, nullptr});
     });
-  std::vector<double> each(tensors.size());
-  copy_to_host(each.data(), squares.as<void>(), each.size() * sizeof(double));
-  return std::accumulate(each.begin(), each.end(), 0.0);
+    to += chunks;
+  }
+  copy_to_host(out.data(), squares.as<void>(), out.size_bytes());
 }
 
 }  // namespace trireme::cuda

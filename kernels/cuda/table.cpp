@@ -58,7 +58,7 @@ constexpr KernelTable kTable{
     .normal = cuda::normal,
     .sgd = cuda::sgd,
     .adamw = cuda::adamw,
-    .sum_of_squares = cuda::sum_of_squares,
+    .chunk_squares = cuda::chunk_squares,
     .tree_sum = cuda::tree_sum,
     .first_not_finite = cuda::first_not_finite,
 };

@@ -19,6 +19,7 @@ JOBS = {
     "train_ncf": ["--data", "synthetic:40,120", "--global-batch", 64],
     "train_gnmt": ["--data", "reversal:20,8,80", "--model", "gnmt:2,16", "--global-batch", 16, "--dropout", 0.1],
     "user_op": ["--global-batch", 64],
+    "user_hook": ["--data", "synthetic:1,8,8,4,256", "--global-batch", 64],
     "train_gpt": ["--data", f"text:{TEXT}", "--model", "gpt:layers=2,width=32,heads=2,context=16", "--global-batch", 16,
                   "--dropout", 0.1],
 }

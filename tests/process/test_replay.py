@@ -29,6 +29,26 @@ class Replay(training.Training):
             self.assertEqual(replay.digests, {at: digest for at, digest in real.digests.items() if int(at) > step})
             self.assertEqual(self.files(), before, "a replay keeps nothing")
 
+    def diff(self, first, second, code):
+        ran = subprocess.run([training.TRIREME, "checkpoint", "diff", first, second], capture_output=True, text=True, timeout=60)
+        self.assertEqual(ran.returncode, code, ran)
+        return ran.stdout + ran.stderr
+
+    def test_where_two_runs_part(self):
+        real, replay, other = (self.dir / f"{name}.jsonl" for name in ("real", "replay", "other"))
+        self.run_to_end([*JOB, "--checkpoint-dir", self.kept, "--checkpoint-every", 3, "--keep-checkpoints", 5,
+                         "--zero", 1, "--digest-trail", real], ranks=4)
+        again = [*JOB, "--checkpoint-dir", self.kept, "--replay-ranks", 4, "--replay-from", 3]
+        self.run_to_end([*again, "--digest-trail", replay], how="plain")
+        self.assertEqual(self.diff(real, replay, 0), "the same: 6 steps\n")
+        self.run_to_end([*again, "--lr", 0.02, "--digest-trail", other], how="plain")
+        self.assertRegex(self.diff(real, other, 1), r"^step 4 is the first that differs, in model\.\S+, .* and \d+ more\n$")
+        # The moments do not depend on the learning rate, in the first step.
+        self.assertNotIn("exp_avg", self.diff(other, real, 1))
+        self.assertIn("is none: give two of a kind", self.diff(real, self.kept, 2))
+        (self.dir / "empty.jsonl").write_text('{"step": 99, "digest": "x"}\n')
+        self.assertIn("no step in common", self.diff(real, self.dir / "empty.jsonl", 2))
+
     def test_what_cannot_be_replayed(self):
         self.run_to_end([*JOB, "--checkpoint-dir", self.kept, "--checkpoint-every", 3, "--keep-checkpoints", 5], ranks=2)
         for flags, code, line in (

@@ -32,6 +32,9 @@ TUNING = {
     "4 ranks, small buckets": (dict(ranks=4), ["--bucket-mb", 0.1]),
     "2 ranks, one bucket": (dict(ranks=2), ["--bucket-mb", 25, "--overlap", "on"]),
     "1 rank, tiny buckets": (dict(how="plain"), ["--bucket-mb", 0.001]),
+    "3 ranks, optimizer sharded": (dict(ranks=3), ["--zero", 1]),
+    "4 threads, optimizer sharded": (dict(ranks=4, how="threads"), ["--zero", 1, "--bucket-mb", 0.1]),
+    "1 rank, optimizer sharded": (dict(how="plain"), ["--zero", 1]),
     "3 ranks, gradients shuffled": (dict(ranks=3), ["--shuffle-ready", 7, "--bucket-mb", 0.1]),
     "1 rank, gradients shuffled": (dict(how="plain"), ["--shuffle-ready", 8]),
     "4 threads": (dict(ranks=4, how="threads"), []),
@@ -76,11 +79,11 @@ class SameBits(training.Training):
     def test_worlds_and_tuning(self):
         self.compare(["--data", SMALL, "--model", "mlp", *self.steps(8)], {**WORLDS, **TUNING})
 
-    def test_sums_in_16_bits(self):
+    def test_communication_hooks(self):
         job = ["--data", SMALL, "--model", "mlp", *self.steps(4)]
-        variants = {**WORLDS, "replay of 4 ranks": TUNING["replay of 4 ranks"]}
+        variants = {**WORLDS, **{name: TUNING[name] for name in ("replay of 4 ranks", "3 ranks, optimizer sharded")}}
         wide = self.compare(job, {})
-        for hook in ("bf16", "fp16"):
+        for hook in ("bf16", "fp16", "powersgd"):
             self.assertNotEqual(self.compare([*job, "--comm-hook", hook], variants), wide)
 
     def test_models(self):
@@ -92,7 +95,9 @@ class SameBits(training.Training):
 
     def test_optimizers_and_schedules(self):
         flags = ["--data", SMALL, "--model", "resnet8", "--weight-decay", 0.01, "--label-smoothing", 0.1]
-        variants = {"2 ranks": WORLDS["2 ranks"], "3 threads": TUNING["3 threads"]}
+        variants = {"2 ranks": WORLDS["2 ranks"], "3 threads": TUNING["3 threads"],
+                    "3 ranks, optimizer sharded": TUNING["3 ranks, optimizer sharded"]}
+        self.compare([*flags, *self.steps(4), "--optimizer", "lamb", "--lr", 0.01], variants)
         self.compare([*flags, *self.steps(4), "--optimizer", "adamw", "--lr", 0.01, "--schedule", "cosine"], variants)
         self.compare([*flags, *self.steps(4), "--schedule", "onecycle", "--warmup-steps", 2], variants)
 

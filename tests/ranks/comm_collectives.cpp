@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <thread>
 #include <vector>
 
@@ -64,6 +65,33 @@ TEST(AllGather, FillsAllSlices) {
       comm.all_gather(spans, "slices").wait();
       for (int rank = 0; rank < comm.size(); ++rank)
         ASSERT_EQ(slices[rank], pattern(bytes(rank), rank, 0)) << size;
+    }
+  });
+}
+
+TEST(AllGather, FillsAllSlicesThatOtherRanksSee) {
+  for_each_communicator({1, 2, 3, 4, 8}, [](Communicator& comm) {
+    for (const std::size_t size : kSizes) {
+      const auto bytes = [&](int rank) { return rank == 1 ? 0 : size / (rank + 1); };
+      for (const int hidden : {-1, 0}) {  // the rank whose slices lie elsewhere
+        std::vector<std::shared_ptr<std::byte>> memory;
+        std::vector<std::span<std::byte>> spans;
+        Buffer elsewhere(static_cast<std::size_t>(comm.size()) * (size + 1));
+        for (int rank = 0; rank < comm.size(); ++rank) {
+          memory.push_back(comm.allocate(size + 1));
+          spans.emplace_back(comm.rank() == hidden
+                                 ? elsewhere.data() + static_cast<std::size_t>(rank) * (size + 1)
+                                 : memory.back().get(),
+                             bytes(rank));
+        }
+        for (int times = 0; times < 3; ++times) {  // others may still read what the last one brought
+          std::ranges::copy(pattern(bytes(comm.rank()), comm.rank(), times), spans[comm.rank()].begin());
+          comm.all_gather(spans, "slices").wait();
+          for (int rank = 0; rank < comm.size(); ++rank)
+            ASSERT_EQ(Buffer(spans[rank].begin(), spans[rank].end()), pattern(bytes(rank), rank, times))
+                << size;
+        }
+      }
     }
   });
 }
@@ -152,6 +180,62 @@ TEST(Queue, WhatRunsDoesNotBlockTheCaller) {
     go.notify_all();
     barrier.wait();
     EXPECT_TRUE(event.done());
+  });
+}
+
+/// The sum of all ranks' numbers.
+int sum_over(Communicator& comm, int mine) {
+  std::vector<int> numbers(static_cast<std::size_t>(comm.size()));
+  numbers[static_cast<std::size_t>(comm.rank())] = mine;
+  std::vector<std::span<std::byte>> slices;
+  for (int& number : numbers) slices.push_back(std::as_writable_bytes(std::span(&number, 1)));
+  comm.all_gather(slices, "numbers").wait();
+  return std::accumulate(numbers.begin(), numbers.end(), 0);
+}
+
+TEST(Split, GroupsAndTheirWorldWorkSideBySide) {
+  for_each_communicator({1, 2, 3, 4, 6}, [](Communicator& world) {
+    const int self = world.rank();
+    const auto group = world.split(self % 2), all = world.split(7);
+    ASSERT_TRUE(group && all);
+    EXPECT_EQ(group->rank(), self / 2);
+    EXPECT_EQ(group->backend(), world.backend());
+    EXPECT_EQ(all->rank(), self);
+    int in_group = 0, in_world = 0;
+    for (int rank = 0; rank < world.size(); ++rank) {
+      in_world += rank + 1;
+      if (rank % 2 == self % 2) in_group += rank + 1;
+    }
+    std::vector<float> ones(1000, 1), more = ones;
+    for (int times = 0; times < 5; ++times) {
+      // Groups need not be in step with each other.
+      for (int k = 0; k <= times * (self % 2); ++k) EXPECT_EQ(sum_over(*group, self + 1), in_group);
+      const Event first =
+                      world.all_reduce_fastest(std::as_writable_bytes(std::span(ones)), DType::kFloat32, "w"),
+                  second = group->all_reduce_fastest(std::as_writable_bytes(std::span(more)), DType::kFloat32,
+                                                     "g");
+      EXPECT_EQ(sum_over(*all, self + 1), in_world);
+      second.wait();
+      first.wait();
+      EXPECT_EQ(ones[999], world.size());
+      EXPECT_EQ(more[999], group->size());
+      ones.assign(1000, 1);
+      more.assign(1000, 1);
+    }
+    const auto pair = group->split(group->rank() / 2);
+    EXPECT_EQ(pair->rank(), group->rank() % 2);
+    EXPECT_EQ(sum_over(*pair, 1), pair->size());
+    EXPECT_EQ(world.split(self == 0 ? 0 : -1) == nullptr, self != 0);
+  });
+}
+
+TEST(Split, AFailureStaysInItsGroup) {
+  for_each_communicator({2, 4, 5}, [](Communicator& world) {
+    const auto group = world.split(world.rank() % 2);
+    if (world.rank() == 1) group->abort("had enough");
+    const std::string error = error_of([&] { group->barrier("meeting").wait(); });
+    EXPECT_EQ(error.find("had enough") != std::string::npos, world.rank() % 2 == 1) << error;
+    EXPECT_EQ(sum_over(world, 1), world.size());
   });
 }
 

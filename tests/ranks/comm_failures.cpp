@@ -71,7 +71,7 @@ TEST(Mismatch, OneRankHasAnotherSize) {
         std::vector<std::byte> memory;
         gather(comm, comm.rank() == 1 ? 50'001 : 50'000, memory, "bucket 0").wait();
       },
-      {"disagree", "rank 1", "50001", "50000", "\"bucket 0\""});
+      {"disagree", "rank 1", "0001 bytes", "0000 bytes", "\"bucket 0\""});
 }
 
 TEST(Mismatch, OneRankHasAnotherSmallSize) {
@@ -80,7 +80,7 @@ TEST(Mismatch, OneRankHasAnotherSmallSize) {
         std::vector<std::byte> memory;
         gather(comm, comm.rank() == 1 ? 3 : 4, memory, "flags").wait();
       },
-      {"disagree", "rank 1", "sends 3 bytes", "expects 4"});
+      {"disagree", "rank 1", "3 bytes", "4"});
 }
 
 TEST(Mismatch, OneRankIsInAnotherOperation) {

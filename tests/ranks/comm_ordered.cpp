@@ -43,8 +43,9 @@ TEST(OrderedAllReduce, SameBitsForAllShardsAndRanks) {
             .wait();
         ASSERT_TRUE(same_bits(out, tree.root(kScale))) << count << " floats, " << shards << " shards";
         Floats by_messages(count, 42.0f);
-        ordered_all_reduce_by_messages(
-            comm, {shards, pointers(partials), DType::kFloat32, count, kScale, by_messages.data()}, "bucket")
+        ordered_sum_by_messages(
+            comm, {shards, pointers(partials), DType::kFloat32, count, kScale, by_messages.data(), {}, false},
+            "bucket")
             .wait();
         ASSERT_TRUE(same_bits(by_messages, out)) << count << " floats, " << shards << " shards";
         for (std::size_t k = 0; k < partials.size(); ++k) {
@@ -112,6 +113,62 @@ TEST(OrderedAllReduce, MemoryThatOtherRanksSeeOrDoNot) {
       }
     });
   }
+}
+
+/// Uneven slices, some of them empty.
+std::vector<std::size_t> some_cuts(std::size_t count, int ranks) {
+  std::vector<std::size_t> cuts{0};
+  for (int rank = 1; rank < ranks; ++rank)
+    cuts.push_back(rank % 3 == 2 ? cuts.back()
+                                 : std::max(cuts.back(), count * static_cast<std::size_t>(rank * rank) /
+                                                             static_cast<std::size_t>(ranks * ranks)));
+  cuts.push_back(count);
+  return cuts;
+}
+
+TEST(OrderedSum, GivesEachRankItsSliceAndGatheringThemAllOfIt) {
+  for (const std::size_t count : {0u, 5u, 3001u, 700'001u}) {
+    const PaddedTree tree(6, count);
+    for_each_communicator({1, 2, 3, 4, 6}, [&](Communicator& comm) {
+      const auto inputs = partials_of(tree, 6, comm);
+      const auto cuts = some_cuts(count, comm.size());
+      const auto r = static_cast<std::size_t>(comm.rank());
+      for (const bool seen : {true, false})
+        for (const bool by_messages : {false, true}) {
+          std::vector<Vector> partials;
+          std::vector<const void*> given;
+          for (const Floats& input : inputs)
+            given.push_back(partials.emplace_back(comm, seen, input).memory.get());
+          Vector out(comm, seen, Floats(count, 42.0f));
+          const OrderedSum sum{6, given, DType::kFloat32, count, 0.5f, out.memory.get(), cuts, true};
+          (by_messages ? ordered_sum_by_messages(comm, sum, "bucket") : ordered_sum(comm, sum, "bucket"))
+              .wait();
+          const Floats root = tree.root(0.5f), got = out.values();
+          ASSERT_TRUE(same_bits({got.begin() + cuts[r], got.begin() + cuts[r + 1]},
+                                {root.begin() + cuts[r], root.begin() + cuts[r + 1]}))
+              << count << " floats, seen " << seen << ", by messages " << by_messages;
+          std::vector<std::span<std::byte>> slices;
+          for (std::size_t peer = 0; peer + 1 < cuts.size(); ++peer)
+            slices.push_back(
+                std::span(out.memory.get(), count * sizeof(float))
+                    .subspan(cuts[peer] * sizeof(float), (cuts[peer + 1] - cuts[peer]) * sizeof(float)));
+          comm.all_gather(slices, "bucket").wait();
+          ASSERT_TRUE(same_bits(out.values(), root)) << count << " floats, seen " << seen;
+        }
+    });
+  }
+}
+
+TEST(OrderedSum, RefusesCutsThatDoNotFit) {
+  for_each_communicator({2}, [](Communicator& comm) {
+    float out = 0;
+    for (const std::vector<std::size_t>& cuts :
+         {std::vector<std::size_t>{0, 1}, {0, 2, 1}, {1, 1, 1}, {0, 0, 2}})
+      EXPECT_NE(error_of([&] {
+                  ordered_sum(comm, {2, {&out}, DType::kFloat32, 1, 1, &out, cuts, true}, "x");
+                }).find("cuts for 2 ranks"),
+                std::string::npos);
+  });
 }
 
 TEST(OrderedAllReduce, In16BitsEveryNodeIsRounded) {

@@ -37,19 +37,37 @@ std::vector<Placement> placements(int size) {
   return all;
 }
 
+/// Once in a group of a larger world: of every other rank, each of which has a host with one that is not in
+/// it.
+void run_in_groups(int size, const std::function<void(Communicator&)>& body, const RankTestOptions& options) {
+  run_local_ranks(
+      2 * size + 1, options.patience,
+      [&](Communicator& world) {
+        SCOPED_TRACE("in a group of a larger world");
+        const auto group = world.split(world.rank() == 0 ? -1 : world.rank() % 2);
+        if (group && world.rank() % 2 == 1) run_body(*group, body);
+      },
+      [](int rank) { return rank / 3; });
+}
+
 }  // namespace
 
 void for_each_communicator(std::initializer_list<int> sizes, const std::function<void(Communicator&)>& body,
                            const RankTestOptions& options) {
   const Watchdog watchdog("a rank test", options.limit);
   if (mpi_session != nullptr) {
-    if (std::ranges::find(sizes, mpi_session->size()) == sizes.end()) return;
-    const auto comm = make_mpi_communicator(options.patience);
-    run_body(*comm, body);
+    const auto wanted = [&](int size) { return std::ranges::find(sizes, size) != sizes.end(); };
+    // Rank 0 waits meanwhile, which takes patience.
+    if (options.patience >= RankTestOptions().patience && wanted(mpi_session->size() - 1)) {
+      const auto world = make_mpi_communicator(options.patience);
+      if (const auto group = world->split(world->rank() == 0 ? -1 : 1)) run_body(*group, body);
+    }
+    if (wanted(mpi_session->size())) run_body(*make_mpi_communicator(options.patience), body);
     return;
   }
   for (const int size : sizes) {
     if (size == 1) run_body(*make_alone_communicator(), body);
+    run_in_groups(size, body, options);
     for (const auto& [placement, host_of] : placements(size))
       run_local_ranks(
           size, options.patience,

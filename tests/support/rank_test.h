@@ -19,8 +19,10 @@ struct RankTestOptions {
   std::chrono::seconds limit{120};             ///< for all sizes together; then a watchdog ends the process
 };
 
-/// Runs `body` once for each world size, communicator and placement of ranks on hosts. Over MPI: once, if
-/// `sizes` has the world's size. An exception of `body` comes out of here.
+/// Runs `body` once for each world size, communicator and placement of ranks on hosts, and in a process group
+/// of a larger world. Over MPI: if `sizes`
+/// has the world's size, and in a group of all but rank 0 if it has that. An exception of `body` comes out of
+/// here.
 void for_each_communicator(std::initializer_list<int> sizes, const std::function<void(Communicator&)>& body,
                            const RankTestOptions& options = {});
 

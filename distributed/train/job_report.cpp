@@ -1,0 +1,118 @@
+// What a job tells of its steps: digests, metrics, the summary; and the checks that ride along.
+#include <cmath>
+
+#include "core/base/crc32c.h"
+#include "distributed/comm/agree.h"
+#include "distributed/train/digest.h"
+#include "distributed/train/job.h"
+
+namespace trireme {
+
+namespace {
+
+double milliseconds(std::chrono::nanoseconds time) {
+  return std::chrono::duration<double, std::milli>(time).count();
+}
+
+}  // namespace
+
+std::string Job::digest() const { return digest_of(*comm_, state()); }
+
+std::string Job::write_digest() {
+  if (!is_root() && !has_parts(state())) return "";
+  const std::string all = digest();
+  if (options_.digest_trail().empty()) return all;
+  const auto each = tensor_digests(*comm_, state());
+  if (reporter_) reporter_->digests(step_, all, each);
+  return all;
+}
+
+void Job::check_weights() {
+  if (world_size() == 1 || !device().is_cpu()) return;
+  std::vector<Fact> facts;
+  for (const auto& replica : replicas_)
+    for (const NamedTensor& t : replica->weights())
+      facts.push_back(
+          {t.name, fmt::format("{:08x}", crc32c(t.tensor.raw(), static_cast<std::size_t>(t.tensor.numel()) *
+                                                                    size_of(t.tensor.dtype())))});
+  agree_same(*comm_, fmt::format("step {}: the checksums of weights", step_), facts, ExitCode::kInternal,
+             "some rank changes its model apart from the others, or has bad memory");
+}
+
+void Job::fail_not_finite(double loss) const {
+  const std::string kept =
+      saved_step_ < 0
+          ? ""
+          : fmt::format("; the last checkpoint is of step {}: run again to go on from there", saved_step_);
+  throw AgreedError(
+      ExitCode::kNonFinite,
+      fmt::format("step {}: the loss is {}; lower --lr, use --clip-norm, or look at the data of this step{}",
+                  step_, loss, kept));
+}
+
+void Job::report_step() {
+  const double loss = totals_[kLoss] / shards_;
+  if (!std::isfinite(loss)) fail_not_finite(loss);
+  const bool wants_digest = options_.digest_every() > 0 && step_ % options_.digest_every() == 0;
+  const std::string hex = wants_digest ? write_digest() : "";
+  if (!is_root()) return;
+  std::chrono::nanoseconds exposed{-exposed_before_}, in_reads{-in_reads_before_};
+  for (const auto& replica : replicas_) {
+    exposed += replica->reducer().exposed();
+    in_reads += replica->reducer().exposed_in_reads();
+  }
+  const auto now = Clock::now();
+  StepReport report{.step = step_,
+                    .steps = total_steps_,
+                    .epoch = current_.epoch(),
+                    .epochs = epochs_,
+                    .samples = current_.plan_.count};
+  report.loss = loss;
+  report.lr = current_.lr();
+  if (totals_[kCounted] > 0) report.accuracy = totals_[kCorrect] / totals_[kCounted];
+  report.step_ms = milliseconds(now - step_began_ - excluded_);
+  report.forward_ms = milliseconds(forward_ - in_reads);
+  report.backward_ms = milliseconds(backward_);
+  // The host does not wait for a GPU while it computes: how long its collectives take is not known here.
+  const bool measures = world_size() > 1 && device().is_cpu();
+  report.comm_ms = measures ? milliseconds(std::chrono::nanoseconds(timing_->comm_ns.load())) : 0;
+  report.comm_exposed_ms = measures ? milliseconds(exposed) : 0;
+  report.data_wait_ms = milliseconds(loader_->wait_time() - data_wait_);
+  report.optimizer_ms = std::max(0.0, report.step_ms - report.forward_ms - report.backward_ms -
+                                          milliseconds(exposed) - report.data_wait_ms);
+  report.world_size = world_size();
+  report.shards = shards_;
+  report.ends_epoch = current_.ends_epoch();
+  report.extra = current_.extra_;
+  std::string digest_line;
+  if (wants_digest) {
+    report.extra.set("digest", hex);
+    digest_line = fmt::format("digest step={} sha256={}", step_, hex);
+  }
+  reporter_->step(report);
+  if (wants_digest) say(digest_line);
+}
+
+void Job::say_summary() {
+  if (!reporter_) return;
+  if (reporter_->samples_per_second() > 0)
+    say(fmt::format("throughput: {:.0f} {}/s on {} rank{}", reporter_->samples_per_second(), unit_,
+                    world_size(), world_size() == 1 ? "" : "s"));
+  if (reducer_options_.link.bytes_per_second > 0)
+    say(fmt::format("link: {} over the ranks", reducer_options_.link.to_string()));
+  if (const RecordingStatistics s = kernels_of(device()).recording_statistics(); s.rounds > 0)
+    say(
+        fmt::format("cuda graphs: {:.1f} a step, of {:.1f} kernels and calls; {} made, {:.1f} kernels a step "
+                    "given other parameters",
+                    static_cast<double>(s.graphs) / static_cast<double>(s.rounds),
+                    static_cast<double>(s.work) / static_cast<double>(s.rounds), s.made,
+                    static_cast<double>(s.changed) / static_cast<double>(s.rounds)));
+  const std::filesystem::path curves = reporter_->draw_curves();
+  if (!curves.empty()) say("curves: " + curves.string());
+  const OutputPaths& paths = reporter_->paths();
+  if (!paths.metrics.empty()) say("metrics: " + paths.metrics.string());
+  if (!paths.tensorboard.empty()) say("tensorboard: " + paths.tensorboard.string());
+  if (!paths.checkpoints.empty()) say("checkpoint: " + (paths.checkpoints / checkpoint_name(step_)).string());
+}
+
+}  // namespace trireme
