@@ -117,27 +117,32 @@ TEST_F(WorkQueueTest, WorkIsDestroyedBeforeItsEventIsDone) {
 TEST_F(WorkQueueTest, TracesLabelOpAndTimes) {
   struct Entry {
     std::string label, op;
-    std::int64_t start, end;
+    std::size_t bytes;
+    std::int64_t enqueued, begin, end;
   };
   std::vector<Entry> trace;
   push([] {}, "not traced").wait();
-  queue_.set_trace([&](const std::string& label, std::string_view op, std::int64_t start, std::int64_t end) {
-    trace.push_back({label, std::string(op), start, end});
+  queue_.set_trace([&](const TracedJob& job) {
+    trace.push_back({job.label, std::string(job.op), job.bytes, job.enqueued_ns, job.begin_ns, job.end_ns});
   });
   push([] { std::this_thread::sleep_for(2ms); }, "a");
-  push([] {}, "b").wait();
+  queue_
+      .push(
+          "test", "b", [](const std::string&) {}, 12)
+      .wait();
   ASSERT_EQ(trace.size(), 2u);
   EXPECT_EQ(trace[0].label, "a");
   EXPECT_EQ(trace[0].op, "test");
-  EXPECT_GE(trace[0].end - trace[0].start, 2'000'000);
+  EXPECT_EQ(trace[0].bytes, 0u);
+  EXPECT_GE(trace[0].end - trace[0].begin, 2'000'000);
   EXPECT_EQ(trace[1].label, "b");
-  EXPECT_LE(trace[0].end, trace[1].start);
+  EXPECT_EQ(trace[1].bytes, 12u);
+  EXPECT_LE(trace[0].end, trace[1].begin);
+  EXPECT_LT(trace[1].enqueued, trace[0].end) << "b had to wait";
 }
 
 TEST_F(WorkQueueTest, AnErrorOfTheTraceIsAnErrorOfTheCall) {
-  queue_.set_trace([](const std::string&, std::string_view, std::int64_t, std::int64_t) {
-    throw std::runtime_error("no room for the trace");
-  });
+  queue_.set_trace([](const TracedJob&) { throw std::runtime_error("no room for the trace"); });
   EXPECT_EQ(message_of(push([] {})), "no room for the trace");
   EXPECT_EQ(failures_, 1);
 }
