@@ -1,0 +1,40 @@
+// What one step of a traced run is made of, as the simulator needs it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "launcher/traced_steps.h"
+
+namespace trireme {
+
+/// Times are milliseconds since the step's beginning; each the median over steps, then the mean over ranks.
+struct StepProfile {
+  struct Bucket {
+    std::string name;
+    double bytes = 0;
+    double ready_ms = 0;       ///< when backward had made it and those before it
+    double seconds = 0;        ///< its sum, from when the last rank came
+    bool is_gradients = true;  ///< else a sum of its own, such as the loss
+  };
+  std::vector<Bucket> buckets;   ///< in the order in which they are summed
+  double backward_begin_ms = 0;  ///< of the last shard
+  double compute_ms = 0;         ///< until the end of backward
+  double tail_ms = 0;            ///< after backward and all sums: the optimizer, mostly
+  double step_ms = 0;            ///< as measured, with its communication
+  double exposed_ms = 0;         ///< as measured: sums after the end of backward
+  double spread = 0;             ///< of compute between ranks and steps: deviation of its logarithm
+  int ranks = 1, steps = 0;
+};
+
+/// Leaves out steps that are made otherwise than the last one (the first ones, before buckets are planned),
+/// the first that is like it, where memory is made ready, and that last one too where there are enough.
+/// Error(kData) when nothing is left.
+StepProfile profile_of(const std::vector<TracedRank>& ranks);
+
+/// The same gradients in buckets of at most `most_bytes`, the first one of at most 1 MiB, as
+/// distributed/ddp/bucket_plan.h cuts them, but through parameters: a trace does not tell their sizes. Within
+/// a measured bucket gradients are taken to come evenly.
+std::vector<StepProfile::Bucket> cut_buckets(const StepProfile& profile, double most_bytes);
+
+}  // namespace trireme
