@@ -28,6 +28,9 @@ constexpr Link kInfiniBand{.latency_s = 2e-6, .message_s = 0.3e-6, .bytes_per_s 
 constexpr Link kEightInfiniBand{
     .latency_s = 3e-6, .message_s = 0.3e-6, .bytes_per_s = 380e9};  // 8 NDR, 400 Gbit/s
 
+constexpr double kMessageShare = 0.1;  // of latency, where nothing tells
+constexpr double kFastest = 1e12;
+
 struct Named {
   const char* name;
   Cluster cluster;
@@ -116,7 +119,7 @@ Cluster cluster_of(const std::string& link) {
              message = has_message ? seconds_in(parts[2]) : std::optional(0.0);
   if (latency && rate && message && parts.size() <= 3)
     return {.between = {.latency_s = *latency,
-                        .message_s = has_message ? *message : *latency / 10,
+                        .message_s = has_message ? *message : kMessageShare * *latency,
                         .bytes_per_s = *rate},
             .within = kSharedMemory};
   const std::string meant = nearest(link, names);
@@ -145,6 +148,32 @@ double all_reduce_seconds(AllReduce algorithm, double bytes, const Cluster& c) {
       return ordered_seconds(bytes, c);
   }
   return 0;
+}
+
+Link fit_link(std::span<const MeasuredSum> sums, const Cluster& cluster) {
+  // The cost is linear: latency times a plus 1 / bandwidth times b.
+  Cluster unit = cluster;
+  const auto cost = [&](const Link& between, double bytes) {
+    unit.between = between;
+    return all_reduce_seconds(AllReduce::kOrdered, bytes, unit);
+  };
+  constexpr double kInfinite = 1e300;
+  double aa = 0, ab = 0, bb = 0, at = 0, bt = 0;
+  for (const auto& [bytes, seconds] : sums) {
+    const double inside = cost({0, 0, kInfinite}, bytes),
+                 a = cost({1, kMessageShare, kInfinite}, bytes) - inside, b = cost({0, 0, 1}, bytes) - inside,
+                 t = seconds - inside;
+    aa += a * a, ab += a * b, bb += b * b, at += a * t, bt += b * t;
+  }
+  const double determinant = aa * bb - ab * ab;
+  double latency = determinant > 1e-12 * aa * bb ? (at * bb - bt * ab) / determinant : 0;
+  double slowness = determinant > 1e-12 * aa * bb ? (bt * aa - at * ab) / determinant : bt / bb;
+  // None of them can be below nothing; the other one then explains all.
+  if (latency < 0) latency = 0, slowness = bt / bb;
+  if (slowness <= 0) slowness = 1 / kFastest, latency = std::max(0.0, at / aa);
+  return {.latency_s = latency,
+          .message_s = kMessageShare * latency,
+          .bytes_per_s = std::min(1 / slowness, kFastest)};
 }
 
 }  // namespace trireme

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -59,5 +60,14 @@ Cluster cluster_of(const std::string& link);
 ///               latency three times, not 2(H-1) times; but (W-1) + 2(H-1) messages a piece for the
 ///               processor.
 double all_reduce_seconds(AllReduce algorithm, double bytes, const Cluster& cluster);
+
+/// A sum that was measured.
+struct MeasuredSum {
+  double bytes = 0, seconds = 0;
+};
+/// The link between hosts with which the ordered all-reduce comes nearest to these sums, by least squares. A
+/// message's own time is taken to be a tenth of latency: sums over one number of ranks do not tell them
+/// apart.
+Link fit_link(std::span<const MeasuredSum> sums, const Cluster& cluster);
 
 }  // namespace trireme

@@ -51,6 +51,21 @@ void check(const Asked& asked) {
   if (asked.spread != -1) in("--spread", asked.spread, 0, 2);
 }
 
+/// The network of the run itself, from its sums.
+Cluster traced_network(const StepProfile& profile, int ranks_per_host) {
+  Cluster cluster = cluster_of("10GbE");
+  cluster.ranks = profile.ranks;
+  cluster.ranks_per_host = std::max(1, ranks_per_host);
+  if (cluster.hosts() == 1)
+    fail(ExitCode::kUsage,
+         "--link trace: the trace is of {} rank{} on one host: trace a run on several hosts, or name a link",
+         profile.ranks, profile.ranks == 1 ? "" : "s");
+  std::vector<MeasuredSum> sums;
+  for (const auto& bucket : profile.buckets) sums.push_back({bucket.bytes, bucket.seconds});
+  cluster.between = fit_link(sums, cluster);
+  return cluster;
+}
+
 /// As if all ranks computed so many times as long.
 void scale_compute(StepProfile& profile, double factor) {
   for (auto& bucket : profile.buckets) bucket.ready_ms *= factor;
@@ -65,27 +80,31 @@ double gradient_bytes(const StepProfile& profile) {
   return bytes;
 }
 
-void print_profile(const StepProfile& p, const Asked& asked, const Cluster& cluster, double spread) {
+void print_profile(const StepProfile& p, const Asked& asked, const Cluster& cluster) {
   const auto gradients = std::ranges::count_if(p.buckets, [](const auto& b) { return b.is_gradients; });
   fmt::print("traced: {} rank{}, {} steps of {:.2f} ms: compute {:.2f} ms, exposed communication {:.2f} ms\n",
              p.ranks, p.ranks == 1 ? "" : "s", p.steps, p.step_ms, p.compute_ms + p.tail_ms, p.exposed_ms);
-  fmt::print("gradients: {:.2f} MB in {} bucket{}; spread of compute {:.3f}{}\n", gradient_bytes(p) / 1e6,
-             gradients, gradients == 1 ? "" : "s", spread, asked.spread == -1 ? " (as traced)" : "");
-  fmt::print("link: {}, {:.3g} us, {:.3g} GB/s a host; {} rank{} a host; {} all-reduce{}\n\n", asked.link,
-             1e6 * cluster.between.latency_s, cluster.between.bytes_per_s / 1e9, cluster.ranks_per_host,
-             cluster.ranks_per_host == 1 ? "" : "s", asked.algorithm, asked.narrow() ? " in 16 bits" : "");
+  fmt::print("gradients: {:.2f} MB in {} bucket{}; stragglers {}\n", gradient_bytes(p) / 1e6, gradients,
+             gradients == 1 ? "" : "s",
+             asked.spread == -1 ? "as traced" : fmt::format("lognormal, spread {:g}", asked.spread));
+  fmt::print("link: {}, {:.3g}us,{:.4g}MB/s,{:.3g}us; {} rank{} a host; {} all-reduce{}\n\n", asked.link,
+             1e6 * cluster.between.latency_s, cluster.between.bytes_per_s / 1e6,
+             1e6 * cluster.between.message_s, cluster.ranks_per_host, cluster.ranks_per_host == 1 ? "" : "s",
+             asked.algorithm, asked.narrow() ? " in 16 bits" : "");
 }
 
 int simulate(const Asked& asked) {
   check(asked);
   const Plan plan{algorithm_of(asked.algorithm), asked.bucket_mb, asked.narrow()};
-  Cluster cluster = cluster_of(asked.link);
+  StepProfile profile = profile_of(read_traced_steps(asked.trace));
+  Cluster cluster =
+      asked.link == "trace" ? traced_network(profile, asked.ranks_per_host) : cluster_of(asked.link);
   if (asked.ranks_per_host > 0) cluster.ranks_per_host = asked.ranks_per_host;
   if (!asked.within.empty()) cluster.within = cluster_of(asked.within).between;
-  StepProfile profile = profile_of(read_traced_steps(asked.trace));
   scale_compute(profile, asked.compute_scale);
-  const Stragglers stragglers{asked.spread == -1 ? profile.spread : asked.spread, asked.seed};
-  print_profile(profile, asked, cluster, stragglers.spread);
+  Stragglers stragglers{std::max(asked.spread, 0.0), asked.seed, {}};
+  if (asked.spread == -1) stragglers.traced = profile.factors;
+  print_profile(profile, asked, cluster);
   fmt::print("{:>6} {:>10} {:>10} {:>11} {:>10} {:>10} {:>7}  {:<20} to reach {:g}, change\n", "ranks",
              "step ms", "compute ms", "straggle ms", "comm ms", "exposed ms", "effic.", "best all-reduce",
              asked.efficiency);
@@ -114,8 +133,9 @@ int simulate_main(int argc, char** argv) {
   app.add_option("--ranks", asked.ranks, "numbers of ranks (8,64,256,1024)")->delimiter(',');
   app.add_option(
       "--link", asked.link,
-      "between hosts: 10GbE, 100GbE, IB (200 Gbit/s), NVLink+IB (8 GPUs a host), or latency,bandwidth[,time "
-      "of the processor a message] such as 30us,10Gbit/s (10GbE)");
+      "between hosts: 10GbE, 100GbE, IB (200 Gbit/s), NVLink+IB (8 GPUs a host), trace (what the run's own "
+      "sums "
+      "tell), or latency,bandwidth[,time of the processor a message] such as 30us,10Gbit/s (10GbE)");
   app.add_option("--within", asked.within, "inside a host, in the same form (shared memory; NVLink)");
   app.add_option("--ranks-per-host", asked.ranks_per_host,
                  "ranks that share a host's link (1; NVLink+IB: 8)");
@@ -125,8 +145,10 @@ int simulate_main(int argc, char** argv) {
   app.add_option("--comm-hook", asked.comm_hook,
                  "none, fp16 or bf16: gradients in 16 bits, where the trace has 32 (none)")
       ->check(CLI::IsMember({"none", "fp16", "bf16"}));
-  app.add_option("--spread", asked.spread,
-                 "of the ranks' compute times: lognormal, the deviation of the logarithm (as traced)");
+  app.add_option(
+      "--spread", asked.spread,
+      "of the ranks' compute times: lognormal, the deviation of the logarithm (times as traced, drawn "
+      "anew for each rank and step)");
   app.add_option("--compute-scale", asked.compute_scale, "times as long as traced (1)");
   app.add_option("--seed", asked.seed, "of the stragglers (1)");
   app.add_option("--efficiency", asked.efficiency, "to be reached by what is advised (0.9)");

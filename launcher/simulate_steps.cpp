@@ -4,7 +4,7 @@
 #include <array>
 #include <cmath>
 #include <numbers>
-#include <optional>
+#include <utility>
 
 #include "kernels/error.h"
 #include "kernels/rng.h"
@@ -18,13 +18,13 @@ int steps_to_simulate(int ranks) { return std::clamp((1 << 16) / ranks, 8, 64); 
 
 constexpr std::array kBucketChoices = {0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 25.0, 50.0, 100.0};
 
-double steps_end_ms(const StepProfile& p, const std::vector<StepProfile::Bucket>& buckets, int ranks,
-                    const Stragglers& stragglers, const std::vector<double>& costs_ms) {
-  std::vector<double> begins(static_cast<std::size_t>(ranks), 0.0), factors(begins.size());
-  const int steps = steps_to_simulate(ranks);
-  for (int step = 0; step < steps; ++step) {
-    for (std::size_t rank = 0; rank < begins.size(); ++rank)
-      factors[rank] = stragglers.factor(static_cast<std::uint64_t>(step), rank);
+double median_step_ms(const StepProfile& p, const std::vector<StepProfile::Bucket>& buckets, int ranks,
+                      const Stragglers& stragglers, const std::vector<double>& costs_ms) {
+  std::vector<double> begins(static_cast<std::size_t>(ranks), 0.0), factors(begins.size()), times;
+  double end = 0;
+  for (int step = 0; step < steps_to_simulate(ranks); ++step) {
+    for (int rank = 0; rank < ranks; ++rank)
+      factors[static_cast<std::size_t>(rank)] = stragglers.factor(step, rank, ranks);
     double summed = 0;
     for (std::size_t b = 0; b < buckets.size(); ++b) {
       double all_ready = 0;
@@ -35,8 +35,11 @@ double steps_end_ms(const StepProfile& p, const std::vector<StepProfile::Bucket>
     for (std::size_t rank = 0; rank < begins.size(); ++rank)
       begins[rank] =
           std::max(begins[rank] + factors[rank] * p.compute_ms, summed) + factors[rank] * p.tail_ms;
+    const double all_done = *std::ranges::max_element(begins);
+    times.push_back(all_done - std::exchange(end, all_done));
   }
-  return *std::ranges::max_element(begins) / steps;
+  std::ranges::nth_element(times, times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2));
+  return times[times.size() / 2];
 }
 
 std::string flags_of(const Plan& plan, const Plan& now) {
@@ -75,9 +78,17 @@ struct Search {
 
 }  // namespace
 
-double Stragglers::factor(std::uint64_t step, std::uint64_t rank) const {
-  if (spread == 0) return 1;
-  const auto bits = philox(random_key(seed, 0x737472, 0), step, rank);
+double Stragglers::factor(int step, int rank, int ranks) const {
+  const auto bits = philox(random_key(seed, 0x737472, 0), static_cast<std::uint64_t>(step),
+                           static_cast<std::uint64_t>(rank));
+  if (!traced.empty()) {
+    const auto traced_ranks = static_cast<int>(traced[0].size());
+    const std::size_t row = ranks == traced_ranks
+                                ? static_cast<std::size_t>(step) % traced.size()
+                                : to_bounded(bits[0], static_cast<std::uint32_t>(traced.size()));
+    return traced[row][ranks == traced_ranks ? static_cast<std::size_t>(rank)
+                                             : to_bounded(bits[1], static_cast<std::uint32_t>(traced_ranks))];
+  }
   // Box and Muller's; the first is kept from 0, whose logarithm is none.
   const double u = 1 - to_unit_double(bits[0], bits[1]), v = to_unit_double(bits[2], bits[3]);
   return std::exp(spread * std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * v));
@@ -88,12 +99,13 @@ Simulated simulate_steps(const StepProfile& profile, const std::vector<StepProfi
   std::vector<double> costs;
   Simulated s;
   for (const auto& bucket : buckets) {
-    costs.push_back(1e3 * cost(bucket.bytes));
-    s.comm_ms += costs.back();
+    const double sum = ranks > 1 ? profile.start_ms + 1e3 * cost(bucket.bytes) : 0;
+    s.comm_ms += sum;
+    costs.push_back(sum + bucket.after_ms);
   }
   s.compute_ms = profile.compute_ms + profile.tail_ms;
-  s.step_ms = steps_end_ms(profile, buckets, ranks, stragglers, costs);
-  const double free = steps_end_ms(profile, buckets, ranks, stragglers, std::vector(buckets.size(), 0.0));
+  s.step_ms = median_step_ms(profile, buckets, ranks, stragglers, costs);
+  const double free = median_step_ms(profile, buckets, ranks, stragglers, std::vector(buckets.size(), 0.0));
   s.straggler_ms = free - s.compute_ms;
   s.exposed_ms = s.step_ms - free;
   return s;
@@ -124,9 +136,8 @@ Advice advise(const StepProfile& profile, const Plan& plan, const Cluster& clust
     advice.text = "nothing";
     return advice;
   }
-  const double silent = simulate_steps(profile, profile.buckets, cluster.ranks, stragglers, [](double) {
-                          return 0.0;
-                        }).efficiency();
+  const Simulated s = simulate_plan(profile, plan, cluster, stragglers);
+  const double silent = s.compute_ms / (s.compute_ms + s.straggler_ms);
   if (silent < wanted) {
     advice.text = fmt::format("stragglers: {:.2f} at most, however fast the network", silent);
     return advice;

@@ -14,15 +14,17 @@ namespace trireme {
 /// Seconds that a sum of so many bytes takes.
 using SumCost = std::function<double(double bytes)>;
 
-/// Random slowness of ranks: in each step a rank computes exp(spread z) times as long as traced, z normal. A
-/// pure function of seed, step and rank.
+/// How much longer than usual ranks compute, in each step: as traced, where all of the trace's ranks take
+/// part each as in one of its steps, and more ranks each as some rank in some step; or, without a trace's
+/// factors, exp(spread z), z normal. A pure function of seed, step and rank.
 struct Stragglers {
   double spread = 0;
   std::uint64_t seed = 1;
-  double factor(std::uint64_t step, std::uint64_t rank) const;
+  std::vector<std::vector<double>> traced;  ///< by step and rank
+  double factor(int step, int rank, int ranks) const;
 };
 
-/// Milliseconds a step, the mean over simulated steps.
+/// Milliseconds a step, the median over simulated steps.
 struct Simulated {
   double step_ms = 0;
   double compute_ms = 0;    ///< of a rank by itself

@@ -15,7 +15,8 @@ constexpr double kFirstBucketBytes = 1 << 20;
 /// One step of one rank.
 struct Measured {
   std::vector<StepProfile::Bucket> buckets;
-  std::vector<double> begins_us, ends_us;  // of the sums
+  std::vector<double> enqueued_us, begins_us, ends_us;  // of the sums
+  std::vector<double> free_us;  // when the communication thread had nothing before it any more
   double backward_begin_ms = 0, compute_ms = 0, tail_ms = 0, step_ms = 0, exposed_ms = 0;
 };
 
@@ -25,17 +26,25 @@ Measured measured(const TracedStep& step) {
   for (const TraceSpan& span : step.spans) {
     if (span.category == "compute" && span.name == "backward") {
       m.backward_begin_ms = (span.begin_us - step.begin_us) / 1e3;
-      backward_end = span.end_us;
+      backward_end = std::max(backward_end, span.end_us);
     }
-    if (span.category == "communication") sums_end = std::max(sums_end, span.end_us);
-    if (!is_sum(span)) continue;
-    backward_end = std::max(backward_end, enqueued_us(span));  // the loss comes last
-    const auto bytes = span.args.find("bytes");
-    const std::string name = span.name.substr(span.name.find(' ') + 1);
-    m.buckets.push_back({name, bytes == span.args.end() ? 0 : bytes->second,
-                         (enqueued_us(span) - step.begin_us) / 1e3, 0, name.starts_with("bucket ")});
-    m.begins_us.push_back(span.begin_us);
-    m.ends_us.push_back(span.end_us);
+    if (span.category != "communication") continue;
+    if (is_sum(span)) {
+      const auto bytes = span.args.find("bytes");
+      const std::string name = span.name.substr(span.name.find(' ') + 1);
+      m.buckets.push_back({.name = name,
+                           .bytes = bytes == span.args.end() ? 0 : bytes->second,
+                           .ready_ms = (enqueued_us(span) - step.begin_us) / 1e3,
+                           .is_gradients = name.starts_with("bucket ")});
+      m.enqueued_us.push_back(enqueued_us(span));
+      m.begins_us.push_back(span.begin_us);
+      m.ends_us.push_back(span.end_us);
+      m.free_us.push_back(sums_end);
+      backward_end = std::max(backward_end, enqueued_us(span));  // the loss comes last
+    } else if (!m.buckets.empty()) {
+      m.buckets.back().after_ms += (span.end_us - span.begin_us) / 1e3;
+    }
+    sums_end = std::max(sums_end, span.end_us);
   }
   // What ends after the step belongs to it no more.
   const double compute_end = std::min(std::max(backward_end, sums_end), step.end_us);
@@ -90,14 +99,19 @@ double sum_seconds(const Kept& kept, std::size_t bucket) {
   return median(std::move(times));
 }
 
-double spread_of(const Kept& kept) {
-  std::vector<double> logs;
-  for (const auto& steps : kept)
-    for (const Measured& m : steps) logs.push_back(std::log(std::max(m.compute_ms, 1e-6)));
-  const double middle = mean(logs);
-  double squares = 0;
-  for (const double value : logs) squares += (value - middle) * (value - middle);
-  return logs.size() < 2 ? 0 : std::sqrt(squares / static_cast<double>(logs.size() - 1));
+/// From when all ranks could begin a sum to when all did; the median over sums and steps.
+double start_ms(const Kept& kept) {
+  std::vector<double> times;
+  for (std::size_t step = 0; step < kept[0].size(); ++step)
+    for (std::size_t bucket = 0; bucket < kept[0][step].begins_us.size(); ++bucket) {
+      double could = 0, did = 0;
+      for (const auto& rank : kept) {
+        could = std::max({could, rank[step].enqueued_us[bucket], rank[step].free_us[bucket]});
+        did = std::max(did, rank[step].begins_us[bucket]);
+      }
+      times.push_back((did - could) / 1e3);
+    }
+  return std::max(0.0, median(std::move(times)));
 }
 
 Kept kept_steps(const std::vector<TracedRank>& ranks) {
@@ -138,6 +152,7 @@ StepProfile profile_of(const std::vector<TracedRank>& ranks) {
   profile.buckets = kept[0][0].buckets;
   for (std::size_t b = 0; b < profile.buckets.size(); ++b) {
     profile.buckets[b].ready_ms = typical(kept, [&](const Measured& m) { return m.buckets[b].ready_ms; });
+    profile.buckets[b].after_ms = typical(kept, [&](const Measured& m) { return m.buckets[b].after_ms; });
     profile.buckets[b].seconds = sum_seconds(kept, b);
   }
   profile.backward_begin_ms = typical(kept, [](const Measured& m) { return m.backward_begin_ms; });
@@ -145,7 +160,11 @@ StepProfile profile_of(const std::vector<TracedRank>& ranks) {
   profile.tail_ms = typical(kept, [](const Measured& m) { return m.tail_ms; });
   profile.step_ms = typical(kept, [](const Measured& m) { return m.step_ms; });
   profile.exposed_ms = typical(kept, [](const Measured& m) { return m.exposed_ms; });
-  profile.spread = spread_of(kept);
+  profile.start_ms = start_ms(kept);
+  profile.factors.resize(kept[0].size());
+  for (const auto& steps : kept)
+    for (std::size_t step = 0; step < steps.size(); ++step)
+      profile.factors[step].push_back(steps[step].compute_ms / profile.compute_ms);
   return profile;
 }
 
@@ -162,10 +181,11 @@ std::vector<StepProfile::Bucket> cut_buckets(const StepProfile& profile, double 
       continue;
     }
     for (double done = 0; done < bucket.bytes;) {
-      if (cut.empty() || room() <= 0) cut.push_back({fmt::format("bucket {}", cut.size()), 0, 0, 0, true});
+      if (cut.empty() || room() <= 0) cut.push_back({.name = fmt::format("bucket {}", cut.size())});
       const double taken = std::min(room(), bucket.bytes - done);
       done += taken;
       cut.back().bytes += taken;
+      cut.back().after_ms += bucket.after_ms * taken / bucket.bytes;
       cut.back().ready_ms = before_ms + (bucket.ready_ms - before_ms) * done / bucket.bytes;
     }
     before_ms = std::max(before_ms, bucket.ready_ms);

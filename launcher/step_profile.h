@@ -15,15 +15,18 @@ struct StepProfile {
     double bytes = 0;
     double ready_ms = 0;       ///< when backward had made it and those before it
     double seconds = 0;        ///< its sum, from when the last rank came
+    double after_ms = 0;       ///< what the communication thread does before it can begin the next sum
     bool is_gradients = true;  ///< else a sum of its own, such as the loss
   };
   std::vector<Bucket> buckets;   ///< in the order in which they are summed
   double backward_begin_ms = 0;  ///< of the last shard
   double compute_ms = 0;         ///< until the end of backward
   double tail_ms = 0;            ///< after backward and all sums: the optimizer, mostly
-  double step_ms = 0;            ///< as measured, with its communication
-  double exposed_ms = 0;         ///< as measured: sums after the end of backward
-  double spread = 0;             ///< of compute between ranks and steps: deviation of its logarithm
+  double start_ms = 0;    ///< from when all ranks may begin a sum to when they do: threads must wake up
+  double step_ms = 0;     ///< as measured, with its communication
+  double exposed_ms = 0;  ///< as measured: sums after the end of backward
+  /// How long each rank (inside) computed in each step, in units of compute_ms.
+  std::vector<std::vector<double>> factors;
   int ranks = 1, steps = 0;
 };
 

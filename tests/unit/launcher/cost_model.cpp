@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
+#include <vector>
 
 #include "kernels/error.h"
 
@@ -84,6 +86,27 @@ TEST(CostModel, LinksByNameAndByFigures) {
   EXPECT_DOUBLE_EQ(link.message_s, 3e-6);
   EXPECT_DOUBLE_EQ(link.bytes_per_s, 1.25e9);
   EXPECT_DOUBLE_EQ(cluster_of("2us,25GB/s,300ns").between.message_s, 300e-9);
+}
+
+TEST(CostModel, ALinkIsFoundAgainFromItsSums) {
+  Cluster cluster = hosts_of(8, 2);
+  cluster.between.message_s = cluster.between.latency_s / 10;
+  std::vector<MeasuredSum> sums;
+  for (const double bytes : {16.0, 3e5, 2e6})
+    sums.push_back({bytes, all_reduce_seconds(AllReduce::kOrdered, bytes, cluster)});
+  const Link found = fit_link(sums, cluster);
+  EXPECT_NEAR(found.latency_s, 20e-6, 1e-9);
+  EXPECT_NEAR(found.message_s, 2e-6, 1e-10);
+  EXPECT_NEAR(found.bytes_per_s, 1e9, 1e3);
+  // Sums that no such link explains still give one.
+  const std::vector<MeasuredSum> odd{{1e3, 1e-3}, {1e6, 1e-5}}, one{{1e6, 1e-3}},
+      steep{{1e3, 1e-9}, {1e6, 1e-2}};
+  for (const auto& strange : {odd, one, steep}) {
+    const Link link = fit_link(strange, cluster);
+    EXPECT_GE(link.latency_s, 0);
+    EXPECT_GT(link.bytes_per_s, 0);
+    EXPECT_TRUE(std::isfinite(link.latency_s) && std::isfinite(link.bytes_per_s));
+  }
 }
 
 TEST(CostModel, WrongLinksAreNamed) {

@@ -11,7 +11,8 @@ namespace {
 /// Forward 10 ms, backward 30 ms with a bucket after each 10, the optimizer 2 ms.
 StepProfile profile(double bytes = 4 << 20) {
   StepProfile p;
-  for (int i = 1; i <= 3; ++i) p.buckets.push_back({"bucket", bytes, 10.0 + 10 * i, 0, true});
+  for (int i = 1; i <= 3; ++i)
+    p.buckets.push_back({.name = "bucket", .bytes = bytes, .ready_ms = 10.0 + 10 * i});
   p.backward_begin_ms = 10;
   p.compute_ms = 40;
   p.tail_ms = 2;
@@ -19,7 +20,7 @@ StepProfile profile(double bytes = 4 << 20) {
 }
 
 Simulated simulate(const StepProfile& p, int ranks, double spread, double sum_seconds) {
-  return simulate_steps(p, p.buckets, ranks, {spread, 1}, [&](double) { return sum_seconds; });
+  return simulate_steps(p, p.buckets, ranks, {spread, 1, {}}, [&](double) { return sum_seconds; });
 }
 
 TEST(Simulate, OnlyTheLastSumIsExposedWhereAllOthersHide) {
@@ -62,21 +63,45 @@ TEST(Simulate, StragglersAreWaitedFor) {
 }
 
 TEST(Simulate, StragglersAreLogNormalAndRepeat) {
-  const Stragglers stragglers{0.2, 7};
+  const Stragglers stragglers{0.2, 7, {}};
   double sum = 0, squares = 0;
   constexpr int kRanks = 100, kSteps = 100;
   for (int step = 0; step < kSteps; ++step)
     for (int rank = 0; rank < kRanks; ++rank) {
-      const double z = std::log(stragglers.factor(step, rank)) / 0.2;
+      const double z = std::log(stragglers.factor(step, rank, kRanks)) / 0.2;
       sum += z;
       squares += z * z;
     }
   EXPECT_NEAR(sum / (kRanks * kSteps), 0, 0.03);
   EXPECT_NEAR(squares / (kRanks * kSteps), 1, 0.05);
-  EXPECT_EQ(stragglers.factor(3, 5), (Stragglers{0.2, 7}.factor(3, 5)));
-  EXPECT_NE(stragglers.factor(3, 5), stragglers.factor(5, 3));
-  EXPECT_NE(stragglers.factor(3, 5), (Stragglers{0.2, 8}.factor(3, 5)));
+  EXPECT_EQ(stragglers.factor(3, 5, 8), (Stragglers{0.2, 7, {}}.factor(3, 5, 8)));
+  EXPECT_NE(stragglers.factor(3, 5, 8), stragglers.factor(5, 3, 8));
+  EXPECT_NE(stragglers.factor(3, 5, 8), (Stragglers{0.2, 8, {}}.factor(3, 5, 8)));
   EXPECT_EQ(simulate(profile(), 32, 0.1, 1e-3).step_ms, simulate(profile(), 32, 0.1, 1e-3).step_ms);
+}
+
+TEST(Simulate, StragglersAsTraced) {
+  const Stragglers traced{0, 1, {{1, 1.5}, {2, 1}, {1, 1}}};
+  // The traced ranks each as they were, step by step.
+  for (int step = 0; step < 6; ++step)
+    for (int rank = 0; rank < 2; ++rank)
+      EXPECT_EQ(traced.factor(step, rank, 2),
+                traced.traced[static_cast<std::size_t>(step % 3)][static_cast<std::size_t>(rank)]);
+  // Of more ranks each draws: a sixth of them 2, a sixth 1.5.
+  int twos = 0;
+  for (int rank = 0; rank < 6000; ++rank) twos += traced.factor(0, rank, 6000) == 2;
+  EXPECT_NEAR(twos, 1000, 150);
+  // The slowest makes the step: 1.5, 2 and 1 times 42 ms.
+  const StepProfile p = profile();
+  EXPECT_NEAR(simulate_steps(p, p.buckets, 2, traced, [](double) { return 0.0; }).step_ms, 63, 1e-9);
+}
+
+TEST(Simulate, ThreadsTakeTheirTime) {
+  StepProfile p = profile();
+  p.start_ms = 1;
+  p.buckets.back().after_ms = 2;
+  EXPECT_NEAR(simulate(p, 8, 0, 5e-3).exposed_ms, 8, 1e-9);
+  EXPECT_NEAR(simulate(p, 1, 0, 5e-3).exposed_ms, 2, 1e-9) << "one rank sums nothing";
 }
 
 TEST(CutBuckets, KeepsBytesAndInterpolatesTimes) {
@@ -93,7 +118,7 @@ TEST(CutBuckets, KeepsBytesAndInterpolatesTimes) {
 
 TEST(CutBuckets, LeavesOtherSumsAlone) {
   StepProfile p = profile();
-  p.buckets.push_back({"loss", 16, 40, 0, false});
+  p.buckets.push_back({.name = "loss", .bytes = 16, .ready_ms = 40, .is_gradients = false});
   const auto cut = cut_buckets(p, 1e9);
   ASSERT_EQ(cut.size(), 3u);
   EXPECT_EQ(cut[1].bytes, 11 << 20);
@@ -115,7 +140,7 @@ TEST(Advise, SaysNothingWhereNothingIsNeeded) {
 Advice advice_for(const StepProfile& p, const std::string& link, int ranks, double spread, double wanted) {
   Cluster cluster = cluster_of(link);
   cluster.ranks = ranks;
-  return advise(p, {}, cluster, {spread, 1}, wanted);
+  return advise(p, {}, cluster, {spread, 1, {}}, wanted);
 }
 
 TEST(Advise, BlamesStragglersWhereTheyAlonePrevent) {
@@ -124,7 +149,7 @@ TEST(Advise, BlamesStragglersWhereTheyAlonePrevent) {
 
 TEST(Advise, SmallerBucketsWhereTheLastOneIsExposed) {
   StepProfile p = profile();
-  p.buckets = {{"bucket", 12 << 20, 40, 0, true}};
+  p.buckets = {{.name = "bucket", .bytes = 12 << 20, .ready_ms = 40}};
   EXPECT_EQ(advice_for(p, "10GbE", 8, 0, 0.9).text.find("--bucket-mb"), 0u);
 }
 

@@ -15,7 +15,7 @@ using test::Scratch;
 
 constexpr std::int64_t kMs = 1'000'000;
 
-/// Steps of 50 ms: forward 10, backward 30, sums of two buckets of which the second is exposed for 5, then 5
+/// Steps of 50 ms: forward 10, backward 30, sums of two buckets of which the second is exposed for 6, then 4
 /// more.
 void write_rank(const std::filesystem::path& folder, int rank, int steps, std::int64_t late_ms = 0) {
   Trace trace(folder, rank);
@@ -31,7 +31,7 @@ void write_rank(const std::filesystem::path& folder, int rank, int steps, std::i
     // The first step has another plan, as that of a run has.
     sum(step == 1 ? "sum bucket 0 (a)" : "sum bucket 0 (b ...)", 20, 20 + late_ms, 30, 1000);
     sum("sum bucket 1 (c)", 40, 41, 45, 2000);
-    trace.span("run bucket 1 (c)", "communication", at + 45 * kMs, at + 45 * kMs, Trace::kCommunication);
+    trace.span("run bucket 1 (c)", "communication", at + 45 * kMs, at + 46 * kMs, Trace::kCommunication);
     trace.span("step " + std::to_string(step), "step", at, at + 50 * kMs);
   }
   trace.close();
@@ -46,10 +46,11 @@ TEST(StepProfile, TellsWhatAStepIsMadeOf) {
   EXPECT_EQ(p.steps, 3);  // but for the first, and the first with the last plan
   EXPECT_NEAR(p.backward_begin_ms, 10, 1e-6);
   EXPECT_NEAR(p.compute_ms, 40, 1e-6);
-  EXPECT_NEAR(p.tail_ms, 5, 1e-6);
-  EXPECT_NEAR(p.exposed_ms, 5, 1e-6);
+  EXPECT_NEAR(p.tail_ms, 4, 1e-6);
+  EXPECT_NEAR(p.exposed_ms, 6, 1e-6);
   EXPECT_NEAR(p.step_ms, 50, 1e-6);
-  EXPECT_NEAR(p.spread, 0, 1e-6);
+  EXPECT_NEAR(p.start_ms, 3, 1e-6) << "the larger of 3 ms, for which rank 1 is late, and 1 ms";
+  EXPECT_EQ(p.factors, (std::vector<std::vector<double>>(3, {1, 1})));
   ASSERT_EQ(p.buckets.size(), 2u);
   EXPECT_EQ(p.buckets[0].name, "bucket 0 (b ...)");
   EXPECT_EQ(p.buckets[0].bytes, 1000);
@@ -57,6 +58,8 @@ TEST(StepProfile, TellsWhatAStepIsMadeOf) {
   EXPECT_NEAR(p.buckets[0].ready_ms, 20, 1e-6) << "when it was enqueued, not when it began";
   EXPECT_NEAR(p.buckets[0].seconds, 7e-3, 1e-9) << "from when the last rank came";
   EXPECT_NEAR(p.buckets[1].ready_ms, 40, 1e-6);
+  EXPECT_NEAR(p.buckets[0].after_ms, 0, 1e-6);
+  EXPECT_NEAR(p.buckets[1].after_ms, 1, 1e-6);
 }
 
 ExitCode code_of(const std::filesystem::path& folder) {
