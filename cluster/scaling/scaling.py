@@ -59,6 +59,20 @@ def can_emulate():
     return refused[1] if refused else None
 
 
+def run_to_end(command, log):
+    """Its exit code. Whatever stops this program stops it, too, in the way that lets it clean up."""
+    environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+                       OMPI_MCA_mpi_yield_when_idle="1", OMP_NUM_THREADS="1")
+    with open(log, "w", encoding="utf-8") as file:
+        started = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    try:
+        return started.wait(SECONDS)
+    except BaseException:
+        started.terminate()
+        started.wait()
+        raise
+
+
 def run_one(options, run, folder):
     """Trains; its metrics without the first steps, and bytes a step."""
     program = [str(options.build / "bin/train_classifier"), "--model", run["model"], "--data",
@@ -71,15 +85,12 @@ def run_one(options, run, folder):
         command = ["mpirun", "-np", str(run["ranks"]), "--oversubscribe", "--bind-to", "none", *program]
     else:
         rate = [] if run["link"] == UNSHAPED else ["--rate", run["link"]]
-        command = [str(ROOT / "cluster/hosts.py"), "--hosts", str(run["hosts"]), "--per-host", str(options.per_host), *rate, "--",
-                   *program]
-    environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
-                       OMPI_MCA_mpi_yield_when_idle="1", OMP_NUM_THREADS="1")
-    with open(folder / "log", "w", encoding="utf-8") as log:
-        ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, timeout=SECONDS)
-    if ended.returncode != 0:
+        command = [str(ROOT / "cluster/hosts.py"), "--hosts", str(run["hosts"]), "--per-host",
+                   str(run["ranks"] // run["hosts"]), *rate, "--", *program]
+    code = run_to_end(command, folder / "log")
+    if code != 0:
         last = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:] or ["nothing was said"]
-        sys.exit(f"scaling.py: {run['run']} ended with exit code {ended.returncode}: {last[0]} (all of it: {folder / 'log'})")
+        sys.exit(f"scaling.py: {run['run']} ended with exit code {code}: {last[0]} (all of it: {folder / 'log'})")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return lines[max(2, len(lines) // 5):] or lines[-1:], sum_bytes(folder / "trace-rank-0.json")
 
@@ -92,12 +103,13 @@ def planned(options, links):
             for mode in options.modes:
                 for ranks in options.ranks:
                     whole = batch * (ranks if mode == "weak" else max(options.ranks))
-                    on = 1 if link == LOOPBACK else -(-ranks // options.per_host)
+                    on = 1 if link == LOOPBACK else max(1, ranks // options.per_host)
                     yield {"mode": mode, "model": model, "ranks": ranks, "hosts": on, "link": link, "global_batch": whole,
                            "steps": options.steps, "cores": os.cpu_count(), "run": f"runs/{mode}-{model}-{ranks}-{link}"}
 
 
 def measure(options, links):
+    """Yields a row for each run."""
     rows, alone = [], {}
     for run in planned(options, links):
         folder = options.out / run["run"]
@@ -123,7 +135,7 @@ def measure(options, links):
         print(f"{run['mode']:6} {run['model']:9} {run['ranks']:3} ranks {run['link']:>9}: {run['samples_per_s']:9.1f} samples/s, "
               f"{run['step_ms']:8.2f} ms a step, {run['comm_exposed_ms']:7.2f} ms exposed, efficiency {run['efficiency']:.2f} "
               f"({time.monotonic() - begin:.0f} s)", flush=True)
-    return rows
+        yield rows[-1]
 
 
 def words(kind):
@@ -152,6 +164,11 @@ def parse():
         parser.error(f"--modes {wrong[0]}: there are weak and strong")
     if options.ranks[0] < 1 or options.steps < 3 or options.per_host < 1 or (options.batch or 1) < 1:
         parser.error("needs one rank or more on each host, three steps or more, and a sample or more")
+    uneven = [ranks for ranks in options.ranks if ranks > options.per_host and ranks % options.per_host]
+    if uneven:
+        parser.error(f"--ranks {uneven[0]} does not fill hosts of {options.per_host} ranks")
+    if not shutil.which("mpirun"):
+        parser.error("mpirun is not installed: apt-get install openmpi-bin")
     for link in options.links:
         try:
             link == UNSHAPED or hosts.rate(link)
@@ -165,18 +182,23 @@ def parse():
 
 def main():
     options = parse()
+    hosts.stop_by_signals()
     refused = can_emulate() if options.ranks[-1] > 1 else None
     if refused:
         print(f"scaling.py: no emulated hosts here ({refused}); all ranks run on this host, over its loopback", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    rows = measure(options, [LOOPBACK] if refused else options.links)
     with open(options.out / "scaling.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
-        table.writerows(rows)
+        for row in measure(options, [LOOPBACK] if refused else options.links):
+            table.writerow(row)
+            file.flush()
     print(f"table: {options.out / 'scaling.csv'}", flush=True)
     return subprocess.run([str(options.build / "bin/trireme"), "report", str(options.out)]).returncode
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

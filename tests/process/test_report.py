@@ -165,7 +165,8 @@ class Report(training.Training):
         self.assertEqual(len(found), 5)
 
     def test_wrong_flags_of_the_benchmark(self):
-        for flags in (["--links", "fast"], ["--modes", "fair"], ["--ranks", "0"], ["--steps", "1"], ["--build", self.dir]):
+        for flags in (["--links", "fast"], ["--modes", "fair"], ["--ranks", "0"], ["--steps", "1"], ["--build", self.dir],
+                      ["--ranks", "1,2,3", "--per-host", "2"]):
             with self.subTest(flags):
                 ended = run([SCALING, "--build", training.BUILD, *flags])
                 self.assertEqual(ended.code, 2, ended)
