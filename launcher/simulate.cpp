@@ -87,7 +87,7 @@ void print_profile(const StepProfile& p, const Asked& asked, const Cluster& clus
   fmt::print("gradients: {:.2f} MB in {} bucket{}; stragglers {}\n", gradient_bytes(p) / 1e6, gradients,
              gradients == 1 ? "" : "s",
              asked.spread == -1 ? "as traced" : fmt::format("lognormal, spread {:g}", asked.spread));
-  fmt::print("link: {}, {:.3g}us,{:.4g}MB/s,{:.3g}us; {} rank{} a host; {} all-reduce{}\n\n", asked.link,
+  fmt::print("link: {}, {:.1f}us,{:.1f}MB/s,{:.2f}us; {} rank{} a host; {} all-reduce{}\n\n", asked.link,
              1e6 * cluster.between.latency_s, cluster.between.bytes_per_s / 1e6,
              1e6 * cluster.between.message_s, cluster.ranks_per_host, cluster.ranks_per_host == 1 ? "" : "s",
              asked.algorithm, asked.narrow() ? " in 16 bits" : "");

@@ -13,7 +13,7 @@ namespace trireme {
 
 namespace {
 
-/// Enough for a mean, and not too long on many ranks.
+/// Enough for a median, and not too long on many ranks.
 int steps_to_simulate(int ranks) { return std::clamp((1 << 16) / ranks, 8, 64); }
 
 constexpr std::array kBucketChoices = {0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 25.0, 50.0, 100.0};
@@ -153,8 +153,9 @@ Advice advise(const StepProfile& profile, const Plan& plan, const Cluster& clust
       return advice;
     }
   }
-  advice.text =
-      fmt::format("{} -> {:.2f}; then more samples a rank", flags_of(found.first, plan), found.second);
+  const std::string flags = flags_of(found.first, plan);
+  advice.text = flags.empty() ? "more samples a rank"
+                              : fmt::format("{} -> {:.2f}; then more samples a rank", flags, found.second);
   return advice;
 }
 

@@ -48,7 +48,7 @@ Measured measured(const TracedStep& step) {
   }
   // What ends after the step belongs to it no more.
   const double compute_end = std::min(std::max(backward_end, sums_end), step.end_us);
-  m.compute_ms = (backward_end - step.begin_us) / 1e3;
+  m.compute_ms = std::max(1e-6, (backward_end - step.begin_us) / 1e3);  // others are measured by it
   m.tail_ms = (step.end_us - compute_end) / 1e3;
   m.step_ms = (step.end_us - step.begin_us) / 1e3;
   m.exposed_ms = (compute_end - std::min(backward_end, compute_end)) / 1e3;

@@ -30,14 +30,16 @@ struct StepProfile {
   int ranks = 1, steps = 0;
 };
 
-/// Leaves out steps that are made otherwise than the last one (the first ones, before buckets are planned),
-/// the first that is like it, where memory is made ready, and that last one too where there are enough.
-/// Error(kData) when nothing is left.
+/// Of the steps that are made as the last one, all but the first: buckets are planned anew after the first
+/// step, and memory is made ready in the first step of a plan. Error(kData) when there is none.
+///
+/// Taken from a step: all of it up to the end of the last backward is computing, so a step with several
+/// rounds of sums (a GAN's) counts its waits between them as such.
 StepProfile profile_of(const std::vector<TracedRank>& ranks);
 
 /// The same gradients in buckets of at most `most_bytes`, the first one of at most 1 MiB, as
-/// distributed/ddp/bucket_plan.h cuts them, but through parameters: a trace does not tell their sizes. Within
-/// a measured bucket gradients are taken to come evenly.
+/// distributed/ddp/bucket_plan.h cuts them, but also inside parameters, whose sizes a trace does not tell.
+/// Within a measured bucket gradients are taken to come evenly.
 std::vector<StepProfile::Bucket> cut_buckets(const StepProfile& profile, double most_bytes);
 
 }  // namespace trireme

@@ -4,7 +4,8 @@
     tests/bench/simulate_vs_hosts.py build --hosts 2 4 8 --rates 200mbit 1gbit 5gbit
 
 For each model and number of hosts one run over unshaped links is traced. What its sums cost there (`--link trace`) and
-each rate give the link to predict; then the job is run over it. With --traced N all predictions come from traces of N
+each rate give the link to predict; then the job is run over it. Shaping lets 256 kB through at once after
+a pause, so small models are faster over slow links than predicted. With --traced N all predictions come from traces of N
 hosts, and computing is taken to be slower as far as more ranks share the cores of this machine. Needs root for
 cluster/hosts.py, and a quiet machine.
 """
@@ -25,6 +26,7 @@ CASES = {"mlp": ("synthetic:1,28,28,10,8192", 512, []), "resnet8": ("synthetic:3
          "resnet18": ("synthetic:3,32,32,10,512", 4, []), "vit": ("synthetic:3,32,32,10,1024", 8, [])}
 UNITS = {"mbit": 1e6 / 8, "gbit": 1e9 / 8}
 GOODPUT = 0.95  # of a rate: 1448 bytes of each frame's 1514, and acknowledgements
+UNSHAPED = "unshaped"  # for a rate: how well one run of a job tells of another
 WARM_UP = 5
 
 
@@ -50,7 +52,7 @@ def simulate(options, trace, hosts, link, scale):
                            link, "--compute-scale", str(scale)], capture_output=True, text=True)
     if told.returncode != 0:
         sys.exit(f"simulate_vs_hosts.py: {told.stderr}")
-    figures = re.search(r"^link: .*?, ([0-9.]+us),([0-9.e+]+)MB/s,([0-9.]+us);", told.stdout, re.M)
+    figures = re.search(r"^link: .*?, ([0-9.e+-]+us),([0-9.e+]+)MB/s,([0-9.e+-]+us);", told.stdout, re.M)
     return figures.groups(), float(re.search(rf"^ *{hosts} +([0-9.]+) ", told.stdout, re.M)[1])
 
 
@@ -70,8 +72,9 @@ def one_round(options, model, hosts, folder):
     figures, _ = simulate(options, folder / "traced", traced, "trace", 1)
     scale = max(1, hosts / os.cpu_count()) / max(1, traced / os.cpu_count())
     for rate in options.rates:
-        measured = run_job(options, model, hosts, rate, folder / rate)
-        yield rate, (measured, simulate(options, folder / "traced", hosts, link_of(figures, rate), scale)[1])
+        measured = run_job(options, model, hosts, None if rate == UNSHAPED else rate, folder / rate)
+        link = "trace" if rate == UNSHAPED else link_of(figures, rate)
+        yield rate, (measured, simulate(options, folder / "traced", hosts, link, scale)[1])
 
 
 def main():
