@@ -61,13 +61,13 @@ class Table {
            path_.string(), column);
     return cells_[static_cast<std::size_t>(at - head_.begin())];
   }
-  double number(std::string_view column) const {
+  double number(std::string_view column, double least = 0) const {
     const std::string& cell = text(column);
     double value = 0;
     const auto [end, error] = std::from_chars(cell.data(), cell.data() + cell.size(), value);
-    if (error != std::errc() || end != cell.data() + cell.size() || !std::isfinite(value) || value < 0)
-      fail(ExitCode::kData, "{}:{}: {} is '{}', must be a number from 0 on", path_.string(), number_, column,
-           cell);
+    if (error != std::errc() || end != cell.data() + cell.size() || !std::isfinite(value) || value < least)
+      fail(ExitCode::kData, "{}:{}: {} is '{}', must be a number from {:g} on", path_.string(), number_,
+           column, cell, least);
     return value;
   }
 
@@ -76,9 +76,9 @@ class Table {
             text("model"),
             text("link"),
             text("run"),
-            number("ranks"),
-            number("hosts"),
-            number("cores"),
+            number("ranks", 1),
+            number("hosts", 1),
+            number("cores", 1),
             number("samples_per_s"),
             number("step_ms"),
             number("comm_ms"),

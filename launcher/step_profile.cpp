@@ -10,7 +10,7 @@ namespace trireme {
 
 namespace {
 
-constexpr double kFirstBucketBytes = 1 << 20;
+constexpr double kFirstBucketBytes = 1 << 20;  // as in distributed/ddp/reducer.cpp
 
 /// One step of one rank.
 struct Measured {

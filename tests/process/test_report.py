@@ -110,6 +110,8 @@ class Report(training.Training):
         (torn / "trace-rank-0.json").write_text(text[:len(text) // 2])
         (torn / "sub").mkdir()
         (torn / "sub" / "scaling.csv").write_text("mode,model\nweak\n")
+        (torn / "zero").mkdir()
+        (torn / "zero" / "scaling.csv").write_text("mode,model,link,run,ranks\nweak,mlp,1gbit,x,0\n")
         for code, said, command in (
                 (2, r"simulate: --trace is required", ["simulate"]),
                 (2, r"did you mean --link\?", ["simulate", "--trace", trace, "--linc", "IB"]),
@@ -122,6 +124,7 @@ class Report(training.Training):
                 (3, rf"{torn}/trace-rank-0.json:\d+: ", ["simulate", "--trace", torn]),
                 (3, rf"{torn}/trace-rank-0.json:\d+: ", ["report", torn]),
                 (3, rf"{torn}/sub/scaling.csv:2: 1 cells under a head of 2", ["report", torn / "sub"]),
+                (3, rf"{torn}/zero/scaling.csv:2: ranks is '0', must be a number from 1 on", ["report", torn / "zero"]),
                 (2, r"report: dir is required", ["report"]),
                 (2, r"unknown argument '--ouf': did you mean --out\?", ["report", trace, "--ouf", "x"]),
                 (2, rf"'{empty}' holds no metrics", ["report", empty]),
