@@ -9,7 +9,9 @@
 #include <thread>
 #include <vector>
 
+#include "core/metrics/trace.h"
 #include "tests/support/watchdog.h"
+#include "tests/unit/core/metrics_scratch.h"
 
 namespace trireme {
 namespace {
@@ -139,6 +141,25 @@ TEST_F(WorkQueueTest, TracesLabelOpAndTimes) {
   EXPECT_EQ(trace[1].bytes, 12u);
   EXPECT_LE(trace[0].end, trace[1].begin);
   EXPECT_LT(trace[1].enqueued, trace[0].end) << "b had to wait";
+}
+
+TEST(WorkQueueTrace, ASpanTellsBytesAndHowLongTheJobWaited) {
+  const test::Scratch scratch;
+  Trace trace(scratch.path(), 0);
+  const std::string label = "bucket 3";
+  record(trace, {label, "sum", 4096, 1'000'000, 3'500'000, 9'000'000});
+  trace.close();
+  int spans = 0;
+  read_traces(std::vector{Trace::file_path(scratch.path(), 0)}, [&](std::size_t, const TraceSpan& span) {
+    ++spans;
+    EXPECT_EQ(span.name, "sum bucket 3");
+    EXPECT_EQ(span.category, "communication");
+    EXPECT_EQ(span.track, Trace::kCommunication);
+    EXPECT_DOUBLE_EQ(span.begin_us, 3500);
+    EXPECT_DOUBLE_EQ(span.end_us, 9000);
+    EXPECT_EQ(span.args, (std::map<std::string, double>{{"bytes", 4096}, {"queued_us", 2500}}));
+  });
+  EXPECT_EQ(spans, 1);
 }
 
 TEST_F(WorkQueueTest, AnErrorOfTheTraceIsAnErrorOfTheCall) {
