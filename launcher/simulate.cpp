@@ -74,6 +74,9 @@ void scale_compute(StepProfile& profile, double factor) {
   profile.tail_ms *= factor;
 }
 
+/// Without the sign of what is rounded to nothing.
+double shown(double ms) { return std::abs(ms) < 0.005 ? 0.0 : ms; }
+
 double gradient_bytes(const StepProfile& profile) {
   double bytes = 0;
   for (const auto& bucket : profile.buckets) bytes += bucket.is_gradients ? bucket.bytes : 0;
@@ -113,7 +116,7 @@ int simulate(const Asked& asked) {
     const Simulated s = simulate_plan(profile, plan, cluster, stragglers);
     const Advice advice = advise(profile, plan, cluster, stragglers, asked.efficiency);
     fmt::print("{:>6} {:>10.2f} {:>10.2f} {:>11.2f} {:>10.2f} {:>10.2f} {:>7.3f}  {:<20} {}\n", ranks,
-               s.step_ms, s.compute_ms, s.straggler_ms, s.comm_ms, s.exposed_ms, s.efficiency(),
+               s.step_ms, s.compute_ms, shown(s.straggler_ms), s.comm_ms, shown(s.exposed_ms), s.efficiency(),
                fmt::format("{} ({:.3f})", name_of(advice.best), advice.best_efficiency), advice.text);
   }
   return 0;
