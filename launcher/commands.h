@@ -7,6 +7,8 @@ namespace trireme {
 int launch_main(int argc, char** argv);
 int doctor_main(int argc, char** argv);
 int checkpoint_main(int argc, char** argv);
+int report_main(int argc, char** argv);
+int simulate_main(int argc, char** argv);
 
 // Not for users: these are started by launch and doctor.
 int rank_guard_main(int argc, char** argv);

@@ -13,9 +13,9 @@
 #include <string>
 #include <vector>
 
-#include "core/base/nearest.h"
 #include "kernels/error.h"
 #include "launcher/commands.h"
+#include "launcher/flags.h"
 #include "launcher/process.h"
 #include "launcher/start_plan.h"
 #include "launcher/supervisor.h"
@@ -25,15 +25,6 @@ namespace {
 
 constexpr int kMostRanks = 16384;
 constexpr const char* kUsage = "trireme launch -n N [OPTIONS] -- PROGRAM [ARGS]";
-
-[[noreturn]] void fail_unknown(const CLI::App& app) {
-  const std::string given = app.remaining().front();
-  std::vector<std::string> known;
-  for (const CLI::Option* option : app.get_options()) known.push_back(option->get_name());
-  const std::string meant = nearest(given, known);
-  fail(ExitCode::kUsage, "launch: unknown argument '{}': {}", given,
-       meant.empty() ? "'trireme launch --help' lists them all" : fmt::format("did you mean {}?", meant));
-}
 
 /// False when the user asked for help and got it. Throws Error(kUsage).
 bool read_options(int argc, char** argv, LaunchOptions* options) {

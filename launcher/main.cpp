@@ -24,6 +24,8 @@ constexpr std::array kCommands = {
     Command{"launch", launch_main, "start a program on N ranks, supervise it, restart it on what is left"},
     Command{"doctor", doctor_main, "check whether this machine can train, and measure it"},
     Command{"checkpoint", checkpoint_main, "list, verify, inspect, diff, export and import checkpoints"},
+    Command{"report", report_main, "write a page with pictures of a run, or of a scaling benchmark"},
+    Command{"simulate", simulate_main, "say how a traced job would scale to more ranks and other networks"},
     Command{"rank-guard", rank_guard_main, ""},
     Command{"selftest-mpi", selftest_mpi_main, ""},
 };

@@ -98,12 +98,16 @@ Trace::Track Trace::track(std::string_view name) {
 }
 
 void Trace::span(std::string_view name, std::string_view category, std::int64_t begin_ns, std::int64_t end_ns,
-                 Track track) {
+                 Track track, std::initializer_list<Arg> args) {
   if (!enabled()) return;
-  record(name, category, {begin_ns, std::max<std::int64_t>(end_ns - begin_ns, 0), 0, 0, track});
+  std::string text;
+  for (const Arg& arg : args)
+    text += fmt::format(R"({}"{}":{})", text.empty() ? "" : ",", arg.name, arg.value);
+  record(name, category, text, {begin_ns, std::max<std::int64_t>(end_ns - begin_ns, 0), 0, 0, 0, track});
 }
 
-void Trace::record(std::string_view name, std::string_view category, const Event& event) {
+void Trace::record(std::string_view name, std::string_view category, std::string_view args,
+                   const Event& event) {
   Shard& shard = shards_[thread_number() % shards_.size()];
   std::lock_guard lock(shard.mutex);
   if (shard.events.size() >= kMaxEventsPerShard) {
@@ -113,7 +117,8 @@ void Trace::record(std::string_view name, std::string_view category, const Event
   shard.events.push_back(event);
   shard.events.back().name_size = static_cast<std::uint32_t>(name.size());
   shard.events.back().category_size = static_cast<std::uint32_t>(category.size());
-  shard.texts.append(name).append(category);
+  shard.events.back().args_size = static_cast<std::uint32_t>(args.size());
+  shard.texts.append(name).append(category).append(args);
 }
 
 std::string Trace::header(std::int64_t dropped) const {
@@ -146,11 +151,14 @@ void Trace::close() {
     std::string_view texts = shard.texts;
     for (const Event& event : shard.events) {
       text += ",\n";
-      text += fmt::format(R"({{"ts":{},"dur":{},"pid":{},"tid":{},"name":{},"cat":{},"ph":"X"}})",
+      text += fmt::format(R"({{"ts":{},"dur":{},"pid":{},"tid":{},"name":{},"cat":{},"ph":"X")",
                           microseconds(event.begin_ns), microseconds(event.duration_ns), rank_, event.track,
                           json_quoted(texts.substr(0, event.name_size)),
                           json_quoted(texts.substr(event.name_size, event.category_size)));
       texts.remove_prefix(event.name_size + event.category_size);
+      if (event.args_size > 0) text += fmt::format(R"(,"args":{{{}}})", texts.substr(0, event.args_size));
+      texts.remove_prefix(event.args_size);
+      text += '}';
       if (text.size() > 1 << 20) {
         file.write(text);
         text.clear();

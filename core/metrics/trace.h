@@ -6,6 +6,9 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <initializer_list>
+#include <map>
 #include <mutex>
 #include <span>
 #include <string>
@@ -37,18 +40,24 @@ class Trace {
   bool enabled() const { return enabled_.load(std::memory_order_relaxed); }
   /// The track of that name, made at its first use: "data 1", ...
   Track track(std::string_view name);
+  /// A number that goes with a span, shown when it is selected.
+  struct Arg {
+    std::string_view name;  ///< a literal
+    double value;
+  };
   /// Something that ran from `begin_ns` to `end_ns` (see now_ns). The texts are copied.
   void span(std::string_view name, std::string_view category, std::int64_t begin_ns, std::int64_t end_ns,
-            Track track = kCompute);
+            Track track = kCompute, std::initializer_list<Arg> args = {});
 
   /// Writes DIR/trace-rank-N.json, whole or not at all, and records nothing from then on. Error(kUsage) when
   /// it cannot be written. Later calls do nothing.
   void close();
 
   /// Nanoseconds of the steady clock, which all processes of a host share.
-  static std::int64_t now_ns() {
-    return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+  static std::int64_t ns(std::chrono::steady_clock::time_point time) {
+    return std::chrono::nanoseconds(time.time_since_epoch()).count();
   }
+  static std::int64_t now_ns() { return ns(std::chrono::steady_clock::now()); }
   static std::filesystem::path file_path(const std::filesystem::path& directory, int rank);
 
  private:
@@ -56,7 +65,7 @@ class Trace {
     std::int64_t begin_ns;
     std::int64_t duration_ns;
     std::uint32_t name_size;  ///< the texts stand in Shard::texts, in the events' order
-    std::uint32_t category_size;
+    std::uint32_t category_size, args_size;
     Track track;
   };
   /// What some of the threads recorded. A thread always takes the same one, so its lock is hardly ever
@@ -68,7 +77,7 @@ class Trace {
     std::int64_t dropped = 0;
   };
 
-  void record(std::string_view name, std::string_view category, const Event& event);
+  void record(std::string_view name, std::string_view category, std::string_view args, const Event& event);
   std::string header(std::int64_t dropped) const;
 
   std::atomic<bool> enabled_{false};
@@ -102,6 +111,19 @@ class TraceScope {
   Trace::Track track_;
   std::int64_t begin_ns_;
 };
+
+/// A span as it was read back, in microseconds.
+struct TraceSpan {
+  std::string name, category;
+  Trace::Track track = Trace::kCompute;
+  double begin_us = 0, end_us = 0;
+  std::map<std::string, double> args;
+};
+
+/// Calls `visit` with each span of ranks' files and the index of its file. All times are on one axis, as
+/// after merge_traces. Errors as there.
+void read_traces(std::span<const std::filesystem::path> files,
+                 const std::function<void(std::size_t file, const TraceSpan&)>& visit);
 
 /// Merges what ranks wrote into one file with all ranks on one time axis: ranks of one host by the steady
 /// clock that they share, hosts by their system clocks. Needs memory for one event only. Error(kData) naming

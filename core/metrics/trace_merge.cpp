@@ -36,6 +36,9 @@ class RankFile {
 
   const Clock& clock() const { return clock_; }
 
+  [[noreturn]] void fail_line(std::string_view what) const {
+    fail(ExitCode::kData, "{}:{}: {}; write the traces again", path_.string(), line_, what);
+  }
   /// The next event; false at the end.
   bool next_event(Json& event) {
     std::string line;
@@ -52,9 +55,6 @@ class RankFile {
     ++line_;
     if (!std::getline(file_, line)) fail_line("the file ends early");
   }
-  [[noreturn]] void fail_line(std::string_view what) const {
-    fail(ExitCode::kData, "{}:{}: {}; write the traces again", path_.string(), line_, what);
-  }
 
   std::filesystem::path path_;
   std::ifstream file_;
@@ -68,7 +68,35 @@ std::int64_t shift_ns(const Clock& clock, const Clock& reference) {
   return clock.system_minus_steady_ns - reference.system_minus_steady_ns;
 }
 
+TraceSpan span_of(const RankFile& file, const Json& event, double shift_us) {
+  TraceSpan span;
+  try {
+    span.name = event.at("name").get<std::string>();
+    span.category = event.at("cat").get<std::string>();
+    span.track = event.at("tid").get<int>();
+    span.begin_us = event.at("ts").get<double>() + shift_us;
+    span.end_us = span.begin_us + event.at("dur").get<double>();
+    if (const auto args = event.find("args"); args != event.end())
+      for (const auto& [name, value] : args->items()) span.args[name] = value.get<double>();
+  } catch (const Json::exception&) {
+    file.fail_line("not a span");
+  }
+  return span;
+}
+
 }  // namespace
+
+void read_traces(std::span<const std::filesystem::path> files,
+                 const std::function<void(std::size_t, const TraceSpan&)>& visit) {
+  TRIREME_CHECK(!files.empty(), "no trace files to read");
+  const Clock reference = RankFile(files.front()).clock();
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    RankFile file(files[i]);
+    const double shift_us = static_cast<double>(shift_ns(file.clock(), reference)) / 1000;
+    for (Json event; file.next_event(event);)
+      if (event.value("ph", "") == "X") visit(i, span_of(file, event, shift_us));
+  }
+}
 
 void merge_traces(std::span<const std::filesystem::path> files, const std::filesystem::path& merged) {
   TRIREME_CHECK(!files.empty(), "no trace files to merge into {}", merged.string());

@@ -20,6 +20,12 @@ bool any_left(std::span<const ConstBytes> sends, std::span<const Bytes> recvs) {
   return std::ranges::any_of(sends, has_bytes) || std::ranges::any_of(recvs, has_bytes);
 }
 
+std::size_t bytes_of(const auto& spans) {
+  std::size_t bytes = 0;
+  for (const auto& span : spans) bytes += span.size();
+  return bytes;
+}
+
 void copy(Bytes to, ConstBytes from) {
   if (!from.empty() && to.data() != from.data()) std::memmove(to.data(), from.data(), from.size());
 }
@@ -71,7 +77,8 @@ std::shared_ptr<std::byte> HostCommunicator::allocate(std::size_t bytes) {
 }
 
 std::optional<Event> HostCommunicator::sum(OrderedSum sum, std::string label) {
-  return push(Collective::kSum, std::move(label),
+  const std::size_t bytes = sum.count * size_of(sum.dtype);
+  return push(Collective::kSum, std::move(label), bytes,
               [this, sum = std::move(sum)](Call call) { sum_.run(header_of(call), sum); });
 }
 
@@ -84,7 +91,7 @@ Event HostCommunicator::all_to_all(std::span<const ConstBytes> sends, std::span<
   TRIREME_CHECK(sends[rank()].size() == recvs[rank()].size(),
                 "all_to_all of \"{}\": rank {} sends itself {} bytes but receives {}", label, rank(),
                 sends[rank()].size(), recvs[rank()].size());
-  return push(Collective::kAllToAll, std::move(label),
+  return push(Collective::kAllToAll, std::move(label), bytes_of(sends),
               [this, from = std::vector(sends.begin(), sends.end()),
                to = std::vector(recvs.begin(), recvs.end())](Call call) mutable {
                 copy(to[rank()], from[rank()]);
@@ -97,7 +104,7 @@ Event HostCommunicator::all_to_all(std::span<const ConstBytes> sends, std::span<
 Event HostCommunicator::all_gather(std::span<const Bytes> slices, std::string label) {
   TRIREME_CHECK(slices.size() == static_cast<std::size_t>(size()),
                 "all_gather of \"{}\": needs one slice per rank ({}), got {}", label, size(), slices.size());
-  return push(Collective::kAllGather, std::move(label),
+  return push(Collective::kAllGather, std::move(label), bytes_of(slices),
               [this, to = std::vector(slices.begin(), slices.end())](Call call) mutable {
                 if (gather_.serves(to)) return gather_.run(header_of(call), to);
                 std::vector<ConstBytes> from(to.size(), to[rank()]);
@@ -108,7 +115,7 @@ Event HostCommunicator::all_gather(std::span<const Bytes> slices, std::string la
 }
 
 Event HostCommunicator::all_reduce_fastest(Bytes data, DType dtype, std::string label) {
-  return push(Collective::kAllReduceFastest, std::move(label), [this, data, dtype](Call call) {
+  return push(Collective::kAllReduceFastest, std::move(label), data.size(), [this, data, dtype](Call call) {
     call.total_bytes = data.size();
     const std::vector<ConstBytes> no_sends(size());
     const std::vector<Bytes> no_recvs(size());
@@ -120,7 +127,7 @@ Event HostCommunicator::all_reduce_fastest(Bytes data, DType dtype, std::string 
 Event HostCommunicator::broadcast(Bytes data, int root, std::string label) {
   TRIREME_CHECK(root >= 0 && root < size(), "broadcast of \"{}\": root {} is not a rank of 0..{}", label,
                 root, size() - 1);
-  return push(Collective::kBroadcast, std::move(label), [this, data, root](Call call) {
+  return push(Collective::kBroadcast, std::move(label), data.size(), [this, data, root](Call call) {
     call.total_bytes = data.size();
     call.root = root;
     broadcast_now(call, data);
@@ -128,7 +135,7 @@ Event HostCommunicator::broadcast(Bytes data, int root, std::string label) {
 }
 
 Event HostCommunicator::barrier(std::string label) {
-  return push(Collective::kBarrier, std::move(label), [this](Call call) {
+  return push(Collective::kBarrier, std::move(label), 0, [this](Call call) {
     const std::vector<ConstBytes> no_sends(size());
     const std::vector<Bytes> no_recvs(size());
     exchange_agreed(call, no_sends, no_recvs);
@@ -160,9 +167,11 @@ void HostCommunicator::abort(const std::string& reason) {
   if (queue_.fail(std::make_exception_ptr(error))) transport_->interrupt();
 }
 
-Event HostCommunicator::push(Collective op, std::string label, std::function<void(Call)> work) {
+Event HostCommunicator::push(Collective op, std::string label, std::size_t bytes,
+                             std::function<void(Call)> work) {
   return queue_.push(
-      name_of(op), std::move(label), [this, op, work = std::move(work)](const std::string& name) {
+      name_of(op), std::move(label),
+      [this, op, work = std::move(work)](const std::string& name) {
         const auto where = [&] {
           return fmt::format("rank {}: {} of \"{}\" (call {}, patience {:.1f} s)", rank(), name_of(op), name,
                              sequence_, std::chrono::duration<double>(patience_).count());
@@ -175,7 +184,8 @@ Event HostCommunicator::push(Collective op, std::string label, std::function<voi
           fail(e.code(), "{}: {}", where(), e.what());
         }
         ++sequence_;
-      });
+      },
+      bytes);
 }
 
 CallHeader HostCommunicator::header_of(const Call& call) const {

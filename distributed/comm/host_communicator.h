@@ -50,7 +50,7 @@ class HostCommunicator final : public Communicator {
     std::uint64_t total_bytes = 0;
     int root = -1;
   };
-  Event push(Collective op, std::string label, std::function<void(Call)> work);
+  Event push(Collective op, std::string label, std::size_t bytes, std::function<void(Call)> work);
   CallHeader header_of(const Call& call) const;
   void exchange_agreed(const Call& call, std::span<const ConstBytes> sends, std::span<const Bytes> recvs);
   void send_frames(const Call& call, std::span<const ConstBytes> sends, std::span<const Bytes> recvs);

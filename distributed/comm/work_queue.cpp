@@ -5,17 +5,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <utility>
+
+#include "core/metrics/trace.h"
+#include "kernels/error.h"
 
 namespace trireme {
 
 namespace {
-
-std::int64_t now_ns() {
-  using namespace std::chrono;
-  return duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count();
-}
 
 /// Lets this thread, which sleeps between short pieces of work, take the core as soon as it wakes: it asks
 /// for little of it at a time. Linux 6.12 and later; others do as before. See sched(7), sched_setattr(2).
@@ -33,6 +30,14 @@ void ask_for_short_slices() {
 }
 
 }  // namespace
+
+void record(Trace& trace, const TracedJob& job) {
+  if (!trace.enabled()) return;
+  trace.span(fmt::format("{} {}", job.op, job.label), "communication", job.begin_ns, job.end_ns,
+             Trace::kCommunication,
+             {{"bytes", static_cast<double>(job.bytes)},
+              {"queued_us", static_cast<double>(job.begin_ns - job.enqueued_ns) / 1e3}});
+}
 
 struct WorkQueue::Completion final : Event::State {
   bool done() const override {
@@ -73,11 +78,11 @@ WorkQueue::~WorkQueue() {
   thread_.join();
 }
 
-Event WorkQueue::push(std::string_view op, std::string label, Work work) {
+Event WorkQueue::push(std::string_view op, std::string label, Work work, std::size_t bytes) {
   auto completion = std::make_shared<Completion>();
   {
     std::lock_guard lock(mutex_);
-    jobs_.push_back({op, std::move(label), std::move(work), trace_, completion});
+    jobs_.push_back({op, std::move(label), std::move(work), bytes, Trace::now_ns(), trace_, completion});
   }
   changed_.notify_all();
   return Event(std::move(completion));
@@ -123,10 +128,10 @@ void WorkQueue::run(Job job) {
     result = error_;
   }
   if (!result) {
-    const std::int64_t start = now_ns();
+    const std::int64_t begin = Trace::now_ns();
     try {
       job.work(job.label);
-      if (job.trace) (*job.trace)(job.label, job.op, start, now_ns());
+      if (job.trace) (*job.trace)({job.label, job.op, job.bytes, job.enqueued_ns, begin, Trace::now_ns()});
     } catch (...) {
       fail(std::current_exception());
       result = report_failure();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <exception>
@@ -16,9 +17,19 @@
 
 namespace trireme {
 
-/// Called after each job, on the queue's thread. Times are nanoseconds of std::chrono::steady_clock.
-using JobTrace = std::function<void(const std::string& label, std::string_view op, std::int64_t start_ns,
-                                    std::int64_t end_ns)>;
+class Trace;
+
+/// A job that was run. Times are nanoseconds of std::chrono::steady_clock.
+struct TracedJob {
+  const std::string& label;
+  std::string_view op;
+  std::size_t bytes;  ///< of the vector that this rank brings; 0: none, or not known
+  std::int64_t enqueued_ns, begin_ns, end_ns;
+};
+/// Called after each job, on the queue's thread.
+using JobTrace = std::function<void(const TracedJob&)>;
+/// As a span of communication.
+void record(Trace& trace, const TracedJob& job);
 
 /// First in, first out, on one thread of its own. The first error, thrown by a job or given to fail(),
 /// sticks: it is the result of all jobs that have not run yet. All methods may be called by any thread.
@@ -32,8 +43,9 @@ class WorkQueue {
   WorkQueue(const WorkQueue&) = delete;
   WorkQueue& operator=(const WorkQueue&) = delete;
 
-  /// `op` must be a literal. The event is done after `work` has returned and been destroyed.
-  Event push(std::string_view op, std::string label, Work work);
+  /// `op` must be a literal; `bytes` are for the trace. The event is done after `work` has returned and been
+  /// destroyed.
+  Event push(std::string_view op, std::string label, Work work, std::size_t bytes = 0);
   /// Never blocks. The job in progress goes on until it returns or throws. False if an error came before.
   bool fail(std::exception_ptr error);
   /// Traces the jobs pushed after this call.
@@ -45,6 +57,8 @@ class WorkQueue {
     std::string_view op;
     std::string label;
     Work work;
+    std::size_t bytes;
+    std::int64_t enqueued_ns;
     std::shared_ptr<const JobTrace> trace;
     std::shared_ptr<Completion> completion;
   };

@@ -128,12 +128,9 @@ void Job::start() {
       reporter_->note("reduction fastest: bits are not promised to be the same at other world sizes");
   }
   if (auto* host = dynamic_cast<HostCommunicator*>(comm_))
-    host->set_trace([timing = timing_](const std::string& label, std::string_view op, std::int64_t begin,
-                                       std::int64_t end) {
-      timing->comm_ns += end - begin;
-      if (timing->trace.enabled())
-        timing->trace.span(fmt::format("{} {}", op, label), "communication", begin, end,
-                           Trace::kCommunication);
+    host->set_trace([timing = timing_](const TracedJob& job) {
+      timing->comm_ns += job.end_ns - job.begin_ns;
+      record(timing->trace, job);
     });
 }
 
@@ -381,6 +378,8 @@ void Job::end_step() {
   end_round();
   kernels_of(device()).end_recording();
   ++step_;
+  if (timing_->trace.enabled())
+    timing_->trace.span(fmt::format("step {}", step_), "step", Trace::ns(step_began_), Trace::now_ns());
   report_step();
   if (step_ % kStepsBetweenChecks == 0) check_weights();
   if (options_.checkpoint_every() > 0 && step_ % options_.checkpoint_every() == 0) save_checkpoint();

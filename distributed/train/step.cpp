@@ -49,8 +49,7 @@ StepLoss Step::add(const Tensor& loss) {
   job_.forward_ += Job::Clock::now() - job_.forward_began_;
   if (job_.timing_->trace.enabled())
     job_.timing_->trace.span(fmt::format("forward shard {}", job_.shard_.index), "compute",
-                             std::chrono::nanoseconds(job_.forward_began_.time_since_epoch()).count(),
-                             Trace::now_ns());
+                             Trace::ns(job_.forward_began_), Trace::now_ns());
   const double weight =
       static_cast<double>(job_.shard_.count) * job_.shards_ / static_cast<double>(plan_.count);
   job_.measure(Job::kLoss, loss, weight);

@@ -141,10 +141,9 @@ TEST(Models, BucketsKeepOneOrderWhateverTheGraphs) {
     DistributedDataParallel first(one, job, "one"), second(other, job, "other");
     optim::SGD sgd_first(first.parameters(), {.lr = 0.1}), sgd_second(second.parameters(), {.lr = 0.1});
     std::vector<std::string> labels;
-    dynamic_cast<HostCommunicator&>(job.comm())
-        .set_trace([&](const std::string& label, std::string_view, std::int64_t, std::int64_t) {
-          labels.push_back(label);
-        });
+    dynamic_cast<HostCommunicator&>(job.comm()).set_trace([&](const TracedJob& call) {
+      labels.push_back(call.label);
+    });
     for (auto& step : job.steps(dataset)) {
       for (auto& shard : step.shards()) {
         const Tensor a = cross_entropy(first(shard.x), shard.y), b = cross_entropy(second(shard.x), shard.y);

@@ -34,7 +34,7 @@ TEST(Trace, WritesSpansAndNames) {
   EXPECT_EQ(trace.track("communication"), Trace::kCommunication);
   trace.span("forward", "step", 1'000'001, 3'500'002);
   trace.span("bucket 4", "all-reduce", 2'000'000, 2'000'000, Trace::kCommunication);
-  trace.span("decode", "data", 7, 8, loader);
+  trace.span("decode", "data", 7, 8, loader, {{"bytes", 4096}, {"share", 0.25}});
   trace.close();
 
   const json file = parse(scratch / "made/trace-rank-3.json");
@@ -45,6 +45,7 @@ TEST(Trace, WritesSpansAndNames) {
   EXPECT_EQ(spans[1]["tid"], Trace::kCommunication);
   EXPECT_EQ(spans[1]["dur"], 0);
   EXPECT_EQ(spans[2]["tid"], 3);
+  EXPECT_EQ(spans[2]["args"], json::parse(R"({"bytes":4096,"share":0.25})"));
   std::map<std::string, std::set<std::string>> names;
   for (const json& event : events_of(file, "M")) {
     EXPECT_EQ(event["pid"], 3);
@@ -73,6 +74,33 @@ TEST(Trace, OddNamesStayJson) {
   EXPECT_EQ(spans[1]["name"], "");
   EXPECT_EQ(spans[2]["name"], "next");  // texts of earlier events do not shift later ones
   EXPECT_EQ(spans[2]["cat"], "after");
+}
+
+TEST(Trace, ReadsBackWhatItWrote) {
+  const Scratch scratch;
+  Trace trace(scratch.path(), 0);
+  trace.span("a", "compute", 1'000, 3'500);
+  trace.span("b", "communication", 2'000, 2'500, Trace::kCommunication, {{"bytes", 12}});
+  trace.close();
+  std::vector<TraceSpan> spans;
+  const std::vector files{Trace::file_path(scratch.path(), 0)};
+  read_traces(files, [&](std::size_t file, const TraceSpan& span) {
+    EXPECT_EQ(file, 0u);
+    spans.push_back(span);
+  });
+  ASSERT_EQ(spans.size(), 2u);
+  EXPECT_EQ(spans[0].name, "a");
+  EXPECT_EQ(spans[0].category, "compute");
+  EXPECT_DOUBLE_EQ(spans[0].begin_us, 1);
+  EXPECT_DOUBLE_EQ(spans[0].end_us, 3.5);
+  EXPECT_EQ(spans[1].track, Trace::kCommunication);
+  EXPECT_EQ(spans[1].args, (std::map<std::string, double>{{"bytes", 12}}));
+
+  // A span without its time is damage.
+  std::string text = read_text(files[0]);
+  text.replace(text.find("\"dur\""), 5, "\"due\"");
+  write_text(files[0], text);
+  EXPECT_THROW(read_traces(files, [](std::size_t, const TraceSpan&) {}), Error);
 }
 
 TEST(Trace, WithoutAFolderNothingHappens) {

@@ -9,7 +9,9 @@
 #include <thread>
 #include <vector>
 
+#include "core/metrics/trace.h"
 #include "tests/support/watchdog.h"
+#include "tests/unit/core/metrics_scratch.h"
 
 namespace trireme {
 namespace {
@@ -117,27 +119,51 @@ TEST_F(WorkQueueTest, WorkIsDestroyedBeforeItsEventIsDone) {
 TEST_F(WorkQueueTest, TracesLabelOpAndTimes) {
   struct Entry {
     std::string label, op;
-    std::int64_t start, end;
+    std::size_t bytes;
+    std::int64_t enqueued, begin, end;
   };
   std::vector<Entry> trace;
   push([] {}, "not traced").wait();
-  queue_.set_trace([&](const std::string& label, std::string_view op, std::int64_t start, std::int64_t end) {
-    trace.push_back({label, std::string(op), start, end});
+  queue_.set_trace([&](const TracedJob& job) {
+    trace.push_back({job.label, std::string(job.op), job.bytes, job.enqueued_ns, job.begin_ns, job.end_ns});
   });
   push([] { std::this_thread::sleep_for(2ms); }, "a");
-  push([] {}, "b").wait();
+  queue_
+      .push(
+          "test", "b", [](const std::string&) {}, 12)
+      .wait();
   ASSERT_EQ(trace.size(), 2u);
   EXPECT_EQ(trace[0].label, "a");
   EXPECT_EQ(trace[0].op, "test");
-  EXPECT_GE(trace[0].end - trace[0].start, 2'000'000);
+  EXPECT_EQ(trace[0].bytes, 0u);
+  EXPECT_GE(trace[0].end - trace[0].begin, 2'000'000);
   EXPECT_EQ(trace[1].label, "b");
-  EXPECT_LE(trace[0].end, trace[1].start);
+  EXPECT_EQ(trace[1].bytes, 12u);
+  EXPECT_LE(trace[0].end, trace[1].begin);
+  EXPECT_LT(trace[1].enqueued, trace[0].end) << "b had to wait";
+}
+
+TEST(WorkQueueTrace, ASpanTellsBytesAndHowLongTheJobWaited) {
+  const test::Scratch scratch;
+  Trace trace(scratch.path(), 0);
+  const std::string label = "bucket 3";
+  record(trace, {label, "sum", 4096, 1'000'000, 3'500'000, 9'000'000});
+  trace.close();
+  int spans = 0;
+  read_traces(std::vector{Trace::file_path(scratch.path(), 0)}, [&](std::size_t, const TraceSpan& span) {
+    ++spans;
+    EXPECT_EQ(span.name, "sum bucket 3");
+    EXPECT_EQ(span.category, "communication");
+    EXPECT_EQ(span.track, Trace::kCommunication);
+    EXPECT_DOUBLE_EQ(span.begin_us, 3500);
+    EXPECT_DOUBLE_EQ(span.end_us, 9000);
+    EXPECT_EQ(span.args, (std::map<std::string, double>{{"bytes", 4096}, {"queued_us", 2500}}));
+  });
+  EXPECT_EQ(spans, 1);
 }
 
 TEST_F(WorkQueueTest, AnErrorOfTheTraceIsAnErrorOfTheCall) {
-  queue_.set_trace([](const std::string&, std::string_view, std::int64_t, std::int64_t) {
-    throw std::runtime_error("no room for the trace");
-  });
+  queue_.set_trace([](const TracedJob&) { throw std::runtime_error("no room for the trace"); });
   EXPECT_EQ(message_of(push([] {})), "no room for the trace");
   EXPECT_EQ(failures_, 1);
 }
