@@ -3,6 +3,8 @@
 #include <limits>
 
 #include "core/autograd/autograd.h"
+#include "core/autograd/function.h"
+#include "core/nn/batch_sync.h"
 #include "core/nn/init.h"
 
 namespace trireme::nn {
@@ -28,7 +30,21 @@ Tensor over_last(const char* name, const Tensor& x, const Shape& shape, bool has
   return reshape(norm(flatten(x, lead)), x.shape());
 }
 
+struct SumOverShards : Function<SumOverShards> {
+  static Tensor forward(Context&, const Tensor& x) { return sum_of(x); }
+  static Tensors backward(Context&, const Tensors& g) { return {apply(g[0])}; }
+  static Tensor sum_of(const Tensor& x) {
+    TRIREME_CHECK(batch_sync(), "BatchNorm2d: synchronized statistics outside of a step's shard");
+    return batch_sync()->sum(x);
+  }
+};
+
 }  // namespace
+
+BatchSync*& batch_sync() {
+  thread_local BatchSync* sync = nullptr;
+  return sync;
+}
 
 BatchNorm2d::BatchNorm2d(std::int64_t channels, BatchNorm2dOptions o)
     : weight(constant_parameter({channels}, 1)),
@@ -50,6 +66,7 @@ Tensor BatchNorm2d::forward(const Tensor& x, const Tensor& residual) {
     how.fixed = &statistics;
     return batch_norm(x, weight, bias, residual, how);
   }
+  if (batch_sync()) return synchronized(x, residual);
   how.measured = &statistics;
   const Tensor y = batch_norm(x, weight, bias, residual, how);
   const double count = static_cast<double>(x.size(0) * x.size(2) * x.size(3));
@@ -57,6 +74,26 @@ Tensor BatchNorm2d::forward(const Tensor& x, const Tensor& residual) {
   update_running(running_var, mul(statistics.variance, count > 1 ? count / (count - 1) : 1),
                  options.momentum);
   return y;
+}
+
+/// Mean first, then squares of what is left: two sums over shards, which cancel nothing. The gradient of a
+/// sum over shards is one again.
+Tensor BatchNorm2d::synchronized(const Tensor& x, const Tensor& residual) {
+  const Tensor in = to(x, DType::kFloat32);
+  const std::int64_t channels = in.size(1);
+  const auto of_channels = [&](const Tensor& t) { return reshape(t, {1, channels, 1, 1}); };
+  const Tensor here =
+      Tensor::full({1}, static_cast<double>(in.numel() / channels), DType::kFloat32, in.device());
+  const Tensor sums = SumOverShards::apply(cat({sum(in, {0, 2, 3}), here}, 0));
+  const double count = narrow(sums.detach(), 0, channels, 1).item();
+  const Tensor mean = narrow(sums, 0, 0, channels) / count, centered = in - of_channels(mean);
+  const Tensor variance = SumOverShards::apply(sum(square(centered), {0, 2, 3})) / count;
+  Tensor y = centered * of_channels(rsqrt(variance + options.eps) * weight) + of_channels(bias);
+  if (residual.defined()) y = y + residual;
+  if (options.relu) y = relu(y);
+  update_running(running_mean, mean.detach(), options.momentum);
+  update_running(running_var, mul(variance.detach(), count > 1 ? count / (count - 1) : 1), options.momentum);
+  return to(y, x.dtype());
 }
 
 void BatchNorm2d::visit(Visitor& v) {

@@ -16,8 +16,8 @@ struct BatchNorm2dOptions {
 };
 
 /// Batch normalization of x (N,C,H,W), optionally + residual and ReLU in the same pass. In training each call
-/// uses the statistics of its own batch (one shard); running statistics take the mean over all shards of the
-/// step.
+/// uses the statistics of its own batch (one shard), or with --sync-batchnorm those of all shards of the
+/// step; running statistics take the mean over all shards of the step.
 class BatchNorm2d : public Module {
  public:
   explicit BatchNorm2d(std::int64_t channels, BatchNorm2dOptions options = {});
@@ -29,6 +29,9 @@ class BatchNorm2d : public Module {
   Tensor weight, bias;               ///< (C)
   Tensor running_mean, running_var;  ///< (C); unbiased variance
   BatchNorm2dOptions options;
+
+ private:
+  Tensor synchronized(const Tensor& x, const Tensor& residual);
 };
 
 struct LayerNormOptions {

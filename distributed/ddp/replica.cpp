@@ -38,7 +38,9 @@ std::string root_path(const std::string& name) { return name == kDefaultModelNam
 }  // namespace
 
 DataParallelContext::~DataParallelContext() {
-  if (nn::statistics_sink() == this) nn::statistics_sink() = nullptr;
+  if (nn::statistics_sink() != this) return;
+  nn::statistics_sink() = nullptr;
+  nn::batch_sync() = nullptr;
 }
 
 void DataParallelContext::add(std::shared_ptr<Replica> replica) {
@@ -60,10 +62,12 @@ void DataParallelContext::begin_round(std::int64_t step) {
 void DataParallelContext::begin_shard(float weight) {
   for (const auto& replica : replicas_) replica->begin_shard(weight);
   nn::statistics_sink() = this;
+  nn::batch_sync() = batch_sync_;
 }
 
 void DataParallelContext::end_shard() {
   nn::statistics_sink() = nullptr;
+  nn::batch_sync() = nullptr;
   for (const auto& replica : replicas_) replica->end_shard();
   launch_ready();
   for (const auto& replica : replicas_) replica->launch_statistics();

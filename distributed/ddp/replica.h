@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/nn/batch_sync.h"
 #include "core/nn/module.h"
 #include "core/optim/optimizer.h"
 #include "distributed/ddp/reducer.h"
@@ -57,6 +58,7 @@ class DataParallelContext : public nn::StatisticsSink {
 
   Communicator* comm_ = nullptr;
   Communicator* gradient_comm_ = nullptr;  ///< null: comm_
+  nn::BatchSync* batch_sync_ = nullptr;    ///< null: each shard has batch statistics of its own
   int shards_ = 1;
   ReducerOptions reducer_options_;                        ///< without a hook
   std::function<std::shared_ptr<CommHook>()> make_hook_;  ///< null: none

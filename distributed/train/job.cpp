@@ -9,6 +9,7 @@
 #include "distributed/comm/device_communicator.h"
 #include "distributed/comm/host_communicator.h"
 #include "distributed/ddp/power_sgd.h"
+#include "distributed/ddp/shard_sync.h"
 #include "distributed/train/debugger.h"
 #include "distributed/train/digest.h"
 #include "distributed/train/identity.h"
@@ -111,6 +112,10 @@ void Job::start() {
     gradient_comm_ = device_comm_.get();
   }
   shards_ = static_cast<int>(options_.shards());
+  if (options_.sync_batchnorm()) {
+    shard_sync_ = make_shard_sync(gradient_comm());
+    batch_sync_ = shard_sync_.get();
+  }
   reducer_options_ = reducer_options_of(options_);
   if (options_.comm_hook() == "powersgd")
     make_hook_ = [this] {
@@ -185,6 +190,14 @@ void Job::begin_training(const Dataset& dataset) {
   total_steps_ =
       options_.has_steps() ? options_.steps() : per_epoch * (options_.has_epochs() ? options_.epochs() : 1);
   epochs_ = (total_steps_ + per_epoch - 1) / per_epoch;
+  const std::int64_t last_batch = dataset_size_ % options_.global_batch();
+  if (options_.sync_batchnorm() && last_batch > 0 && last_batch < shards_)
+    throw AgreedError(
+        ExitCode::kUsage,
+        fmt::format(
+            "--sync-batchnorm: the last batch of an epoch has {} samples for {} shards, and all of them "
+            "take part in every sum of statistics; use another --global-batch or fewer shards",
+            last_batch, shards_));
   if (checkpoints_->enabled() || checkpoints_->resumed())
     agree(*comm_, "training data", [&] { dataset_digest_ = digest_of(dataset); });
   const JobState now = job_state();

@@ -234,6 +234,7 @@ class Job : public DataParallelContext {
 
   std::unique_ptr<JobRuntime> runtime_;        // MPI and the communicator, when made from main's arguments
   std::unique_ptr<Communicator> device_comm_;  // with --device cuda
+  std::unique_ptr<nn::BatchSync> shard_sync_;  // with --sync-batchnorm
   JobOptions options_;
   std::shared_ptr<Timing> timing_;
   std::unique_ptr<JobCheckpoints> checkpoints_;

@@ -373,6 +373,12 @@ void validate(const JobOptions& job, int world_size) {
     fail(ExitCode::kUsage, "--global-batch {} does not cut into {} equal shards: use --global-batch {}",
          batch, shards, allowed);
   }
+  if (job.sync_batchnorm() && shards != world_size)
+    fail(ExitCode::kUsage,
+         "--sync-batchnorm: shards run side by side, so {} shards need {} ranks, and there {} {}; start as "
+         "many, "
+         "or on one machine trireme launch --backend local -n {}",
+         shards, shards, world_size == 1 ? "is" : "are", world_size, shards);
   if (job.init().empty() && !job.init_map().empty())
     fail(ExitCode::kUsage, "--init-map '{}': there are no names to map without --init", job.init_map());
   if (job.checkpoint_every() > 0 && job.checkpoint_dir().empty() && job.out().empty())

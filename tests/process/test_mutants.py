@@ -20,6 +20,8 @@ HOSTS = "distributed/comm/host_sum.cpp"
 NODES = "kernels/tree.cpp"
 SHARDS = "distributed/ddp/shard_sum.cpp"
 REDUCER = "distributed/ddp/reducer.cpp"
+SHARES = "distributed/ddp/reducer_shares.cpp"
+ZERO_TESTS = ["ranks_ddp_zero"]
 TREE_TESTS = ["unit_distributed_ordered_reduce", "ranks_comm_ordered"]
 REDUCER_TESTS = ["ranks_ddp_reducer"]
 REPLICA = "distributed/ddp/replica.cpp"
@@ -62,8 +64,7 @@ MUTANTS = [
     ("scaling before the sum", TREE,
      "out[i] = left[i] + right[i];", "out[i] = (left[i] * (1.0f / 3) + right[i] * (1.0f / 3)) * 3;", TREE_TESTS),
     ("left fold inside a rank", SHARDS,
-     "  for (int merges = append_node(nodes_, {0, range_.first + pushed_++}, shards_); merges > 0; --merges) {\n",
-     "  ++pushed_;\n"
+     "  for (int merges = append_node(nodes_, {0, range_.first + pushed_ - 1}, shards_); merges > 0; --merges) {\n",
      "  if (stack_.size() > 1) {\n"
      "    add_to(stack_[0], stack_[1]);\n"
      "    stack_.pop_back();\n"
@@ -73,22 +74,22 @@ MUTANTS = [
      "      stack_.push_back(Tensor::full({static_cast<std::int64_t>(count_)}, -0.0));\n"
      "  for (int merges = 0; merges > 0; --merges) {\n", REDUCER_TESTS),
     ("every rank scales its own part", SHARDS,
-     "summed_ = ordered_all_reduce(comm_, shards_, std::move(partials), sum.dtype(), count_, scale,",
-     "for (const Tensor& partial : stack_)\n"
-     "  for (std::size_t i = 0; i < count_; ++i) partial.data<float>()[i] *= scale;\n"
-     "summed_ = ordered_all_reduce(comm_, shards_, std::move(partials), sum.dtype(), count_, 1,", REDUCER_TESTS),
+     "    std::vector<const void*> partials;\n",
+     "    for (const Tensor& partial : stack_)\n"
+     "      for (std::size_t i = 0; i < count_; ++i) partial.data<float>()[i] *= scale;\n"
+     "    const float scale = 1;\n"
+     "    std::vector<const void*> partials;\n", REDUCER_TESTS),
     ("mean of the ranks' means", SHARDS,
-     "ordered_all_reduce(comm_, shards_, std::move(partials), sum.dtype(), count_, scale,",
-     "ordered_all_reduce(comm_, shards_, std::move(partials), sum.dtype(), count_,"
-     "1.0f / float(range_.size() * comm_.size()),",
-     REDUCER_TESTS),
+     "    std::vector<const void*> partials;\n",
+     "    const float scale = 1.0f / float(range_.size() * comm_.size());\n"
+     "    std::vector<const void*> partials;\n", REDUCER_TESTS),
     ("what a shard left behind is summed again", REDUCER,
      "kernels_for(unused.device()).fill(unused.view(), 0);", "", REDUCER_TESTS),
     ("unused here is taken for unused everywhere", REDUCER,
-     "const bool used = bucket.sum->notes()[slot] > 0;",
-     "const bool used = bucket.ready[slot] && bucket.sum->notes()[slot] > 0;", REDUCER_TESTS),
+     "used_[index] = bucket.sum->notes()[slot] > 0;",
+     "used_[index] = bucket.ready[slot] && bucket.sum->notes()[slot] > 0;", REDUCER_TESTS),
     ("unused is taken for a gradient of zeros", REDUCER,
-     "const bool used = bucket.sum->notes()[slot] > 0;", "const bool used = true;", REDUCER_TESTS),
+     "used_[index] = bucket.sum->notes()[slot] > 0;", "used_[index] = true;", REDUCER_TESTS),
     ("models launch as their gradients come", REPLICA,
      "if (!replica->launch_ready()) return;", "replica->launch_ready();", MODEL_TESTS),
     ("statistics go to the last model only", REPLICA,
@@ -100,6 +101,25 @@ MUTANTS = [
      "  end_round();\n  ++round_;\n  open_round();", "  open_round();", MODEL_TESTS),
     ("every pass drops out alike", JOB,
      "part.first, round_}", "part.first, 0}", MODEL_TESTS),
+    ("shares are cut where ranks are even", "distributed/ddp/bucket_plan.cpp",
+     "cuts.push_back(cut - begin < elements[plan.tensors[slot]] ? cut : end);", "cuts.push_back(even);", ZERO_TESTS),
+    ("a rank keeps its new values to itself", SHARES,
+     "bucket.sum->gather_result();", "", ZERO_TESTS),
+    ("squares of other ranks' shares are left out", SHARES,
+     "  comm_.host().all_gather(slices, \"squares of shares\").wait();\n", "", ZERO_TESTS),
+    ("a parameter that another rank used has no gradient", SHARES,
+     "used_[i] = used_[i] || said[sizeof bad + i] != std::byte{0};", "", ["ranks_feature_matrix"]),
+    ("parameters are read before they are there", SHARES,
+     "p.impl()->storage->filling = Ref<Filling>(under_way);", ";", ZERO_TESTS),
+    ("a hook's vectors are summed from the left", "distributed/ddp/comm_hook.cpp",
+     "for (int merges = append_node(nodes, {0, shard}, shards_); merges > 0; --merges) {",
+     "append_node(nodes, {0, shard}, shards_);\n"
+     "    for (int merges = left.size() > 1 && left.size() > maximal_subtrees(shards_, own).size(); merges > 0; --merges) {",
+     ["ranks_ddp_hooks"]),
+    ("what PowerSGD lacks is forgotten", "distributed/ddp/power_sgd.cpp",
+     "x.kernels.binary(BinaryOp::sub, left, left, product);", "x.kernels.fill(left, 0);", ["ranks_ddp_hooks"]),
+    ("synchronized statistics are those of the shard", "distributed/ddp/shard_sync.cpp",
+     "    return out;", "    return in;", ["ranks_ddp_sync_batchnorm"]),
     ("contraction on in a reduction", "kernels/cpu/reduce.cpp", None, "-ffp-contract=fast", ROUNDING_TESTS),
     ("contraction on in an optimizer", "kernels/cpu/optim.cpp", None, "-ffp-contract=fast", ROUNDING_TESTS),
 ]

@@ -101,6 +101,14 @@ class SameBits(training.Training):
         self.compare([*flags, *self.steps(4), "--optimizer", "adamw", "--lr", 0.01, "--schedule", "cosine"], variants)
         self.compare([*flags, *self.steps(4), "--schedule", "onecycle", "--warmup-steps", 2], variants)
 
+    def test_synchronized_batch_norm(self):
+        job = ["--data", SMALL, "--model", "resnet8", *self.steps(3), "--shards", 3, "--global-batch", 60, "--sync-batchnorm"]
+        seen = [self.train(job, ranks=3, how=how)[0] for how in ("launch", "mpirun", "threads")]
+        self.assertEqual(seen[1:], seen[:1] * 2)
+        self.assertNotEqual(seen[0], self.train([*job, "--sync-batchnorm", "off"], ranks=3)[0])
+        refused = self.run_to_end([*COMMON, *job], code=2, how="plain")
+        self.assert_one_line(refused, "3 shards need 3 ranks, and there is 1; .* trireme launch --backend local -n 3")
+
     def test_resnet18(self):
         self.compare(["--data", "synthetic:3,16,16,10,96", "--model", "resnet18", *self.steps(2), "--global-batch", 16],
                      {"2 ranks": WORLDS["2 ranks"], "3 threads": TUNING["3 threads"]})
