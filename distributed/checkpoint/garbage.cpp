@@ -75,7 +75,8 @@ void remove_garbage_of(FileSystem& files, const fs::path& directory, const std::
   const std::string infix = fmt::format(".tmp.{}.", tag_of(run_id));
   std::vector<fs::path> garbage;
   for (const std::string& name : files.list(directory))
-    if (name.starts_with("step-") && name.find(infix) != std::string::npos)
+    if ((name.starts_with("step-") && name.find(infix) != std::string::npos) ||
+        name.starts_with(kProbePrefix))
       garbage.push_back(directory / name);
   if (garbage.empty()) return;
   // A crash must not bring back the committed name of what is deleted here.

@@ -11,6 +11,9 @@
 
 namespace trireme {
 
+/// Of the files that only show whether a store can be written.
+inline constexpr const char* kProbePrefix = "probe.tmp.";
+
 /// "step-00000012.tmp.<run>.<epoch>": no reader looks at it, and it meets no other name.
 std::string garbage_name(std::int64_t step, const std::string& run_id);
 
@@ -21,7 +24,7 @@ std::vector<Checkpoint> list_checkpoints(const FileSystem& files, const std::fil
 void make_dirs(FileSystem& files, const std::filesystem::path& directory);
 /// Removes a file, or a directory with all that is in it.
 void remove_tree(FileSystem& files, const std::filesystem::path& path);
-/// Removes attempts and half-removed checkpoints of this run.
+/// Removes attempts and half-removed checkpoints of this run, and probes that a kill has left.
 void remove_garbage_of(FileSystem& files, const std::filesystem::path& directory, const std::string& run_id);
 
 }  // namespace trireme

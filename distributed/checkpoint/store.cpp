@@ -1,6 +1,7 @@
 #include "distributed/checkpoint/store.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include "core/base/random_hex.h"
 #include "distributed/checkpoint/garbage.h"
@@ -36,6 +37,15 @@ void read_into(const CheckpointReader& reader, const fs::path& checkpoint, std::
   reader.read(wanted);
 }
 
+/// A job that saves there meanwhile may have been faster.
+void remove_probe(FileSystem& files, const fs::path& probe) {
+  try {
+    files.remove(probe);
+  } catch (const FileError& error) {
+    if (error.number() != ENOENT) throw;
+  }
+}
+
 fs::path without_slash(const fs::path& path) {
   const fs::path full = fs::absolute(path).lexically_normal();
   return full.has_filename() ? full : full.parent_path();
@@ -47,7 +57,7 @@ CheckpointStore::CheckpointStore(std::shared_ptr<FileSystem> files, fs::path dir
     : files_(std::move(files)), directory_(without_slash(directory)) {}
 
 void CheckpointStore::check_writable() {
-  const fs::path probe = directory_ / ("probe.tmp." + random_hex(16));
+  const fs::path probe = directory_ / (kProbePrefix + random_hex(16));
   try {
     make_dirs(*files_, directory_);
     const auto file = files_->create(probe);
@@ -57,10 +67,10 @@ void CheckpointStore::check_writable() {
       file->sync();
       file->close();
     } catch (...) {
-      files_->remove(probe);
+      remove_probe(*files_, probe);
       throw;
     }
-    files_->remove(probe);
+    remove_probe(*files_, probe);
   } catch (const Error& error) {
     fail(ExitCode::kUsage, "checkpoints cannot be written: {}", error.what());
   }

@@ -20,6 +20,7 @@ void train(Job& job) {
       step.count_correct(logits, shard.y);
       step.add(cross_entropy(logits, shard.y)).backward();
     }
+    sgd.set_lr(step.lr());
     sgd.step();
     if (step.is_last()) step.report("eval_accuracy", evaluate(job, model, *dataset, 256).accuracy);
   }
@@ -39,6 +40,6 @@ int main(int argc, char** argv) {
       {"Trains by the votes of its shards: each sends the signs of its gradient.",
        defaults,
        {"--model", "--augment", "--dropout", "--label-smoothing", "--eval-every", "--optimizer", "--momentum",
-        "--weight-decay", "--schedule", "--warmup-steps", "--clip-norm", "--comm-hook", "--powersgd-rank"}},
+        "--weight-decay", "--clip-norm", "--comm-hook", "--powersgd-rank"}},
       trireme::train);
 }

@@ -108,7 +108,7 @@ MUTANTS = [
     ("squares of other ranks' shares are left out", SHARES,
      "  comm_.host().all_gather(slices, \"squares of shares\").wait();\n", "", ZERO_TESTS),
     ("a parameter that another rank used has no gradient", SHARES,
-     "used_[i] = used_[i] || said[sizeof bad + i] != std::byte{0};", "", ["ranks_feature_matrix"]),
+     "used_[i] = used_[i] || said[sizeof bad + i] != std::byte{0};", ";", ["ranks_feature_matrix"]),
     ("parameters are read before they are there", SHARES,
      "p.impl()->storage->filling = Ref<Filling>(under_way);", ";", ZERO_TESTS),
     ("a hook's vectors are summed from the left", "distributed/ddp/comm_hook.cpp",
