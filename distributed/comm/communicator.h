@@ -89,6 +89,10 @@ class Communicator {
                            std::span<const std::span<std::byte>> recvs, std::string label) = 0;
   /// slices[r] are disjoint pieces of memory; rank r's own slice is filled beforehand, all are filled after.
   virtual Event all_gather(std::span<const std::span<std::byte>> slices, std::string label) = 0;
+  /// all_gather() of several sets of slices, as fast as they get through together. arrived(k) is called as by
+  /// run(), in order, once set k is there. All ranks have the same sets.
+  virtual Event all_gather_each(std::vector<std::vector<std::span<std::byte>>> sets,
+                                std::function<void(std::size_t)> arrived, std::string label);
   /// Sum in place, of float32, bfloat16 or float16, by the library's own algorithm: bits are NOT promised to
   /// be equal at other world sizes.
   virtual Event all_reduce_fastest(std::span<std::byte> data, DType dtype, std::string label) = 0;

@@ -114,6 +114,58 @@ Event HostCommunicator::all_gather(std::span<const Bytes> slices, std::string la
               });
 }
 
+Event HostCommunicator::all_gather_each(std::vector<std::vector<Bytes>> sets,
+                                        std::function<void(std::size_t)> arrived, std::string label) {
+  for (const auto& slices : sets)
+    TRIREME_CHECK(slices.size() == static_cast<std::size_t>(size()),
+                  "all_gather_each of \"{}\": needs one slice per rank ({}), got {}", label, size(),
+                  slices.size());
+  // Ranks of one host go through its memory, where there is nothing to wait for meanwhile.
+  if (gather_.shares_hosts())
+    return Communicator::all_gather_each(std::move(sets), std::move(arrived), std::move(label));
+  std::uint64_t bytes = 0;
+  for (const auto& slices : sets)
+    for (const Bytes slice : slices) bytes += slice.size();
+  return push(Collective::kAllGather, std::move(label), bytes,
+              [this, all = std::move(sets), arrived = std::move(arrived)](Call call) {
+                gather_each_now(call, all, arrived);
+              });
+}
+
+/// The next sets are sent while one is waited for.
+void HostCommunicator::gather_each_now(const Call& call, const std::vector<std::vector<Bytes>>& sets,
+                                       const std::function<void(std::size_t)>& arrived) {
+  constexpr std::size_t kUnderWay = 8;
+  const auto self = static_cast<std::size_t>(rank()), ranks = static_cast<std::size_t>(size());
+  const auto total = [&](std::size_t peer) {
+    std::uint64_t bytes = 0;
+    for (const auto& slices : sets) bytes += slices[peer].size();
+    return bytes;
+  };
+  for (std::size_t peer = 0; peer < ranks; ++peer) {
+    outgoing_[peer].header = header_of(call);
+    outgoing_[peer].header.sends_bytes = total(self);
+    outgoing_[peer].header.expects_bytes = total(peer);
+  }
+  if (ranks > 1)
+    swap_frames(
+        *transport_, [this](int peer) -> const Frame& { return outgoing_[static_cast<std::size_t>(peer)]; },
+        incoming_, deadline());
+  const auto begin = [&](std::size_t k) {
+    std::vector<ConstBytes> sends(ranks, sets[k][self]);
+    std::vector<Bytes> recvs = sets[k];
+    sends[self] = {};
+    recvs[self] = {};
+    transport_->begin(sends, recvs);
+  };
+  for (std::size_t k = 0; k < std::min(kUnderWay, sets.size()); ++k) begin(k);
+  for (std::size_t k = 0; k < sets.size(); ++k) {
+    transport_->finish(deadline());
+    if (k + kUnderWay < sets.size()) begin(k + kUnderWay);
+    arrived(k);
+  }
+}
+
 Event HostCommunicator::all_reduce_fastest(Bytes data, DType dtype, std::string label) {
   return push(Collective::kAllReduceFastest, std::move(label), data.size(), [this, data, dtype](Call call) {
     call.total_bytes = data.size();

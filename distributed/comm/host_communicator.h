@@ -31,6 +31,8 @@ class HostCommunicator final : public Communicator {
   Event all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
                    std::string label) override;
   Event all_gather(std::span<const Bytes> slices, std::string label) override;
+  Event all_gather_each(std::vector<std::vector<Bytes>> sets, std::function<void(std::size_t)> arrived,
+                        std::string label) override;
   Event all_reduce_fastest(Bytes data, DType dtype, std::string label) override;
   std::shared_ptr<std::byte> allocate(std::size_t bytes) override;
   std::optional<Event> sum(OrderedSum sum, std::string label) override;
@@ -53,6 +55,8 @@ class HostCommunicator final : public Communicator {
   Event push(Collective op, std::string label, std::size_t bytes, std::function<void(Call)> work);
   CallHeader header_of(const Call& call) const;
   void exchange_agreed(const Call& call, std::span<const ConstBytes> sends, std::span<const Bytes> recvs);
+  void gather_each_now(const Call& call, const std::vector<std::vector<Bytes>>& sets,
+                       const std::function<void(std::size_t)>& arrived);
   void send_frames(const Call& call, std::span<const ConstBytes> sends, std::span<const Bytes> recvs);
   void broadcast_now(const Call& call, Bytes data);
   Deadline deadline() const { return std::chrono::steady_clock::now() + patience_; }

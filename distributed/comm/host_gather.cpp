@@ -38,8 +38,7 @@ HostGather::HostGather(Transport& transport, std::chrono::milliseconds patience)
       sources_(mine_.size()) {}
 
 bool HostGather::serves(std::span<const Bytes> slices) const {
-  return places_.ranks_of.size() < slices.size() && slices.size() <= kMostRanks &&
-         total_bytes(slices) >= kShort;
+  return shares_hosts() && slices.size() <= kMostRanks && total_bytes(slices) >= kShort;
 }
 
 void HostGather::run(CallHeader call, std::span<const Bytes> slices) try {

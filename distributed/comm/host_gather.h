@@ -21,6 +21,8 @@ class HostGather {
   /// `patience` bounds each wait for peers.
   HostGather(Transport& transport, std::chrono::milliseconds patience);
 
+  /// Whether any host has several ranks.
+  bool shares_hosts() const { return places_.ranks_of.size() < mine_.size(); }
   /// Whether slices of these sizes are worth it; all ranks that agree on sizes answer alike.
   bool serves(std::span<const Bytes> slices) const;
   /// Collective and blocking: slices[r] is filled on rank r beforehand, on all ranks afterwards. Throws as

@@ -9,6 +9,7 @@
 
 #include "core/metrics/trace.h"
 #include "kernels/error.h"
+#include "kernels/table.h"
 
 namespace trireme {
 
@@ -105,6 +106,8 @@ void WorkQueue::set_trace(JobTrace trace) {
 
 void WorkQueue::loop() {
   ask_for_short_slices();
+  // Other cores compute. And what a library's kernel does with more threads may have other bits.
+  set_threads(1);
   for (;;) {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return !jobs_.empty() || closing_ || (error_ && !reported_); });

@@ -10,18 +10,6 @@ namespace trireme {
 
 namespace {
 
-/// Library products may depend on threads, and the communicator's thread has not the job's.
-class OneThread {
- public:
-  OneThread() : before_(threads()) { set_threads(1); }
-  ~OneThread() { set_threads(before_); }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-
- private:
-  const int before_;
-};
-
 /// Row-major (rows, columns) from element `offset` of `memory`, as one of a batch.
 View matrix_at(const Tensor& memory, std::int64_t offset, std::int64_t rows, std::int64_t columns) {
   return memory.alias({1, rows, columns}, {rows * columns, columns, 1}, memory.offset() + offset).view();
@@ -199,7 +187,6 @@ void PowerSgd::reduce(GradientBucket& bucket) {
 
 /// p = what is left and new of the gradient, times q.
 void PowerSgd::project(const Exchange& x, const std::vector<Tensor>& parts) {
-  const OneThread one;
   for (const Place& at : x.places) {
     const auto [n, m, r, q, error] = *at.matrix;
     for (std::size_t s = 0; s < parts.size(); ++s) {
@@ -212,7 +199,6 @@ void PowerSgd::project(const Exchange& x, const std::vector<Tensor>& parts) {
 
 /// q = the same, transposed, times p made orthonormal.
 void PowerSgd::project_back(const Exchange& x) {
-  const OneThread one;
   for (const Place& at : x.places) {
     const auto [n, m, r, q, error] = *at.matrix;
     const View p = matrix_at(x.p, at.p, r, n);
@@ -225,7 +211,6 @@ void PowerSgd::project_back(const Exchange& x) {
 
 /// mean = p times q, and what that lacks is left for the next step, which begins with this q.
 void PowerSgd::decompress(const Exchange& x, const Tensor& mean) {
-  const OneThread one;
   for (const Place& at : x.places) {
     const auto [n, m, r, q, error] = *at.matrix;
     const View product = matrix_at(mean, at.gradient, n, m), next = matrix_at(x.q, at.q, r, m);

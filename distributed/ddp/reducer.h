@@ -115,7 +115,9 @@ class Reducer {
   std::vector<GradientBucket::Entry> entries_of(const BucketPlan& plan) const;
   std::string text_of(const Bad& bad) const;
   std::optional<Share> share_of(std::size_t index, int rank) const;
-  void share_bucket(Bucket& bucket);
+  struct Updates;
+  Updates updates_of(Bucket& bucket);
+  void share(std::vector<Bucket*> buckets);
   void adopt_ready_order();
   void release_shuffled(bool all);
 

@@ -1,7 +1,9 @@
 // The part of the reducer that gives each rank a share of the parameters to update.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
+#include "distributed/comm/backoff.h"
 #include "distributed/ddp/reducer.h"
 #include "kernels/table.h"
 
@@ -9,19 +11,31 @@ namespace trireme {
 
 namespace {
 
-/// New values of parameters on their way here.
+/// Counts the buckets whose new values are here.
+struct Arrivals {
+  std::atomic<std::size_t> count{0};
+  Event all;
+};
+
+/// New values of a bucket's parameters on their way here.
 class UpdatesUnderWay final : public Filling {
  public:
-  UpdatesUnderWay(Event event, std::shared_ptr<std::chrono::nanoseconds> waited)
-      : event_(std::move(event)), waited_(std::move(waited)) {}
+  UpdatesUnderWay(std::shared_ptr<const Arrivals> arrivals, std::size_t number,
+                  std::shared_ptr<std::chrono::nanoseconds> waited)
+      : arrivals_(std::move(arrivals)), number_(number), waited_(std::move(waited)) {}
   void wait() override {
     const auto begin = std::chrono::steady_clock::now();
-    event_.wait();
+    // All are there, or have failed, when the event is done: that wait has a deadline.
+    for (Backoff backoff; arrivals_->count.load(std::memory_order_acquire) <= number_;) {
+      if (arrivals_->all.done()) arrivals_->all.wait();
+      backoff.pause();
+    }
     *waited_ += std::chrono::steady_clock::now() - begin;
   }
 
  private:
-  const Event event_;
+  const std::shared_ptr<const Arrivals> arrivals_;
+  const std::size_t number_;
   const std::shared_ptr<std::chrono::nanoseconds> waited_;
 };
 
@@ -146,48 +160,76 @@ void Reducer::share_updates(std::span<const std::size_t> parameters) {
     parameters_[index].tensor.impl()->storage->filling = make_ref<UpdatesHeldBack>(parameters_[index].name);
   }
   // What backward reaches last, forward needs first.
+  std::vector<Bucket*> complete;
   for (auto bucket = buckets_.rbegin(); bucket != buckets_.rend(); ++bucket) {
     const auto is_done = [&](std::size_t index) { return updated_[index] || !used_[index]; };
-    if (!bucket->is_shared && std::ranges::all_of(bucket->plan.tensors, is_done)) share_bucket(*bucket);
+    if (!bucket->is_shared && std::ranges::all_of(bucket->plan.tensors, is_done))
+      complete.push_back(&*bucket);
   }
+  share(std::move(complete));
 }
 
 void Reducer::share_all_updates() {
+  std::vector<Bucket*> left;
   for (auto bucket = buckets_.rbegin(); bucket != buckets_.rend(); ++bucket)
     if (std::ranges::any_of(bucket->plan.tensors, [&](std::size_t index) { return updated_[index]; }))
-      share_bucket(*bucket);
+      left.push_back(&*bucket);
+  share(std::move(left));
 }
 
-/// Through the memory of the bucket's sum, whose gradients have done their work.
-void Reducer::share_bucket(Bucket& bucket) {
+/// New values of a bucket's parameters.
+struct Reducer::Updates {
+  std::vector<Tensor> parameters;
+  std::vector<Copy> out, in;  ///< this rank's to the memory of the sum, others' from there
+};
+
+Reducer::Updates Reducer::updates_of(Bucket& bucket) {
   bucket.is_shared = true;
+  Updates updates;
   const Tensor& sum = bucket.sum->result();
-  std::vector<Copy> out, in;
-  std::vector<Tensor> kept{sum};
   for (std::size_t slot = 0; slot < bucket.plan.tensors.size(); ++slot) {
     const std::size_t index = bucket.plan.tensors[slot];
-    const auto share = share_of(index);
     if (!updated_[index]) continue;
     updated_[index] = false;
-    const Tensor& p = kept.emplace_back(parameters_[index].tensor);
+    const Tensor& p = updates.parameters.emplace_back(parameters_[index].tensor);
     p.impl()->storage->filling = nullptr;
+    const auto share = share_of(index);
     if (!share) continue;
     const auto offset = static_cast<std::int64_t>(bucket.plan.offsets[slot]);
     const auto [first, count] = *share;
-    const std::int64_t end = first + count;
-    out.push_back({elements(sum, offset + first, count).view(), elements(p, first, count).view()});
-    in.push_back({elements(p, 0, first).view(), elements(sum, offset, first).view()});
-    in.push_back(
-        {elements(p, end, p.numel() - end).view(), elements(sum, offset + end, p.numel() - end).view()});
+    const std::int64_t end = first + count, rest = p.numel() - end;
+    updates.out.push_back({elements(sum, offset + first, count).view(), elements(p, first, count).view()});
+    updates.in.push_back({elements(p, 0, first).view(), elements(sum, offset, first).view()});
+    updates.in.push_back({elements(p, end, rest).view(), elements(sum, offset + end, rest).view()});
   }
-  const std::string label = fmt::format("updates of {}", parameters_[bucket.plan.tensors[0]].name);
+  return updates;
+}
+
+/// Through the memory of the buckets' sums, whose gradients have done their work.
+void Reducer::share(std::vector<Bucket*> buckets) {
+  if (buckets.empty()) return;
   const KernelTable& kernels = kernels_of(comm_.device());
-  comm_.run([&kernels, kept, out = std::move(out)] { run(kernels, out); }, label);
-  bucket.sum->gather_result();
-  bucket.shared = comm_.run([&kernels, kept, in = std::move(in)] { run(kernels, in); }, label);
-  if (!comm_.device().is_cpu()) return bucket.shared.wait();
-  const auto under_way = make_ref<UpdatesUnderWay>(bucket.shared, exposed_in_reads_);
-  for (const Tensor& p : std::span(kept).subspan(1)) p.impl()->storage->filling = Ref<Filling>(under_way);
+  const auto arrivals = std::make_shared<Arrivals>();
+  const auto updates = std::make_shared<std::vector<Updates>>();
+  std::vector<std::vector<std::span<std::byte>>> sets;
+  for (Bucket* bucket : buckets) {
+    updates->push_back(updates_of(*bucket));
+    run(kernels, updates->back().out);
+    sets.push_back(bucket->sum->result_slices());
+  }
+  const auto arrived = [&kernels, arrivals, updates](std::size_t k) {
+    run(kernels, (*updates)[k].in);
+    arrivals->count.store(k + 1, std::memory_order_release);
+  };
+  arrivals->all = comm_.all_gather_each(std::move(sets), arrived, "updates of parameters");
+  for (std::size_t k = 0; k < buckets.size(); ++k) {
+    buckets[k]->shared = arrivals->all;
+    buckets[k]->sum->keep_until(arrivals->all);
+    if (!comm_.device().is_cpu()) continue;
+    const auto under_way = make_ref<UpdatesUnderWay>(arrivals, k, exposed_in_reads_);
+    for (const Tensor& p : (*updates)[k].parameters) p.impl()->storage->filling = Ref<Filling>(under_way);
+  }
+  if (!comm_.device().is_cpu()) arrivals->all.wait();
 }
 
 }  // namespace trireme

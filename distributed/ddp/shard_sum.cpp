@@ -147,12 +147,12 @@ Slice ShardSum::own_slice() const {
   return {options_.cuts[r], options_.cuts[r + 1] - options_.cuts[r]};
 }
 
-Event ShardSum::gather_result() {
+std::vector<std::span<std::byte>> ShardSum::result_slices() const {
   std::vector<std::span<std::byte>> slices;
   for (std::size_t r = 0; r + 1 < options_.cuts.size(); ++r)
     slices.push_back(memory_of(result_).subspan(options_.cuts[r] * sizeof(float),
                                                 (options_.cuts[r + 1] - options_.cuts[r]) * sizeof(float)));
-  return done_ = comm_.all_gather(slices, label_);
+  return slices;
 }
 
 std::size_t ShardSum::finish() {

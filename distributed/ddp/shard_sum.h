@@ -69,9 +69,10 @@ class ShardSum {
   const Tensor& result() const { return result_; }
   /// The elements of the result that this rank gets.
   Slice own_slice() const;
-  /// Where the sum is cut: tells all ranks what every one has in its slice of result() by then, in the order
-  /// of the communicator's calls.
-  Event gather_result();
+  /// Where the sum is cut: each rank's slice of result(), which all ranks may gather there after finish().
+  std::vector<std::span<std::byte>> result_slices() const;
+  /// Keeps the result's memory until then.
+  void keep_until(Event event) { done_ = std::move(event); }
   /// Its notes, on the host.
   std::span<const float> notes() const {
     return {reinterpret_cast<const float*>(said_.get() + sizeof(std::int64_t)), notes_};

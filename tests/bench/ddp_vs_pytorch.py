@@ -75,6 +75,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--hosts", type=int, nargs="*", default=[2, 4])
     parser.add_argument("--models", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--flag", action="append", default=[], help="of bench_ddp, such as --flag=--zero=1")
     parser.add_argument("--links", nargs="*", default=list(LINKS), choices=list(LINKS))
     options = parser.parse_args()
     print(f"{'model':9} {'hosts':>5} {'link':>10} {'ours ms':>9} {'PyTorch ms':>10} {'ratio':>6}")
@@ -82,7 +83,7 @@ def main():
         batch, count = CASES[name]
         for hosts in options.hosts:
             ours = [os.path.abspath(options.program), "--model", name, "--steps", str(count), "--global-batch",
-                    str(batch * hosts), "--threads", "1"]
+                    str(batch * hosts), "--threads", "1", *options.flag]
             theirs = [sys.executable, str(HERE), "--rank", name, str(batch), str(count)]
             for link in options.links:
                 pairs = [(measure(hosts, LINKS[link], ours), measure(hosts, LINKS[link], theirs))

@@ -104,7 +104,7 @@ MUTANTS = [
     ("shares are cut where ranks are even", "distributed/ddp/bucket_plan.cpp",
      "cuts.push_back(cut - begin < elements[plan.tensors[slot]] ? cut : end);", "cuts.push_back(even);", ZERO_TESTS),
     ("a rank keeps its new values to itself", SHARES,
-     "bucket.sum->gather_result();", "", ZERO_TESTS),
+     "run(kernels, (*updates)[k].in);", "", ZERO_TESTS),
     ("squares of other ranks' shares are left out", SHARES,
      "  comm_.host().all_gather(slices, \"squares of shares\").wait();\n", "", ZERO_TESTS),
     ("a parameter that another rank used has no gradient", SHARES,
