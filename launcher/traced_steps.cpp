@@ -33,6 +33,11 @@ TracedRank steps_of(std::vector<TraceSpan> spans, const fs::path& file) {
       steps.push_back({*step, span.begin_us, span.end_us, {}});
   if (steps.empty())
     fail(ExitCode::kData, "{}: has no step in it; trace a run of some steps with --trace DIR", file.string());
+  for (const TraceSpan& span : spans)
+    if (span.category == "communication" && span.name.find("updates of parameters") != std::string::npos)
+      fail(ExitCode::kData,
+           "{}: is of a run with --zero 1, whose gradients and parameters travel apart; trace one without",
+           file.string());
   auto step = steps.begin();
   for (TraceSpan& span : spans) {
     while (step != steps.end() && span.begin_us >= step->end_us) ++step;

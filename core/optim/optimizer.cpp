@@ -61,7 +61,7 @@ std::vector<double> ParameterList::sums_of_squares(std::span<const std::size_t> 
   std::vector<double> sums;
   std::size_t at = 0;
   for (const std::size_t end : ends)
-    sums.push_back(std::accumulate(&chunks[at], &chunks[end], 0.0)), at = end;
+    sums.push_back(std::accumulate(chunks.data() + at, chunks.data() + end, 0.0)), at = end;
   return sums;
 }
 

@@ -43,9 +43,9 @@ bool strides_match(const Shape& shape, const Shape& strides, const Shape& wanted
 }  // namespace
 
 void Tensor::wait_until_filled() const {
-  // Once is enough, also where it throws.
-  const Ref<Filling> filling = std::exchange(impl_->storage->filling, nullptr);
+  const Ref<Filling> filling = impl_->storage->filling;
   filling->wait();
+  impl_->storage->filling = nullptr;
 }
 
 void Tensor::fail_undefined() {

@@ -24,6 +24,8 @@ std::vector<Checkpoint> list_checkpoints(const FileSystem& files, const std::fil
 void make_dirs(FileSystem& files, const std::filesystem::path& directory);
 /// Removes a file, or a directory with all that is in it.
 void remove_tree(FileSystem& files, const std::filesystem::path& path);
+/// Removes a file, unless somebody was faster.
+void remove_if_there(FileSystem& files, const std::filesystem::path& path);
 /// Removes attempts and half-removed checkpoints of this run, and probes that a kill has left.
 void remove_garbage_of(FileSystem& files, const std::filesystem::path& directory, const std::string& run_id);
 

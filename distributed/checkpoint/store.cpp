@@ -1,7 +1,6 @@
 #include "distributed/checkpoint/store.h"
 
 #include <algorithm>
-#include <cerrno>
 
 #include "core/base/random_hex.h"
 #include "distributed/checkpoint/garbage.h"
@@ -37,15 +36,6 @@ void read_into(const CheckpointReader& reader, const fs::path& checkpoint, std::
   reader.read(wanted);
 }
 
-/// A job that saves there meanwhile may have been faster.
-void remove_probe(FileSystem& files, const fs::path& probe) {
-  try {
-    files.remove(probe);
-  } catch (const FileError& error) {
-    if (error.number() != ENOENT) throw;
-  }
-}
-
 fs::path without_slash(const fs::path& path) {
   const fs::path full = fs::absolute(path).lexically_normal();
   return full.has_filename() ? full : full.parent_path();
@@ -67,10 +57,10 @@ void CheckpointStore::check_writable() {
       file->sync();
       file->close();
     } catch (...) {
-      remove_probe(*files_, probe);
+      remove_if_there(*files_, probe);
       throw;
     }
-    remove_probe(*files_, probe);
+    remove_if_there(*files_, probe);
   } catch (const Error& error) {
     fail(ExitCode::kUsage, "checkpoints cannot be written: {}", error.what());
   }

@@ -96,7 +96,7 @@ class Communicator {
   /// Sum in place, of float32, bfloat16 or float16, by the library's own algorithm: bits are NOT promised to
   /// be equal at other world sizes.
   virtual Event all_reduce_fastest(std::span<std::byte> data, DType dtype, std::string label) = 0;
-  /// The sum of ordered_all_reduce(), by a way of this communicator's own; nothing if it has none.
+  /// The sum of ordered_sum(), by a way of this communicator's own; nothing if it has none.
   virtual std::optional<Event> sum(OrderedSum, std::string) { return {}; }
   virtual Event broadcast(std::span<std::byte> data, int root, std::string label) = 0;
   virtual Event barrier(std::string label) = 0;

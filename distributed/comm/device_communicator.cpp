@@ -84,16 +84,21 @@ DeviceCommunicator::~DeviceCommunicator() {
 Event DeviceCommunicator::launch(std::function<void()> work, std::string label) {
   const auto before = std::make_shared<Mark>(), finished = std::make_shared<Mark>();
   cuda::record(before->get(), cuda::stream());
+  while (!kept_.empty() && kept_.front().done.done()) kept_.pop_front();
+  // What the work holds on to is memory that its kernels use after the host has launched them.
+  const auto shared = std::make_shared<const std::function<void()>>(std::move(work));
   const std::string what = fmt::format("rank {}: \"{}\" on {}", rank(), label, name_of(device()));
   Event launched = host_.run(
-      [this, work = std::move(work), before, finished] {
+      [this, shared, before, finished] {
         const cuda::StreamScope scope(stream_);
         cuda::wait_for(stream_, before->get());
-        work();
+        (*shared)();
         cuda::record(finished->get(), stream_);
       },
       std::move(label));
-  return Event(std::make_shared<DeviceEvent>(std::move(launched), finished, transport_, patience_, what));
+  const Event done(std::make_shared<DeviceEvent>(std::move(launched), finished, transport_, patience_, what));
+  kept_.push_back({done, shared});
+  return done;
 }
 
 Event DeviceCommunicator::exchange(std::vector<ConstBytes> sends, std::vector<Bytes> recvs,

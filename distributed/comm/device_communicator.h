@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <memory>
 #include <span>
 #include <string>
@@ -70,6 +71,11 @@ class DeviceCommunicator final : public Communicator {
   const std::shared_ptr<DeviceTransport> transport_;
   const std::chrono::milliseconds patience_;
   const cuda::Stream stream_;
+  struct Kept {
+    Event done;
+    std::shared_ptr<const std::function<void()>> work;
+  };
+  std::deque<Kept> kept_;  // until their work is done
 };
 
 /// Gives this process the GPU of its place among the `ranks_here` ranks of its host; before any other use of

@@ -120,7 +120,7 @@ Event HostCommunicator::all_gather_each(std::vector<std::vector<Bytes>> sets,
     TRIREME_CHECK(slices.size() == static_cast<std::size_t>(size()),
                   "all_gather_each of \"{}\": needs one slice per rank ({}), got {}", label, size(),
                   slices.size());
-  // Ranks of one host go through its memory, where there is nothing to wait for meanwhile.
+  // Ranks of one host go through its memory, one set after another: between hosts that costs some overlap.
   if (gather_.shares_hosts())
     return Communicator::all_gather_each(std::move(sets), std::move(arrived), std::move(label));
   std::uint64_t bytes = 0;

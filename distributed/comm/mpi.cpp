@@ -179,17 +179,17 @@ class MpiTransport final : public Transport {
       : Transport(rank, static_cast<int>(everybody.size()), "mpi"),
         comm_(comm),
         ranks_(std::move(everybody)),
-        last_channel_(std::make_shared<int>(0)) {}
+        shared_(std::make_shared<Shared>()) {}
   /// Over the ranks `members` of `from`, by tags of their own.
   MpiTransport(const MpiTransport& from, int rank, const std::vector<int>& members, int channel)
       : Transport(rank, static_cast<int>(members.size()), "mpi"),
         comm_(from.comm_),
         ranks_(from.ranks_in_mpi(members)),
         channel_(channel),
-        last_channel_(from.last_channel_) {}
+        shared_(from.shared_) {}
 
   ~MpiTransport() override {
-    if (healthy_ && channel_ == 0) MPI_Comm_free(&comm_);
+    if (shared_->healthy && channel_ == 0) MPI_Comm_free(&comm_);
   }
 
   void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs, Deadline deadline) override {
@@ -221,7 +221,7 @@ class MpiTransport final : public Transport {
               "MPI_Iallreduce");
         wait(requests_, deadline);
       } catch (...) {
-        healthy_ = false;
+        shared_->healthy = false;
         sum.release();  // a collective cannot be cancelled: MPI may write there as long as the process lives
         throw;
       }
@@ -230,7 +230,7 @@ class MpiTransport final : public Transport {
   }
 
   void announce(const std::string& reason) noexcept override {
-    healthy_ = false;
+    shared_->healthy = false;
     group().announce(reason, rank());
     auto text = std::make_unique<std::array<char, kReasonBytes>>();
     std::snprintf(text->data(), text->size(), "%s", reason.c_str());
@@ -255,10 +255,10 @@ class MpiTransport final : public Transport {
 
   // MPI's own split blocks without a deadline.
   std::unique_ptr<Transport> split(const std::vector<int>& members, Deadline deadline) override {
-    int channel = ++*last_channel_;
+    int channel = ++shared_->last_channel;
     for (const std::string& said : tell(fmt::format("{}", channel), members, deadline))
       channel = std::max(channel, std::stoi(said));  // that none of them has used
-    *last_channel_ = channel;
+    shared_->last_channel = channel;
     const auto self = static_cast<int>(std::ranges::find(members, rank()) - members.begin());
     const std::vector<int> hosts = hosts_among(members);
     std::vector<int> here;
@@ -334,7 +334,7 @@ class MpiTransport final : public Transport {
   }
 
   void cancel_all() {
-    healthy_ = false;
+    shared_->healthy = false;
     requests_.cancel();
     for (Requests& requests : begun_) requests.cancel();
   }
@@ -392,11 +392,15 @@ class MpiTransport final : public Transport {
   MPI_Comm comm_;
   const std::vector<int> ranks_;  // in comm_
   const int channel_ = 0;         // of messages over comm_; 0 is that of all ranks
-  // Of comm_, used by this process; one thread splits at a time.
-  const std::shared_ptr<int> last_channel_;
+  /// By this process's transports over comm_. One thread splits at a time.
+  struct Shared {
+    int last_channel = 0;
+    // False: requests may be pending for ever, so the communicator cannot be freed.
+    std::atomic<bool> healthy = true;
+  };
+  const std::shared_ptr<Shared> shared_;
   Requests requests_;
   std::deque<Requests> begun_;
-  bool healthy_ = true;  // false: requests may be pending for ever, so the communicator cannot be freed
   std::atomic<bool> interrupted_ = false;
 };
 

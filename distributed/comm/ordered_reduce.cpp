@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::size_t kSliceUnit = 8;
 
-// One call of ordered_all_reduce: kept alive by the job that sums, and by its event.
+// One sum: kept alive by the work that adds, which a communicator holds until its device has done it.
 struct Reduction {
   std::size_t element;                    // bytes
   Slice own;                              // the slice that this rank sums
@@ -28,15 +28,6 @@ struct Reduction {
   std::span<Byte> bytes_of(Byte* vector, Slice slice) const {
     return {vector + slice.first * element, slice.count * element};
   }
-};
-
-// A device goes on after the host has let go of the plan, but nobody reuses memory before the event is done.
-struct KeptEvent final : Event::State {
-  KeptEvent(Event e, std::shared_ptr<const Reduction> p) : plan(std::move(p)), event(std::move(e)) {}
-  bool done() const override { return event.done(); }
-  void wait() const override { event.wait(); }
-  std::shared_ptr<const Reduction> plan;
-  Event event;
 };
 
 // Everybody's nodes are a pure function of shards and world size, so nothing has to be said about them.
@@ -164,12 +155,12 @@ Event ordered_sum_by_messages(Communicator& comm, const OrderedSum& sum, const s
         kernels_of(device).tree_sum(to, plan->nodes, plan->partials, shards, scale);
       },
       label);
-  if (comm.size() == 1 || sum.own_slice_only) return Event(std::make_shared<KeptEvent>(summed, plan));
+  if (comm.size() == 1 || sum.own_slice_only) return summed;
 
   std::vector<std::span<std::byte>> slices;
   for (int peer = 0; peer < comm.size(); ++peer)
     slices.push_back(plan->bytes_of(whole, slice_of_rank(sum, comm.size(), peer)));
-  return Event(std::make_shared<KeptEvent>(comm.all_gather(slices, label), plan));
+  return comm.all_gather(slices, label);
 }
 
 }  // namespace trireme

@@ -39,7 +39,7 @@ void GradientBucket::sum(std::vector<Tensor> parts, const Tensor& out, double sc
                  .out = out.raw()};
   for (const std::size_t part : left) sum.partials.push_back(parts[part].raw());
   ordered_sum(comm_, sum, label_);
-  comm_.run([parts, out] {}, label_);  // they live until here
+  comm_.run([parts, out] {}, label_);  // they live until this has run
 }
 
 std::shared_ptr<CommHook> make_comm_hook(std::function<void(GradientBucket&)> reduce) {

@@ -72,7 +72,10 @@ class CommHook {
   /// Called for every bucket of every step, in the same order on all ranks. Buckets are not the same in every
   /// step.
   virtual void reduce(GradientBucket& bucket) = 0;
-  /// What the next step depends on: part of every checkpoint and digest.
+  /// The last step's gradients were not finite, and it may be left out: what was learned from them must go.
+  virtual void forget() {}
+  /// What the next step depends on: part of every checkpoint and digest. A hook that has some takes part in
+  /// steps of one pass only, because it cannot know which gradients of a pass are used.
   virtual std::vector<StateTensor> state() const { return {}; }
 };
 

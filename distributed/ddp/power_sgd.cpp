@@ -93,10 +93,21 @@ void PowerSgd::attach(const std::vector<NamedTensor>& parameters, int shards, Sh
     if (static_cast<double>((n + m) * matrix.rank) * options_.least_gain >= static_cast<double>(n * m))
       continue;
     const Device device = parameter.device();
-    matrix.q = to_device(
-        normal({matrix.rank, m}, random_key(options_.seed, crc32c(name.data(), name.size()), 0)), device);
+    matrix.q = first_q(name, matrix, device);
     matrix.error = Tensor::zeros({range.size(), n, m}, DType::kFloat32, device);
     matrices_[name] = std::move(matrix);
+  }
+}
+
+Tensor PowerSgd::first_q(const std::string& parameter, const Matrix& matrix, Device device) const {
+  const RandomKey key = random_key(options_.seed, crc32c(parameter.data(), parameter.size()), 0);
+  return to_device(normal({matrix.rank, matrix.columns}, key), device);
+}
+
+void PowerSgd::forget() {
+  for (const auto& [name, matrix] : matrices_) {
+    copy_into(matrix.q, first_q(name, matrix, matrix.q.device()));
+    kernels_of(matrix.error.device()).fill(matrix.error.view(), 0);
   }
 }
 

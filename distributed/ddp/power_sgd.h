@@ -30,6 +30,7 @@ class PowerSgd final : public CommHook {
   explicit PowerSgd(PowerSgdOptions options);
   void attach(const std::vector<NamedTensor>& parameters, int shards, ShardRange range) override;
   void reduce(GradientBucket& bucket) override;
+  void forget() override;
   /// Of each matrix "<parameter>.q", (rank, m) on all ranks, and "<parameter>.error", (shards, n, m), of
   /// which a rank holds its shards.
   std::vector<StateTensor> state() const override;
@@ -47,6 +48,8 @@ class PowerSgd final : public CommHook {
   };
   struct Exchange;
 
+  /// The q to begin with.
+  Tensor first_q(const std::string& parameter, const Matrix& matrix, Device device) const;
   void sum_others(GradientBucket& bucket) const;
   static void project(const Exchange& x, const std::vector<Tensor>& parts);
   static void project_back(const Exchange& x);

@@ -69,7 +69,9 @@ void Reducer::make_buckets(const std::vector<std::size_t>& order) {
   const std::size_t total = sizeof(float) * std::accumulate(elements.begin(), elements.end(), std::size_t{0});
   const std::size_t most =
       options_.bucket_bytes > 0 ? options_.bucket_bytes : best_bucket_bytes(total, options_.link);
-  SumOptions sum{options_.reduction, options_.dtype, 1.0f / static_cast<float>(shards_), {}, {}};
+  // A hook gets gradients as they are.
+  const DType dtype = options_.hook ? DType::kFloat32 : options_.dtype;
+  SumOptions sum{options_.reduction, dtype, 1.0f / static_cast<float>(shards_), {}, {}};
   buckets_.clear();
   places_.assign(parameters_.size(), {});
   for (BucketPlan& plan : plan_buckets(elements, order, most, std::min(most, kFirstBucketBytes))) {
@@ -173,8 +175,8 @@ void Reducer::complete(Bucket& bucket) {
 bool Reducer::launch_ready() {
   if (!options_.overlap && shards_done_ < range_.size()) return false;
   for (; launched_ < buckets_.size() && buckets_[launched_].sum->complete(); ++launched_) {
-    // Its own algorithm sums where the last updates may still lie.
-    if (options_.reduction == Reduction::kFastest) buckets_[launched_].shared.wait();
+    // These may write at once where the last updates still lie.
+    if (options_.reduction == Reduction::kFastest || options_.hook) buckets_[launched_].shared.wait();
     buckets_[launched_].sum->launch();
   }
   return launched_ == buckets_.size();
@@ -204,6 +206,7 @@ std::string Reducer::finish() {
   if (tells_use()) bad = tell_use(bad);
   hand_out_gradients();
   const std::string text = text_of(bad);
+  if (!text.empty() && options_.hook) options_.hook->forget();
   exposed_ += std::chrono::steady_clock::now() - begin;
   shards_done_ = 0;
   launched_ = 0;

@@ -57,9 +57,9 @@ class Reducer {
   void end_shard();
   /// Sends the buckets that are complete on their way, in the order of their indices. True if all are.
   bool launch_ready();
-  /// Waits for all buckets and sets the grads (views of bucket memory, valid until the next round's finish).
-  /// Returns a text naming the first parameter whose summed gradient is not finite, the same on all ranks;
-  /// else "".
+  /// Waits for all buckets and sets the grads (views of bucket memory, valid until the next round's first
+  /// bucket leaves). Returns a text naming the first parameter whose summed gradient is not finite, the same
+  /// on all ranks; else "".
   std::string finish();
 
   /// With `zero`: what this rank gets of parameter `index`, the same for the life of the reducer; nothing

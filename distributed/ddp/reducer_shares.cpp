@@ -163,7 +163,9 @@ void Reducer::share_updates(std::span<const std::size_t> parameters) {
   std::vector<Bucket*> complete;
   for (auto bucket = buckets_.rbegin(); bucket != buckets_.rend(); ++bucket) {
     const auto is_done = [&](std::size_t index) { return updated_[index] || !used_[index]; };
-    if (!bucket->is_shared && std::ranges::all_of(bucket->plan.tensors, is_done))
+    const auto is_new = [&](std::size_t index) { return bool{updated_[index]}; };
+    if (!bucket->is_shared && std::ranges::all_of(bucket->plan.tensors, is_done) &&
+        std::ranges::any_of(bucket->plan.tensors, is_new))
       complete.push_back(&*bucket);
   }
   share(std::move(complete));

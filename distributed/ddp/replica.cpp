@@ -197,7 +197,9 @@ std::optional<Share> Replica::share_of(const Tensor& parameter) const {
 }
 
 Tensor Replica::gradient_of(const Tensor& parameter) const {
-  return share_of(parameter) ? reducer_.gradient_share(index_of_.at(parameter.impl())) : parameter.grad();
+  const auto found = index_of_.find(parameter.impl());
+  const bool has_share = reducer_.options().zero && found != index_of_.end();
+  return has_share ? reducer_.gradient_share(found->second) : parameter.grad();
 }
 
 void Replica::complete_squares(std::span<const Tensor> parameters, std::span<double> chunks) {

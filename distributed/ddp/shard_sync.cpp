@@ -1,5 +1,7 @@
 #include "distributed/ddp/shard_sync.h"
 
+#include <exception>
+
 #include "distributed/comm/ordered_reduce.h"
 
 namespace trireme {
@@ -8,17 +10,26 @@ namespace {
 
 class ShardSync final : public nn::BatchSync {
  public:
-  explicit ShardSync(Communicator& comm) : comm_(comm.split(0)) {}
+  explicit ShardSync(Communicator& comm)
+      : comm_(comm.host().split(0)), exceptions_(std::uncaught_exceptions()) {}
+
+  /// Others may wait here for a rank that fails elsewhere.
+  ~ShardSync() override {
+    if (std::uncaught_exceptions() > exceptions_) comm_->abort("its step failed");
+  }
+
+  // By the host, also for a GPU: few numbers, and NCCL wants the calls of two communicators in one order.
   Tensor sum(const Tensor& part) override {
-    const Tensor in = part.row_major(), out = Tensor::empty_like(in);
+    const Tensor in = to_device(part, kCpu).row_major(), out = Tensor::empty_like(in);
     ordered_all_reduce(*comm_, comm_->size(), {in.raw()}, in.dtype(), static_cast<std::size_t>(in.numel()), 1,
                        out.raw(), "batch statistics")
         .wait();
-    return out;
+    return to_device(out, part.device());
   }
 
  private:
   const std::unique_ptr<Communicator> comm_;
+  const int exceptions_;
 };
 
 }  // namespace

@@ -71,22 +71,20 @@ bool has_parts(const std::vector<StateTensor>& tensors) {
   return std::ranges::any_of(tensors, [](const StateTensor& t) { return t.part.has_value(); });
 }
 
-std::string digest_of(Communicator& comm, std::vector<StateTensor> tensors) {
-  if (!has_parts(tensors)) return digest_of(std::vector<NamedTensor>(tensors.begin(), tensors.end()));
-  Sha256 hash;
-  for_whole(comm, std::move(tensors), [&](const NamedTensor& whole) { add(hash, whole); });
-  return broadcast_text(comm, comm.rank() == 0 ? hash.hex() : "");
-}
-
-std::vector<std::pair<std::string, std::string>> tensor_digests(Communicator& comm,
-                                                                std::vector<StateTensor> tensors) {
-  std::vector<std::pair<std::string, std::string>> all;
+std::string digest_of(Communicator& comm, std::vector<StateTensor> tensors, TensorDigests* each) {
+  if (!has_parts(tensors) && !each)
+    return digest_of(std::vector<NamedTensor>(tensors.begin(), tensors.end()));
+  Sha256 all;
+  const bool shared = has_parts(tensors);
   for_whole(comm, std::move(tensors), [&](const NamedTensor& whole) {
-    Sha256 hash;
-    add(hash, whole);
-    all.emplace_back(whole.name, hash.hex().substr(0, 16));
+    add(all, whole);
+    if (!each) return;
+    Sha256 one;
+    add(one, whole);
+    each->emplace_back(whole.name, one.hex().substr(0, 16));
   });
-  return all;
+  const std::string hex = comm.rank() == 0 ? all.hex() : "";
+  return shared ? broadcast_text(comm, hex) : hex;
 }
 
 std::string digest_of(const Dataset& dataset) {

@@ -296,11 +296,8 @@ bool Job::begin_step() {
   forward_ = backward_ = excluded_ = {};
   data_wait_ = loader_->wait_time();
   timing_->comm_ns = 0;
-  exposed_before_ = in_reads_before_ = {};
-  for (const auto& replica : replicas_) {
-    exposed_before_ += replica->reducer().exposed();
-    in_reads_before_ += replica->reducer().exposed_in_reads();
-  }
+  exposed_before_ = {};
+  for (const auto& replica : replicas_) exposed_before_ += replica->reducer().exposed();
   loaded_.clear();
   shard_ = {};  // so that the next batch can lie where the last one lay
   totals_ = {};
@@ -314,6 +311,14 @@ bool Job::begin_step() {
 void Job::begin_pass() {
   if (shard_cursor_ < shard_range().first) return;  // the step's first
   end_round();
+  for (const auto& replica : replicas_)
+    if (!replica->reducer().hook_state().empty())
+      throw AgreedError(
+          ExitCode::kUsage,
+          fmt::format("step {}: a second pass over the shards, but the communication hook of {} "
+                      "learns from the gradients of every pass, used or not; use another "
+                      "--comm-hook",
+                      step_ + 1, replica->name()));
   ++round_;
   open_round();
 }
@@ -377,6 +382,11 @@ void Job::begin_shard() {
   counted_ = 0;
   stop_ = shard_cursor_ == shard_range().first && stop_signal() != 0 ? 1 : 0;
   if (options_.dtype() != "float32") autocast_.emplace();
+  begin_forward();
+}
+
+void Job::begin_forward() {
+  waited_before_forward_ = waited_in_reads();
   forward_began_ = Clock::now();
 }
 
@@ -424,7 +434,8 @@ void Job::end_training() {
   save_checkpoint();
   const bool said = options_.digest_every() > 0 && step_ % options_.digest_every() == 0 && current_.is_last_;
   if (!said) {
-    const std::string hex = write_digest();
+    // A run that had nothing left to train has said it, and its trail has this step.
+    const std::string hex = current_.is_last_ ? write_digest() : digest();
     say(fmt::format("digest step={} sha256={}", step_, hex));
   }
   timing_->trace.close();

@@ -222,6 +222,9 @@ class Job : public DataParallelContext {
   bool next_shard();
   void load_shard();
   void begin_shard();
+  void begin_forward();
+  /// For new values of parameters, in all.
+  std::chrono::nanoseconds waited_in_reads() const;
   void end_shard();
   void measure(StepSum what, const Tensor& value, double weight);
   [[noreturn]] void fail_not_finite(double loss) const;
@@ -265,7 +268,7 @@ class Job : public DataParallelContext {
   // Of the current step, in this rank.
   Clock::time_point step_began_, forward_began_;
   std::chrono::nanoseconds forward_{0}, backward_{0}, data_wait_{0}, excluded_{0}, exposed_before_{0},
-      in_reads_before_{0};
+      waited_before_forward_{0};
 };
 
 }  // namespace trireme

@@ -16,13 +16,20 @@ double milliseconds(std::chrono::nanoseconds time) {
 
 }  // namespace
 
+std::chrono::nanoseconds Job::waited_in_reads() const {
+  std::chrono::nanoseconds waited{0};
+  for (const auto& replica : replicas_) waited += replica->reducer().exposed_in_reads();
+  return waited;
+}
+
 std::string Job::digest() const { return digest_of(*comm_, state()); }
 
 std::string Job::write_digest() {
-  if (!is_root() && !has_parts(state())) return "";
-  const std::string all = digest();
-  if (options_.digest_trail().empty()) return all;
-  const auto each = tensor_digests(*comm_, state());
+  const std::vector<StateTensor> tensors = state();
+  if (!is_root() && !has_parts(tensors)) return "";
+  if (options_.digest_trail().empty()) return digest_of(*comm_, tensors);
+  TensorDigests each;
+  const std::string all = digest_of(*comm_, tensors, &each);
   if (reporter_) reporter_->digests(step_, all, each);
   return all;
 }
@@ -53,15 +60,12 @@ void Job::fail_not_finite(double loss) const {
 void Job::report_step() {
   const double loss = totals_[kLoss] / shards_;
   if (!std::isfinite(loss)) fail_not_finite(loss);
+  const auto now = Clock::now();
   const bool wants_digest = options_.digest_every() > 0 && step_ % options_.digest_every() == 0;
   const std::string hex = wants_digest ? write_digest() : "";
   if (!is_root()) return;
-  std::chrono::nanoseconds exposed{-exposed_before_}, in_reads{-in_reads_before_};
-  for (const auto& replica : replicas_) {
-    exposed += replica->reducer().exposed();
-    in_reads += replica->reducer().exposed_in_reads();
-  }
-  const auto now = Clock::now();
+  std::chrono::nanoseconds exposed{-exposed_before_};
+  for (const auto& replica : replicas_) exposed += replica->reducer().exposed();
   StepReport report{.step = step_,
                     .steps = total_steps_,
                     .epoch = current_.epoch(),
@@ -71,7 +75,7 @@ void Job::report_step() {
   report.lr = current_.lr();
   if (totals_[kCounted] > 0) report.accuracy = totals_[kCorrect] / totals_[kCounted];
   report.step_ms = milliseconds(now - step_began_ - excluded_);
-  report.forward_ms = milliseconds(forward_ - in_reads);
+  report.forward_ms = milliseconds(forward_);
   report.backward_ms = milliseconds(backward_);
   // The host does not wait for a GPU while it computes: how long its collectives take is not known here.
   const bool measures = world_size() > 1 && device().is_cpu();

@@ -84,8 +84,7 @@ void Reporter::step(const StepReport& r) {
   show(r);
 }
 
-void Reporter::digests(std::int64_t step, const std::string& all,
-                       const std::vector<std::pair<std::string, std::string>>& tensors) {
+void Reporter::digests(std::int64_t step, const std::string& all, const TensorDigests& tensors) {
   Record record;
   record.set("step", step).set("digest", all);
   for (const auto& [name, digest] : tensors) record.set(name, digest);

@@ -14,6 +14,7 @@
 #include "core/metrics/meter.h"
 #include "core/metrics/progress.h"
 #include "core/metrics/tensorboard.h"
+#include "distributed/train/digest.h"
 #include "distributed/train/job.pb.h"
 
 namespace trireme {
@@ -48,8 +49,7 @@ class Reporter {
   void open(std::optional<std::int64_t> resume_step, const std::string& unit);
   void step(const StepReport& report);
   /// A line of --digest-trail: after `step`, the digest of all and of each tensor.
-  void digests(std::int64_t step, const std::string& all,
-               const std::vector<std::pair<std::string, std::string>>& tensors);
+  void digests(std::int64_t step, const std::string& all, const TensorDigests& tensors);
   /// A line of its own on standard output, also when quiet.
   void say(const std::string& line);
   /// A line that --quiet drops.

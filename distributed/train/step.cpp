@@ -46,7 +46,8 @@ Step::Shards Step::shards() { return Shards(*this); }
 StepLoss Step::add(const Tensor& loss) {
   TRIREME_CHECK(loss.defined() && loss.numel() == 1, "step: add() needs a loss of one element, got shape {}",
                 loss.defined() ? loss.shape().to_string() : "of an undefined tensor");
-  job_.forward_ += Job::Clock::now() - job_.forward_began_;
+  job_.forward_ +=
+      Job::Clock::now() - job_.forward_began_ - (job_.waited_in_reads() - job_.waited_before_forward_);
   if (job_.timing_->trace.enabled())
     job_.timing_->trace.span(fmt::format("forward shard {}", job_.shard_.index), "compute",
                              Trace::ns(job_.forward_began_), Trace::now_ns());
@@ -63,7 +64,7 @@ void StepLoss::backward(double scale) {
     trireme::backward(loss_, Tensor::full(loss_.shape(), scale, loss_.dtype(), loss_.device()));
   }
   step_.job_.backward_ += Job::Clock::now() - begin;
-  step_.job_.forward_began_ = Job::Clock::now();
+  step_.job_.begin_forward();
 }
 
 void Step::count_correct(const Tensor& logits, const Tensor& y) {

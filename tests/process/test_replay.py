@@ -45,6 +45,9 @@ class Replay(training.Training):
         self.assertRegex(self.diff(real, other, 1), r"^step 4 is the first that differs, in model\.\S+, .* and \d+ more\n$")
         # The moments do not depend on the learning rate, in the first step.
         self.assertNotIn("exp_avg", self.diff(other, real, 1))
+        # Nothing is left to train, and nothing is written.
+        self.run_to_end([*JOB, "--checkpoint-dir", self.kept, "--digest-trail", real], ranks=2)
+        self.assertEqual(self.diff(real, replay, 0), "the same: 6 steps\n")
         self.assertIn("is none: give two of a kind", self.diff(real, self.kept, 2))
         (self.dir / "empty.jsonl").write_text('{"step": 99, "digest": "x"}\n')
         self.assertIn("no step in common", self.diff(real, self.dir / "empty.jsonl", 2))

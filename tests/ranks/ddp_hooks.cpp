@@ -213,6 +213,37 @@ TEST(Hooks, PowerSgdGivesAGradientOfItsRankBackAndLosesNothingOfOthers) {
   });
 }
 
+TEST(Hooks, GetGradientsAsTheyAreWhateverElseTravelsIn16Bits) {
+  for_each_communicator({1, 2}, [](Communicator& comm) {
+    const auto parameters = make_parameters();
+    Reducer reducer(comm, kShards, parameters,
+                    {.dtype = DType::kBFloat16, .hook = make_comm_hook(majority_vote)});
+    run_step(reducer, comm, 0, gradient_at);
+    const Floats grad = grads_of(parameters)[1];
+    EXPECT_TRUE(std::ranges::all_of(grad, [](float x) { return x == -1 || x == 0 || x == 1; }));
+    EXPECT_TRUE(std::ranges::any_of(grad, [](float x) { return x != 0; }));
+  });
+}
+
+TEST(Hooks, PowerSgdForgetsWhatWasNotFinite) {
+  for_each_communicator({1, 3}, [](Communicator& comm) {
+    const auto parameters = make_parameters(), fresh_parameters = make_parameters();
+    Reducer reducer(comm, kShards, parameters, {.hook = std::make_shared<PowerSgd>(PowerSgdOptions{})}),
+        fresh(comm, kShards, fresh_parameters, {.hook = std::make_shared<PowerSgd>(PowerSgdOptions{})});
+    const ShardRange range = shards_of_rank(kShards, comm.size(), comm.rank());
+    for (int shard = range.first; shard < range.last; ++shard) {
+      reducer.begin_shard();
+      reducer.add(0, Tensor::full(kShapes[0], shard == 2 ? INFINITY : 1));
+      reducer.end_shard();
+    }
+    EXPECT_NE(reducer.finish().find("p0 is not finite"), std::string::npos);
+    run_step(reducer, comm, 1, gradient_at);
+    run_step(fresh, comm, 1, gradient_at);
+    const auto after = grads_of(parameters), wanted = grads_of(fresh_parameters);
+    for (std::size_t p = 0; p < after.size(); ++p) EXPECT_TRUE(same_bits(after[p], wanted[p])) << "p" << p;
+  });
+}
+
 TEST(Hooks, AreThereBeforeTheFirstStep) {
   for_each_communicator({1, 2}, [](Communicator& comm) {
     const auto parameters = make_parameters();

@@ -317,6 +317,17 @@ void expect_on_all_ranks(const std::string& part, std::int64_t steps, const std:
   });
 }
 
+TEST(Models, InTurnLeaveNoRoomForAHookThatLearns) {
+  const Waves dataset(2 * kBatch);
+  JobOptions options = options_of(2, 2);
+  options.set_comm_hook("powersgd");
+  options.set_powersgd_rank(1);
+  const std::string message =
+      test::error_of([&] { run_job(2, options, [&](Job& job) { return train_gan(job, dataset, false); }); });
+  EXPECT_NE(message.find("a second pass over the shards, but the communication hook of"), std::string::npos)
+      << message;
+}
+
 TEST(Models, MustBeBuiltAlikeOnAllRanks) {
   expect_on_all_ranks(
       "rank 1: tensors of model are not those of rank 0: 1.weight (3, 16) of float32, trained, there (2, 16)",

@@ -136,6 +136,25 @@ TEST(SyncBatchNorm, HasTheSameBitsWhereverRanksAreAndHoweverBackwardGoes) {
   EXPECT_EQ(train(4, zero).digest, plain.digest);
 }
 
+TEST(SyncBatchNorm, ARankThatFailsIsHeardOfByThoseWhoWaitForItsStatistics) {
+  const auto begin = std::chrono::steady_clock::now();
+  const std::string message = test::error_of([] {
+    run_local_ranks(3, std::chrono::seconds(60), [&](Communicator& comm) {
+      Job job(options_of(3, true), comm);
+      const Waves dataset(2 * kBatch);
+      Net net;
+      DistributedDataParallel ddp(net, job);
+      for (auto& step : job.steps(dataset))
+        for (auto& shard : step.shards()) {
+          if (comm.rank() == 1) fail(ExitCode::kData, "no such luck");
+          step.add(cross_entropy(ddp(shard.x), shard.y)).backward();
+        }
+    });
+  });
+  EXPECT_NE(message.find("no such luck"), std::string::npos) << message;
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+}
+
 TEST(SyncBatchNorm, NeedsARankForEachShardAndASampleForEach) {
   const std::string few = test::error_of([] { train(2, options_of(4, true)); });
   EXPECT_NE(few.find("4 shards need 4 ranks, and there are 2"), std::string::npos) << few;

@@ -16,6 +16,7 @@
 #include "tests/support/rank_test.h"
 #include "tests/support/watchdog.h"
 
+#include "distributed/comm/host_communicator.h"
 #include "distributed/comm/local.h"
 
 namespace trireme {
@@ -42,7 +43,9 @@ struct Net : nn::Module {
   nn::BatchNorm2d norm{3};
   nn::Linear wide{48, 500}, out{500, 3}, never{7, 5};
   Tensor nothing = Tensor::zeros({0}).set_requires_grad(true);
-  Tensor forward(const Tensor& x) override { return out(relu(wide(flatten(norm(conv(x)), 1)))); }
+  Tensor forward(const Tensor& x) override {
+    return out(relu(wide(flatten(norm(conv(x)), 1)))) + sum(nothing);
+  }
   void visit(nn::Visitor& v) override {
     v.module("conv", conv);
     v.module("norm", norm);
@@ -282,6 +285,34 @@ TEST(Zero, AStepThatOverflowsIsLeftOutOnAllRanks) {
     });
     EXPECT_EQ(made, 3 * 2) << "zero " << zero;
   }
+}
+
+TEST(Zero, BucketsThatNobodyUsedStayAtHome) {
+  const Waves dataset;
+  std::atomic<std::uint64_t> sent = 0;
+  run_local_ranks(2, std::chrono::seconds(20), [&](Communicator& comm) {
+    JobOptions options = options_of(2, true);
+    options.set_bucket_mb(1e-6);
+    Job job(options, comm);
+    Net net;
+    DistributedDataParallel ddp(net, job);
+    optim::SGD sgd(ddp.parameters(), {.lr = 0.1});
+    dynamic_cast<HostCommunicator&>(comm).set_trace([&](const TracedJob& call) {
+      if (call.label == "updates of parameters") sent += call.bytes;
+    });
+    for (auto& step : job.steps(dataset)) {
+      for (auto& shard : step.shards()) step.add(cross_entropy(ddp(shard.x), shard.y)).backward();
+      sgd.step();
+    }
+    comm.barrier("end").wait();
+    dynamic_cast<HostCommunicator&>(comm).set_trace({});
+  });
+  Net net;
+  std::int64_t used = 0;
+  for (const NamedTensor& p : net.parameters())
+    if (!p.name.starts_with("never")) used += (p.tensor.numel() + 15) / 16 * 16;
+  EXPECT_LE(sent, 2 * 2 * 4 * static_cast<std::uint64_t>(used));
+  EXPECT_GT(sent, 0u);
 }
 
 TEST(CutBucket, CutsTensorsAtMultiplesOfTheUnit) {

@@ -57,6 +57,19 @@ TEST(CudaCommunicator, AllGatherFillsTheOthersSlices) {
   });
 }
 
+TEST(CudaCommunicator, SplitsIntoGroups) {
+  on_gpus(3, [](Communicator& comm) {
+    const auto group = comm.split(comm.rank() == 1 ? -1 : 4);
+    EXPECT_EQ(group == nullptr, comm.rank() == 1);
+    if (!group) return;
+    EXPECT_EQ(group->rank(), comm.rank() / 2);
+    const Tensor all = filled(4, comm.rank());
+    std::vector<Bytes> slices{memory_of(all).subspan(0, 8), memory_of(all).subspan(8, 8)};
+    group->all_gather(slices, "slices").wait();
+    EXPECT_EQ(all.to_vector<float>(), (std::vector<float>{0, 0, 2, 2}));
+  });
+}
+
 TEST(CudaCommunicator, ACallIsDoneWhenTheGpuIs) {
   on_gpus(1, [](Communicator& comm) {
     bool ran = false;

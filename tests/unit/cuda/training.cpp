@@ -122,6 +122,38 @@ TEST(CudaTraining, SumsIn16BitsAreTheSameAtAnyWorldSizeToo) {
   }
 }
 
+TEST(CudaTraining, ShardedOptimizersAndHooksHaveTheSameBitsToo) {
+  const Result plain = train_on(1, options_of("cuda", 3));
+  for (const int ranks : {1, 2, 3})
+    for (const bool graphs : {false, true}) {
+      JobOptions options = options_of("cuda", 3);
+      options.set_zero(1);
+      options.set_cuda_graph(graphs);
+      EXPECT_EQ(train_on(ranks, options).digest, plain.digest) << ranks << " ranks, graphs " << graphs;
+    }
+  JobOptions options = options_of("cuda", 3);
+  options.set_comm_hook("powersgd");
+  options.set_powersgd_rank(1);
+  const Result compressed = train_on(1, options);
+  EXPECT_NE(compressed.digest, plain.digest);
+  for (const int ranks : {2, 5})
+    for (const bool zero : {false, true}) {
+      options.set_zero(zero);
+      EXPECT_EQ(train_on(ranks, options).digest, compressed.digest) << ranks << " ranks, zero " << zero;
+    }
+}
+
+TEST(CudaTraining, SynchronizesBatchNormOverRanks) {
+  JobOptions one = options_of("cuda", 3), three = one;
+  one.set_shards(1);
+  three.set_shards(2);
+  three.set_sync_batchnorm(true);
+  const Result whole = train_on(1, one), synchronized = train_on(2, three);
+  // Dropout's numbers are those of samples, so they are the same.
+  for (std::size_t i = 0; i < whole.weights.size(); ++i)
+    EXPECT_NEAR(synchronized.weights[i], whole.weights[i], 1e-4) << i;
+}
+
 TEST(CudaTraining, AStepWaitsForItsReductionsAlone) {
   JobOptions options = options_of("cuda", 5);
   options.set_clip_norm(0);
