@@ -215,11 +215,16 @@ int diff_trails(const std::map<std::int64_t, Record>& a, const std::map<std::int
     return kDifferent;
   }
   if (common == 0) fail(ExitCode::kUsage, "the two trails have no step in common: nothing to compare");
-  fmt::print("the same: {} steps\n", common);
+  const std::size_t more_in_a = a.size() - common, more_in_b = b.size() - common;
+  fmt::print("the same: {} steps{}{}\n", common,
+             more_in_a > 0 ? fmt::format("; {} more are only in the first", more_in_a) : "",
+             more_in_b > 0 ? fmt::format("; {} more are only in the second", more_in_b) : "");
   return 0;
 }
 
 int diff(const std::string& first, const std::string& second) {
+  for (const std::string& path : {first, second})
+    if (!fs::exists(path)) fail(ExitCode::kUsage, "'{}' does not exist: nothing to compare", path);
   const auto trail = trail_at(first), other = trail_at(second);
   if (trail && other) return diff_trails(*trail, *other);
   if (trail || other)

@@ -29,6 +29,11 @@ Measured measured(const TracedStep& step) {
       backward_end = std::max(backward_end, span.end_us);
     }
     if (span.category != "communication") continue;
+    if (span.name.find("updates of parameters") != std::string::npos)
+      fail(
+          ExitCode::kData,
+          "the traced run had --zero 1, whose gradients and parameters travel apart, which is not simulated; "
+          "trace a run without");
     if (is_sum(span)) {
       const auto bytes = span.args.find("bytes");
       const std::string name = span.name.substr(span.name.find(' ') + 1);
@@ -36,6 +41,13 @@ Measured measured(const TracedStep& step) {
                            .bytes = bytes == span.args.end() ? 0 : bytes->second,
                            .ready_ms = (enqueued_us(span) - step.begin_us) / 1e3,
                            .is_gradients = name.starts_with("bucket ")});
+      for (std::size_t i = 0; i + 1 < m.buckets.size() && m.buckets.back().is_gradients; ++i)
+        if (m.buckets[i].name == name)
+          fail(ExitCode::kData,
+               "the traced run summed {} more than once a step (--comm-hook powersgd, or several passes), "
+               "which is "
+               "not simulated; trace a run without",
+               name);
       m.enqueued_us.push_back(enqueued_us(span));
       m.begins_us.push_back(span.begin_us);
       m.ends_us.push_back(span.end_us);

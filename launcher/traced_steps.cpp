@@ -33,11 +33,6 @@ TracedRank steps_of(std::vector<TraceSpan> spans, const fs::path& file) {
       steps.push_back({*step, span.begin_us, span.end_us, {}});
   if (steps.empty())
     fail(ExitCode::kData, "{}: has no step in it; trace a run of some steps with --trace DIR", file.string());
-  for (const TraceSpan& span : spans)
-    if (span.category == "communication" && span.name.find("updates of parameters") != std::string::npos)
-      fail(ExitCode::kData,
-           "{}: is of a run with --zero 1, whose gradients and parameters travel apart; trace one without",
-           file.string());
   auto step = steps.begin();
   for (TraceSpan& span : spans) {
     while (step != steps.end() && span.begin_us >= step->end_us) ++step;
@@ -70,7 +65,12 @@ std::vector<fs::path> trace_files(const fs::path& directory) {
     return trace_files(directory / "trace");
   std::ranges::sort(found);
   std::vector<fs::path> files;
-  for (auto& [rank, path] : found) files.push_back(std::move(path));
+  for (auto& [rank, path] : found) {
+    if (rank != static_cast<int>(files.size()))
+      fail(ExitCode::kData, "{}: is there, but that of rank {} is not; trace the run again", path.string(),
+           files.size());
+    files.push_back(std::move(path));
+  }
   return files;
 }
 

@@ -35,8 +35,8 @@ struct SumOptions {
 
 /// A rank fills one leaf per local shard, in shard order; partial sums are merged as soon as two subtrees
 /// stand side by side (a binary counter), so at most log2(shards) + 1 of them are alive per subtree; with
-/// SumOptions::reduce all are. Then the ranks' partials are summed by ordered_sum. Memory is kept from step to
-/// step, on comm's device. One thread calls.
+/// SumOptions::reduce all are. Then the ranks' partials are summed by ordered_sum. Memory is kept from step
+/// to step, on comm's device. One thread calls.
 ///
 /// The last `notes` floats of the sum are read by the host: few numbers, and none where the sum is cut or
 /// made in another way.

@@ -36,9 +36,10 @@ void load(const JobOptions& options, std::vector<NamedTensor> weights) {
     drop_default_name(weights);
     return load_weights(weights, path, map);
   }
-  // An export also holds what optimizers remember; a fresh start begins without.
+  // An export also holds what optimizers and hooks remember; a fresh start begins without.
   if (is_export(path, weights))
-    return load_weights(weights, path, WeightMap::parse("{*} {*}\n- {*model}.optimizer{*}\n", "names"));
+    return load_weights(weights, path,
+                        WeightMap::parse("{*} {*}\n- {*model}.optimizer{*}\n- {*model}.hook.{*}\n", "names"));
   drop_default_name(weights);
   load_weights(weights, path);
 }

@@ -106,6 +106,12 @@ void Job::start() {
     check_inspection(options_, world_size(), rank());
     timing_ = options_.trace().empty() ? std::make_shared<Timing>()
                                        : std::make_shared<Timing>(options_.trace(), rank());
+    // Traces of an earlier run with more ranks would be taken for this one's.
+    std::error_code ignored;
+    for (int more = world_size(); is_root() && !options_.trace().empty() &&
+                                  std::filesystem::remove(Trace::file_path(options_.trace(), more), ignored);
+         ++more) {
+    }
   });
   if (options_.device() == "cuda") {
     device_comm_ = make_device_communicator(*comm_, patience_of(options_));

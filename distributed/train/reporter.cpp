@@ -58,6 +58,9 @@ void Reporter::open(std::optional<std::int64_t> resume_step, const std::string& 
     });
   };
   open_lines(metrics_flag_, paths_.metrics, metrics_);
+  if (!trail_path_.empty() && trail_path_.lexically_normal() == paths_.metrics.lexically_normal())
+    fail(ExitCode::kUsage, "--digest-trail {}: the metrics go there; choose another file",
+         trail_path_.string());
   open_lines("--digest-trail", trail_path_, trail_);
   open_for(tensorboard_flag_, paths_.tensorboard,
            [&] { tensorboard_.emplace(paths_.tensorboard, resume_step); });

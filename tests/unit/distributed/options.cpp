@@ -155,7 +155,7 @@ TEST(OptionsErrors, UnknownFlagSuggestsTheNearest) {
             "unknown flag --globel-batch: did you mean --global-batch?");
   EXPECT_TRUE(contains(usage_error({"--global_batch=3"}), "--global-batch"));
   EXPECT_TRUE(contains(usage_error({"--confg", "x"}), "--config"));
-  EXPECT_EQ(usage_error({"--sync-batchnorm", "1"}), "unknown flag --sync-batchnorm: --help lists them all");
+  EXPECT_EQ(usage_error({"--quantum-mode", "1"}), "unknown flag --quantum-mode: --help lists them all");
   EXPECT_TRUE(contains(usage_error({"-q"}), "unknown flag -q"));
   EXPECT_TRUE(contains(usage_error({"--steps", "3", "extra"}), "unexpected argument 'extra'"));
   EXPECT_TRUE(contains(usage_error({"--quiet", "yes"}), "on or off"));
