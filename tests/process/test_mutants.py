@@ -98,7 +98,8 @@ MUTANTS = [
     ("frozen parameters are reduced", REPLICA,
      "return !p.tensor.requires_grad();", "return !p.tensor.defined();", MODEL_TESTS),
     ("a second pass is the first one's continuation", JOB,
-     "  end_round();\n  ++round_;\n  open_round();", "  open_round();", MODEL_TESTS),
+     "  end_round();\n  for (const auto& replica : replicas_)\n    if (!replica->reducer().hook_state()",
+     "  for (const auto& replica : replicas_)\n    if (!replica->reducer().hook_state()", MODEL_TESTS),
     ("every pass drops out alike", JOB,
      "part.first, round_}", "part.first, 0}", MODEL_TESTS),
     ("shares are cut where ranks are even", "distributed/ddp/bucket_plan.cpp",
@@ -119,7 +120,7 @@ MUTANTS = [
     ("what PowerSGD lacks is forgotten", "distributed/ddp/power_sgd.cpp",
      "x.kernels.binary(BinaryOp::sub, left, left, product);", "x.kernels.fill(left, 0);", ["ranks_ddp_hooks"]),
     ("synchronized statistics are those of the shard", "distributed/ddp/shard_sync.cpp",
-     "    return out;", "    return in;", ["ranks_ddp_sync_batchnorm"]),
+     "return to_device(out, part.device());", "return to_device(in, part.device());", ["ranks_ddp_sync_batchnorm"]),
     ("contraction on in a reduction", "kernels/cpu/reduce.cpp", None, "-ffp-contract=fast", ROUNDING_TESTS),
     ("contraction on in an optimizer", "kernels/cpu/optim.cpp", None, "-ffp-contract=fast", ROUNDING_TESTS),
 ]

@@ -79,7 +79,7 @@ struct Vector {
                        : std::shared_ptr<std::byte>(new std::byte[values.size() * sizeof(float)],
                                                     std::default_delete<std::byte[]>())),
         count(values.size()) {
-    std::memcpy(memory.get(), values.data(), count * sizeof(float));
+    if (count > 0) std::memcpy(memory.get(), values.data(), count * sizeof(float));
   }
   Floats values() const {
     const auto* const begin = reinterpret_cast<const float*>(memory.get());

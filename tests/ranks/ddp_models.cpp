@@ -14,28 +14,14 @@
 #include "distributed/train/job.h"
 #include "tests/support/rank_test.h"
 #include "tests/support/watchdog.h"
+#include "tests/support/waves.h"
 
 namespace trireme {
 namespace {
 
+using test::Waves;
+
 constexpr std::int64_t kBatch = 10;
-
-/// Small images of smooth numbers.
-class Waves final : public ImageDataset {
- public:
-  explicit Waves(std::int64_t size) : size_(size) {}
-  std::int64_t size() const override { return size_; }
-  SampleShape sample_shape() const override { return {1, 4, 4}; }
-  std::int64_t classes() const override { return 2; }
-  void get(std::int64_t index, float* x, std::int64_t* y) const override {
-    for (std::int64_t i = 0; i < 16; ++i)
-      x[i] = static_cast<float>(std::sin(static_cast<double>(index * 16 + i)));
-    *y = index % 2;
-  }
-
- private:
-  std::int64_t size_;
-};
 
 JobOptions options_of(std::int64_t steps, std::int64_t shards) {
   const char* none[] = {"test"};

@@ -11,27 +11,14 @@
 #include "distributed/train/job.h"
 #include "tests/support/rank_test.h"
 #include "tests/support/watchdog.h"
+#include "tests/support/waves.h"
 
 namespace trireme {
 namespace {
 
+using test::Waves;
+
 constexpr std::int64_t kBatch = 12;
-
-class Waves final : public ImageDataset {
- public:
-  explicit Waves(std::int64_t size) : size_(size) {}
-  std::int64_t size() const override { return size_; }
-  SampleShape sample_shape() const override { return {1, 4, 4}; }
-  std::int64_t classes() const override { return 3; }
-  void get(std::int64_t index, float* x, std::int64_t* y) const override {
-    for (std::int64_t i = 0; i < 16; ++i)
-      x[i] = static_cast<float>(3 + std::sin(static_cast<double>(index * 16 + i)));
-    *y = index % 3;
-  }
-
- private:
-  std::int64_t size_;
-};
 
 struct Net : nn::Module {
   nn::Conv2d conv{1, 4, 3, {.padding = 1}};
@@ -74,7 +61,7 @@ Trained train(int ranks, const JobOptions& options, std::int64_t samples = 2 * k
       ranks, std::chrono::seconds(20),
       [&](Communicator& comm) {
         Job job(options, comm);
-        const Waves dataset(samples);
+        const Waves dataset(samples, 3, 1, 3);
         Net net;
         DistributedDataParallel ddp(net, job);
         optim::SGD sgd(ddp.parameters(), {.lr = 0.1, .momentum = 0.9});
@@ -141,7 +128,7 @@ TEST(SyncBatchNorm, ARankThatFailsIsHeardOfByThoseWhoWaitForItsStatistics) {
   const std::string message = test::error_of([] {
     run_local_ranks(3, std::chrono::seconds(60), [&](Communicator& comm) {
       Job job(options_of(3, true), comm);
-      const Waves dataset(2 * kBatch);
+      const Waves dataset(2 * kBatch, 3, 1, 3);
       Net net;
       DistributedDataParallel ddp(net, job);
       for (auto& step : job.steps(dataset))

@@ -15,6 +15,7 @@
 #include "distributed/train/job.h"
 #include "tests/support/rank_test.h"
 #include "tests/support/watchdog.h"
+#include "tests/support/waves.h"
 
 #include "distributed/comm/host_communicator.h"
 #include "distributed/comm/local.h"
@@ -22,19 +23,9 @@
 namespace trireme {
 namespace {
 
-constexpr std::int64_t kBatch = 12, kShards = 6;
+using test::Waves;
 
-class Waves final : public ImageDataset {
- public:
-  std::int64_t size() const override { return 2 * kBatch + 5; }
-  SampleShape sample_shape() const override { return {1, 4, 4}; }
-  std::int64_t classes() const override { return 3; }
-  void get(std::int64_t index, float* x, std::int64_t* y) const override {
-    for (std::int64_t i = 0; i < 16; ++i)
-      x[i] = static_cast<float>(std::sin(static_cast<double>(index * 16 + i)));
-    *y = index % 3;
-  }
-};
+constexpr std::int64_t kBatch = 12, kShards = 6;
 
 /// With parameters of more than two chunks of squares, so that ranks' shares cut them; one that is never
 /// used, and one without elements.
@@ -96,7 +87,7 @@ struct Ended {
 
 Ended train(int ranks, const JobOptions& options, const MakeOptimizers& make, double clip = 0) {
   const test::Watchdog watchdog("ddp_zero", std::chrono::seconds(60));
-  const Waves dataset;
+  const Waves dataset(2 * kBatch + 5, 3);
   Ended ended{"", std::vector<std::int64_t>(static_cast<std::size_t>(ranks))};
   const auto two_to_a_host = [](int rank) { return rank / 2; };
   run_local_ranks(
@@ -203,7 +194,7 @@ TEST(Zero, CheckpointsGoOnWithAndWithoutItAtAnyWorldSize) {
 
 /// What a rank hears that does `body` to a step of two optimizers.
 std::string error_in_step(const std::function<void(Net&, optim::Optimizer&, optim::Optimizer&)>& body) {
-  const Waves dataset;
+  const Waves dataset(2 * kBatch + 5, 3);
   return test::error_of([&] {
     run_local_ranks(2, std::chrono::seconds(20), [&](Communicator& comm) {
       Job job(options_of(2, true), comm);
@@ -244,7 +235,7 @@ TEST(Zero, UpdatesOfOneOptimizerAloneArriveByTheNextStep) {
 }
 
 TEST(Zero, ANumberThatIsNotFiniteIsNamedOnAllRanks) {
-  const Waves dataset;
+  const Waves dataset(2 * kBatch + 5, 3);
   run_local_ranks(3, std::chrono::seconds(20), [&](Communicator& comm) {
     const std::string message = test::error_of([&] {
       Job job(options_of(2, true), comm);
@@ -266,7 +257,7 @@ TEST(Zero, ANumberThatIsNotFiniteIsNamedOnAllRanks) {
 }
 
 TEST(Zero, AStepThatOverflowsIsLeftOutOnAllRanks) {
-  const Waves dataset;
+  const Waves dataset(2 * kBatch + 5, 3);
   for (const bool zero : {false, true}) {
     std::atomic<int> made = 0;
     run_local_ranks(3, std::chrono::seconds(20), [&](Communicator& comm) {
@@ -288,7 +279,7 @@ TEST(Zero, AStepThatOverflowsIsLeftOutOnAllRanks) {
 }
 
 TEST(Zero, BucketsThatNobodyUsedStayAtHome) {
-  const Waves dataset;
+  const Waves dataset(2 * kBatch + 5, 3);
   std::atomic<std::uint64_t> sent = 0;
   run_local_ranks(2, std::chrono::seconds(20), [&](Communicator& comm) {
     JobOptions options = options_of(2, true);

@@ -15,21 +15,13 @@
 #include "tests/support/cuda_emulator/emulator.h"
 #include "tests/support/rank_test.h"
 #include "tests/support/watchdog.h"
+#include "tests/support/waves.h"
 
 namespace trireme {
 namespace {
 
-class Waves final : public ImageDataset {
- public:
-  std::int64_t size() const override { return 22; }  // the epoch's last batch has no sample for some shards
-  SampleShape sample_shape() const override { return {2, 4, 4}; }
-  std::int64_t classes() const override { return 3; }
-  void get(std::int64_t index, float* x, std::int64_t* y) const override {
-    for (std::int64_t i = 0; i < 32; ++i)
-      x[i] = static_cast<float>(std::sin(static_cast<double>(index * 7 + i)));
-    *y = index % 3;
-  }
-};
+/// The epoch's last batch has no sample for some shards.
+test::Waves waves() { return test::Waves(22, 3, 2); }
 
 struct Net : nn::Module {
   nn::Conv2d conv{2, 4, 3, {.padding = 1}};
@@ -69,7 +61,7 @@ Result train(Job& job) {
   Net net;
   DistributedDataParallel ddp(net, job);
   optim::SGD sgd(ddp.parameters(), {.lr = 0.1, .momentum = 0.9});
-  const Waves data;
+  const test::Waves data = waves();
   for (auto& step : job.steps(data)) {
     for (auto& shard : step.shards()) step.add(cross_entropy(ddp(shard.x), shard.y)).backward();
     step.clip_gradients(ddp.parameters());
@@ -162,7 +154,7 @@ TEST(CudaTraining, AStepWaitsForItsReductionsAlone) {
     Net net;
     DistributedDataParallel ddp(net, job);
     optim::SGD sgd(ddp.parameters(), {.lr = 0.1});
-    const Waves data;
+    const test::Waves data = waves();
     std::vector<std::size_t> waits;
     for (auto& step : job.steps(data)) {
       waits.push_back(cuda::emulator::waits());
