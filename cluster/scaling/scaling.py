@@ -9,6 +9,7 @@ OUT/runs/NAME its metrics and traces, OUT/report.html the pictures. Figures are 
 ones. Where no hosts can be emulated all ranks run on this host over its loopback, and every row says so.
 """
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -89,8 +90,11 @@ def run_one(options, run, folder):
                    str(run["ranks"] // run["hosts"]), *rate, "--", *program]
     code = run_to_end(command, folder / "log")
     if code != 0:
-        last = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:] or ["nothing was said"]
-        sys.exit(f"scaling.py: {run['run']} ended with exit code {code}: {last[0]} (all of it: {folder / 'log'})")
+        # The program's own line comes first, what mpirun says of it after a row of dashes.
+        said = [line for line in (folder / "log").read_text(errors="replace").splitlines() if line.strip("- ")]
+        print(f"scaling.py: {run['run']} ended with exit code {code}: {(said or ['nothing was said'])[0]} "
+              f"(all of it: {folder / 'log'})", file=sys.stderr)
+        sys.exit(code if code == 2 else 1)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return lines[max(2, len(lines) // 5):] or lines[-1:], sum_bytes(folder / "trace-rank-0.json")
 
@@ -139,7 +143,12 @@ def measure(options, links):
 
 
 def words(kind):
-    return lambda text: [kind(word) for word in text.split(",")]
+    def parse_words(text):
+        try:
+            return [kind(word) for word in text.split(",")]
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{text}': needs whole numbers with commas between them") from None
+    return parse_words
 
 
 def parse():
@@ -186,11 +195,17 @@ def main():
     refused = can_emulate() if options.ranks[-1] > 1 else None
     if refused:
         print(f"scaling.py: no emulated hosts here ({refused}); all ranks run on this host, over its loopback", flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    with open(options.out / "scaling.csv", "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"scaling.py: --out {options.out}: {error.strerror}; choose another folder")
+    with contextlib.ExitStack() as opened:
+        table = None
         for row in measure(options, [LOOPBACK] if refused else options.links):
+            if not table:  # an older one stays until there is something new
+                file = opened.enter_context(open(options.out / "scaling.csv", "w", newline="", encoding="utf-8"))
+                table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                table.writeheader()
             table.writerow(row)
             file.flush()
     print(f"table: {options.out / 'scaling.csv'}", flush=True)
