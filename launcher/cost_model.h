@@ -42,23 +42,22 @@ Cluster cluster_of(const std::string& link);
 
 /// Of a vector of `bytes`, one rank's own; all ranks begin together.
 ///
-/// ring          2(W-1) messages of bytes/W, one after another: reduce-scatter and all-gather (P. Patarasuk,
-/// X. Yuan,
-///               "Bandwidth optimal all-reduce algorithms", JPDC 2009). Neighbours are mostly of one host, so
-///               each message goes at the pace of the slowest edge.
-/// tree          two-tree reduction and broadcast (P. Sanders, J. Speck, J. Traeff, "Two-tree algorithms for
-/// full
-///               bandwidth broadcast, reduction and scan", Parallel Computing 2009): a pipeline of D stages,
-///               twice, each at the best number of blocks k, min over k of (D-1+k)(hop + bytes/(k B)). D is
-///               log2 of the hosts, and one for each further rank of a host, which form a chain.
-/// hierarchical  a ring reduce-scatter inside each host, rings of the slices between hosts, a ring all-gather
-///               inside (as in X. Jia et al., "Highly scalable deep learning training system", 2018, 4.2).
-/// ordered       Trireme's own: ranks agree (a message to each peer), partials of slices go straight to the
-/// slices'
-///               owners and the sums straight back, once for each host, in pieces
-///               (distributed/comm/host_sum.h). 2 bytes (H-1)/H over the host's link, as a ring of hosts;
-///               latency three times, not 2(H-1) times; but (W-1) + 2(H-1) messages a piece for the
-///               processor.
+/// ring: 2(W-1) messages of bytes/W, one after another: reduce-scatter and all-gather (P. Patarasuk, X. Yuan,
+/// "Bandwidth optimal all-reduce algorithms", JPDC 2009). Neighbours are mostly of one host, so each message
+/// goes at the pace of the slowest edge.
+///
+/// tree: two-tree reduction and broadcast (P. Sanders, J. Speck, J. Traeff, "Two-tree algorithms for full
+/// bandwidth broadcast, reduction and scan", Parallel Computing 2009): a pipeline of D stages, twice, each at
+/// the best number of blocks k, min over k of (D-1+k)(hop + bytes/(k B)). D is log2 of the hosts, and one for
+/// each further rank of a host, which form a chain.
+///
+/// hierarchical: a ring reduce-scatter inside each host, rings of the slices between hosts, a ring all-gather
+/// inside (as in X. Jia et al., "Highly scalable deep learning training system", 2018, 4.2).
+///
+/// ordered: Trireme's own (distributed/comm/host_sum.h): ranks agree (a message to each peer), partials of
+/// slices go straight to the slices' owners and the sums straight back, once for each host, in pieces. 2
+/// bytes (H-1)/H over the host's link, as a ring of hosts; latency three times, not 2(H-1) times; but (W-1) +
+/// 2(H-1) messages a piece for the processor.
 double all_reduce_seconds(AllReduce algorithm, double bytes, const Cluster& cluster);
 
 /// A sum that was measured.

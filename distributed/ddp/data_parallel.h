@@ -29,8 +29,8 @@ class DistributedDataParallel {
   DistributedDataParallel(const DistributedDataParallel&) = delete;
   DistributedDataParallel& operator=(const DistributedDataParallel&) = delete;
 
-  /// What makes the mean of gradients from now on; before the first step, the same on all ranks. As
-  /// PyTorch's.
+  /// What makes the mean of gradients, instead of --comm-hook; before the first step, the same on all ranks.
+  /// As PyTorch's.
   void register_comm_hook(std::shared_ptr<CommHook> hook) { replica_->set_hook(std::move(hook)); }
   void register_comm_hook(std::function<void(GradientBucket&)> reduce) {
     register_comm_hook(make_comm_hook(std::move(reduce)));

@@ -23,7 +23,8 @@ struct PowerSgdOptions {
 ///
 /// Every shard is compressed apart and keeps what was left of its gradients, so that the mean has the same
 /// bits at any world size: a rank keeps a copy of the gradient for each of its shards. A parameter that no
-/// shard uses in a step loses some of what was left of it.
+/// shard uses in a step loses some of what was left of it, and gradients that are not finite all of it.
+/// What is left is not rescaled where a GradScaler changes its scale. Steps of several passes are refused.
 class PowerSgd final : public CommHook {
  public:
   /// Throws Error(kUsage) for a rank below 1.
