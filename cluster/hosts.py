@@ -29,6 +29,8 @@ NETWORK = "10.77.0"
 BRIDGE = "trireme0"
 PREFIX = "trireme-"
 PATIENCE = 15  # seconds, for mpirun to end once it was told to
+LEAST_BURST = 70_000  # bytes: a packet as the kernel hands it on
+MOMENT = 200e-6  # seconds that the kernel may be late
 LONG_FRAME = 65000  # of a wire, so that a wire of some Gbit/s is few frames
 TAP, NO_PACKET_INFO = 0x0002, 0x1000
 SET_INTERFACE = 0x400454CA
@@ -64,6 +66,13 @@ def rate(text):
     if not re.fullmatch(r"[1-9][0-9]*(\.[0-9]+)?[kmgt]?bit", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no rate such as 100mbit or 1gbit")
     return text
+
+
+def burst(text):
+    """Bytes that a link lets through at once after a pause: as few as keep it at its rate. A wire lets through none."""
+    number, prefix = re.fullmatch(r"([0-9.]+)([kmgt]?)bit", text).groups()
+    in_a_moment = float(number) * 1000 ** " kmgt".index(prefix or " ") / 8 * MOMENT
+    return max(LEAST_BURST, round(in_a_moment))
 
 
 def open_tap(name):
@@ -141,7 +150,7 @@ class Hosts:
             for where, device in ((["ip"], port), (["ip", "-n", PREFIX + name], "eth0"), (["ip", "-n", PREFIX + name], "lo")):
                 tool(*where, "link", "set", device, "up")
             if self.options.rate:
-                shape = ["root", "tbf", "rate", self.options.rate, "burst", "256kb", "latency", "50ms"]
+                shape = ["root", "tbf", "rate", self.options.rate, "burst", str(burst(self.options.rate)), "latency", "50ms"]
                 tool("tc", "qdisc", "add", "dev", port, *shape)
                 tool("tc", "-n", PREFIX + name, "qdisc", "add", "dev", "eth0", *shape)
         if self.options.loss:

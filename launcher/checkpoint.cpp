@@ -35,6 +35,7 @@ SafetensorsMetadata metadata_of(const JobState& job) {
   for_each_field(job, [&](const char* name, const auto& value) {
     metadata[std::string(kPrefix) + name] = fmt::format("{}", value);
   });
+  metadata.erase(std::string(kPrefix) + "link");  // of the machines: files of equal runs are equal
   return metadata;
 }
 

@@ -22,6 +22,7 @@ struct JobState {
   std::string build;              ///< build and library versions, compared on resume
   std::string job;                ///< the whole job as text (job.proto), compared on resume
   std::string data;               ///< digest of the training set, compared on resume; "": not known
+  std::string link;               ///< what a sum over the ranks cost that made this; "": not measured
 
   bool operator==(const JobState&) const = default;
 };
@@ -41,6 +42,7 @@ void for_each_field(State& state, Fn&& fn) {
   fn("build", state.build);
   fn("job", state.job);
   fn("data", state.data);
+  fn("link", state.link);
 }
 
 }  // namespace trireme

@@ -198,6 +198,15 @@ Event HostCommunicator::run(std::function<void()> fn, std::string label) {
   return queue_.push("run", std::move(label), [fn = std::move(fn)](const std::string&) { fn(); });
 }
 
+void HostCommunicator::pack_messages(bool on) {
+  run([this, on] { transport_->pack_messages(on); }, "whether messages are packed");
+}
+
+bool HostCommunicator::spans_hosts() const {
+  const std::vector<int>& hosts = transport_->hosts();
+  return std::ranges::find_if(hosts, [&](int host) { return host != hosts[0]; }) != hosts.end();
+}
+
 std::unique_ptr<Communicator> HostCommunicator::split(int color) {
   std::vector<int> colors(static_cast<std::size_t>(size()));
   colors[static_cast<std::size_t>(rank())] = color;
@@ -211,6 +220,7 @@ std::unique_ptr<Communicator> HostCommunicator::split(int color) {
   std::unique_ptr<Transport> made;
   run([&] { made = transport_->split(members, deadline()); }, "split").wait();
   if (color < 0) return nullptr;
+  made->pack_messages(transport_->packs_messages());
   return std::make_unique<HostCommunicator>(std::move(made), patience_);
 }
 

@@ -42,6 +42,11 @@ class HostCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int color) override;
   void abort(const std::string& reason) override;
 
+  /// Of calls made from now on: as Transport::pack_messages().
+  void pack_messages(bool on);
+  Transport::Traffic traffic() const { return transport_->traffic(); }
+  /// The ranks are on more than one host.
+  bool spans_hosts() const;
   /// Traces the calls made from now on.
   void set_trace(JobTrace trace) { queue_.set_trace(std::move(trace)); }
 

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "distributed/comm/backoff.h"
+#include "distributed/comm/exit_timer.h"
 #include "distributed/comm/shared_memory.h"
 
 namespace trireme {
@@ -46,43 +47,19 @@ void check(int rc, const char* call) {
   fail(ExitCode::kPeer, "{}: {}", call, text);
 }
 
-// Ends the process unless destroyed in time: some MPI calls never return once a peer is gone.
-class ExitTimer {
- public:
-  ExitTimer(std::chrono::milliseconds limit, ExitCode code, const char* doing)
-      : thread_([this, limit, code, doing] {
-          std::unique_lock lock(mutex_);
-          if (changed_.wait_for(lock, limit, [this] { return over_; })) return;
-          std::fprintf(stderr, "%s did not end within %.1f s: a peer is gone; ending this process\n", doing,
-                       std::chrono::duration<double>(limit).count());
-          _exit(static_cast<int>(code));
-        }) {}
-
-  ~ExitTimer() {
-    {
-      std::lock_guard lock(mutex_);
-      over_ = true;
-    }
-    changed_.notify_all();
-    thread_.join();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool over_ = false;
-  std::thread thread_;
-};
-
 // The requests of one exchange, and whom each is for.
 struct Requests {
   void clear() {
     handles.clear();
+    statuses.clear();
     peers.clear();
+    rooms.clear();
   }
 
-  MPI_Request* add(int peer) {
+  MPI_Request* add(int peer, Bytes room = {}) {
     peers.push_back(peer);
+    rooms.push_back(room);
+    statuses.emplace_back();
     return &handles.emplace_back(MPI_REQUEST_NULL);
   }
 
@@ -90,8 +67,9 @@ struct Requests {
   std::vector<int> unfinished() {
     std::vector<int> missing;
     for (std::size_t i = 0; i < handles.size(); ++i) {
+      if (handles[i] == MPI_REQUEST_NULL) continue;
       int done = 0;
-      MPI_Test(&handles[i], &done, MPI_STATUS_IGNORE);
+      MPI_Test(&handles[i], &done, &statuses[i]);
       if (!done && std::ranges::find(missing, peers[i]) == missing.end()) missing.push_back(peers[i]);
     }
     return missing;
@@ -104,11 +82,17 @@ struct Requests {
     }
     const auto limit = Clock::now() + 50ms;
     while (!unfinished().empty() && Clock::now() < limit) std::this_thread::sleep_for(1ms);
+    // MPI may read what is left as long as the process lives.
+    if (!unfinished().empty()) new auto(std::move(packed));
+    packed.clear();
     clear();
   }
 
   std::vector<MPI_Request> handles;
+  std::vector<MPI_Status> statuses;  // of those that are complete
   std::vector<int> peers;
+  std::vector<Bytes> rooms;                    // where receives go; of sends empty
+  std::vector<std::vector<std::byte>> packed;  // what is sent in place of messages
 };
 
 struct MpiSum {
@@ -327,9 +311,24 @@ class MpiTransport final : public Transport {
   void wait_for(Requests& requests, Deadline deadline) {
     try {
       wait(requests, deadline);
+      take_in(requests);
     } catch (...) {
       cancel_all();
       throw;
+    }
+    std::ranges::move(requests.packed, std::back_inserter(spare_));
+    requests.packed.clear();
+  }
+
+  // All is there, some of it packed.
+  void take_in(const Requests& requests) {
+    for (std::size_t i = 0; i < requests.rooms.size(); ++i) {
+      const Bytes room = requests.rooms[i];
+      if (room.empty()) continue;
+      int bytes = 0;
+      check(MPI_Get_count(&requests.statuses[i], MPI_BYTE, &bytes), "MPI_Get_count");
+      if (!incoming(room.first(static_cast<std::size_t>(bytes)), room))
+        fail_length(requests.peers[i], static_cast<std::size_t>(bytes), room.size());
     }
   }
 
@@ -341,16 +340,21 @@ class MpiTransport final : public Transport {
 
   void start_receive(Requests& requests, int peer, Bytes to) {
     for (; !to.empty(); to = to.subspan(std::min(to.size(), kLargestMessage))) {
-      const auto bytes = static_cast<int>(std::min(to.size(), kLargestMessage));
-      check(MPI_Irecv(to.data(), bytes, MPI_BYTE, rank_in_mpi(peer), data_tag(), comm_, requests.add(peer)),
+      const Bytes room = to.first(std::min(to.size(), kLargestMessage));
+      check(MPI_Irecv(room.data(), static_cast<int>(room.size()), MPI_BYTE, rank_in_mpi(peer), data_tag(),
+                      comm_, requests.add(peer, room)),
             "MPI_Irecv");
     }
   }
 
   void start_send(Requests& requests, int peer, ConstBytes from) {
     for (; !from.empty(); from = from.subspan(std::min(from.size(), kLargestMessage))) {
-      const auto bytes = static_cast<int>(std::min(from.size(), kLargestMessage));
-      check(MPI_Isend(from.data(), bytes, MPI_BYTE, rank_in_mpi(peer), data_tag(), comm_, requests.add(peer)),
+      std::vector<std::byte> memory;
+      if (!spare_.empty()) memory = std::exchange(spare_.back(), {}), spare_.pop_back();
+      const ConstBytes sent = outgoing(peer, from.first(std::min(from.size(), kLargestMessage)), memory);
+      requests.packed.push_back(std::move(memory));
+      check(MPI_Isend(sent.data(), static_cast<int>(sent.size()), MPI_BYTE, rank_in_mpi(peer), data_tag(),
+                      comm_, requests.add(peer)),
             "MPI_Isend");
     }
   }
@@ -359,13 +363,15 @@ class MpiTransport final : public Transport {
     auto& handles = requests.handles;
     for (Backoff backoff;;) {
       int done = 0;
-      check(MPI_Testall(static_cast<int>(handles.size()), handles.data(), &done, MPI_STATUSES_IGNORE),
+      check(MPI_Testall(static_cast<int>(handles.size()), handles.data(), &done, requests.statuses.data()),
             "MPI_Testall");
       if (done) return;
       if (interrupted_) fail(ExitCode::kPeer, "interrupted");
       if (!backoff.pause()) continue;
       throw_if_peer_failed();
-      if (Clock::now() >= deadline && !requests.unfinished().empty()) fail_no_answer(requests);
+      if (Clock::now() < deadline) continue;
+      if (requests.unfinished().empty()) return;
+      fail_no_answer(requests);
     }
   }
 
@@ -401,6 +407,7 @@ class MpiTransport final : public Transport {
   const std::shared_ptr<Shared> shared_;
   Requests requests_;
   std::deque<Requests> begun_;
+  std::vector<std::vector<std::byte>> spare_;  // memory for packed messages
   std::atomic<bool> interrupted_ = false;
 };
 

@@ -1,13 +1,21 @@
 #include "distributed/comm/transport.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <utility>
 
 #include "distributed/comm/host_group.h"
+#include "kernels/packed_words.h"
 #include "kernels/visit.h"
 
 namespace trireme {
+
+namespace {
+
+constexpr std::size_t kLongMessage = std::size_t{4} << 10;  // shorter ones take as long whatever they weigh
+
+}  // namespace
 
 Transport::Transport(int rank, int size, std::string_view backend)
     : rank_(rank),
@@ -29,6 +37,37 @@ void Transport::finish(Deadline deadline) {
   const Begun oldest = std::move(begun_.front());
   begun_.pop_front();
   exchange(oldest.sends, oldest.recvs, deadline);
+}
+
+ConstBytes Transport::outgoing(int peer, ConstBytes message, std::vector<std::byte>& memory) {
+  const auto host = [this](int r) { return hosts_[static_cast<std::size_t>(r)]; };
+  if (message.size() < kLongMessage || host(peer) == host(rank_)) return message;
+  ConstBytes sent = message;
+  if (packs_) {
+    memory.resize(std::max(memory.size(), packed_room(message.size())));
+    if (const std::size_t bytes = pack_words(message, memory.data()); bytes > 0)
+      sent = ConstBytes(memory).first(bytes);
+  }
+  plain_bytes_ += message.size();
+  sent_bytes_ += sent.size();
+  return sent;
+}
+
+bool Transport::incoming(ConstBytes came, Bytes message) {
+  const bool in_place = came.data() == message.data();
+  if (came.size() == message.size()) {
+    if (!in_place && !came.empty()) std::memcpy(message.data(), came.data(), came.size());
+    return true;
+  }
+  if (in_place) {
+    came_.assign(came.begin(), came.end());
+    came = came_;
+  }
+  return unpack_words(came, message);
+}
+
+void Transport::fail_length(int peer, std::size_t came, std::size_t room) const {
+  fail(ExitCode::kInternal, "rank {} sends {} bytes, rank {} has room for {}", peer, came, rank_, room);
 }
 
 std::vector<int> Transport::hosts_among(const std::vector<int>& members) const {

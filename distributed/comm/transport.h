@@ -1,8 +1,10 @@
 // What HostCommunicator needs from the outside world: point-to-point messages with a deadline.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <memory>
 #include <span>
@@ -70,6 +72,16 @@ class Transport {
   /// one outlives it.
   virtual std::unique_ptr<Transport> split(const std::vector<int>& members, Deadline deadline) = 0;
 
+  /// Whether long messages to other hosts travel packed (packed_words.h), where that makes them shorter. Each
+  /// rank may choose for itself, before a call.
+  void pack_messages(bool on) { packs_ = on; }
+  bool packs_messages() const { return packs_; }
+  /// Bytes of long messages to other hosts so far: as they were, and as they travelled. Any thread may ask.
+  struct Traffic {
+    std::uint64_t plain = 0, sent = 0;
+  };
+  Traffic traffic() const { return {plain_bytes_, sent_bytes_}; }
+
   /// The ranks of this host that share memory, this one among them.
   HostGroup& group() const { return *group_; }
   /// By rank: the lowest rank of its host.
@@ -83,6 +95,13 @@ class Transport {
   virtual void interrupt() noexcept = 0;
 
  protected:
+  /// What travels to `peer` in place of `message`: the message, or itself packed in `memory`, and shorter
+  /// then.
+  ConstBytes outgoing(int peer, ConstBytes message, std::vector<std::byte>& memory);
+  /// `came` has come from `peer` in place of a message, perhaps to where the message belongs: makes it the
+  /// message. False if it is none of that length.
+  bool incoming(ConstBytes came, Bytes message);
+  [[noreturn]] void fail_length(int peer, std::size_t came, std::size_t room) const;
   /// Of `members`, as their group will be numbered: by rank, the lowest rank of its host.
   std::vector<int> hosts_among(const std::vector<int>& members) const;
   /// all_reduce() by an exchange of everything, rank after rank.
@@ -102,6 +121,9 @@ class Transport {
   std::string_view backend_;
   std::vector<int> hosts_;
   std::unique_ptr<HostGroup> group_;
+  bool packs_ = false;
+  std::atomic<std::uint64_t> plain_bytes_ = 0, sent_bytes_ = 0;
+  std::vector<std::byte> came_;  // a copy, while it is unpacked where it lay
 };
 
 }  // namespace trireme

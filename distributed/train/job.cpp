@@ -113,22 +113,17 @@ void Job::start() {
          ++more) {
     }
   });
-  if (options_.device() == "cuda") {
-    device_comm_ = make_device_communicator(*comm_, patience_of(options_));
-    gradient_comm_ = device_comm_.get();
-  }
   shards_ = static_cast<int>(options_.shards());
+  start_communication();
   if (options_.sync_batchnorm()) {
     shard_sync_ = make_shard_sync(gradient_comm());
     batch_sync_ = shard_sync_.get();
   }
-  reducer_options_ = reducer_options_of(options_);
   if (options_.comm_hook() == "powersgd")
     make_hook_ = [this] {
       return std::make_shared<PowerSgd>(
           PowerSgdOptions{.rank = static_cast<int>(options_.powersgd_rank()), .seed = options_.seed()});
     };
-  if (reducer_options_.bucket_bytes == 0) reducer_options_.link = measure_link(gradient_comm());
   nn::manual_seed(options_.seed());
   step_sum_ = std::make_unique<ShardSum>(gradient_comm(), shards_, kStepSumSize, kStepSumSize,
                                          SumOptions{reducer_options_.reduction}, "loss");
@@ -138,11 +133,22 @@ void Job::start() {
     if (options_.reduction() == "fastest")
       reporter_->note("reduction fastest: bits are not promised to be the same at other world sizes");
   }
-  if (auto* host = dynamic_cast<HostCommunicator*>(comm_))
-    host->set_trace([timing = timing_](const TracedJob& job) {
-      timing->comm_ns += job.end_ns - job.begin_ns;
-      record(timing->trace, job);
-    });
+}
+
+void Job::start_communication() {
+  if (options_.device() == "cuda") {
+    device_comm_ = make_device_communicator(*comm_, patience_of(options_));
+    gradient_comm_ = device_comm_.get();
+  }
+  reducer_options_ = reducer_options_of(options_);
+  const LinkCost& link = reducer_options_.link = measure_link(gradient_comm());
+  auto* const host = dynamic_cast<HostCommunicator*>(comm_);
+  if (!host) return;
+  packing_ = {*host, options_.compress_links(), comm_ == &gradient_comm() ? link : LinkCost()};
+  host->set_trace([timing = timing_](const TracedJob& job) {
+    timing->comm_ns += job.end_ns - job.begin_ns;
+    record(timing->trace, job);
+  });
 }
 
 void Job::say(const std::string& line) {
@@ -158,6 +164,7 @@ std::vector<StateTensor> Job::state() const {
 
 JobState Job::job_state() const {
   JobState state;
+  if (reducer_options_.link.bytes_per_second > 0) state.link = reducer_options_.link.to_string();
   state.step = step_;
   state.shards = shards_;
   state.seed = options_.seed();

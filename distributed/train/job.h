@@ -25,6 +25,7 @@
 #include "core/profiler/profile.h"
 #include "distributed/ddp/data_parallel.h"
 #include "distributed/train/checkpoints.h"
+#include "distributed/train/link_packing.h"
 #include "distributed/train/options.h"
 #include "distributed/train/reporter.h"
 
@@ -206,6 +207,7 @@ class Job : public DataParallelContext {
   enum StepSum : std::size_t { kLoss, kCorrect, kCounted, kStop, kStepSumSize };
 
   void start();
+  void start_communication();
   std::vector<StateTensor> state() const;
   /// The digest, for rank 0 to say; it goes to --digest-trail as well.
   std::string write_digest();
@@ -267,6 +269,7 @@ class Job : public DataParallelContext {
   std::array<double, kStepSumSize> totals_{};  // over all shards of the step's rounds
   // Of the current step, in this rank.
   Clock::time_point step_began_, forward_began_;
+  LinkPacking packing_;
   std::chrono::nanoseconds forward_{0}, backward_{0}, data_wait_{0}, excluded_{0}, exposed_before_{0},
       waited_before_forward_{0};
 };

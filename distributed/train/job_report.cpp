@@ -63,9 +63,10 @@ void Job::report_step() {
   const auto now = Clock::now();
   const bool wants_digest = options_.digest_every() > 0 && step_ % options_.digest_every() == 0;
   const std::string hex = wants_digest ? write_digest() : "";
-  if (!is_root()) return;
   std::chrono::nanoseconds exposed{-exposed_before_};
   for (const auto& replica : replicas_) exposed += replica->reducer().exposed();
+  packing_.observe(now - step_began_ - excluded_, exposed);
+  if (!is_root()) return;
   StepReport report{.step = step_,
                     .steps = total_steps_,
                     .epoch = current_.epoch(),
@@ -103,7 +104,7 @@ void Job::say_summary() {
     say(fmt::format("throughput: {:.0f} {}/s on {} rank{}", reporter_->samples_per_second(), unit_,
                     world_size(), world_size() == 1 ? "" : "s"));
   if (reducer_options_.link.bytes_per_second > 0)
-    say(fmt::format("link: {} over the ranks", reducer_options_.link.to_string()));
+    say(fmt::format("link: {} over the ranks{}", reducer_options_.link.to_string(), packing_.text()));
   if (const RecordingStatistics s = kernels_of(device()).recording_statistics(); s.rounds > 0)
     say(
         fmt::format("cuda graphs: {:.1f} a step, of {:.1f} kernels and calls; {} made, {:.1f} kernels a step "

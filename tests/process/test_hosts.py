@@ -52,6 +52,21 @@ class Hosts(training.Training):
                 self.assertEqual(dict(re.findall(r"^digest step=(\d+) sha256=(\w+)$", ran.stdout, re.M)), alone)
                 self.assertEqual(left(), [])
 
+    def test_packed_messages_change_no_bit(self):
+        alone = self.run_to_end(JOB, how="plain").digests
+        sent = {}
+        for wish in ("on", "off"):
+            kept = self.dir / wish
+            ran = over_hosts(["--hosts", "3"], [training.TRAIN, *JOB, "--compress-links", wish, "--checkpoint-dir", str(kept)])
+            self.assertEqual(dict(re.findall(r"^digest step=(\d+) sha256=(\w+)$", ran.stdout, re.M)), alone, ran)
+            sent[wish] = re.search(r"^link: .* a sum and .* MB/s over the ranks(?:; ([0-9.]+) of ([0-9.]+) MB sent .*)?$",
+                                   ran.stdout, re.M)
+            told = subprocess.run([training.TRIREME, "checkpoint", "inspect", str(kept)], env=training.environment(),
+                                  capture_output=True, text=True)
+            self.assertIn("link: " + sent[wish][0].split(" over")[0].removeprefix("link: "), told.stdout, told)
+        self.assertIsNone(sent["off"][1], sent)
+        self.assertLess(float(sent["on"][1]), float(sent["on"][2]))
+
     def test_ranks_in_turn_on_hosts(self):
         alone = self.run_to_end(JOB, how="plain").digests
         ran = over_hosts(["--hosts", "2", "--per-host", "3"], OMPI_MCA_rmaps_base_mapping_policy="node")

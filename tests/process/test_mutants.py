@@ -28,6 +28,8 @@ REPLICA = "distributed/ddp/replica.cpp"
 JOB = "distributed/train/job.cpp"
 MODEL_TESTS = ["ranks_ddp_models"]
 
+PACKED = "kernels/packed_words.cpp"
+PACKED_TESTS = ["unit_kernels_packed_words"]
 ROUNDING_TESTS = ["unit_kernels_rounding"]
 
 # (what goes wrong, file, text, its replacement, tests of which one must fail); without a text, the last but one is a
@@ -41,6 +43,8 @@ MUTANTS = [
      "std::ranges::reverse(plan->partials); kernels_of(device).tree_sum(to, plan->nodes,", TREE_TESTS[1:]),
     ("hosts' partials in reverse order", HOSTS,
      "    std::byte* const mine = in(", "    std::ranges::reverse(parts);\n    std::byte* const mine = in(", TREE_TESTS[1:]),
+    ("zeros among packed words get an exponent", PACKED, "if (!e.zero) ++e.least;", "++e.least;", PACKED_TESTS),
+    ("packed words lose their signs", PACKED, " | (words[i] >> 24 & 128)", "", PACKED_TESTS),
     ("what are no siblings is merged", NODES,
      "if (left.size() < 2 || left[left.size() - 2] != TreeNode{level, index - 1}) return merges;",
      "if (left.size() < 2) return merges;", TREE_TESTS[1:]),

@@ -70,7 +70,8 @@ struct Recipe {
 /// How it is run: no bit may depend on it.
 struct Way {
   int ranks = 1, ranks_per_host = 64, second_ranks = 0;
-  bool zero = false, second_zero = false, overlap = true, delays = false, alternate_hosts = false;
+  bool zero = false, second_zero = false, overlap = true, delays = false, alternate_hosts = false,
+       packs = false;
   double bucket_mb = 25;
   std::uint64_t shuffle = 0;
   std::int64_t workers = 0;
@@ -85,6 +86,7 @@ struct Way {
     way.overlap = !coin(random, 4);
     way.delays = coin(random, 4);
     way.alternate_hosts = coin(random, 4);
+    way.packs = coin(random);
     way.bucket_mb = pick(random, {1e-6, 0.002, 0.05, 25.0});
     way.shuffle = coin(random) ? random() : 0;
     way.workers = coin(random) ? 2 : 0;
@@ -92,11 +94,12 @@ struct Way {
   }
   std::string text() const {
     return fmt::format(
-        "{} ranks, {} to a host{}, zero {}, {}overlap {}, delays {}, buckets of {} MB, shuffle {}, {} "
+        "{} ranks, {} to a host{}, zero {}, {}overlap {}, delays {}, packs {}, buckets of {} MB, shuffle {}, "
+        "{} "
         "workers",
         ranks, ranks_per_host, alternate_hosts ? " in turn" : "", zero,
         second_ranks > 0 ? fmt::format("then on {} ranks with zero {}, ", second_ranks, second_zero) : "",
-        overlap, delays, bucket_mb, shuffle, workers);
+        overlap, delays, packs, bucket_mb, shuffle, workers);
   }
 };
 
@@ -232,6 +235,7 @@ std::string train(const Recipe& recipe, const Way& way, int ranks, bool zero, st
   options.set_shuffle_ready(way.shuffle);
   options.set_loader_workers(way.workers);
   options.set_zero(zero);
+  options.set_compress_links(way.packs ? "on" : "off");
   options.set_checkpoint_dir(checkpoints.string());
   options.set_quiet(true);
   std::string digest;

@@ -1,0 +1,32 @@
+// When messages between hosts travel packed.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "distributed/comm/host_communicator.h"
+#include "distributed/comm/link_cost.h"
+
+namespace trireme {
+
+/// Packing (Transport::pack_messages()) takes processor time, which is there while a rank waits for its
+/// peers: by itself it begins once a rank has waited for more than a quarter of its first steps, over a link
+/// slower than packing. Changes no bits, so each rank decides alone.
+class LinkPacking {
+ public:
+  LinkPacking() = default;
+  /// `wish` is --compress-links. Of a communicator of one host, nothing is packed.
+  LinkPacking(HostCommunicator& comm, const std::string& wish, const LinkCost& link);
+  /// A step is over that took so long, of which the rank has waited for communication.
+  void observe(std::chrono::nanoseconds step, std::chrono::nanoseconds waited);
+  /// What was gained so far: "; 3.2 of 3.7 MB sent to other hosts, packed", or nothing.
+  std::string text() const;
+
+ private:
+  HostCommunicator* comm_ = nullptr;
+  bool undecided_ = false;
+  int steps_ = 0;
+  std::chrono::nanoseconds time_{0}, waited_{0};
+};
+
+}  // namespace trireme
