@@ -23,6 +23,8 @@ constexpr unsigned kHasZero = 0x80, kNothing = 0xff;
 constexpr std::size_t kTrial = 8 * kBlockBytes;
 constexpr double kWorth = 0.97;
 
+static_assert(std::endian::native == std::endian::little);  // codes lie one behind the other
+
 using Words = std::uint32_t[kBlock];
 
 struct Exponents {

@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,9 @@ constexpr int kMostRanks = 16384;
 struct Asked {
   std::string trace, link = "10GbE", algorithm = "ordered", within, comm_hook = "none";
   std::vector<int> ranks{8, 64, 256, 1024};
-  int ranks_per_host = 0;
-  double spread = -1, efficiency = 0.9, bucket_mb = 0, compute_scale = 1;
+  std::optional<int> ranks_per_host;
+  std::optional<double> spread;
+  double efficiency = 0.9, bucket_mb = 0, compute_scale = 1;
   std::uint64_t seed = 1;
   bool narrow() const { return comm_hook != "none"; }
 };
@@ -44,18 +46,18 @@ void check(const Asked& asked) {
       fail(ExitCode::kUsage, "{} {:g}: must be from {:g} to {:g}", flag, value, least, most);
   };
   for (const int ranks : asked.ranks) in("--ranks", ranks, 1, kMostRanks);
-  in("--ranks-per-host", asked.ranks_per_host, 0, kMostRanks);
+  if (asked.ranks_per_host) in("--ranks-per-host", *asked.ranks_per_host, 1, kMostRanks);
   in("--efficiency", asked.efficiency, 0, 1);
   in("--bucket-mb", asked.bucket_mb, 0, 1e6);
   in("--compute-scale", asked.compute_scale, 1e-3, 1e3);
-  if (asked.spread != -1) in("--spread", asked.spread, 0, 2);
+  if (asked.spread) in("--spread", *asked.spread, 0, 2);
 }
 
 /// The network of the run itself, from its sums.
 Cluster traced_network(const StepProfile& profile, int ranks_per_host) {
   Cluster cluster = cluster_of("10GbE");
   cluster.ranks = profile.ranks;
-  cluster.ranks_per_host = std::max(1, ranks_per_host);
+  cluster.ranks_per_host = ranks_per_host;
   if (cluster.hosts() == 1)
     fail(ExitCode::kUsage,
          "--link trace: the trace is of {} rank{} on one host: trace a run on several hosts, or name a link",
@@ -89,7 +91,7 @@ void print_profile(const StepProfile& p, const Asked& asked, const Cluster& clus
              p.ranks, p.ranks == 1 ? "" : "s", p.steps, p.step_ms, p.compute_ms + p.tail_ms, p.exposed_ms);
   fmt::print("gradients: {:.2f} MB in {} bucket{}; stragglers {}\n", gradient_bytes(p) / 1e6, gradients,
              gradients == 1 ? "" : "s",
-             asked.spread == -1 ? "as traced" : fmt::format("lognormal, spread {:g}", asked.spread));
+             asked.spread ? fmt::format("lognormal, spread {:g}", *asked.spread) : "as traced");
   fmt::print("link: {}, {:.1f}us,{:.1f}MB/s,{:.2f}us; {} rank{} a host; {} all-reduce{}\n\n", asked.link,
              1e6 * cluster.between.latency_s, cluster.between.bytes_per_s / 1e6,
              1e6 * cluster.between.message_s, cluster.ranks_per_host, cluster.ranks_per_host == 1 ? "" : "s",
@@ -100,13 +102,13 @@ int simulate(const Asked& asked) {
   check(asked);
   const Plan plan{algorithm_of(asked.algorithm), asked.bucket_mb, asked.narrow()};
   StepProfile profile = profile_of(read_traced_steps(asked.trace));
-  Cluster cluster =
-      asked.link == "trace" ? traced_network(profile, asked.ranks_per_host) : cluster_of(asked.link);
-  if (asked.ranks_per_host > 0) cluster.ranks_per_host = asked.ranks_per_host;
+  Cluster cluster = asked.link == "trace" ? traced_network(profile, asked.ranks_per_host.value_or(1))
+                                          : cluster_of(asked.link);
+  if (asked.ranks_per_host) cluster.ranks_per_host = *asked.ranks_per_host;
   if (!asked.within.empty()) cluster.within = cluster_of(asked.within).between;
   scale_compute(profile, asked.compute_scale);
-  Stragglers stragglers{std::max(asked.spread, 0.0), asked.seed, {}};
-  if (asked.spread == -1) stragglers.traced = profile.factors;
+  Stragglers stragglers{asked.spread.value_or(0), asked.seed, {}};
+  if (!asked.spread) stragglers.traced = profile.factors;
   print_profile(profile, asked, cluster);
   fmt::print("{:>6} {:>10} {:>10} {:>11} {:>10} {:>10} {:>7}  {:<20} to reach {:g}, change\n", "ranks",
              "step ms", "compute ms", "straggle ms", "comm ms", "exposed ms", "effic.", "best all-reduce",
@@ -129,7 +131,7 @@ int simulate_main(int argc, char** argv) {
       "Says how a traced job would scale: the measured times of one step, replayed on other numbers of ranks "
       "over "
       "another network. The work of a rank stays the same (weak scaling); efficiency is its compute over the "
-      "step.",
+      "step. Runs with --zero 1, --comm-hook powersgd or several passes a step cannot be traced for it.",
       "trireme simulate");
   Asked asked;
   app.add_option("--trace", asked.trace, "the folder that the run's --trace named")->required();

@@ -171,8 +171,10 @@ def parse():
     wrong = [mode for mode in options.modes if mode not in ("weak", "strong")]
     if wrong:
         parser.error(f"--modes {wrong[0]}: there are weak and strong")
-    if options.ranks[0] < 1 or options.steps < 3 or options.per_host < 1 or (options.batch or 1) < 1:
-        parser.error("needs one rank or more on each host, three steps or more, and a sample or more")
+    for flag, value, least in (("ranks", options.ranks[0], 1), ("steps", options.steps, 3),
+                               ("per-host", options.per_host, 1), ("batch", options.batch, 1)):
+        if value is not None and value < least:
+            parser.error(f"--{flag} {value}: must be at least {least}")
     uneven = [ranks for ranks in options.ranks if ranks > options.per_host and ranks % options.per_host]
     if uneven:
         parser.error(f"--ranks {uneven[0]} does not fill hosts of {options.per_host} ranks")
@@ -186,6 +188,10 @@ def parse():
     for program in ("train_classifier", "trireme"):
         if not os.access(options.build / "bin" / program, os.X_OK):
             parser.error(f"{options.build}/bin/{program} is not built: cmake --build {options.build}")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {options.out}: {error.strerror}; choose another folder")
     return options
 
 
@@ -195,10 +201,6 @@ def main():
     refused = can_emulate() if options.ranks[-1] > 1 else None
     if refused:
         print(f"scaling.py: no emulated hosts here ({refused}); all ranks run on this host, over its loopback", flush=True)
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        sys.exit(f"scaling.py: --out {options.out}: {error.strerror}; choose another folder")
     with contextlib.ExitStack() as opened:
         table = None
         for row in measure(options, [LOOPBACK] if refused else options.links):

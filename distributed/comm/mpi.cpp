@@ -12,12 +12,10 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <condition_variable>
 #include <cstdio>
 #include <cstring>
 #include <deque>
 #include <exception>
-#include <mutex>
 #include <numeric>
 #include <thread>
 #include <utility>
@@ -38,6 +36,7 @@ constexpr std::size_t kLargestSum = std::size_t{1} << 30;  // MPI counts are int
 /// Longer ones are sent as several, each without asking the receiver first (see use_tcp_well()).
 constexpr std::size_t kLargestMessage = std::size_t{1} << 20;
 constexpr std::size_t kReasonBytes = 1024;
+constexpr std::size_t kMostSpare = 32;  // of as many bytes as a message
 
 void check(int rc, const char* call) {
   if (rc == MPI_SUCCESS) return;
@@ -69,8 +68,9 @@ struct Requests {
     for (std::size_t i = 0; i < handles.size(); ++i) {
       if (handles[i] == MPI_REQUEST_NULL) continue;
       int done = 0;
-      MPI_Test(&handles[i], &done, &statuses[i]);
-      if (!done && std::ranges::find(missing, peers[i]) == missing.end()) missing.push_back(peers[i]);
+      const bool failed = MPI_Test(&handles[i], &done, &statuses[i]) != MPI_SUCCESS;
+      if ((failed || !done) && std::ranges::find(missing, peers[i]) == missing.end())
+        missing.push_back(peers[i]);
     }
     return missing;
   }
@@ -173,6 +173,7 @@ class MpiTransport final : public Transport {
         shared_(from.shared_) {}
 
   ~MpiTransport() override {
+    if (!begun_.empty()) cancel_all();  // an exception came in between
     if (shared_->healthy && channel_ == 0) MPI_Comm_free(&comm_);
   }
 
@@ -318,6 +319,7 @@ class MpiTransport final : public Transport {
     }
     std::ranges::move(requests.packed, std::back_inserter(spare_));
     requests.packed.clear();
+    if (spare_.size() > kMostSpare) spare_.resize(kMostSpare);
   }
 
   // All is there, some of it packed.
@@ -370,8 +372,9 @@ class MpiTransport final : public Transport {
       if (!backoff.pause()) continue;
       throw_if_peer_failed();
       if (Clock::now() < deadline) continue;
-      if (requests.unfinished().empty()) return;
-      fail_no_answer(requests);
+      const std::vector<int> missing = requests.unfinished();
+      if (missing.empty()) return;
+      fail_no_answer(missing);
     }
   }
 
@@ -388,8 +391,7 @@ class MpiTransport final : public Transport {
     throw SecondaryError(peer, fmt::format("rank {} reports: {}", peer, text.data()));
   }
 
-  [[noreturn]] void fail_no_answer(Requests& requests) {
-    const std::vector<int> missing = requests.unfinished();
+  [[noreturn]] void fail_no_answer(const std::vector<int>& missing) {
     const bool collective = std::ranges::find(missing, -1) != missing.end();
     fail(ExitCode::kPeer, "no answer from rank {}: it has failed, is stuck, or needs more --patience",
          collective ? "(unknown)" : fmt::format("{}", fmt::join(missing, ", ")));

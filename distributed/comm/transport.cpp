@@ -67,7 +67,8 @@ bool Transport::incoming(ConstBytes came, Bytes message) {
 }
 
 void Transport::fail_length(int peer, std::size_t came, std::size_t room) const {
-  fail(ExitCode::kInternal, "rank {} sends {} bytes, rank {} has room for {}", peer, came, rank_, room);
+  fail(ExitCode::kInternal, "{} bytes came from rank {} to rank {}: no message of {} bytes, packed or not",
+       came, peer, rank_, room);
 }
 
 std::vector<int> Transport::hosts_among(const std::vector<int>& members) const {

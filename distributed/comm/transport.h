@@ -73,10 +73,11 @@ class Transport {
   virtual std::unique_ptr<Transport> split(const std::vector<int>& members, Deadline deadline) = 0;
 
   /// Whether long messages to other hosts travel packed (packed_words.h), where that makes them shorter. Each
-  /// rank may choose for itself, before a call.
+  /// rank may choose for itself, between calls; a group that is split off begins with its parent's choice.
   void pack_messages(bool on) { packs_ = on; }
   bool packs_messages() const { return packs_; }
-  /// Bytes of long messages to other hosts so far: as they were, and as they travelled. Any thread may ask.
+  /// Bytes of long messages to other hosts so far: as they were, and as they travelled. Any thread may ask,
+  /// but both are of one moment only between calls.
   struct Traffic {
     std::uint64_t plain = 0, sent = 0;
   };
@@ -98,7 +99,7 @@ class Transport {
   /// What travels to `peer` in place of `message`: the message, or itself packed in `memory`, and shorter
   /// then.
   ConstBytes outgoing(int peer, ConstBytes message, std::vector<std::byte>& memory);
-  /// `came` has come from `peer` in place of a message, perhaps to where the message belongs: makes it the
+  /// `came` is what has come in place of a message, perhaps to where the message belongs: makes it the
   /// message. False if it is none of that length.
   bool incoming(ConstBytes came, Bytes message);
   [[noreturn]] void fail_length(int peer, std::size_t came, std::size_t room) const;

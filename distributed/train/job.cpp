@@ -141,10 +141,14 @@ void Job::start_communication() {
     gradient_comm_ = device_comm_.get();
   }
   reducer_options_ = reducer_options_of(options_);
-  const LinkCost& link = reducer_options_.link = measure_link(gradient_comm());
   auto* const host = dynamic_cast<HostCommunicator*>(comm_);
+  if (host) host->pack_messages(false);  // an earlier job's; what is measured would be packed to nothing
+  if (reducer_options_.bucket_bytes == 0 || options_.compress_links() == "auto")
+    reducer_options_.link = measure_link(gradient_comm());
   if (!host) return;
-  packing_ = {*host, options_.compress_links(), comm_ == &gradient_comm() ? link : LinkCost()};
+  // Gradients that go by NCCL tell nothing of this communicator's link.
+  const bool carries_gradients = comm_ == &gradient_comm();
+  packing_ = {*host, options_.compress_links(), carries_gradients ? reducer_options_.link : LinkCost()};
   host->set_trace([timing = timing_](const TracedJob& job) {
     timing->comm_ns += job.end_ns - job.begin_ns;
     record(timing->trace, job);

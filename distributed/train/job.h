@@ -267,9 +267,9 @@ class Job : public DataParallelContext {
   std::unique_ptr<Loader> loader_;             // behind what its requests use
   float counted_ = 0, stop_ = 0;               // in this shard
   std::array<double, kStepSumSize> totals_{};  // over all shards of the step's rounds
+  LinkPacking packing_;
   // Of the current step, in this rank.
   Clock::time_point step_began_, forward_began_;
-  LinkPacking packing_;
   std::chrono::nanoseconds forward_{0}, backward_{0}, data_wait_{0}, excluded_{0}, exposed_before_{0},
       waited_before_forward_{0};
 };

@@ -32,8 +32,8 @@ void LinkPacking::observe(std::chrono::nanoseconds step, std::chrono::nanosecond
 std::string LinkPacking::text() const {
   const Transport::Traffic traffic = comm_ ? comm_->traffic() : Transport::Traffic();
   if (traffic.sent == traffic.plain) return "";
-  return fmt::format("; {:.1f} of {:.1f} MB sent to other hosts, packed",
-                     static_cast<double>(traffic.sent) / 1e6, static_cast<double>(traffic.plain) / 1e6);
+  return fmt::format("; rank 0 sent {:.1f} MB to other hosts as {:.1f}",
+                     static_cast<double>(traffic.plain) / 1e6, static_cast<double>(traffic.sent) / 1e6);
 }
 
 }  // namespace trireme

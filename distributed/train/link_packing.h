@@ -9,9 +9,9 @@
 
 namespace trireme {
 
-/// Packing (Transport::pack_messages()) takes processor time, which is there while a rank waits for its
-/// peers: by itself it begins once a rank has waited for more than a quarter of its first steps, over a link
-/// slower than packing. Changes no bits, so each rank decides alone.
+/// Packing (Transport::pack_messages()) takes processor time of who sends, and less of who receives, which is
+/// there while ranks wait. By itself it begins once a rank has waited for more than a quarter of its first
+/// steps, over a link slower than packing. It changes no bits, so each rank decides alone.
 class LinkPacking {
  public:
   LinkPacking() = default;
@@ -19,7 +19,7 @@ class LinkPacking {
   LinkPacking(HostCommunicator& comm, const std::string& wish, const LinkCost& link);
   /// A step is over that took so long, of which the rank has waited for communication.
   void observe(std::chrono::nanoseconds step, std::chrono::nanoseconds waited);
-  /// What was gained so far: "; 3.2 of 3.7 MB sent to other hosts, packed", or nothing.
+  /// What was gained so far, for rank 0 to say: "; rank 0 sent 3.7 MB to other hosts as 3.2", or nothing.
   std::string text() const;
 
  private:

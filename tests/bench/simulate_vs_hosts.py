@@ -4,8 +4,8 @@
     tests/bench/simulate_vs_hosts.py build --hosts 2 4 8 --rates 200mbit 1gbit 5gbit
 
 For each model and number of hosts one run over unshaped links is traced. What its sums cost there (`--link trace`) and
-each rate give the link to predict; then the job is run over it. Shaping lets 256 kB through at once after
-a pause, so small models are faster over slow links than predicted. With --traced N all predictions come from traces of N
+each rate give the link to predict; then the job is run over it. Shaping lets some 70 kB through at once
+after a pause, so small models are a little faster over slow links than predicted. With --traced N all predictions come from traces of N
 hosts, and computing is taken to be slower as far as more ranks share the cores of this machine. Needs root for
 cluster/hosts.py, and a quiet machine.
 """
@@ -36,7 +36,7 @@ def run_job(options, model, hosts, rate, folder):
     folder.mkdir(parents=True)
     shape = ["--rate", rate] if rate else []
     job = [str(options.build / "bin/train_classifier"), "--model", model, "--data", data, "--global-batch", str(batch * hosts),
-           "--steps", str(options.steps), "--threads", "1", "--eval-every", "0", "--quiet", "--metrics",
+           "--steps", str(options.steps), "--threads", "1", "--eval-every", "0", "--quiet", "--compress-links", "off", "--metrics",
            str(folder / "metrics.jsonl"), "--trace", str(folder), "--bucket-mb", str(options.bucket_mb), *flags]
     ran = subprocess.run([str(ROOT / "cluster/hosts.py"), "--hosts", str(hosts), *shape, "--", *job], capture_output=True,
                          text=True, env=dict(os.environ, OMP_NUM_THREADS="1"), timeout=900)

@@ -59,13 +59,16 @@ class Hosts(training.Training):
             kept = self.dir / wish
             ran = over_hosts(["--hosts", "3"], [training.TRAIN, *JOB, "--compress-links", wish, "--checkpoint-dir", str(kept)])
             self.assertEqual(dict(re.findall(r"^digest step=(\d+) sha256=(\w+)$", ran.stdout, re.M)), alone, ran)
-            sent[wish] = re.search(r"^link: .* a sum and .* MB/s over the ranks(?:; ([0-9.]+) of ([0-9.]+) MB sent .*)?$",
+            sent[wish] = re.search(r"^link: .* a sum and .* MB/s over the ranks(?:; rank 0 sent ([0-9.]+) MB to other hosts as ([0-9.]+))?$",
                                    ran.stdout, re.M)
             told = subprocess.run([training.TRIREME, "checkpoint", "inspect", str(kept)], env=training.environment(),
                                   capture_output=True, text=True)
             self.assertIn("link: " + sent[wish][0].split(" over")[0].removeprefix("link: "), told.stdout, told)
         self.assertIsNone(sent["off"][1], sent)
-        self.assertLess(float(sent["on"][1]), float(sent["on"][2]))
+        self.assertLess(float(sent["on"][2]), float(sent["on"][1]))
+        for flags in (["--hosts", "3"], ["--hosts", "2", "--per-host", "2"]):
+            ran = over_hosts(flags, [str(training.BUILD / "tests" / "ranks_comm_packed")])
+            self.assertEqual(ran.returncode, 0, ran)
 
     def test_ranks_in_turn_on_hosts(self):
         alone = self.run_to_end(JOB, how="plain").digests
@@ -102,7 +105,7 @@ class Hosts(training.Training):
                 kept = self.dir / f"checkpoints{number}"
                 running = subprocess.Popen(
                     [HOSTS, "--hosts", "2", "--per-host", "2", "--delay", "200us", "--", training.TRAIN, *JOB[:8],
-                     "--steps", "100000", "--quiet", "--eval-every", "0", "--checkpoint-dir", str(kept),
+                     "--steps", "100000", "--quiet", "--compress-links", "on", "--eval-every", "0", "--checkpoint-dir", str(kept),
                      "--checkpoint-every", "20"],
                     env=training.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 begin = time.monotonic()
