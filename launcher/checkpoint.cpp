@@ -125,7 +125,9 @@ int inspect(const std::string& directory) {
   const CheckpointStore store = store_at(path.parent_path());
   const JobState job = store.read_state(path);
   fmt::print("{}\n", path.string());
-  for_each_field(job, [](const char* name, const auto& value) { fmt::print("{}: {}\n", name, value); });
+  for_each_field(job, [](const char* name, const auto& value) {
+    if (const std::string text = fmt::format("{}", value); !text.empty()) fmt::print("{}: {}\n", name, text);
+  });
   const auto tensors = store.tensors(path);
   fmt::print("tensors: {}, {} bytes\n", tensors.size(), bytes_in(tensors));
   for (const auto& tensor : tensors)
@@ -217,9 +219,9 @@ int diff_trails(const std::map<std::int64_t, Record>& a, const std::map<std::int
   }
   if (common == 0) fail(ExitCode::kUsage, "the two trails have no step in common: nothing to compare");
   const std::size_t more_in_a = a.size() - common, more_in_b = b.size() - common;
-  fmt::print("the same: {} steps{}{}\n", common,
-             more_in_a > 0 ? fmt::format("; {} more are only in the first", more_in_a) : "",
-             more_in_b > 0 ? fmt::format("; {} more are only in the second", more_in_b) : "");
+  fmt::print("the same: {} step{}{}{}\n", common, common == 1 ? "" : "s",
+             more_in_a > 0 ? fmt::format("; {} more only in the first", more_in_a) : "",
+             more_in_b > 0 ? fmt::format("; {} more only in the second", more_in_b) : "");
   return 0;
 }
 

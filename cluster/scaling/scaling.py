@@ -185,6 +185,9 @@ def parse():
             link == UNSHAPED or hosts.rate(link)
         except argparse.ArgumentTypeError as error:
             parser.error(f"--links: {error}, nor unshaped")
+    for flag in options.train_flags:
+        if flag.split("=")[0] in ("--model", "--data", "--global-batch", "--steps", "--epochs", "--metrics", "--trace"):
+            parser.error(f"{flag} after --: this program says it to train_classifier by itself")
     for program in ("train_classifier", "trireme"):
         if not os.access(options.build / "bin" / program, os.X_OK):
             parser.error(f"{options.build}/bin/{program} is not built: cmake --build {options.build}")

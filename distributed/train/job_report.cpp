@@ -104,7 +104,8 @@ void Job::say_summary() {
     say(fmt::format("throughput: {:.0f} {}/s on {} rank{}", reporter_->samples_per_second(), unit_,
                     world_size(), world_size() == 1 ? "" : "s"));
   if (reducer_options_.link.bytes_per_second > 0)
-    say(fmt::format("link: {} over the ranks{}", reducer_options_.link.to_string(), packing_.text()));
+    say(fmt::format("link: {} over the ranks", reducer_options_.link.to_string()));
+  if (const std::string packed = packing_.text(); !packed.empty()) say("packed: " + packed);
   if (const RecordingStatistics s = kernels_of(device()).recording_statistics(); s.rounds > 0)
     say(
         fmt::format("cuda graphs: {:.1f} a step, of {:.1f} kernels and calls; {} made, {:.1f} kernels a step "
@@ -117,7 +118,7 @@ void Job::say_summary() {
   const OutputPaths& paths = reporter_->paths();
   if (!paths.metrics.empty()) say("metrics: " + paths.metrics.string());
   if (!paths.tensorboard.empty()) say("tensorboard: " + paths.tensorboard.string());
-  if (!paths.checkpoints.empty()) say("checkpoint: " + (paths.checkpoints / checkpoint_name(step_)).string());
+  if (checkpoints_->enabled()) say("checkpoint: " + (paths.checkpoints / checkpoint_name(step_)).string());
 }
 
 }  // namespace trireme

@@ -15,6 +15,7 @@ constexpr int kShareToWait = 4;        // one of so many parts
 
 LinkPacking::LinkPacking(HostCommunicator& comm, const std::string& wish, const LinkCost& link)
     : comm_(&comm),
+      before_(comm.traffic()),
       undecided_(wish == "auto" && link.bytes_per_second > 0 && link.bytes_per_second < kFastLink) {
   if (!comm.spans_hosts()) undecided_ = false;
   if (wish == "on") comm.pack_messages(true);
@@ -26,14 +27,17 @@ void LinkPacking::observe(std::chrono::nanoseconds step, std::chrono::nanosecond
   waited_ += waited;
   if (steps_ < kSteps) return;
   undecided_ = false;
-  if (kShareToWait * waited_ > time_) comm_->pack_messages(true);
+  if (kShareToWait * waited_ <= time_) return;
+  before_ = comm_->traffic();
+  comm_->pack_messages(true);
 }
 
 std::string LinkPacking::text() const {
-  const Transport::Traffic traffic = comm_ ? comm_->traffic() : Transport::Traffic();
-  if (traffic.sent == traffic.plain) return "";
-  return fmt::format("; rank 0 sent {:.1f} MB to other hosts as {:.1f}",
-                     static_cast<double>(traffic.plain) / 1e6, static_cast<double>(traffic.sent) / 1e6);
+  const Transport::Traffic now = comm_ ? comm_->traffic() : Transport::Traffic();
+  const double plain = static_cast<double>(now.plain - before_.plain),
+               sent = static_cast<double>(now.sent - before_.sent);
+  if (sent == plain) return "";
+  return fmt::format("rank 0 sent {:.1f} MB to other hosts as {:.1f}", plain / 1e6, sent / 1e6);
 }
 
 }  // namespace trireme

@@ -19,11 +19,13 @@ class LinkPacking {
   LinkPacking(HostCommunicator& comm, const std::string& wish, const LinkCost& link);
   /// A step is over that took so long, of which the rank has waited for communication.
   void observe(std::chrono::nanoseconds step, std::chrono::nanoseconds waited);
-  /// What was gained so far, for rank 0 to say: "; rank 0 sent 3.7 MB to other hosts as 3.2", or nothing.
+  /// What was gained since packing began, for rank 0 to say: "rank 0 sent 3.7 MB to other hosts as 3.2", or
+  /// nothing.
   std::string text() const;
 
  private:
   HostCommunicator* comm_ = nullptr;
+  Transport::Traffic before_;  // when packing began
   bool undecided_ = false;
   int steps_ = 0;
   std::chrono::nanoseconds time_{0}, waited_{0};

@@ -59,7 +59,7 @@ class Hosts(training.Training):
             kept = self.dir / wish
             ran = over_hosts(["--hosts", "3"], [training.TRAIN, *JOB, "--compress-links", wish, "--checkpoint-dir", str(kept)])
             self.assertEqual(dict(re.findall(r"^digest step=(\d+) sha256=(\w+)$", ran.stdout, re.M)), alone, ran)
-            sent[wish] = re.search(r"^link: .* a sum and .* MB/s over the ranks(?:; rank 0 sent ([0-9.]+) MB to other hosts as ([0-9.]+))?$",
+            sent[wish] = re.search(r"^link: .* a sum and .* MB/s over the ranks(?:\npacked: rank 0 sent ([0-9.]+) MB to other hosts as ([0-9.]+))?$",
                                    ran.stdout, re.M)
             told = subprocess.run([training.TRIREME, "checkpoint", "inspect", str(kept)], env=training.environment(),
                                   capture_output=True, text=True)

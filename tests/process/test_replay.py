@@ -40,14 +40,14 @@ class Replay(training.Training):
                          "--zero", 1, "--digest-trail", real], ranks=4)
         again = [*JOB, "--checkpoint-dir", self.kept, "--replay-ranks", 4, "--replay-from", 3]
         self.run_to_end([*again, "--digest-trail", replay], how="plain")
-        self.assertEqual(self.diff(real, replay, 0), "the same: 6 steps; 3 more are only in the first\n")
+        self.assertEqual(self.diff(real, replay, 0), "the same: 6 steps; 3 more only in the first\n")
         self.run_to_end([*again, "--lr", 0.02, "--digest-trail", other], how="plain")
         self.assertRegex(self.diff(real, other, 1), r"^step 4 is the first that differs, in model\.\S+, .* and \d+ more\n$")
         # The moments do not depend on the learning rate, in the first step.
         self.assertNotIn("exp_avg", self.diff(other, real, 1))
         # Nothing is left to train, and nothing is written.
         self.run_to_end([*JOB, "--checkpoint-dir", self.kept, "--digest-trail", real], ranks=2)
-        self.assertEqual(self.diff(real, replay, 0), "the same: 6 steps; 3 more are only in the first\n")
+        self.assertEqual(self.diff(real, replay, 0), "the same: 6 steps; 3 more only in the first\n")
         self.assertIn("'/no/such' does not exist", self.diff(real, "/no/such", 2))
         self.assertIn("is none: give two of a kind", self.diff(real, self.kept, 2))
         (self.dir / "empty.jsonl").write_text('{"step": 99, "digest": "x"}\n')

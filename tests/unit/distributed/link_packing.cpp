@@ -33,7 +33,9 @@ bool packs(const Case& c) {
         std::vector<float> ones(100'000, 1.0f);
         comm.broadcast(std::as_writable_bytes(std::span(ones)), 0, "ones").wait();
         if (comm.rank() == 0 && host.traffic().sent < host.traffic().plain) ++packed;
-        if (comm.rank() == 0) EXPECT_EQ(packing.text().empty(), packed == 0) << packing.text();
+        if (comm.rank() == 0) {
+          EXPECT_EQ(packing.text().empty(), packed == 0) << packing.text();
+        }
       },
       [&](int rank) { return c.one_host ? 0 : rank; });
   return packed > 0;
