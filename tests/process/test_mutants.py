@@ -45,7 +45,7 @@ MUTANTS = [
      "    std::byte* const mine = in(", "    std::ranges::reverse(parts);\n    std::byte* const mine = in(", TREE_TESTS[1:]),
     ("zeros among packed words get an exponent", PACKED, "if (!e.zero) ++e.least;", "++e.least;", PACKED_TESTS),
     ("packed words lose their signs", PACKED, " | (words[i] >> 24 & 128)", "", PACKED_TESTS),
-    ("messages are packed though nobody waits", "distributed/train/link_packing.cpp", "kShareToWait * waited_ > time_", "time_.count() > 0",
+    ("messages are packed though nobody waits", "distributed/train/link_packing.cpp", "kShareToWait * waited_ <= time_", "time_.count() < 0",
      ["unit_distributed_link_packing"]),
     ("what are no siblings is merged", NODES,
      "if (left.size() < 2 || left[left.size() - 2] != TreeNode{level, index - 1}) return merges;",
