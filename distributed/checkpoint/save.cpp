@@ -197,7 +197,9 @@ bool Attempt::target_is_the_same() {
 
 bool Attempt::my_part_is_in(const CheckpointReader& reader) const {
   const Manifest& there = reader.manifest();
-  if (there.job != job_ || there.tensors.size() != tensors_.size()) return false;
+  JobState job = there.job;
+  job.link = job_.link;  // another run of the same job may have had other machines
+  if (job != job_ || there.tensors.size() != tensors_.size()) return false;
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     const TensorRecord& record = there.tensors[i];
     const TensorSlot& mine = tensors_[i];

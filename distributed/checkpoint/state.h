@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <string>
-#include <tuple>
 
 #include "core/interchange/tensor_slot.h"
 
@@ -24,10 +23,10 @@ struct JobState {
   std::string job;                ///< the whole job as text (job.proto), compared on resume
   std::string data;               ///< digest of the training set, compared on resume; "": not known
   /// What a sum over the ranks cost that made this, for the reader; "": not measured. Of the machines, not of
-  /// the job: states that differ in nothing else are the same.
+  /// the job: who looks for the same job passes over it.
   std::string link;
 
-  bool operator==(const JobState& other) const;
+  bool operator==(const JobState&) const = default;
 };
 
 /// Calls fn(name, member) for each member of a JobState, in order. Manifests and plain files name them so.
@@ -46,14 +45,6 @@ void for_each_field(State& state, Fn&& fn) {
   fn("job", state.job);
   fn("data", state.data);
   fn("link", state.link);
-}
-
-inline bool JobState::operator==(const JobState& other) const {
-  const auto told = [](const JobState& s) {
-    return std::tie(s.run_id, s.step, s.shards, s.seed, s.global_batch, s.threads, s.dataset_size, s.model,
-                    s.optimizer, s.build, s.job, s.data);
-  };
-  return told(*this) == told(other);
 }
 
 }  // namespace trireme
