@@ -105,6 +105,12 @@ TEST(CheckpointStore, SavingTheSameAgainWritesNothing) {
   save(files, kDirectory, 3, 5, small_model(1));
   files->fail_at(0, FaultyFileSystem::Fault::kIo);
   save(files, kDirectory, 2, 5, small_model(1));  // at another world size, too
+  run_local_ranks(2, std::chrono::seconds(30), [&](Communicator& comm) {
+    JobState elsewhere = job_at(5);
+    elsewhere.link = "0.1 ms a sum";  // and on other machines
+    TensorSet model = small_model(1);
+    CheckpointStore(files, kDirectory).save(comm, elsewhere, model.slots, 2);
+  });
   EXPECT_EQ(files->operations(), 0);
 
   files->fail_at(-1, FaultyFileSystem::Fault::kIo);
