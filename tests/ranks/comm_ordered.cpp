@@ -15,13 +15,20 @@ namespace {
 
 using namespace test;
 
-// This rank's part of the sum, from the reference's own node sums.
-std::vector<Floats> partials_of(const PaddedTree& tree, int shards, const Communicator& comm) {
-  std::vector<Floats> partials;
+// This rank's part of the sum: views of the reference's own node sums, which nobody may change.
+std::vector<std::span<const float>> partials_of(const PaddedTree& tree, int shards,
+                                                const Communicator& comm) {
+  std::vector<std::span<const float>> partials;
   for (const TreeNode node : maximal_subtrees(shards, shards_of_rank(shards, comm.size(), comm.rank()))) {
-    partials.push_back(tree.levels[node.level][node.index]);
+    partials.emplace_back(tree.levels[node.level][node.index]);
   }
   return partials;
+}
+
+std::vector<Floats> copies(const std::vector<std::span<const float>>& partials) {
+  std::vector<Floats> result;
+  for (const std::span<const float> partial : partials) result.emplace_back(partial.begin(), partial.end());
+  return result;
 }
 
 std::vector<const void*> pointers(const std::vector<Floats>& partials) {
@@ -36,7 +43,8 @@ TEST(OrderedAllReduce, SameBitsForAllShardsAndRanks) {
     for (int shards = comm.size(); shards <= 17; ++shards) {
       for (const std::size_t count : {0u, 1u, 3u, 65u, 1027u}) {
         const PaddedTree tree(shards, count);
-        const auto partials = partials_of(tree, shards, comm);
+        const auto wanted = partials_of(tree, shards, comm);
+        const auto partials = copies(wanted);
         Floats out(count, 42.0f);
         ordered_all_reduce(comm, shards, pointers(partials), DType::kFloat32, count, kScale, out.data(),
                            "bucket")
@@ -49,7 +57,7 @@ TEST(OrderedAllReduce, SameBitsForAllShardsAndRanks) {
             .wait();
         ASSERT_TRUE(same_bits(by_messages, out)) << count << " floats, " << shards << " shards";
         for (std::size_t k = 0; k < partials.size(); ++k) {
-          ASSERT_TRUE(same_bits(partials[k], partials_of(tree, shards, comm)[k])) << "inputs were changed";
+          ASSERT_TRUE(same_bits(partials[k], wanted[k])) << "inputs were changed";
         }
       }
     }
@@ -59,14 +67,15 @@ TEST(OrderedAllReduce, SameBitsForAllShardsAndRanks) {
 TEST(OrderedAllReduce, LargeAndInPlace) {
   constexpr std::size_t kCount = 1'000'003;
   const PaddedTree tree(5, kCount);
+  const Floats root = tree.root();
   for_each_communicator({1, 2, 3, 4}, [&](Communicator& comm) {
     const std::size_t own = partials_of(tree, 5, comm).size();
     for (std::size_t into = 0; into < own; ++into) {
-      auto partials = partials_of(tree, 5, comm);
+      auto partials = copies(partials_of(tree, 5, comm));
       const auto inputs = pointers(partials);
       ordered_all_reduce(comm, 5, inputs, DType::kFloat32, kCount, 1.0f, partials[into].data(), "bucket")
           .wait();
-      ASSERT_TRUE(same_bits(partials[into], tree.root()));
+      ASSERT_TRUE(same_bits(partials[into], root));
       if (comm.size() > 1) break;  // ranks hold different numbers of partials, but must make as many calls
     }
   });
@@ -74,17 +83,14 @@ TEST(OrderedAllReduce, LargeAndInPlace) {
 
 /// A vector in memory that other ranks of the host see, or do not.
 struct Vector {
-  Vector(Communicator& comm, bool visible, const Floats& values)
+  Vector(Communicator& comm, bool visible, std::span<const float> values)
       : memory(visible ? comm.allocate(values.size() * sizeof(float))
                        : std::shared_ptr<std::byte>(new std::byte[values.size() * sizeof(float)],
                                                     std::default_delete<std::byte[]>())),
         count(values.size()) {
     if (count > 0) std::memcpy(memory.get(), values.data(), count * sizeof(float));
   }
-  Floats values() const {
-    const auto* const begin = reinterpret_cast<const float*>(memory.get());
-    return {begin, begin + count};
-  }
+  std::span<const float> values() const { return {reinterpret_cast<const float*>(memory.get()), count}; }
   std::shared_ptr<std::byte> memory;
   std::size_t count;
 };
@@ -93,6 +99,7 @@ TEST(OrderedAllReduce, MemoryThatOtherRanksSeeOrDoNot) {
   // Of small vectors, ones of a slice or two, and ones that take several stages.
   for (const std::size_t count : {7u, 3001u, 700'001u}) {
     const PaddedTree tree(6, count);
+    const Floats root = tree.root(0.5f), unset(count, 42.0f);
     for_each_communicator({1, 2, 3, 4, 6}, [&](Communicator& comm) {
       const auto inputs = partials_of(tree, 6, comm);
       for (int seen = 0; seen < 5; ++seen) {
@@ -100,13 +107,13 @@ TEST(OrderedAllReduce, MemoryThatOtherRanksSeeOrDoNot) {
         const bool out_seen = seen == 0 || seen == 3 || (seen == 2 && comm.rank() % 2 == 0);
         std::vector<Vector> partials;
         std::vector<const void*> given;
-        for (const Floats& input : inputs)
+        for (const std::span<const float> input : inputs)
           given.push_back(partials.emplace_back(comm, partials_seen, input).memory.get());
         // The last time into one of the partials.
-        Vector out(comm, out_seen, Floats(count, 42.0f));
+        Vector out(comm, out_seen, unset);
         void* const to = seen == 4 ? partials[0].memory.get() : out.memory.get();
         ordered_all_reduce(comm, 6, given, DType::kFloat32, count, 0.5f, to, "bucket").wait();
-        ASSERT_TRUE(same_bits(seen == 4 ? partials[0].values() : out.values(), tree.root(0.5f)))
+        ASSERT_TRUE(same_bits(seen == 4 ? partials[0].values() : out.values(), root))
             << count << " floats, case " << seen;
         for (std::size_t k = seen == 4 ? 1 : 0; k < inputs.size(); ++k)
           ASSERT_TRUE(same_bits(partials[k].values(), inputs[k])) << "inputs were changed";
@@ -129,6 +136,7 @@ std::vector<std::size_t> some_cuts(std::size_t count, int ranks) {
 TEST(OrderedSum, GivesEachRankItsSliceAndGatheringThemAllOfIt) {
   for (const std::size_t count : {0u, 5u, 3001u, 700'001u}) {
     const PaddedTree tree(6, count);
+    const Floats root = tree.root(0.5f), unset(count, 42.0f);
     for_each_communicator({1, 2, 3, 4, 6}, [&](Communicator& comm) {
       const auto inputs = partials_of(tree, 6, comm);
       const auto cuts = some_cuts(count, comm.size());
@@ -137,15 +145,14 @@ TEST(OrderedSum, GivesEachRankItsSliceAndGatheringThemAllOfIt) {
         for (const bool by_messages : {false, true}) {
           std::vector<Vector> partials;
           std::vector<const void*> given;
-          for (const Floats& input : inputs)
+          for (const std::span<const float> input : inputs)
             given.push_back(partials.emplace_back(comm, seen, input).memory.get());
-          Vector out(comm, seen, Floats(count, 42.0f));
+          Vector out(comm, seen, unset);
           const OrderedSum sum{6, given, DType::kFloat32, count, 0.5f, out.memory.get(), cuts, true};
           (by_messages ? ordered_sum_by_messages(comm, sum, "bucket") : ordered_sum(comm, sum, "bucket"))
               .wait();
-          const Floats root = tree.root(0.5f), got = out.values();
-          ASSERT_TRUE(same_bits({got.begin() + cuts[r], got.begin() + cuts[r + 1]},
-                                {root.begin() + cuts[r], root.begin() + cuts[r + 1]}))
+          const std::size_t own = cuts[r + 1] - cuts[r];
+          ASSERT_TRUE(same_bits(out.values().subspan(cuts[r], own), std::span(root).subspan(cuts[r], own)))
               << count << " floats, seen " << seen << ", by messages " << by_messages;
           std::vector<std::span<std::byte>> slices;
           for (std::size_t peer = 0; peer + 1 < cuts.size(); ++peer)
@@ -213,7 +220,7 @@ TEST(OrderedAllReduce, ManyInFlight) {
     for (int k = 0; k < kBuckets; ++k) {
       const std::size_t count = 100 * k + k;
       trees.emplace_back(shards, count);
-      partials.push_back(partials_of(trees.back(), shards, comm));
+      partials.push_back(copies(partials_of(trees.back(), shards, comm)));
       outs.emplace_back(count);
     }
     Event last;

@@ -32,23 +32,22 @@ void pack(Communicator& comm, bool all) {
 TEST(PackedMessages, SumsKeepTheirBits) {
   for (const std::size_t count : {1000u, 50'003u, 300'000u}) {
     const PaddedTree tree(8, count);
+    const Floats root = tree.root(0.5f);
     for_each_communicator({2, 3, 4, 7}, [&](Communicator& comm) {
-      Floats partials, out(count);
+      Floats out(count);
       for (const bool all : {true, false}) {
         pack(comm, all);
-        std::vector<Floats> own;
         std::vector<const void*> given;
         for (const TreeNode node : maximal_subtrees(8, shards_of_rank(8, comm.size(), comm.rank())))
-          own.push_back(
-              tree.levels[static_cast<std::size_t>(node.level)][static_cast<std::size_t>(node.index)]);
-        for (const Floats& partial : own) given.push_back(partial.data());
+          given.push_back(
+              tree.levels[static_cast<std::size_t>(node.level)][static_cast<std::size_t>(node.index)].data());
         ordered_all_reduce(comm, 8, given, DType::kFloat32, count, 0.5f, out.data(), "bucket").wait();
-        ASSERT_TRUE(same_bits(out, tree.root(0.5f))) << count << " floats";
+        ASSERT_TRUE(same_bits(out, root)) << count << " floats";
         std::ranges::fill(out, 42.0f);
         ordered_sum_by_messages(comm, {8, given, DType::kFloat32, count, 0.5f, out.data(), {}, false},
                                 "bucket")
             .wait();
-        ASSERT_TRUE(same_bits(out, tree.root(0.5f))) << count << " floats by messages";
+        ASSERT_TRUE(same_bits(out, root)) << count << " floats by messages";
       }
     });
   }

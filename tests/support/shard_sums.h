@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <span>
 #include <vector>
 
 namespace trireme::test {
@@ -83,7 +84,7 @@ struct PaddedTree {
 };
 
 /// Equal to the bit: tells -0.0 from 0.0 and takes a NaN as equal to itself.
-inline bool same_bits(const Floats& a, const Floats& b) {
+inline bool same_bits(std::span<const float> a, std::span<const float> b) {
   return a.size() == b.size() &&
          (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }

@@ -185,9 +185,9 @@ TEST(TestData, TellsOtherOrdersApart) {
 
 TEST(TestData, PaddingIsTheIdentity) {
   for (const float x : {0.0f, -0.0f, 1e-45f, -1e-45f, 1e30f, -INFINITY, 1.5f}) {
-    EXPECT_TRUE(same_bits({x + -0.0f}, {x}));
+    EXPECT_TRUE(same_bits(Floats{x + -0.0f}, Floats{x}));
   }
-  EXPECT_FALSE(same_bits({-0.0f + 0.0f}, {-0.0f}));  // which +0.0 would not be
+  EXPECT_FALSE(same_bits(Floats{-0.0f + 0.0f}, Floats{-0.0f}));  // which +0.0 would not be
 }
 
 // The sum over a node in 16 bits: every addition is rounded, padding passed over.
