@@ -75,6 +75,8 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
   virtual std::string_view backend() const = 0;  ///< "local", "mpi", ...
+  /// By rank: the lowest rank of its host.
+  virtual std::vector<int> hosts() const = 0;
   /// Where the buffers of collectives lie.
   virtual Device device() const { return kCpu; }
   /// The same ranks, for what the host itself reads and writes.

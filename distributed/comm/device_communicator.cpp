@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <thread>
 #include <utility>
-#include <vector>
 
+#include "distributed/comm/device_routes.h"
 #include "kernels/cuda/memory.h"
 
 namespace trireme {
@@ -56,10 +56,10 @@ class DeviceEvent final : public Event::State {
   std::string what_;
 };
 
-/// What each rank is about to send to each other one, told before it is sent.
-struct Sizes {
-  explicit Sizes(std::size_t ranks) : mine(ranks), theirs(ranks) {}
-  std::vector<std::uint64_t> mine, theirs;
+/// The lengths of messages, told before they are sent: by rank, to it, and from it as it says and as this one
+/// thinks.
+struct Lengths {
+  std::vector<std::uint64_t> sent, heard, expected;
 };
 
 }  // namespace
@@ -70,6 +70,7 @@ DeviceCommunicator::DeviceCommunicator(Communicator& host, std::shared_ptr<Devic
     : owned_(std::move(owned)),
       host_(host),
       transport_(std::move(transport)),
+      routes_(transport_ ? std::make_unique<DeviceRoutes>(*transport_, host.hosts(), host.rank()) : nullptr),
       patience_(patience),
       stream_((cuda::take_device(), cuda::make_stream())) {}
 
@@ -101,26 +102,26 @@ Event DeviceCommunicator::launch(std::function<void()> work, std::string label) 
   return done;
 }
 
-Event DeviceCommunicator::exchange(std::vector<ConstBytes> sends, std::vector<Bytes> recvs,
-                                   std::string label) {
-  if (!transport_) return launch([] {}, std::move(label));
+Event DeviceCommunicator::agree_and_launch(std::vector<std::uint64_t> sent,
+                                           std::vector<std::uint64_t> expected,
+                                           std::function<void()> exchange, std::string label) {
   const auto ranks = static_cast<std::size_t>(size());
-  const auto sizes = std::make_shared<Sizes>(ranks);
+  const auto lengths = std::make_shared<Lengths>(
+      Lengths{std::move(sent), std::vector<std::uint64_t>(ranks), std::move(expected)});
   std::vector<ConstBytes> told(ranks);
   std::vector<Bytes> heard(ranks);
   for (std::size_t r = 0; r < ranks; ++r) {
-    sizes->mine[r] = sends[r].size();
-    told[r] = std::as_bytes(std::span(&sizes->mine[r], 1));
-    heard[r] = std::as_writable_bytes(std::span(&sizes->theirs[r], 1));
+    told[r] = std::as_bytes(std::span(&lengths->sent[r], 1));
+    heard[r] = std::as_writable_bytes(std::span(&lengths->heard[r], 1));
   }
   host_.all_to_all(told, heard, label);
   return launch(
-      [this, sizes, from = std::move(sends), to = std::move(recvs), label] {
-        for (std::size_t r = 0; r < to.size(); ++r)
-          if (sizes->theirs[r] != to[r].size())
+      [this, lengths, exchange = std::move(exchange), label] {
+        for (std::size_t r = 0; r < lengths->heard.size(); ++r)
+          if (lengths->heard[r] != lengths->expected[r])
             fail(ExitCode::kPeer, "rank {}: \"{}\": rank {} sends {} bytes, {} are expected", rank(), label,
-                 r, sizes->theirs[r], to[r].size());
-        transport_->exchange(from, to, stream_);
+                 r, lengths->heard[r], lengths->expected[r]);
+        exchange();
       },
       label);
 }
@@ -133,24 +134,54 @@ Event DeviceCommunicator::all_to_all(std::span<const ConstBytes> sends, std::spa
                 label, ranks, sends.size(), recvs.size());
   const ConstBytes own = sends[self];
   const Bytes to = recvs[self];
-  if (!own.empty() && own.data() != to.data())
-    launch([=, this] { cuda::copy_on_device(to.data(), own.data(), own.size(), stream_); }, label);
-  std::vector<ConstBytes> from(sends.begin(), sends.end());
-  std::vector<Bytes> into(recvs.begin(), recvs.end());
-  from[self] = {};
-  into[self] = {};
-  return exchange(std::move(from), std::move(into), std::move(label));
+  const auto copy_own = [=, this] {
+    if (!own.empty() && own.data() != to.data())
+      cuda::copy_on_device(to.data(), own.data(), own.size(), stream_);
+  };
+  if (!transport_) return launch(copy_own, std::move(label));
+  std::vector<DeviceTransport::Send> from;
+  std::vector<DeviceTransport::Recv> into;
+  std::vector<std::uint64_t> sent(ranks), expected(ranks);
+  for (std::size_t r = 0; r < ranks; ++r) {
+    sent[r] = sends[r].size();
+    expected[r] = recvs[r].size();
+    if (r == self) continue;
+    from.push_back({static_cast<int>(r), sends[r]});
+    into.push_back({static_cast<int>(r), recvs[r]});
+  }
+  return agree_and_launch(
+      std::move(sent), std::move(expected),
+      [this, copy_own, from = std::move(from), into = std::move(into)] {
+        copy_own();
+        transport_->exchange(from, into, stream_);
+      },
+      std::move(label));
 }
 
 Event DeviceCommunicator::all_gather(std::span<const Bytes> slices, std::string label) {
   const auto ranks = static_cast<std::size_t>(size()), self = static_cast<std::size_t>(rank());
   TRIREME_CHECK(slices.size() == ranks, "all_gather of \"{}\": needs one slice per rank ({}), got {}", label,
                 ranks, slices.size());
-  std::vector<ConstBytes> from(ranks, slices[self]);
-  std::vector<Bytes> into(slices.begin(), slices.end());
-  from[self] = {};
-  into[self] = {};
-  return exchange(std::move(from), std::move(into), std::move(label));
+  if (!transport_) return launch([] {}, std::move(label));
+  std::vector<std::uint64_t> sent(ranks, slices[self].size()), expected;
+  for (const Bytes slice : slices) expected.push_back(slice.size());
+  return agree_and_launch(
+      std::move(sent), std::move(expected),
+      [this, all = std::vector<Bytes>(slices.begin(), slices.end())] { routes_->gather(all, stream_); },
+      std::move(label));
+}
+
+std::optional<Event> DeviceCommunicator::sum(OrderedSum sum, std::string label) {
+  if (!transport_) return {};
+  if (!plan_ || plan_->shards != sum.shards)
+    plan_ = std::make_shared<const HostPlan>(routes_->plan(sum.shards));
+  // Everything else follows from these, so nothing more has to be said about who sends what.
+  std::uint64_t cuts = 0;
+  for (const std::size_t cut : sum.cuts) cuts = cuts * 0x100000001b3u + cut + 1;
+  host_.barrier(fmt::format("sum of {} {} over {} shards, cuts {:x}: {}", sum.count, name_of(sum.dtype),
+                            sum.shards, cuts, label));
+  const auto work = std::make_shared<const DeviceSum>(*routes_, plan_, std::move(sum));
+  return launch([this, work] { work->run(stream_); }, std::move(label));
 }
 
 Event DeviceCommunicator::all_reduce_fastest(Bytes data, DType dtype, std::string label) {

@@ -2,11 +2,15 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "distributed/comm/communicator.h"
 #include "distributed/comm/transport.h"
@@ -23,9 +27,17 @@ class DeviceTransport {
  public:
   virtual ~DeviceTransport() = default;
   virtual std::string_view backend() const = 0;  ///< "nccl"
-  /// As Transport::exchange.
-  virtual void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
-                        cuda::Stream stream) = 0;
+  struct Send {
+    int to;
+    ConstBytes data;
+  };
+  struct Recv {
+    int from;
+    Bytes data;
+  };
+  /// All messages at once. Those from one rank to another come in the order in which both give them, and have
+  /// the lengths that both give; an empty one moves nothing.
+  virtual void exchange(std::span<const Send> sends, std::span<const Recv> recvs, cuda::Stream stream) = 0;
   virtual void broadcast(Bytes data, int root, cuda::Stream stream) = 0;
   /// Sum in place, in the order that the library likes best.
   virtual void all_reduce(Bytes data, DType dtype, cuda::Stream stream) = 0;
@@ -34,6 +46,9 @@ class DeviceTransport {
   /// Ends what is under way, so that streams go on; no call is possible after that. Any thread may call.
   virtual void abort() noexcept = 0;
 };
+
+class DeviceRoutes;
+struct HostPlan;
 
 /// Works beside a communicator of the same ranks for hosts, whose queue it shares: there ranks agree on each
 /// call, as they do on calls for hosts, before it is given to this communicator's own CUDA stream. So a
@@ -50,12 +65,14 @@ class DeviceCommunicator final : public Communicator {
   int rank() const override { return host_.rank(); }
   int size() const override { return host_.size(); }
   std::string_view backend() const override { return transport_ ? transport_->backend() : "alone"; }
+  std::vector<int> hosts() const override { return host_.hosts(); }
   Device device() const override { return {DeviceType::kCuda, 0}; }
   Communicator& host() override { return host_; }
   Event all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
                    std::string label) override;
   Event all_gather(std::span<const Bytes> slices, std::string label) override;
   Event all_reduce_fastest(Bytes data, DType dtype, std::string label) override;
+  std::optional<Event> sum(OrderedSum sum, std::string label) override;
   Event broadcast(Bytes data, int root, std::string label) override;
   Event barrier(std::string label) override;
   Event run(std::function<void()> fn, std::string label) override;
@@ -64,11 +81,15 @@ class DeviceCommunicator final : public Communicator {
 
  private:
   Event launch(std::function<void()> work, std::string label);
-  Event exchange(std::vector<ConstBytes> sends, std::vector<Bytes> recvs, std::string label);
+  /// exchange(stream) once ranks agree on the lengths: of what rank r sends here, and of what is sent to it.
+  Event agree_and_launch(std::vector<std::uint64_t> sent, std::vector<std::uint64_t> expected,
+                         std::function<void()> exchange, std::string label);
 
   const std::unique_ptr<Communicator> owned_;
   Communicator& host_;
   const std::shared_ptr<DeviceTransport> transport_;
+  const std::unique_ptr<const DeviceRoutes> routes_;  ///< null for a world of one
+  std::shared_ptr<const HostPlan> plan_;              ///< of the last sum
   const std::chrono::milliseconds patience_;
   const cuda::Stream stream_;
   struct Kept {

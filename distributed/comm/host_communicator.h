@@ -28,6 +28,7 @@ class HostCommunicator final : public Communicator {
   int rank() const override { return transport_->rank(); }
   int size() const override { return transport_->size(); }
   std::string_view backend() const override { return transport_->backend(); }
+  std::vector<int> hosts() const override { return transport_->hosts(); }
   Event all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
                    std::string label) override;
   Event all_gather(std::span<const Bytes> slices, std::string label) override;

@@ -79,23 +79,19 @@ class NcclTransport final : public DeviceTransport {
 
   std::string_view backend() const override { return "nccl"; }
 
-  void exchange(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
-                cuda::Stream stream) override {
+  void exchange(std::span<const Send> sends, std::span<const Recv> recvs, cuda::Stream stream) override {
     {
       const std::lock_guard lock(mutex_);
       alive();
       Group group;
-      for (std::size_t peer = 0; peer < sends.size(); ++peer) {
-        const int rank = static_cast<int>(peer);
-        if (!sends[peer].empty())
-          require(
-              nccl().ncclSend(sends[peer].data(), sends[peer].size(), ncclInt8, rank, comm_, real(stream)),
-              "ncclSend", comm_);
-        if (!recvs[peer].empty())
-          require(
-              nccl().ncclRecv(recvs[peer].data(), recvs[peer].size(), ncclInt8, rank, comm_, real(stream)),
-              "ncclRecv", comm_);
-      }
+      for (const auto& [to, data] : sends)
+        if (!data.empty())
+          require(nccl().ncclSend(data.data(), data.size(), ncclInt8, to, comm_, real(stream)), "ncclSend",
+                  comm_);
+      for (const auto& [from, data] : recvs)
+        if (!data.empty())
+          require(nccl().ncclRecv(data.data(), data.size(), ncclInt8, from, comm_, real(stream)), "ncclRecv",
+                  comm_);
       group.end();
     }
     settle("an exchange");

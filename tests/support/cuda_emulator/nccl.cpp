@@ -1,13 +1,16 @@
 // NCCL on paper: ranks are threads, and an operation moves bytes when a stream comes to it. Like the real one
-// in its non-blocking mode, a call is in progress until all ranks have made it.
+// in its non-blocking mode, a call is in progress until all ranks that take part have made it.
 #include <nccl.h>
 
-#include <condition_variable>
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "kernels/low_precision.h"
@@ -25,11 +28,11 @@ struct Call {
   ncclDataType_t type = ncclInt8;
 };
 
-/// One operation of all ranks.
+/// One operation of all ranks, or a message between two: calls[0] sends it.
 struct Meeting {
   explicit Meeting(std::size_t ranks) : calls(ranks), before(ranks) {}
-  std::vector<std::vector<Call>> calls;
-  std::vector<trireme::cuda::Event> before;  ///< what each rank's stream had to do first
+  std::vector<Call> calls;
+  std::vector<trireme::cuda::Event> before;  ///< what each one's stream had to do first
   std::size_t arrived = 0;
   bool done = false;
 
@@ -37,45 +40,39 @@ struct Meeting {
     if (done) return;
     done = true;
     for (const auto event : before) trireme::cuda::synchronize(event);
-    for (std::size_t r = 0; r < calls.size(); ++r)
-      for (const Call& call : calls[r]) run(static_cast<int>(r), call);
-    sum();
+    if (calls[0].kind == Call::kSum) return sum();
+    const bool is_message = calls[0].kind == Call::kSend;
+    const Call& from = is_message ? calls[0] : calls[static_cast<std::size_t>(calls[0].peer)];
+    for (const Call& to : calls) {
+      if (to.count != from.count) std::abort();
+      if (&to != &from) std::memcpy(to.data, from.data, from.count);
+    }
   }
 
  private:
-  void run(int rank, const Call& call) const {
-    if (call.kind == Call::kReceive) {
-      for (const Call& sent : calls[static_cast<std::size_t>(call.peer)])
-        if (sent.kind == Call::kSend && sent.peer == rank) {
-          if (sent.count != call.count) std::abort();
-          std::memcpy(call.data, sent.data, call.count);
-        }
-    } else if (call.kind == Call::kBroadcast && rank != call.peer) {
-      std::memcpy(call.data, calls[static_cast<std::size_t>(call.peer)][0].data, call.count);
-    }
-  }
   /// From the last rank to the first: another order than ours.
   void sum() const {
-    if (calls[0].empty() || calls[0][0].kind != Call::kSum) return;
-    if (calls[0][0].type == ncclBfloat16) return sum_as<trireme::BFloat16>();
-    if (calls[0][0].type == ncclFloat16) return sum_as<trireme::Float16>();
+    if (calls[0].type == ncclBfloat16) return sum_as<trireme::BFloat16>();
+    if (calls[0].type == ncclFloat16) return sum_as<trireme::Float16>();
     sum_as<float>();
   }
   template <class T>
   void sum_as() const {
-    for (std::size_t i = 0; i < calls[0][0].count; ++i) {
+    for (std::size_t i = 0; i < calls[0].count; ++i) {
       T total = 0;
-      for (std::size_t r = calls.size(); r-- > 0;)
-        total = T(total + reinterpret_cast<T*>(calls[r][0].data)[i]);
-      for (const auto& one : calls) reinterpret_cast<T*>(one[0].data)[i] = total;
+      for (std::size_t r = calls.size(); r-- > 0;) total = T(total + reinterpret_cast<T*>(calls[r].data)[i]);
+      for (const Call& one : calls) reinterpret_cast<T*>(one.data)[i] = total;
     }
   }
 };
 
+/// Sender, receiver (both -1: all ranks), and how many there were between them before.
+using Place = std::tuple<int, int, std::uint64_t>;
+
 struct World {
   std::mutex mutex;
   std::size_t size = 0, joined = 0;
-  std::map<std::uint64_t, std::shared_ptr<Meeting>> meetings;
+  std::map<Place, std::shared_ptr<Meeting>> meetings;
   bool aborted = false;
 };
 
@@ -84,8 +81,8 @@ struct World {
 struct ncclComm {
   std::shared_ptr<World> world;
   int rank = 0;
-  std::uint64_t calls = 0;           ///< operations so far
-  std::shared_ptr<Meeting> pending;  ///< in progress
+  std::map<std::pair<int, int>, std::uint64_t> calls;  ///< so far, by sender and receiver
+  std::vector<std::shared_ptr<Meeting>> pending;       ///< in progress
   Stream stream = nullptr;
 };
 
@@ -104,14 +101,22 @@ ncclResult_t meet() {
   if (!group_comm) return ncclSuccess;
   World& world = *group_comm->world;
   const std::lock_guard lock(world.mutex);
-  auto& meeting = world.meetings[group_comm->calls++];
-  if (!meeting) meeting = std::make_shared<Meeting>(world.size);
-  const auto rank = static_cast<std::size_t>(group_comm->rank);
-  meeting->calls[rank] = std::move(group);
-  meeting->before[rank] = trireme::cuda::make_event();
-  trireme::cuda::record(meeting->before[rank], group_stream);
-  ++meeting->arrived;
-  group_comm->pending = meeting;
+  const auto before = trireme::cuda::make_event();
+  trireme::cuda::record(before, group_stream);
+  const int rank = group_comm->rank;
+  for (const Call& call : group) {
+    const bool sends = call.kind == Call::kSend, receives = call.kind == Call::kReceive;
+    const std::pair between = sends      ? std::pair(rank, call.peer)
+                              : receives ? std::pair(call.peer, rank)
+                                         : std::pair(-1, -1);
+    auto& meeting = world.meetings[{between.first, between.second, group_comm->calls[between]++}];
+    if (!meeting) meeting = std::make_shared<Meeting>(sends || receives ? 2 : world.size);
+    const auto place = sends ? 0u : receives ? 1u : static_cast<std::size_t>(rank);
+    meeting->calls[place] = call;
+    meeting->before[place] = before;
+    ++meeting->arrived;
+    group_comm->pending.push_back(meeting);
+  }
   group_comm->stream = group_stream;
   group.clear();
   group_comm = nullptr;
@@ -140,7 +145,7 @@ ncclResult_t init(ncclComm_t* comm, int size, ncclUniqueId id, int rank, ncclCon
   if (!world) world = std::make_shared<World>();
   world->size = static_cast<std::size_t>(size);
   ++world->joined;
-  *comm = new ncclComm{world, rank, 0, nullptr, nullptr};
+  *comm = new ncclComm{world, rank, {}, {}, nullptr};
   return ncclInProgress;
 }
 
@@ -158,16 +163,17 @@ ncclResult_t abort_comm(ncclComm_t comm) {
 }
 
 ncclResult_t async_error(ncclComm_t comm, ncclResult_t* state) {
-  std::shared_ptr<Meeting> all_there;
+  std::vector<std::shared_ptr<Meeting>> all_there;
   {
     const std::lock_guard lock(comm->world->mutex);
     const World& world = *comm->world;
-    const bool waits = world.joined < world.size || (comm->pending && comm->pending->arrived < world.size);
-    *state = world.aborted ? ncclRemoteError : waits ? ncclInProgress : ncclSuccess;
-    if (*state == ncclSuccess) all_there = std::move(comm->pending);
-    comm->pending = *state == ncclSuccess ? nullptr : comm->pending;
+    const auto waits = [](const auto& meeting) { return meeting->arrived < meeting->calls.size(); };
+    const bool in_progress = world.joined < world.size || std::ranges::any_of(comm->pending, waits);
+    *state = world.aborted ? ncclRemoteError : in_progress ? ncclInProgress : ncclSuccess;
+    if (*state == ncclSuccess) all_there = std::exchange(comm->pending, {});
   }
-  if (all_there) trireme::cuda::emulator::enqueue(comm->stream, [all_there] { all_there->run(); });
+  for (const auto& meeting : all_there)
+    trireme::cuda::emulator::enqueue(comm->stream, [meeting] { meeting->run(); });
   return ncclSuccess;
 }
 
