@@ -90,6 +90,12 @@ Tensor in_full(const Tensor& x, const Fn& fn) {
   return is_low_precision(x.dtype()) ? to(fn(to(x, DType::kFloat32)), x.dtype()) : fn(x);
 }
 
+/// The same by kernels that do so themselves, where there are some.
+template <class Fn>
+Tensor pooled(const Tensor& x, const Fn& fn) {
+  return is_widened(x) ? in_full(x, fn) : fn(x);
+}
+
 void check_places(const char* op, const Tensor& x, std::int64_t height, std::int64_t width) {
   check_floating(op, x);
   check_dims(op, "x (N,C,H,W)", x, 4);
@@ -102,7 +108,7 @@ void check_places(const char* op, const Tensor& x, std::int64_t height, std::int
 
 Tensor max_pool2d(const Tensor& x, const PoolOptions& options) {
   const Pool p = pool_of("max_pool2d", PoolOp::kMax, x, options);
-  return in_full(x, [&](const Tensor& t) { return maximum_of(p, t); });
+  return pooled(x, [&](const Tensor& t) { return maximum_of(p, t); });
 }
 
 Tensor adaptive_max_pool2d(const Tensor& x, std::int64_t height, std::int64_t width) {
@@ -112,12 +118,12 @@ Tensor adaptive_max_pool2d(const Tensor& x, std::int64_t height, std::int64_t wi
                {.adaptive = true},
                x.shape(),
                {x.size(0), x.size(1), height, width}};
-  return in_full(x, [&](const Tensor& t) { return maximum_of(p, t); });
+  return pooled(x, [&](const Tensor& t) { return maximum_of(p, t); });
 }
 
 Tensor avg_pool2d(const Tensor& x, const PoolOptions& options) {
   const Pool p = pool_of("avg_pool2d", PoolOp::kAverage, x, options);
-  return in_full(x, [&](const Tensor& t) { return average(p, t); });
+  return pooled(x, [&](const Tensor& t) { return average(p, t); });
 }
 
 Tensor adaptive_avg_pool2d(const Tensor& x, std::int64_t height, std::int64_t width) {

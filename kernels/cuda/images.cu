@@ -1,8 +1,11 @@
 // Pooling and resizing of channels-last images: a thread for each element of the result. Backward, it gathers
-// from all that took part of it, so that no two threads add to one place.
+// from all that took part of it, so that no two threads add to one place. Pools take images of 16 bits too:
+// In is an image's type, T that of the arithmetic.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/low_precision.h"
 #include "kernels/pooling.h"
+#include "kernels/visit.h"
 
 namespace trireme::cuda {
 
@@ -15,11 +18,11 @@ struct Place {
       : n(i / channels / w / h), y(i / channels / w % h), x(i / channels % w), c(i % channels) {}
 };
 
-template <class T>
+template <class In, class T = Compute<In>>
 struct PoolForward {
   PoolShape p;
-  const T* x;
-  T* y;
+  const In* x;
+  In* y;
   std::int64_t* indices;  ///< null: averages
   TRIREME_HOST_DEVICE void operator()(std::int64_t i) const {
     const Place to(i, p.oh, p.ow, p.c);
@@ -30,7 +33,7 @@ struct PoolForward {
       for (std::int64_t kx = 0; kx < columns.count; ++kx) {
         const std::int64_t iy = rows.first + ky * rows.gap, ix = columns.first + kx * columns.gap;
         if (iy < 0 || iy >= p.h || ix < 0 || ix >= p.w) continue;
-        const T v = x[((to.n * p.h + iy) * p.w + ix) * p.c + to.c];
+        const T v = static_cast<T>(x[((to.n * p.h + iy) * p.w + ix) * p.c + to.c]);
         if (!indices) {
           result += v;
         } else if (found < 0 || v > result || v != v) {
@@ -38,7 +41,8 @@ struct PoolForward {
           found = iy * p.w + ix;
         }
       }
-    y[i] = indices ? result : result * (T(1) / static_cast<T>(p.window.kernel_h * p.window.kernel_w));
+    const T share = T(1) / static_cast<T>(p.window.kernel_h * p.window.kernel_w);
+    y[i] = static_cast<In>(indices ? result : result * share);
     if (indices) indices[i] = found;
   }
 };
@@ -61,11 +65,11 @@ struct Covering {
   }
 };
 
-template <class T>
+template <class In, class T = Compute<In>>
 struct PoolBackward {
   PoolShape p;
-  const T* dy;
-  T* dx;
+  const In* dy;
+  In* dx;
   const std::int64_t* indices;  ///< null: averages
   TRIREME_HOST_DEVICE void operator()(std::int64_t i) const {
     const Place to(i, p.h, p.w, p.c);
@@ -78,12 +82,12 @@ struct PoolBackward {
       for (std::int64_t ox = columns.first; ox <= columns.last; ++ox) {
         const std::int64_t from = ((to.n * p.oh + oy) * p.ow + ox) * p.c + to.c;
         if (indices)
-          sum += indices[from] == to.y * p.w + to.x ? dy[from] : T(0);
+          sum += indices[from] == to.y * p.w + to.x ? static_cast<T>(dy[from]) : T(0);
         else if ((to.y + k.padding_h - oy * k.stride_h) % k.dilation_h == 0 &&
                  (to.x + k.padding_w - ox * k.stride_w) % k.dilation_w == 0)
-          sum += dy[from] * share;
+          sum += static_cast<T>(dy[from]) * share;
       }
-    dx[i] = sum;
+    dx[i] = static_cast<In>(sum);
   }
 };
 
@@ -176,7 +180,7 @@ struct ResampleBackward {
 }  // namespace
 
 void pool_forward(PoolOp op, const View& y, const View* indices, const View& x, const Window& window) {
-  visit_floating(x.dtype, "pool", [&](auto type) {
+  visit_any_floating(x.dtype, "pool", [&](auto type) {
     using T = decltype(type);
     parallel_for(y.numel(), PoolForward<T>{PoolShape(x, y, window), x.as<T>(), y.as<T>(),
                                            op == PoolOp::kMax ? indices->as<std::int64_t>() : nullptr});
@@ -184,7 +188,7 @@ void pool_forward(PoolOp op, const View& y, const View* indices, const View& x, 
 }
 
 void pool_backward(PoolOp op, const View& dx, const View& dy, const View* indices, const Window& window) {
-  visit_floating(dx.dtype, "pool", [&](auto type) {
+  visit_any_floating(dx.dtype, "pool", [&](auto type) {
     using T = decltype(type);
     parallel_for(dx.numel(), PoolBackward<T>{PoolShape(dx, dy, window), dy.as<T>(), dx.as<T>(),
                                              op == PoolOp::kMax ? indices->as<std::int64_t>() : nullptr});

@@ -4,17 +4,20 @@
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/low_precision.h"
 #include "kernels/rng.h"
+#include "kernels/visit.h"
 
 namespace trireme::cuda {
 
 namespace {
 
-/// Four elements of one sample that share a draw.
-template <class T>
+/// Four elements of one sample that share a draw. They may be of 16 bits: In is their type, T that of the
+/// arithmetic.
+template <class In, class T = Compute<In>>
 struct Dropout {
-  const T* in;
-  T* out;
+  const In* in;
+  In* out;
   std::int64_t width, fours;  ///< of a sample
   std::uint64_t threshold, first_sample;
   RandomKey key;
@@ -25,7 +28,8 @@ struct Dropout {
         philox(key, first_sample + static_cast<std::uint64_t>(s), static_cast<std::uint64_t>(e / 4));
     for (std::int64_t k = 0; k < 4 && e + k < width; ++k) {
       const std::int64_t at = s * width + e + k;
-      out[at] = bits[static_cast<std::size_t>(k)] >= threshold ? in[at] * scale : T(0);
+      const bool stays = bits[static_cast<std::size_t>(k)] >= threshold;
+      out[at] = stays ? static_cast<In>(static_cast<T>(in[at]) * scale) : In(0);
     }
   }
 };
@@ -61,13 +65,14 @@ struct Normal {
 
 void dropout(const View& out, const View& in, double p, RandomKey key, std::int64_t first_sample) {
   const std::int64_t samples = in.dims ? in.shape[0] : 1, width = samples ? in.numel() / samples : 0;
-  visit_floating(in.dtype, "dropout", [&](auto type) {
-    using T = decltype(type);
+  visit_any_floating(in.dtype, "dropout", [&](auto type) {
+    using In = decltype(type);
+    using T = Compute<In>;
     const std::int64_t fours = (width + 3) / 4;
     parallel_for(samples * fours,
-                 Dropout<T>{in.as<T>(), out.as<T>(), width, fours, static_cast<std::uint64_t>(p * 0x1p32),
-                            static_cast<std::uint64_t>(first_sample), key,
-                            p < 1 ? static_cast<T>(1 / (1 - p)) : T(0)});
+                 Dropout<In>{in.as<In>(), out.as<In>(), width, fours, static_cast<std::uint64_t>(p * 0x1p32),
+                             static_cast<std::uint64_t>(first_sample), key,
+                             p < 1 ? static_cast<T>(1 / (1 - p)) : T(0)});
   });
 }
 
