@@ -1,5 +1,7 @@
 #include "distributed/comm/device_communicator.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -56,10 +58,10 @@ class DeviceEvent final : public Event::State {
   std::string what_;
 };
 
-/// The lengths of messages, told before they are sent: by rank, to it, and from it as it says and as this one
-/// thinks.
+/// What each rank is about to send to each other one, told before it is sent.
 struct Lengths {
-  std::vector<std::uint64_t> sent, heard, expected;
+  explicit Lengths(std::size_t ranks) : mine(ranks), theirs(ranks) {}
+  std::vector<std::uint64_t> mine, theirs;
 };
 
 }  // namespace
@@ -102,30 +104,6 @@ Event DeviceCommunicator::launch(std::function<void()> work, std::string label) 
   return done;
 }
 
-Event DeviceCommunicator::agree_and_launch(std::vector<std::uint64_t> sent,
-                                           std::vector<std::uint64_t> expected,
-                                           std::function<void()> exchange, std::string label) {
-  const auto ranks = static_cast<std::size_t>(size());
-  const auto lengths = std::make_shared<Lengths>(
-      Lengths{std::move(sent), std::vector<std::uint64_t>(ranks), std::move(expected)});
-  std::vector<ConstBytes> told(ranks);
-  std::vector<Bytes> heard(ranks);
-  for (std::size_t r = 0; r < ranks; ++r) {
-    told[r] = std::as_bytes(std::span(&lengths->sent[r], 1));
-    heard[r] = std::as_writable_bytes(std::span(&lengths->heard[r], 1));
-  }
-  host_.all_to_all(told, heard, label);
-  return launch(
-      [this, lengths, exchange = std::move(exchange), label] {
-        for (std::size_t r = 0; r < lengths->heard.size(); ++r)
-          if (lengths->heard[r] != lengths->expected[r])
-            fail(ExitCode::kPeer, "rank {}: \"{}\": rank {} sends {} bytes, {} are expected", rank(), label,
-                 r, lengths->heard[r], lengths->expected[r]);
-        exchange();
-      },
-      label);
-}
-
 Event DeviceCommunicator::all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
                                      std::string label) {
   const auto ranks = static_cast<std::size_t>(size()), self = static_cast<std::size_t>(rank());
@@ -134,39 +112,44 @@ Event DeviceCommunicator::all_to_all(std::span<const ConstBytes> sends, std::spa
                 label, ranks, sends.size(), recvs.size());
   const ConstBytes own = sends[self];
   const Bytes to = recvs[self];
-  const auto copy_own = [=, this] {
-    if (!own.empty() && own.data() != to.data())
-      cuda::copy_on_device(to.data(), own.data(), own.size(), stream_);
-  };
-  if (!transport_) return launch(copy_own, std::move(label));
+  if (!own.empty() && own.data() != to.data())
+    launch([=, this] { cuda::copy_on_device(to.data(), own.data(), own.size(), stream_); }, label);
+  if (!transport_) return launch([] {}, std::move(label));
+  const auto lengths = std::make_shared<Lengths>(ranks);
   std::vector<DeviceTransport::Send> from;
   std::vector<DeviceTransport::Recv> into;
-  std::vector<std::uint64_t> sent(ranks), expected(ranks);
+  std::vector<ConstBytes> told;
+  std::vector<Bytes> heard;
   for (std::size_t r = 0; r < ranks; ++r) {
-    sent[r] = sends[r].size();
-    expected[r] = recvs[r].size();
+    lengths->mine[r] = sends[r].size();
+    told.push_back(std::as_bytes(std::span(&lengths->mine[r], 1)));
+    heard.push_back(std::as_writable_bytes(std::span(&lengths->theirs[r], 1)));
     if (r == self) continue;
     from.push_back({static_cast<int>(r), sends[r]});
     into.push_back({static_cast<int>(r), recvs[r]});
   }
-  return agree_and_launch(
-      std::move(sent), std::move(expected),
-      [this, copy_own, from = std::move(from), into = std::move(into)] {
-        copy_own();
+  host_.all_to_all(told, heard, label);
+  return launch(
+      [this, lengths, from = std::move(from), into = std::move(into), label] {
+        for (const auto& [peer, room] : into) {
+          const std::uint64_t comes = lengths->theirs[static_cast<std::size_t>(peer)];
+          if (comes != room.size())
+            fail(ExitCode::kPeer, "rank {}: \"{}\": rank {} sends {} bytes, {} are expected", rank(), label,
+                 peer, comes, room.size());
+        }
         transport_->exchange(from, into, stream_);
       },
-      std::move(label));
+      label);
 }
 
 Event DeviceCommunicator::all_gather(std::span<const Bytes> slices, std::string label) {
-  const auto ranks = static_cast<std::size_t>(size()), self = static_cast<std::size_t>(rank());
-  TRIREME_CHECK(slices.size() == ranks, "all_gather of \"{}\": needs one slice per rank ({}), got {}", label,
-                ranks, slices.size());
+  TRIREME_CHECK(std::ssize(slices) == size(), "all_gather of \"{}\": needs one slice per rank ({}), got {}",
+                label, size(), slices.size());
   if (!transport_) return launch([] {}, std::move(label));
-  std::vector<std::uint64_t> sent(ranks, slices[self].size()), expected;
-  for (const Bytes slice : slices) expected.push_back(slice.size());
-  return agree_and_launch(
-      std::move(sent), std::move(expected),
+  std::vector<std::size_t> bytes;
+  for (const Bytes slice : slices) bytes.push_back(slice.size());
+  host_.barrier(fmt::format("{} (slices of {} bytes)", label, fmt::join(bytes, ", ")));
+  return launch(
       [this, all = std::vector<Bytes>(slices.begin(), slices.end())] { routes_->gather(all, stream_); },
       std::move(label));
 }
@@ -175,12 +158,13 @@ std::optional<Event> DeviceCommunicator::sum(OrderedSum sum, std::string label) 
   if (!transport_) return {};
   if (!plan_ || plan_->shards != sum.shards)
     plan_ = std::make_shared<const HostPlan>(routes_->plan(sum.shards));
-  // Everything else follows from these, so nothing more has to be said about who sends what.
-  std::uint64_t cuts = 0;
-  for (const std::size_t cut : sum.cuts) cuts = cuts * 0x100000001b3u + cut + 1;
-  host_.barrier(fmt::format("sum of {} {} over {} shards, cuts {:x}: {}", sum.count, name_of(sum.dtype),
-                            sum.shards, cuts, label));
+  // All that decides who sends what, so nothing more has to be said about it.
+  std::string agreed = fmt::format("{} (sum of {} {} over {} shards times {}, {}cut at {})", label, sum.count,
+                                   name_of(sum.dtype), sum.shards, sum.scale,
+                                   sum.own_slice_only ? "own slices " : "", fmt::join(sum.cuts, ", "));
+  // Before the agreement: whoever has no memory for it says so to peers that do not wait on a GPU yet.
   const auto work = std::make_shared<const DeviceSum>(*routes_, plan_, std::move(sum));
+  host_.barrier(std::move(agreed));
   return launch([this, work] { work->run(stream_); }, std::move(label));
 }
 

@@ -81,9 +81,6 @@ class DeviceCommunicator final : public Communicator {
 
  private:
   Event launch(std::function<void()> work, std::string label);
-  /// exchange(stream) once ranks agree on the lengths: of what rank r sends here, and of what is sent to it.
-  Event agree_and_launch(std::vector<std::uint64_t> sent, std::vector<std::uint64_t> expected,
-                         std::function<void()> exchange, std::string label);
 
   const std::unique_ptr<Communicator> owned_;
   Communicator& host_;

@@ -3,9 +3,16 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/cuda/memory.h"
 #include "kernels/table.h"
 
 namespace trireme {
+
+namespace {
+
+constexpr std::size_t kAlignment = 16;  // NCCL moves what begins elsewhere byte by byte
+
+}  // namespace
 
 DeviceRoutes::DeviceRoutes(DeviceTransport& transport, std::span<const int> hosts, int rank)
     : transport_(transport), rank_(rank), size_(static_cast<int>(hosts.size())), places_(hosts, rank) {
@@ -29,7 +36,6 @@ void DeviceRoutes::gather(std::span<const Bytes> slices, cuda::Stream stream) co
   for (const int agent : places_.agents) sends.push_back({agent, of(rank_)});
   for (const int owner : places_.owners) recvs.push_back({owner, of(owner)});
   transport_.exchange(sends, recvs, stream);
-  if (places_.ranks_of.size() == 1 || near.size() == 1) return;
 
   sends.clear();
   recvs.clear();
@@ -49,8 +55,8 @@ DeviceSum::DeviceSum(const DeviceRoutes& routes, std::shared_ptr<const HostPlan>
   };
   add_share(routes_.rank_);
   for (const int owner : routes_.places_.owners) add_share(owner);
-  memory_ = std::make_unique<DeviceMemory>(Device{DeviceType::kCuda, 0}, room_bytes());
-  hand_out_room();
+  memory_ = std::make_unique<DeviceMemory>(Device{DeviceType::kCuda, 0}, lay_out(nullptr));
+  lay_out(memory_->get());
 }
 
 std::pair<std::size_t, std::size_t> DeviceSum::parts_of(std::size_t n) const {
@@ -62,24 +68,16 @@ std::pair<std::size_t, std::size_t> DeviceSum::parts_of(std::size_t n) const {
   return {first - parts.begin(), last - parts.begin()};
 }
 
-std::size_t DeviceSum::room_bytes() const {
-  const HostNodes& host = own_nodes();
-  const std::size_t foreign = host.parts.size() - sum_.partials.size();
-  std::size_t merged = 0, incoming = 0, bytes = 0;
-  for (std::size_t n = 0; n < host.nodes.size(); ++n)
-    if (const auto [first, last] = parts_of(n); last - first > 1) ++merged;
-  for (const HostNodes& other : plan_->hosts)
-    if (&other != &host) incoming += other.nodes.size();
-  for (const Share& share : shares_)
-    bytes += bytes_of(share) * (foreign + (share.owner == routes_.rank_ ? incoming : merged));
-  return bytes;
-}
-
-void DeviceSum::hand_out_room() {
-  std::byte* room = memory_->get();
-  const auto take = [&room](std::size_t bytes) { return std::exchange(room, room + bytes); };
+std::size_t DeviceSum::lay_out(std::byte* memory) {
+  std::size_t used = 0;
+  const auto take = [&](std::size_t bytes) {
+    std::byte* const here = memory ? memory + used : nullptr;
+    used += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    return here;
+  };
   const HostNodes& host = own_nodes();
   for (Share& share : shares_) {
+    share = {share.owner, share.slice, {}, {}, {}};
     for (const HostNodes::Part& part : host.parts) {
       const bool here = routes_.places_.own_ranks()[part.owner] == routes_.rank_;
       share.rooms.push_back(here ? nullptr : take(bytes_of(share)));
@@ -93,10 +91,11 @@ void DeviceSum::hand_out_room() {
       share.merged.push_back(last - first > 1 ? take(bytes_of(share)) : nullptr);
     }
   }
-  incoming_.resize(plan_->hosts.size());
+  incoming_.assign(plan_->hosts.size(), {});
   for (std::size_t h = 0; h < plan_->hosts.size(); ++h)
     for (std::size_t n = 0; h != routes_.places_.own_host && n < plan_->hosts[h].nodes.size(); ++n)
       incoming_[h].push_back(take(bytes_of(shares_[0])));
+  return used;
 }
 
 std::span<std::byte> DeviceSum::slice_of_out(int rank) const {
@@ -106,6 +105,7 @@ std::span<std::byte> DeviceSum::slice_of_out(int rank) const {
 }
 
 void DeviceSum::run(cuda::Stream stream) const {
+  cuda::used_on(memory_->get(), stream);
   collect_parts(stream);
   for (const Share& share : shares_) merge(share);
   exchange_nodes(stream);
@@ -166,7 +166,6 @@ void DeviceSum::merge(const Share& share) const {
 /// Owners of slices on other hosts get this host's nodes of them, and this rank those of its own.
 void DeviceSum::exchange_nodes(cuda::Stream stream) const {
   const HostPlaces& places = routes_.places_;
-  if (places.ranks_of.size() == 1) return;
   DeviceRoutes::Sends sends;
   DeviceRoutes::Recvs recvs;
   for (const Share& share : shares_)

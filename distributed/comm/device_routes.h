@@ -27,7 +27,6 @@ class DeviceRoutes {
 
  private:
   friend class DeviceSum;
-  /// One message inside this host, or across.
   using Sends = std::vector<DeviceTransport::Send>;
   using Recvs = std::vector<DeviceTransport::Recv>;
 
@@ -41,7 +40,7 @@ class DeviceRoutes {
 /// One sum over shards, as ordered_sum() describes it, on the way that `routes` are.
 class DeviceSum {
  public:
-  /// Takes memory on the device, which must live until the GPU is done: this object does.
+  /// Takes memory on the device, so it must live until the GPU is done with run().
   DeviceSum(const DeviceRoutes& routes, std::shared_ptr<const HostPlan> plan, OrderedSum sum);
   /// Gives all of it to `stream`, which kernels of this thread go to.
   void run(cuda::Stream stream) const;
@@ -59,8 +58,9 @@ class DeviceSum {
   std::size_t bytes_of(const Share& share) const { return share.slice.count * size_of(sum_.dtype); }
   std::span<std::byte> slice_of_out(int rank) const;
   const HostNodes& own_nodes() const { return plan_->hosts[routes_.places_.own_host]; }
-  std::size_t room_bytes() const;
-  void hand_out_room();
+  /// Gives all that comes in or is made on the way a place from `memory` on. Returns the bytes that takes:
+  /// null only counts them.
+  std::size_t lay_out(std::byte* memory);
   void collect_parts(cuda::Stream stream) const;
   void merge(const Share& share) const;
   void exchange_nodes(cuda::Stream stream) const;

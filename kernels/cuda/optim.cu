@@ -32,7 +32,7 @@ TRIREME_HOST_DEVICE void for_piece(const Slice<T, Step>* slices, std::int64_t co
     else
       high = middle - 1;
   }
-  const Slice<T, Step>& slice = slices[low];
+  const Slice<T, Step> slice = slices[low];  // a copy, which stores cannot change
   const std::int64_t begin = (i - slice.first_piece) * kPiece;
   const std::int64_t end = begin + kPiece < slice.count ? begin + kPiece : slice.count;
   for (std::int64_t k = begin + warp.lane(); k < end; k += kWarp) fn(slice, k);

@@ -188,17 +188,36 @@ TEST(CudaRoutes, AVectorCrossesOnceForEachOtherHost) {
   EXPECT_EQ(bytes, 2 * (kHosts - 1) * kCount * sizeof(float));
 }
 
-TEST(CudaRoutes, SumsThatDifferAreFoundBeforeTheGpuWaits) {
-  const std::string error = error_of([] {
-    on_gpus(2, kPlacements[1], [](Communicator& comm) {
-      const Tensor data = on_device(Floats(comm.rank() == 0 ? 8 : 9), comm);
-      ordered_all_reduce(comm, 2, {memory_of(data).data()}, DType::kFloat32,
-                         static_cast<std::size_t>(data.numel()), 1, memory_of(data).data(), "bucket")
-          .wait();
-    });
+TEST(CudaRoutes, GroupsThatSpanHostsHaveTheirOwn) {
+  const PaddedTree tree(7, 203);
+  on_gpus(7, kPlacements[3], [&](Communicator& comm) {
+    const auto group = comm.split(comm.rank() % 2);
+    expect_sum(*group, tree, 7, {}, false);
   });
-  EXPECT_NE(error.find("sum of 8 float32 over 2 shards"), std::string::npos) << error;
-  EXPECT_NE(error.find("sum of 9 float32 over 2 shards"), std::string::npos) << error;
+}
+
+TEST(CudaRoutes, SumsThatDifferAreFoundBeforeTheGpuWaits) {
+  const auto error_with = [](const std::function<void(OrderedSum&)>& change) {
+    return error_of([&] {
+      on_gpus(2, kPlacements[1], [&](Communicator& comm) {
+        const Tensor data = on_device(Floats(9), comm);
+        OrderedSum sum{2, {memory_of(data).data()}, DType::kFloat32, 8, 1, memory_of(data).data(), {}, false};
+        if (comm.rank() == 1) change(sum);
+        ordered_sum(comm, sum, "bucket 4").wait();
+        comm.barrier("after").wait();
+      });
+    });
+  };
+  const std::string error = error_with([](OrderedSum& sum) { sum.count = 9; });
+  EXPECT_NE(error.find("bucket 4 (sum of 8 float32 over 2 shards"), std::string::npos) << error;
+  EXPECT_NE(error.find("bucket 4 (sum of 9 float32 over 2 shards"), std::string::npos) << error;
+  for (const auto& change : std::vector<std::function<void(OrderedSum&)>>{
+           [](OrderedSum& sum) { sum.own_slice_only = true; }, [](OrderedSum& sum) { sum.scale = 2; },
+           [](OrderedSum& sum) {
+             sum.cuts = {0, 4, 8};
+           },
+           [](OrderedSum& sum) { sum.dtype = DType::kBFloat16; }})
+    EXPECT_NE(error_with(change).find("bucket 4 (sum of"), std::string::npos);
 }
 
 }  // namespace
