@@ -7,8 +7,7 @@ namespace trireme {
 Tensor dropout(const Tensor& x, double p, RandomKey key, std::int64_t first_sample) {
   check_floating("dropout", x);
   TRIREME_CHECK(p >= 0 && p <= 1, "dropout: probability {} is outside 0..1", p);
-  if (is_widened(x))
-    return to(dropout(to(x, DType::kFloat32), p, key, first_sample), x.dtype());
+  if (is_widened(x)) return to(dropout(to(x, DType::kFloat32), p, key, first_sample), x.dtype());
   const Tensor in = x.row_major(), out = Tensor::empty(x.shape(), x.dtype(), x.device());
   kernels(x).dropout(out.view(), in.view(), p, key, first_sample);
   // The same numbers again, not a stored mask: it costs no memory.

@@ -60,8 +60,8 @@ Event ordered_sum(Communicator& comm, const OrderedSum& sum, const std::string& 
 Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const void*> partials, DType dtype,
                          std::size_t count, float scale, void* out, const std::string& label);
 
-/// ordered_sum() by an all-to-all of slices and an all-gather: for a GPU that is alone, and the plain way that
-/// tests compare the others with.
+/// ordered_sum() by an all-to-all of slices and an all-gather: for a GPU that is alone, and the plain way
+/// that tests compare the others with.
 Event ordered_sum_by_messages(Communicator& comm, const OrderedSum& sum, const std::string& label);
 
 }  // namespace trireme
