@@ -20,7 +20,7 @@ struct Op {
   const char* name;
   std::vector<Shape> shapes;
   std::function<Tensor(In)> call;
-  double roundings = 1;  ///< of values of the result's size on the way to it
+  double roundings = 1;  ///< of values of the result's size on the way to it; 0: the same bits
 };
 
 std::vector<Op> attention_ops() {
@@ -92,12 +92,14 @@ std::vector<Op> ops() {
        [](In in) { return batch_norm(in[0], in[1], in[2], in[3], {.relu = true}); }},
       {"max_pool2d",
        {image},
-       [](In in) { return max_pool2d(in[0], {.kernel = 3, .stride = 2, .padding = 1}); }},
-      {"adaptive_max_pool2d", {image}, [](In in) { return adaptive_max_pool2d(in[0], 4, 5); }},
+       [](In in) { return max_pool2d(in[0], {.kernel = 3, .stride = 2, .padding = 1}); },
+       0},
+      {"adaptive_max_pool2d", {image}, [](In in) { return adaptive_max_pool2d(in[0], 4, 5); }, 0},
       {"avg_pool2d",
        {image},
-       [](In in) { return avg_pool2d(in[0], {.kernel = 3, .stride = 1, .padding = 1}); }},
-      {"dropout", {{3, 37}}, [](In in) { return dropout(in[0], 0.3, {5}, 2); }},
+       [](In in) { return avg_pool2d(in[0], {.kernel = 3, .stride = 1, .padding = 1}); },
+       0},
+      {"dropout", {{3, 37}}, [](In in) { return dropout(in[0], 0.3, {5}, 2); }, 0},
       {"batch_norm without a residual",
        {image, {4}, {4}},
        [](In in) { return batch_norm(in[0], in[1], in[2], {}, {}); }},
