@@ -71,9 +71,9 @@ void train(Job& job) {
     times.push_back(std::chrono::duration<double, std::milli>(end - begin).count());
     begin = end;
   }
-  // The first steps plan buckets and fill caches.
+  // The first steps plan buckets, fill caches, and find out whether packing messages is worth it.
   times.erase(times.begin(),
-              times.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(4, times.size() - 1)));
+              times.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(10, times.size() - 1)));
   std::ranges::sort(times);
   if (job.rank() == 0) fmt::print("ms_a_step {:.3f}\n", times[times.size() / 2]);
 }
