@@ -66,8 +66,8 @@ struct MergedViews {
   TRIREME_HOST_DEVICE std::array<std::int64_t, N> offsets(std::int64_t i, int skipped = 0) const {
     std::array<std::int64_t, N> at{};
     for (int d = dims - 1 - skipped; d >= 0; --d) {
-      const std::int64_t index = i % shape[d];
-      i /= shape[d];
+      const std::int64_t index = d > 0 ? i % shape[d] : i;
+      if (d > 0) i /= shape[d];
       for (int v = 0; v < N; ++v) at[v] += index * strides[v][d];
     }
     return at;

@@ -1,4 +1,4 @@
-// What an optimizer does to one element, on every device.
+// What an optimizer, and a running average, does to one element, on every device.
 #pragma once
 
 #include <cmath>
@@ -46,6 +46,16 @@ struct AdamWStep {
     m = b1 * m + c1 * g;
     v = b2 * v + c2 * g * g;
     p = p * shrink - step * m / (std::sqrt(v) * root + eps);
+  }
+};
+
+/// See KernelTable::running_average.
+struct RunningStep {
+  float weight, take, keep;
+
+  TRIREME_HOST_DEVICE RunningStep(float w, float momentum) : weight(w), take(momentum / w), keep(1 - take) {}
+  TRIREME_HOST_DEVICE void update(float& running, float values) const {
+    running = running * keep + values / weight * take;
   }
 };
 

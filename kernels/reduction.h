@@ -28,11 +28,11 @@ struct Dims {
   }
   TRIREME_HOST_DEVICE std::int64_t offset(std::int64_t index, const std::int64_t* strides) const {
     std::int64_t at = 0;
-    for (int d = count - 1; d >= 0; --d) {
+    for (int d = count - 1; d > 0; --d) {
       at += index % shape[d] * strides[d];
       index /= shape[d];
     }
-    return at;
+    return count > 0 ? at + index * strides[0] : 0;
   }
 };
 

@@ -62,6 +62,15 @@ struct OptimizerSlice {
   View parameter, gradient;
   View first, second;     ///< what the optimizer keeps, as it calls for them
   std::int64_t step = 1;  ///< of this parameter, counts from 1
+  /// On the device: nothing is done if it is not 0. Null: it is.
+  const std::int64_t* halted = nullptr;
+};
+
+/// Running statistics, and what a step brings: the sums of weighted values, of weights, and of weights times
+/// momentum. Float32, dense, of one shape.
+struct RunningSlice {
+  View running, values;
+  const float *weight, *momentum;  ///< on the device
 };
 
 /// Attention, apart from its tensors.
@@ -108,7 +117,8 @@ struct KernelTable {
   // Bytes between the host's memory and the device's, in the order of the kernels; they are there on return.
   void (*copy_from_host)(void* device, const void* host, std::size_t bytes);
   void (*copy_to_host)(void* host, const void* device, std::size_t bytes);
-  /// The same, enqueued; `host` is from allocate_host() and holds the bytes when the stream has come so far.
+  /// The same of a few words of 4 bytes, enqueued; `host` is from allocate_host() and holds them when the
+  /// stream has come so far.
   void (*enqueue_copy_to_host)(void* host, const void* device, std::size_t bytes);
 
   void (*fill)(const View& out, double value);
@@ -190,12 +200,16 @@ struct KernelTable {
 
   /// Row-wise, x (R,C) row-major.
   void (*log_softmax)(const View& y, const View& x);
-  /// losses (R): cross entropy of each row of log-probabilities (R,C) with labels (R) int64 in 0..C-1.
-  void (*nll_forward)(const View& losses, const View& log_probabilities, const View& labels,
-                      double smoothing);
-  /// dx (R,C) of cross entropy with respect to the logits; dlosses (R).
-  void (*cross_entropy_backward)(const View& dx, const View& dlosses, const View& log_probabilities,
-                                 const View& labels, double smoothing);
+
+  // Cross entropy of rows of logits (R,C), row-major, with labels (R) int64 in 0..C-1. Losses and normalizers
+  // are of logits' dtype, or float32 beside 16 bits.
+  /// losses (R); normalizers (R,2) are each row's largest logit and its sum of e^(logit - largest): apart,
+  /// since the logarithm of both together would lose the sum beside large logits.
+  void (*cross_entropy_forward)(const View& losses, const View& normalizers, const View& logits,
+                                const View& labels, double smoothing);
+  /// dx (R,C), of logits' dtype; dlosses (R).
+  void (*cross_entropy_backward)(const View& dx, const View& dlosses, const View& logits,
+                                 const View& normalizers, const View& labels, double smoothing);
 
   // dropout(softmax(scale q k^T + mask)) v of matrices q (...,L,E), k (...,S,E), v (...,S,Ev) with dense rows
   // and E > 0. mask (...,L,S) is bool (false: not looked at) or of log_sums' dtype, which is q's, or float32
@@ -243,8 +257,12 @@ struct KernelTable {
   /// of the parts.
   void (*tree_sum)(const View& out, std::span<const TreeNode> nodes, std::span<const void* const> parts,
                    int shards, float scale);
-  /// Index of the first element of in (N) that is infinite or NaN, or N, to the one int64 of `out`.
-  void (*first_not_finite)(const View& out, const View& in);
+  /// To out (2), float64: the index of the first element of in (N) that is infinite or NaN, and that element;
+  /// N and 0 if there is none. If there is one, *halted, on the device, becomes 1.
+  void (*first_not_finite)(const View& out, const View& in, std::int64_t* halted);
+  /// With w the weight and t = momentum / w: running = (1 - t) * running + t * (values / w), in one pass.
+  /// Nothing where w is not positive, or if *halted is not 0.
+  void (*running_average)(std::span<const RunningSlice> slices, const std::int64_t* halted);
 };
 
 /// The table of a device. Throws Error(kUsage) if this build or machine has no such device.

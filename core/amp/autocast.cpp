@@ -12,6 +12,7 @@ enum class Rule {
   kRounded,  ///< the same; where kernels have only float32, its numbers are rounded and its result is float32
   kImages,   ///< as kFull; where kernels take images of 16 bits, they stay so
   kFull,     ///< computes in float32
+  kOwn,      ///< computes in float32, too, but converts by itself, on the way
 };
 
 constexpr struct {
@@ -40,7 +41,7 @@ constexpr struct {
               {"std", Rule::kFull},
               {"norm", Rule::kFull},
               {"cumsum", Rule::kFull},
-              {"cross_entropy", Rule::kFull},
+              {"cross_entropy", Rule::kOwn},
               {"nll_loss", Rule::kFull},
               {"mse_loss", Rule::kFull},
               {"l1_loss", Rule::kFull},
@@ -92,6 +93,7 @@ Tensor rounded(const Tensor& t, DType low) {
 Tensor as_taken(Rule rule, const Tensor& t, DType low) {
   // Integers and float64 are nobody's business here.
   if (!t.defined() || !(t.dtype() == DType::kFloat32 || is_low_precision(t.dtype()))) return t;
+  if (rule == Rule::kOwn) return t;
   if (rule == Rule::kFull || rule == Rule::kImages) return converted(t, DType::kFloat32);
   const Tensor small = rounded(t, low);
   return rule == Rule::kRounded && is_widened(small) ? converted(small, DType::kFloat32) : small;

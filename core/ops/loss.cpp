@@ -10,6 +10,9 @@ namespace trireme {
 
 namespace {
 
+/// What numbers of this type are computed in.
+DType full(DType dtype) { return is_low_precision(dtype) ? DType::kFloat32 : dtype; }
+
 /// Log-probabilities of the rows of x; not recorded.
 Tensor log_softmax_rows(const Tensor& x) {
   const Tensor in = x.row_major(), out = Tensor::empty(x.shape(), x.dtype(), x.device());
@@ -94,21 +97,22 @@ Tensor weighted_nll(const Tensor& log_p, const Tensor& labels, const CrossEntrop
 
 /// One kernel, without weights and ignored labels.
 Tensor fused_cross_entropy(const Tensor& logits, const Tensor& labels, double smoothing) {
-  const Tensor lp = log_softmax_rows(logits), y = labels.row_major();
-  const Tensor losses = Tensor::empty({logits.size(0)}, logits.dtype(), logits.device());
-  kernels(logits).nll_forward(losses.view(), lp.view(), y.view(), smoothing);
+  const Tensor x = logits.row_major(), y = labels.row_major();
+  const Tensor losses = Tensor::empty({x.size(0)}, full(x.dtype()), x.device()),
+               normalizers = Tensor::empty({x.size(0), 2}, losses.dtype(), x.device());
+  kernels(x).cross_entropy_forward(losses.view(), normalizers.view(), x.view(), y.view(), smoothing);
   return record(
       "cross_entropy", losses, {&logits},
-      [logits = Saved(logits), log_p = Saved(lp), saved_y = Saved(y), smoothing](Backward& g) {
-        const Tensor rows = g.get(saved_y);
+      [logits = Saved(logits), normalizers = Saved(normalizers), saved_y = Saved(y), smoothing](Backward& g) {
+        const Tensor in = g.get(logits), rows = g.get(saved_y);
         if (grad_enabled())
-          return differentiate_unfused(g, {g.get(logits)}, [rows, smoothing](const std::vector<Tensor>& in) {
-            return weighted_nll(log_softmax(in[0]), rows,
+          return differentiate_unfused(g, {in}, [rows, smoothing](const std::vector<Tensor>& t) {
+            return weighted_nll(log_softmax(to(t[0], full(t[0].dtype()))), rows,
                                 {.label_smoothing = smoothing, .reduction = LossReduction::kNone});
           });
-        const Tensor p = g.get(log_p), dlosses = g.grad.row_major();
-        const Tensor dx = Tensor::empty(p.shape(), p.dtype(), p.device());
-        kernels(dx).cross_entropy_backward(dx.view(), dlosses.view(), p.view(), rows.view(), smoothing);
+        const Tensor dlosses = g.grad.row_major(), dx = Tensor::empty(in.shape(), in.dtype(), in.device());
+        kernels(dx).cross_entropy_backward(dx.view(), dlosses.view(), in.row_major().view(),
+                                           g.get(normalizers).view(), rows.view(), smoothing);
         g.set(0, dx);
       });
 }
@@ -125,6 +129,23 @@ void check_classes(const char* op, const Tensor& x, const CrossEntropyOptions& o
                 o.weight.defined() ? o.weight.shape().to_string() : "", x.size(1), name_of(x.dtype()));
 }
 
+/// In float32 of 16 bits.
+Tensor full_cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& o) {
+  check_defined("cross_entropy", logits);
+  if (o.weight.defined() && is_low_precision(logits.dtype()))
+    return full_cross_entropy(to(logits, DType::kFloat32), labels, o);
+  check_classes("cross_entropy", logits, o);
+  if (logits.dim() > 2) {
+    check_defined("cross_entropy", labels);
+    const Tensor losses = full_cross_entropy(class_rows(logits), reshape(labels, {labels.numel()}), o);
+    return o.reduction == LossReduction::kNone ? reshape(losses, labels.shape()) : losses;
+  }
+  const bool any_ignored = check_labels("cross_entropy", logits, labels, o.ignore_index);
+  if (!any_ignored && !o.weight.defined())
+    return reduced(fused_cross_entropy(logits, labels, o.label_smoothing), o.reduction);
+  return weighted_nll(log_softmax(to(logits, full(logits.dtype()))), labels.row_major(), o);
+}
+
 }  // namespace
 
 Tensor log_softmax(const Tensor& x, int dim) {
@@ -137,19 +158,9 @@ Tensor softmax(const Tensor& x, int dim) {
 }
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& o) {
-  if (const amp::Cast c("cross_entropy", {&logits}); c) return cross_entropy(c[0], labels, o);
-  check_classes("cross_entropy", logits, o);
-  if (logits.dim() > 2) {
-    check_defined("cross_entropy", labels);
-    const Tensor losses = cross_entropy(class_rows(logits), reshape(labels, {labels.numel()}), o);
-    return o.reduction == LossReduction::kNone ? reshape(losses, labels.shape()) : losses;
-  }
-  const bool any_ignored = check_labels("cross_entropy", logits, labels, o.ignore_index);
-  if (is_low_precision(logits.dtype()))
-    return to(cross_entropy(to(logits, DType::kFloat32), labels, o), logits.dtype());
-  if (!any_ignored && !o.weight.defined())
-    return reduced(fused_cross_entropy(logits, labels, o.label_smoothing), o.reduction);
-  return weighted_nll(log_softmax(logits), labels.row_major(), o);
+  if (const amp::Cast c("cross_entropy", {&logits}); c) return full_cross_entropy(c[0], labels, o);
+  const Tensor losses = full_cross_entropy(logits, labels, o);
+  return to(losses, logits.dtype());
 }
 
 Tensor nll_loss(const Tensor& log_probabilities, const Tensor& labels, const CrossEntropyOptions& o) {

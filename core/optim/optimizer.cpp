@@ -111,7 +111,13 @@ Optimizer::~Optimizer() {
 }
 
 void Optimizer::step() {
-  if (parameters_.source) parameters_.source->finish();
+  const std::int64_t* halted = nullptr;
+  if (parameters_.source) {
+    if (heeds_halted())
+      halted = parameters_.source->finish_later();
+    else
+      parameters_.source->finish();
+  }
   std::vector<std::size_t> which;
   std::vector<OptimizerSlice> slices;
   std::vector<Tensor> gradients, updated;  // the first keep copies alive
@@ -126,6 +132,7 @@ void Optimizer::step() {
     OptimizerSlice& slice = slices.emplace_back();
     slice.parameter = share.view();
     slice.gradient = gradients.back().view();
+    slice.halted = halted;
     if (states_.size() > 0) slice.first = states_[0].tensors[i].view();
     if (states_.size() > 1) slice.second = states_[1].tensors[i].view();
   }

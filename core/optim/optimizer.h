@@ -28,6 +28,13 @@ class GradientSource {
   virtual ~GradientSource() = default;
   /// Waits until all gradients of the step are final. Cheap when called again in the same step.
   virtual void finish() = 0;
+  /// As finish(), for whoever gives all that it does next to the gradients' device: the host need not wait
+  /// for that. Where the returned number, on the device, is not 0 a gradient is not finite, nothing may be
+  /// updated, and an error follows; null: all is known.
+  virtual const std::int64_t* finish_later() {
+    finish();
+    return nullptr;
+  }
   /// What this rank updates of a parameter; nothing: all of it, as every rank does.
   virtual std::optional<Share> share_of(const Tensor&) const { return {}; }
   /// The gradient of the share, after finish(): one-dimensional, or of the parameter's shape if it is all of
@@ -80,6 +87,9 @@ class Optimizer {
 
  protected:
   explicit Optimizer(ParameterList parameters);
+  /// Whether update() changes nothing where slices say so (OptimizerSlice::halted). Then the host does not
+  /// wait for a GPU to know that gradients are finite.
+  virtual bool heeds_halted() const { return false; }
   /// One tensor of zeros like each parameter's share, under "<kind>.<parameter>". At most two kinds.
   void add_state(const std::string& kind);
   /// Updates the parameters that have gradients, all in one pass. which[i] is the index of slices[i], whose
@@ -108,6 +118,7 @@ class SGD : public Optimizer {
   double lr() const override { return options_.lr; }
 
  protected:
+  bool heeds_halted() const override { return true; }
   void update(std::span<const std::size_t> which, std::span<OptimizerSlice> slices) override;
 
  private:
@@ -122,6 +133,7 @@ class AdamW : public Optimizer {
   double lr() const override { return options_.lr; }
 
  protected:
+  bool heeds_halted() const override { return true; }
   void update(std::span<const std::size_t> which, std::span<OptimizerSlice> slices) override;
 
  private:

@@ -92,7 +92,7 @@ KernelTable made() {
   TRIREME_TIME(row_norm_backward)
   TRIREME_TIME(row_norm_parameters)
   TRIREME_TIME(log_softmax)
-  TRIREME_TIME(nll_forward)
+  TRIREME_TIME(cross_entropy_forward)
   TRIREME_TIME(cross_entropy_backward)
   TRIREME_TIME(attention_forward)
   TRIREME_TIME(attention_backward)
@@ -108,6 +108,7 @@ KernelTable made() {
   TRIREME_TIME(chunk_squares)
   TRIREME_TIME(tree_sum)
   TRIREME_TIME(first_not_finite)
+  TRIREME_TIME(running_average)
 #undef TRIREME_TIME
   return table;
 }

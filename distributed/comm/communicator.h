@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,6 +24,7 @@ class Event {
     virtual ~State() = default;
     virtual bool done() const = 0;
     virtual void wait() const = 0;
+    virtual void order() const { wait(); }
   };
 
   Event() = default;
@@ -35,6 +35,11 @@ class Event {
   /// It ends by itself, because every wait for a peer has a deadline.
   void wait() const {
     if (state_) state_->wait();
+  }
+  /// What this thread gives the event's device from now on comes after it. Blocks only until the work has
+  /// been given to the device, or as wait() where that is the host.
+  void order() const {
+    if (state_) state_->order();
   }
 
  private:
@@ -98,12 +103,15 @@ class Communicator {
   /// Sum in place, of float32, bfloat16 or float16, by the library's own algorithm: bits are NOT promised to
   /// be equal at other world sizes.
   virtual Event all_reduce_fastest(std::span<std::byte> data, DType dtype, std::string label) = 0;
-  /// The sum of ordered_sum(), by a way of this communicator's own; nothing if it has none.
-  virtual std::optional<Event> sum(OrderedSum, std::string) { return {}; }
+  /// As ordered_sum() describes it, which checks its arguments.
+  virtual Event sum(OrderedSum sum, std::string label) = 0;
   virtual Event broadcast(std::span<std::byte> data, int root, std::string label) = 0;
   virtual Event barrier(std::string label) = 0;
   /// Runs a host function in queue order. On a GPU, its kernels run in the order of the collectives.
   virtual Event run(std::function<void()> fn, std::string label) = 0;
+  /// Events of calls so far will be done without waiting for what this thread enqueues from now on: of a
+  /// communicator whose queue is the thread's own stream, which cannot know where to look otherwise.
+  virtual void mark() {}
   /// A communicator of the ranks that give the same color, in the order of their ranks here; null for a
   /// negative color. Collective over all ranks, and blocking. It has a queue, a sequence of calls and
   /// failures of its own, and must not outlive this one.

@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <mutex>
 #include <thread>
 #include <utility>
 
 #include "distributed/comm/device_routes.h"
+#include "distributed/comm/ordered_reduce.h"
 #include "kernels/cuda/memory.h"
+#include "kernels/table.h"
 
 namespace trireme {
 
@@ -18,6 +21,22 @@ namespace {
 using namespace std::chrono_literals;
 
 using cuda::Mark;
+
+void wait_for_gpu(const std::function<bool()>& is_done, const std::string& what,
+                  std::chrono::milliseconds patience, const std::shared_ptr<DeviceTransport>& transport) {
+  const auto begin = std::chrono::steady_clock::now();
+  // Short waits are the rule: the thread gives up its core only after a while.
+  for (int asked = 0; !is_done(); ++asked) {
+    if (asked < 1000) continue;
+    if (transport) transport->check();
+    if (std::chrono::steady_clock::now() - begin > patience) {
+      if (transport) transport->abort();
+      fail(ExitCode::kPeer, "{}: the GPU did not finish within the patience of {:.1f} s", what,
+           std::chrono::duration<double>(patience).count());
+    }
+    std::this_thread::sleep_for(20us);
+  }
+}
 
 /// Done when the host has launched the work and the GPU has done it.
 class DeviceEvent final : public Event::State {
@@ -31,31 +50,83 @@ class DeviceEvent final : public Event::State {
         what_(std::move(what)) {}
 
   bool done() const override { return launched_.done() && cuda::is_done(finished_->get()); }
-
   void wait() const override {
     launched_.wait();
-    const auto begin = std::chrono::steady_clock::now();
-    // Short waits are the rule: the thread gives up its core only after a while.
-    for (int asked = 0; !cuda::is_done(finished_->get()); ++asked) {
-      if (asked < 1000) continue;
-      if (transport_) transport_->check();
-      if (std::chrono::steady_clock::now() - begin > patience_) give_up();
-      std::this_thread::sleep_for(20us);
-    }
+    wait_for_gpu([this] { return cuda::is_done(finished_->get()); }, what_, patience_, transport_);
+  }
+  void order() const override {
+    launched_.wait();
+    cuda::wait_for(cuda::stream(), finished_->get());
   }
 
  private:
-  [[noreturn]] void give_up() const {
-    if (transport_) transport_->abort();
-    fail(ExitCode::kPeer, "{}: the GPU did not finish within the patience of {:.1f} s", what_,
-         std::chrono::duration<double>(patience_).count());
-  }
-
   Event launched_;
   std::shared_ptr<Mark> finished_;
   std::shared_ptr<DeviceTransport> transport_;
   std::chrono::milliseconds patience_;
   std::string what_;
+};
+
+}  // namespace
+
+/// Which calls of a world of one are behind which places of its stream. A place costs the end of a graph, so
+/// there is one only where somebody asked for it.
+class Marks {
+ public:
+  std::uint64_t next_call() {
+    const std::lock_guard lock(mutex_);
+    return ++calls_;
+  }
+  /// All calls so far are before this place.
+  void mark() {
+    const std::lock_guard lock(mutex_);
+    if (marked() < calls_) add();
+  }
+  bool is_done(std::uint64_t call) {
+    const std::lock_guard lock(mutex_);
+    if (marked() < call) add();
+    while (done_ < call && cuda::is_done(places_.front().mark->get())) {
+      done_ = places_.front().calls;
+      places_.pop_front();
+    }
+    return done_ >= call;
+  }
+
+ private:
+  struct Place {
+    std::uint64_t calls;  ///< before it
+    std::unique_ptr<Mark> mark;
+  };
+  std::uint64_t marked() const { return places_.empty() ? done_ : places_.back().calls; }
+  void add() {
+    auto mark = std::make_unique<Mark>();
+    cuda::record(mark->get(), cuda::stream());
+    places_.push_back({calls_, std::move(mark)});
+  }
+
+  std::mutex mutex_;
+  std::uint64_t calls_ = 0, done_ = 0;
+  std::deque<Place> places_;
+};
+
+namespace {
+
+/// Of a world of one.
+class LoneEvent final : public Event::State {
+ public:
+  LoneEvent(std::shared_ptr<Marks> marks, std::chrono::milliseconds patience, std::string what)
+      : marks_(std::move(marks)), call_(marks_->next_call()), patience_(patience), what_(std::move(what)) {}
+  bool done() const override { return marks_->is_done(call_); }
+  void wait() const override {
+    wait_for_gpu([this] { return done(); }, what_, patience_, nullptr);
+  }
+  void order() const override {}  // the same stream
+
+ private:
+  const std::shared_ptr<Marks> marks_;
+  const std::uint64_t call_;
+  const std::chrono::milliseconds patience_;
+  const std::string what_;
 };
 
 /// What each rank is about to send to each other one, told before it is sent.
@@ -74,7 +145,8 @@ DeviceCommunicator::DeviceCommunicator(Communicator& host, std::shared_ptr<Devic
       transport_(std::move(transport)),
       routes_(transport_ ? std::make_unique<DeviceRoutes>(*transport_, host.hosts(), host.rank()) : nullptr),
       patience_(patience),
-      stream_((cuda::take_device(), cuda::make_stream())) {}
+      marks_(transport_ ? nullptr : std::make_shared<Marks>()),
+      stream_(transport_ ? (cuda::take_device(), cuda::make_stream()) : nullptr) {}
 
 DeviceCommunicator::~DeviceCommunicator() {
   try {
@@ -84,13 +156,23 @@ DeviceCommunicator::~DeviceCommunicator() {
   }
 }
 
+Event DeviceCommunicator::launch_alone(const std::function<void()>& work, std::string what) {
+  work();
+  return Event(std::make_shared<LoneEvent>(marks_, patience_, std::move(what)));
+}
+
+void DeviceCommunicator::mark() {
+  if (marks_) marks_->mark();
+}
+
 Event DeviceCommunicator::launch(std::function<void()> work, std::string label) {
+  std::string what = fmt::format("rank {}: \"{}\" on {}", rank(), label, name_of(device()));
+  if (!transport_) return launch_alone(work, std::move(what));
   const auto before = std::make_shared<Mark>(), finished = std::make_shared<Mark>();
   cuda::record(before->get(), cuda::stream());
   while (!kept_.empty() && kept_.front().done.done()) kept_.pop_front();
   // What the work holds on to is memory that its kernels use after the host has launched them.
   const auto shared = std::make_shared<const std::function<void()>>(std::move(work));
-  const std::string what = fmt::format("rank {}: \"{}\" on {}", rank(), label, name_of(device()));
   Event launched = host_.run(
       [this, shared, before, finished] {
         const cuda::StreamScope scope(stream_);
@@ -99,7 +181,8 @@ Event DeviceCommunicator::launch(std::function<void()> work, std::string label) 
         cuda::record(finished->get(), stream_);
       },
       std::move(label));
-  const Event done(std::make_shared<DeviceEvent>(std::move(launched), finished, transport_, patience_, what));
+  const Event done(
+      std::make_shared<DeviceEvent>(std::move(launched), finished, transport_, patience_, std::move(what)));
   kept_.push_back({done, shared});
   return done;
 }
@@ -113,7 +196,7 @@ Event DeviceCommunicator::all_to_all(std::span<const ConstBytes> sends, std::spa
   const ConstBytes own = sends[self];
   const Bytes to = recvs[self];
   if (!own.empty() && own.data() != to.data())
-    launch([=, this] { cuda::copy_on_device(to.data(), own.data(), own.size(), stream_); }, label);
+    launch([=] { cuda::copy_on_device(to.data(), own.data(), own.size(), cuda::stream()); }, label);
   if (!transport_) return launch([] {}, std::move(label));
   const auto lengths = std::make_shared<Lengths>(ranks);
   std::vector<DeviceTransport::Send> from;
@@ -154,8 +237,15 @@ Event DeviceCommunicator::all_gather(std::span<const Bytes> slices, std::string 
       std::move(label));
 }
 
-std::optional<Event> DeviceCommunicator::sum(OrderedSum sum, std::string label) {
-  if (!transport_) return {};
+Event DeviceCommunicator::sum(OrderedSum sum, std::string label) {
+  if (!transport_)
+    return launch(
+        [&] {
+          const View out{sum.out, sum.dtype, 1, {static_cast<std::int64_t>(sum.count)}, {1}};
+          kernels_of(device()).tree_sum(out, maximal_subtrees(sum.shards, {0, sum.shards}), sum.partials,
+                                        sum.shards, sum.scale);
+        },
+        std::move(label));
   if (!plan_ || plan_->shards != sum.shards)
     plan_ = std::make_shared<const HostPlan>(routes_->plan(sum.shards));
   // All that decides who sends what, so nothing more has to be said about it.
@@ -183,7 +273,7 @@ Event DeviceCommunicator::broadcast(Bytes data, int root, std::string label) {
 }
 
 Event DeviceCommunicator::barrier(std::string label) {
-  host_.barrier(label);
+  if (transport_) host_.barrier(label);
   return launch([] {}, std::move(label));
 }
 

@@ -48,12 +48,16 @@ class DeviceTransport {
 };
 
 class DeviceRoutes;
+class Marks;
 struct HostPlan;
 
 /// Works beside a communicator of the same ranks for hosts, whose queue it shares: there ranks agree on each
 /// call, as they do on calls for hosts, before it is given to this communicator's own CUDA stream. So a
 /// mismatch is found before a GPU waits for it. A call begins when the work is done that the caller's stream
 /// has by then; its event is done when the GPU is.
+///
+/// A world of one has nobody to agree with or to wait for: its calls go to the caller's stream at once, and
+/// so into the caller's CUDA graphs.
 class DeviceCommunicator final : public Communicator {
  public:
   /// `host` must outlive this, or be `owned` by it. `transport` is null for a world of one. `patience` bounds
@@ -72,15 +76,17 @@ class DeviceCommunicator final : public Communicator {
                    std::string label) override;
   Event all_gather(std::span<const Bytes> slices, std::string label) override;
   Event all_reduce_fastest(Bytes data, DType dtype, std::string label) override;
-  std::optional<Event> sum(OrderedSum sum, std::string label) override;
+  Event sum(OrderedSum sum, std::string label) override;
   Event broadcast(Bytes data, int root, std::string label) override;
   Event barrier(std::string label) override;
   Event run(std::function<void()> fn, std::string label) override;
+  void mark() override;
   std::unique_ptr<Communicator> split(int color) override;
   void abort(const std::string& reason) override;
 
  private:
   Event launch(std::function<void()> work, std::string label);
+  Event launch_alone(const std::function<void()>& work, std::string what);
 
   const std::unique_ptr<Communicator> owned_;
   Communicator& host_;
@@ -88,7 +94,8 @@ class DeviceCommunicator final : public Communicator {
   const std::unique_ptr<const DeviceRoutes> routes_;  ///< null for a world of one
   std::shared_ptr<const HostPlan> plan_;              ///< of the last sum
   const std::chrono::milliseconds patience_;
-  const cuda::Stream stream_;
+  const std::shared_ptr<Marks> marks_;  ///< of a world of one; else null
+  const cuda::Stream stream_;           ///< of a world of more
   struct Kept {
     Event done;
     std::shared_ptr<const std::function<void()>> work;

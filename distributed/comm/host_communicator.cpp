@@ -76,7 +76,7 @@ std::shared_ptr<std::byte> HostCommunicator::allocate(std::size_t bytes) {
   return visible ? visible : Communicator::allocate(bytes);
 }
 
-std::optional<Event> HostCommunicator::sum(OrderedSum sum, std::string label) {
+Event HostCommunicator::sum(OrderedSum sum, std::string label) {
   const std::size_t bytes = sum.count * size_of(sum.dtype);
   return push(Collective::kSum, std::move(label), bytes,
               [this, sum = std::move(sum)](Call call) { sum_.run(header_of(call), sum); });

@@ -36,7 +36,7 @@ class HostCommunicator final : public Communicator {
                         std::string label) override;
   Event all_reduce_fastest(Bytes data, DType dtype, std::string label) override;
   std::shared_ptr<std::byte> allocate(std::size_t bytes) override;
-  std::optional<Event> sum(OrderedSum sum, std::string label) override;
+  Event sum(OrderedSum sum, std::string label) override;
   Event broadcast(Bytes data, int root, std::string label) override;
   Event barrier(std::string label) override;
   Event run(std::function<void()> fn, std::string label) override;

@@ -53,15 +53,11 @@ Slice slice_of_rank(const OrderedSum& sum, int world_size, int rank);
 /// bits for every world size. `out` may be one of the partials. Everything is enqueued on `comm`; buffers
 /// must outlive the event, and the event the work. All ranks must give the same shards, count, scale and
 /// cuts. Elements sent by a host: about 2 * count * (H-1)/H when the ranks of each of H hosts own one subtree
-/// together; by messages (below) by each rank, of W: 2 * count * (W-1)/W.
+/// together.
 Event ordered_sum(Communicator& comm, const OrderedSum& sum, const std::string& label);
 
 /// The same, with all of the sum on every rank.
 Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const void*> partials, DType dtype,
                          std::size_t count, float scale, void* out, const std::string& label);
-
-/// ordered_sum() by an all-to-all of slices and an all-gather: for a GPU that is alone, and the plain way
-/// that tests compare the others with.
-Event ordered_sum_by_messages(Communicator& comm, const OrderedSum& sum, const std::string& label);
 
 }  // namespace trireme

@@ -36,6 +36,7 @@ Reducer::Reducer(Communicator& comm, int shards, std::vector<NamedTensor> parame
   planned_from_order_ = options_.zero;
   used_.resize(parameters_.size());
   updated_.resize(parameters_.size());
+  if (!options_.halted.defined()) options_.halted = Tensor::zeros({1}, DType::kInt64, comm.device());
   if (options_.hook) options_.hook->attach(parameters_, shards_, range_);
   make_buckets(order);
 }
@@ -71,7 +72,7 @@ void Reducer::make_buckets(const std::vector<std::size_t>& order) {
       options_.bucket_bytes > 0 ? options_.bucket_bytes : best_bucket_bytes(total, options_.link);
   // A hook gets gradients as they are.
   const DType dtype = options_.hook ? DType::kFloat32 : options_.dtype;
-  SumOptions sum{options_.reduction, dtype, 1.0f / static_cast<float>(shards_), {}, {}};
+  SumOptions sum{options_.reduction, dtype, 1.0f / static_cast<float>(shards_), {}, {}, options_.halted};
   buckets_.clear();
   places_.assign(parameters_.size(), {});
   for (BucketPlan& plan : plan_buckets(elements, order, most, std::min(most, kFirstBucketBytes))) {
@@ -190,30 +191,54 @@ void Reducer::end_shard() {
   ++shards_done_;
 }
 
-std::string Reducer::finish() {
+int Reducer::hand_over() {
   TRIREME_CHECK(shards_done_ == range_.size(), "data parallel: step finished after {} of {} shards",
                 shards_done_, range_.size());
   launch_ready();
-  const auto begin = std::chrono::steady_clock::now();
-  Bad bad;
-  for (std::size_t b = 0; b < buckets_.size(); ++b) {
-    const ShardSum& sum = *buckets_[b].sum;
-    const std::size_t at = buckets_[b].sum->finish();
-    if (at < sum.count() && bad.bucket < 0)
-      bad = {static_cast<std::int64_t>(b), static_cast<std::int64_t>(at),
-             sum.result().alias({}, {}, static_cast<std::int64_t>(at)).item()};
-  }
-  if (tells_use()) bad = tell_use(bad);
-  hand_out_gradients();
-  const std::string text = text_of(bad);
-  if (!text.empty() && options_.hook) options_.hook->forget();
-  exposed_ += std::chrono::steady_clock::now() - begin;
+  int ticket = 0;  // that of all buckets, since each is launched once a round
+  for (Bucket& bucket : buckets_) ticket = bucket.sum->finish_later();
   shards_done_ = 0;
   launched_ = 0;
+  return ticket;
+}
+
+Reducer::Bad Reducer::first_bad(int ticket) const {
+  for (std::size_t b = 0; b < buckets_.size(); ++b) {
+    const auto [at, value] = buckets_[b].sum->first_bad(ticket);
+    if (at < buckets_[b].sum->count())
+      return {static_cast<std::int64_t>(b), static_cast<std::int64_t>(at), value};
+  }
+  return {};
+}
+
+std::string Reducer::finish() {
+  const auto begin = std::chrono::steady_clock::now();
+  const int ticket = hand_over();
+  Bad bad = first_bad(ticket);
+  if (tells_use()) bad = tell_use(bad);
+  hand_out_gradients(ticket);
+  const std::string text = text_of(bad);
+  if (!text.empty()) {
+    if (options_.hook) options_.hook->forget();
+    kernels_of(comm_.device()).fill(options_.halted.view(), 0);  // whoever is told leaves the updates out
+  }
+  exposed_ += std::chrono::steady_clock::now() - begin;
   const bool any_used = std::ranges::find(used_, true) != used_.end();
   if (any_used && !planned_from_order_) adopt_ready_order();  // all ranks know alike whether any was used
   return text;
 }
+
+bool Reducer::can_finish_later() const {
+  return !comm_.device().is_cpu() && !tells_use() && planned_from_order_;
+}
+
+int Reducer::finish_later() {
+  const int ticket = hand_over();
+  hand_out_gradients(ticket);
+  return ticket;
+}
+
+std::string Reducer::check(int ticket) { return text_of(first_bad(ticket)); }
 
 std::string Reducer::text_of(const Bad& bad) const {
   if (bad.bucket < 0) return "";
@@ -225,13 +250,14 @@ std::string Reducer::text_of(const Bad& bad) const {
                      static_cast<std::size_t>(bad.element) - plan.offsets[slot], bad.value);
 }
 
-void Reducer::hand_out_gradients() {
+void Reducer::hand_out_gradients(int ticket) {
   for (const Bucket& bucket : buckets_) {
     const Tensor& sum = bucket.sum->result();
     for (std::size_t slot = 0; slot < bucket.plan.tensors.size(); ++slot) {
       const std::size_t index = bucket.plan.tensors[slot];
       const Tensor& p = parameters_[index].tensor;
-      if (!tells_use()) used_[index] = bucket.sum->notes()[slot] > 0;
+      // What this rank used is used; of the rest the sum has to tell.
+      if (!tells_use() && !used_[index]) used_[index] = bucket.sum->notes(ticket)[slot] > 0;
       p.set_grad(used_[index] && !options_.zero
                      ? sum.alias(p.shape(), p.strides(), static_cast<std::int64_t>(bucket.plan.offsets[slot]))
                      : Tensor());

@@ -29,6 +29,8 @@ struct ReducerOptions {
   std::shared_ptr<CommHook> hook;  ///< makes the mean gradient; null: the tree, or the library
   /// Test aid: gradients are taken in a random order (which must change no bit); 0: as they come.
   std::uint64_t shuffle_ready = 0;
+  /// See SumOptions::halted; several models of a job share it.
+  Tensor halted = {};
 };
 
 /// Takes each shard's gradients and hands back the mean over shards as the parameters' grads.
@@ -61,6 +63,16 @@ class Reducer {
   /// bucket leaves). Returns a text naming the first parameter whose summed gradient is not finite, the same
   /// on all ranks; else "".
   std::string finish();
+  /// Whether finish_later() can be used: on a device, but where ranks tell each other more than sums do, and
+  /// not in the first round. The same on all ranks.
+  bool can_finish_later() const;
+  /// As finish(), but the host does not wait for the device, save for what no rank may have used. The grads
+  /// are there for what this thread enqueues from now on. The rest is said for the returned ticket, until the
+  /// round after the next launches its buckets; updates are to be left out meanwhile if options().halted says
+  /// so.
+  int finish_later();
+  /// Waits for the device, and returns the text for what finish_later() left open.
+  std::string check(int ticket);
 
   /// With `zero`: what this rank gets of parameter `index`, the same for the life of the reducer; nothing
   /// without it, and of a parameter without elements.
@@ -108,7 +120,10 @@ class Reducer {
   Tensor slot_of(std::size_t index);
   void take(std::size_t index, const Tensor& gradient);
   void complete(Bucket& bucket);
-  void hand_out_gradients();
+  /// Sums are there for what this thread enqueues from now on.
+  int hand_over();
+  void hand_out_gradients(int ticket);
+  Bad first_bad(int ticket) const;
   /// Whether ranks have to tell each other which parameters were used, because sums do not.
   bool tells_use() const { return options_.zero || options_.hook; }
   Bad tell_use(Bad bad);

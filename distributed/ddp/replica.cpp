@@ -178,17 +178,46 @@ bool Replica::observe(const Tensor& running, const Tensor& value, double momentu
 }
 
 void Replica::finish() {
-  if (!open_) return;
+  if (open_) {
+    open_ = false;
+    const std::string bad = reducer_.finish();
+    statistics_.finish_later();
+    check(step_, bad);
+    apply_statistics();
+  }
+  check_up_to(step_);
+}
+
+const std::int64_t* Replica::finish_later() {
+  const auto* const halted = reducer_.options().halted.view().as<std::int64_t>();
+  if (!open_) return halted;
+  if (!reducer_.can_finish_later()) {
+    finish();
+    return halted;
+  }
   open_ = false;
-  const std::string bad = reducer_.finish();
-  statistics_.finish();
+  if (unchecked_.size() > 1) check_up_to(unchecked_.front().step);
+  unchecked_.push_back({step_, reducer_.finish_later()});
+  statistics_.finish_later();
+  apply_statistics();
+  return halted;
+}
+
+void Replica::check_up_to(std::int64_t step) {
+  while (!unchecked_.empty() && unchecked_.front().step <= step) {
+    const Unchecked first = unchecked_.front();
+    unchecked_.pop_front();
+    check(first.step, reducer_.check(first.ticket));
+  }
+}
+
+void Replica::check(std::int64_t step, const std::string& bad) const {
   if (!bad.empty())
     throw AgreedError(
         ExitCode::kNonFinite,
         fmt::format("step {}: {}; lower --lr, use --clip-norm, or look at the data of this step; "
                     "parameters are those before the step",
-                    step_ + 1, bad));
-  apply_statistics();
+                    step + 1, bad));
 }
 
 std::optional<Share> Replica::share_of(const Tensor& parameter) const {
@@ -220,18 +249,15 @@ std::vector<std::size_t> Replica::indices_of(std::span<const Tensor> parameters)
 }
 
 void Replica::apply_statistics() {
-  const std::span<const float> weights = statistics_.notes();
+  if (averaged_.empty()) return;
+  std::vector<RunningSlice> slices;
+  const float *const weights = statistics_.result_notes(), *const momenta = weights + averaged_.size();
   for (std::size_t b = 0; b < averaged_.size(); ++b) {
-    if (!(weights[b] > 0)) continue;
-    const Tensor &running = averaged_[b].tensor, mean = part_of(statistics_.result(), b);
-    const float take = weights[averaged_.size() + b] / weights[b], keep = 1 - take;
-    const KernelTable& k = kernels_for(running.device());
-    k.unary(UnaryOp::mul_scalar, running.view(), running.view(), {static_cast<double>(keep)});
-    k.unary(UnaryOp::div_scalar, mean.view(), mean.view(), {static_cast<double>(weights[b])});
-    k.unary(UnaryOp::mul_scalar, mean.view(), mean.view(), {static_cast<double>(take)});
-    k.binary(BinaryOp::add, running.view(), running.view(), mean.view());
+    const Tensor& running = averaged_[b].tensor;
+    slices.push_back({running.view(), part_of(statistics_.result(), b).view(), weights + b, momenta + b});
     running.bump_version("the step's statistics");
   }
+  kernels_for(context_.device()).running_average(slices, reducer_.options().halted.view().as<std::int64_t>());
 }
 
 Tensor Replica::part_of(const Tensor& statistics, std::size_t buffer) const {

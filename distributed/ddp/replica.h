@@ -1,6 +1,7 @@
 // One model as a rank holds it: its reducer, its running statistics, its optimizers.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -96,6 +97,9 @@ class Replica final : public GradientSource, public std::enable_shared_from_this
   /// Ends the round for this model: its gradients are there, its statistics applied. A gradient that no shard
   /// of any rank had is undefined.
   void finish() override;
+  const std::int64_t* finish_later() override;
+  /// Throws what finish_later() left open in steps up to this one.
+  void check_up_to(std::int64_t step);
   std::optional<Share> share_of(const Tensor& parameter) const override;
   Tensor gradient_of(const Tensor& parameter) const override;
   void complete_squares(std::span<const Tensor> parameters, std::span<double> chunks) override;
@@ -118,6 +122,7 @@ class Replica final : public GradientSource, public std::enable_shared_from_this
   void broadcast_state();
   std::vector<std::size_t> indices_of(std::span<const Tensor> parameters) const;
   void apply_statistics();
+  void check(std::int64_t step, const std::string& bad) const;
   /// Where a sum of statistics has those of an averaged buffer.
   Tensor part_of(const Tensor& statistics, std::size_t buffer) const;
 
@@ -134,6 +139,11 @@ class Replica final : public GradientSource, public std::enable_shared_from_this
   float weight_ = 1;
   std::int64_t step_ = 0;
   bool open_ = false;  // between begin_round() and finish()
+  struct Unchecked {
+    std::int64_t step;
+    int ticket;  // of the reducer
+  };
+  std::deque<Unchecked> unchecked_;  // two at most
 };
 
 }  // namespace trireme

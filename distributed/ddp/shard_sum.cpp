@@ -55,8 +55,9 @@ ShardSum::ShardSum(Communicator& comm, int shards, std::size_t count, std::size_
       options_(std::move(options)),
       label_(std::move(label)),
       result_(vector_of(comm, count, DType::kFloat32)),
-      first_bad_(Tensor::zeros({1}, DType::kInt64, comm.device())),
-      said_(comm.device(), sizeof(std::int64_t) + notes * sizeof(float)) {
+      first_bad_(Tensor::zeros({2}, DType::kFloat64, comm.device())),
+      said_(comm.device(), 2 * said_bytes()) {
+  if (!options_.halted.defined()) options_.halted = Tensor::zeros({1}, DType::kInt64, comm.device());
   if (is_narrow()) narrow_ = vector_of(comm, count, options_.dtype);
   TRIREME_CHECK((options_.cuts.empty() && !options_.reduce) || notes == 0,
                 "shard sum {}: the host reads no notes of a sum that is cut or made in another way", label_);
@@ -128,17 +129,19 @@ void ShardSum::launch() {
     comm_.all_reduce_fastest(memory_of(sum), sum.dtype(), label_);
   }
   const Slice own = own_slice();
+  ticket_ = 1 - ticket_;
   done_ = comm_.run(
-      [this, result = part_of(result_, own.first, own.count).view(),
-       sum = part_of(sum, own.first, own.count).view(), bad = first_bad_.view(),
-       notes = result_.view().as<float>() + count_ - notes_] {
+      [this, said = said(ticket_), halted = options_.halted.view().as<std::int64_t>(),
+       result = part_of(result_, own.first, own.count).view(),
+       sum = part_of(sum, own.first, own.count).view(), bad = first_bad_.view(), notes = result_notes()] {
         const KernelTable& kernels = kernels_of(result_.device());
         if (sum.data != result.data) kernels.copy(result, sum);
-        kernels.first_not_finite(bad, result);
-        kernels.enqueue_copy_to_host(said_.get(), bad.data, sizeof(std::int64_t));
-        kernels.enqueue_copy_to_host(said_.get() + sizeof(std::int64_t), notes, notes_ * sizeof(float));
+        kernels.first_not_finite(bad, result, halted);
+        kernels.enqueue_copy_to_host(said, bad.data, 2 * sizeof(double));
+        kernels.enqueue_copy_to_host(said + 2 * sizeof(double), notes, notes_ * sizeof(float));
       },
       label_);
+  told_[ticket_] = done_;
 }
 
 Slice ShardSum::own_slice() const {
@@ -155,19 +158,30 @@ std::vector<std::span<std::byte>> ShardSum::result_slices() const {
   return slices;
 }
 
-std::size_t ShardSum::finish() {
+int ShardSum::finish_later() {
   TRIREME_CHECK(launched_, "shard sum {}: finished before it was launched", label_);
-  done_.wait();
+  done_.order();
   for (Tensor& partial : stack_) spare_.push_back(std::move(partial));
   stack_.clear();
   nodes_.clear();
   pushed_ = 0;
   launched_ = false;
   summed_ = Event();
-  std::int64_t bad = 0;
-  std::memcpy(&bad, said_.get(), sizeof bad);
+  return ticket_;
+}
+
+ShardSum::Bad ShardSum::first_bad(int ticket) const {
+  told_[ticket].wait();
+  double bad[2];
+  std::memcpy(bad, said(ticket), sizeof bad);
+  const auto at = static_cast<std::size_t>(bad[0]);
   const Slice own = own_slice();
-  return static_cast<std::size_t>(bad) < own.count ? own.first + static_cast<std::size_t>(bad) : count_;
+  return {at < own.count ? own.first + at : count_, bad[1]};
+}
+
+std::span<const float> ShardSum::notes(int ticket) const {
+  told_[ticket].wait();
+  return {reinterpret_cast<const float*>(said(ticket) + 2 * sizeof(double)), notes_};
 }
 
 }  // namespace trireme

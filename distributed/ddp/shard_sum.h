@@ -31,6 +31,8 @@ struct SumOptions {
   /// Instead of the tree: enqueues on the communicator what fills `result`, float32 (count), from the vectors
   /// of this rank's shards, which it may overwrite.
   std::function<void(const std::vector<Tensor>& leaves, const Tensor& result)> reduce;
+  /// int64 (1) on the communicator's device: becomes 1 when a sum is not finite. Undefined: nobody asks.
+  Tensor halted = {};
 };
 
 /// A rank fills one leaf per local shard, in shard order; partial sums are merged as soon as two subtrees
@@ -61,33 +63,45 @@ class ShardSum {
   /// To be called when complete. Enqueues the sum over ranks, and a search for its first element that is not
   /// finite. All ranks must launch their sums in the same order.
   void launch();
-  /// Blocks until the sum is there (or throws what made it fail), and makes ready for the next step.
-  /// Returns the index of the first element that is not finite, or count(); where the sum is cut, among this
+  /// Makes ready for the next step: result() is there for what this thread enqueues from now on (or throws
+  /// what made it fail). What the host is to read of this sum it gets for the returned ticket, until the sum
+  /// after the next is launched.
+  int finish_later();
+  /// The first element that is not finite, at count() if there is none; where the sum is cut, among this
   /// rank's.
-  std::size_t finish();
+  struct Bad {
+    std::size_t at;
+    double value;
+  };
+  /// Blocks until the device is done with that sum.
+  Bad first_bad(int ticket) const;
+  /// Blocks likewise. The last floats of the sum.
+  std::span<const float> notes(int ticket) const;
+  std::size_t finish() { return first_bad(finish_later()).at; }
   /// The sum of the last finished step: a float32 tensor (count), overwritten by the next launch.
   const Tensor& result() const { return result_; }
+  /// Its notes, on the device.
+  const float* result_notes() const { return result_.view().as<float>() + count_ - notes_; }
   /// The elements of the result that this rank gets.
   Slice own_slice() const;
   /// Where the sum is cut: each rank's slice of result(), which all ranks may gather there after finish().
   std::vector<std::span<std::byte>> result_slices() const;
   /// Keeps the result's memory until then.
   void keep_until(Event event) { done_ = std::move(event); }
-  /// Its notes, on the host.
-  std::span<const float> notes() const {
-    return {reinterpret_cast<const float*>(said_.get() + sizeof(std::int64_t)), notes_};
-  }
 
  private:
   bool is_narrow() const { return options_.dtype != DType::kFloat32; }
   /// The leaf's vector as a partial sum.
   Tensor take_leaf();
+  /// Of one sum, on the host: where and what is not finite, then the notes.
+  std::size_t said_bytes() const { return sizeof(double) * (2 + (notes_ + 1) / 2); }
+  std::byte* said(int ticket) const { return said_.get() + static_cast<std::size_t>(ticket) * said_bytes(); }
 
   Communicator& comm_;
   const int shards_;
   const ShardRange range_;
   const std::size_t count_, notes_;
-  const SumOptions options_;
+  SumOptions options_;
   const std::string label_;
   std::vector<TreeNode> nodes_;
   std::vector<Tensor> stack_;  // the sum of each node; with options_.reduce, all shards' vectors
@@ -95,12 +109,12 @@ class ShardSum {
   Tensor leaf_;
   int pushed_ = 0;
   bool launched_ = false;
-  Event summed_, done_;
+  int ticket_ = 0;  // of the last launch; they take turns
+  Event summed_, done_, told_[2];
   Tensor result_;
   Tensor narrow_;     // the result in 16 bits, if it is summed so
-  Tensor first_bad_;  // int64, on the device
-  // Of the sum, on the host: the first element that is not finite, then the notes.
-  HostMemory said_;
+  Tensor first_bad_;  // float64 (2), on the device
+  HostMemory said_;   // of the last two sums
 };
 
 }  // namespace trireme

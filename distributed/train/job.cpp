@@ -141,6 +141,7 @@ void Job::start_communication() {
     gradient_comm_ = device_comm_.get();
   }
   reducer_options_ = reducer_options_of(options_);
+  reducer_options_.halted = Tensor::zeros({1}, DType::kInt64, device());
   auto* const host = dynamic_cast<HostCommunicator*>(comm_);
   if (host) host->pack_messages(false);  // an earlier job's; what is measured would be packed to nothing
   if (reducer_options_.bucket_bytes == 0 || options_.compress_links() == "auto")
@@ -281,6 +282,8 @@ Job::Steps::~Steps() {
   job_.loader_.reset();
   try {
     kernels_of(job_.device()).end_recording();
+    if (auto last = std::exchange(job_.ended_, {}); last && std::uncaught_exceptions() == 0)
+      job_.settle(*std::move(last));  // the loop was left
   } catch (const std::exception&) {
     // Whoever waits for the device next is told.
   }
@@ -327,7 +330,7 @@ bool Job::begin_step() {
 
 void Job::begin_pass() {
   if (shard_cursor_ < shard_range().first) return;  // the step's first
-  end_round();
+  add_totals(totals_, end_round(false));
   for (const auto& replica : replicas_)
     if (!replica->reducer().hook_state().empty())
       throw AgreedError(
@@ -345,17 +348,19 @@ void Job::open_round() {
   shard_cursor_ = shard_range().first - 1;
 }
 
-void Job::end_round() {
+int Job::end_round(bool later) {
   if (shard_cursor_ < shard_range().last)
     fail(ExitCode::kUsage,
          "job: step {} ran {} of its {} shards on rank {}; run through step.shards() to the end", step_ + 1,
          std::max(0, shard_cursor_ - shard_range().first), shard_range().size(), rank());
   for (const auto& replica : replicas_) {
-    replica->finish();
+    if (later)
+      replica->finish_later();
+    else
+      replica->finish();
     replica->end_round();
   }
-  step_sum_->finish();
-  for (std::size_t i = 0; i < kStepSumSize; ++i) totals_[i] += static_cast<double>(step_sum_->notes()[i]);
+  return step_sum_->finish_later();
 }
 
 bool Job::next_shard() {
@@ -414,13 +419,24 @@ void Job::end_shard() {
   if (step_sum_->complete()) step_sum_->launch();
 }
 
+bool Job::looks_later() const {
+  const auto is_due = [this](std::int64_t every) { return every > 0 && (step_ + 1) % every == 0; };
+  return !device().is_cpu() && round_ == 0 && !current_.is_last_ && !is_due(options_.digest_every()) &&
+         !is_due(options_.checkpoint_every());
+}
+
 void Job::end_step() {
-  end_round();
+  const bool later = looks_later();
+  const int ticket = end_round(later);
   kernels_of(device()).end_recording();
+  gradient_comm().mark();
   ++step_;
   if (timing_->trace.enabled())
     timing_->trace.span(fmt::format("step {}", step_), "step", Trace::ns(step_began_), Trace::now_ns());
-  report_step();
+  if (auto before = std::exchange(ended_, {})) settle(*std::move(before));
+  ended_ = ended_step(ticket);
+  if (later && !stops_) return;
+  settle(*std::exchange(ended_, {}));
   if (step_ % kStepsBetweenChecks == 0) check_weights();
   if (options_.checkpoint_every() > 0 && step_ % options_.checkpoint_every() == 0) save_checkpoint();
   stop_if_asked();
@@ -434,7 +450,7 @@ void Job::save_checkpoint() {
 }
 
 void Job::stop_if_asked() {
-  if (!(totals_[kStop] > 0)) return;
+  if (!stops_) return;
   save_checkpoint();
   if (checkpoints_->enabled())
     throw AgreedError(

@@ -220,7 +220,8 @@ class Job : public DataParallelContext {
   void end_step();
   void begin_pass();
   void open_round();
-  void end_round();
+  /// Returns the ticket of the step's sum.
+  int end_round(bool later);
   bool next_shard();
   void load_shard();
   void begin_shard();
@@ -229,8 +230,20 @@ class Job : public DataParallelContext {
   std::chrono::nanoseconds waited_in_reads() const;
   void end_shard();
   void measure(StepSum what, const Tensor& value, double weight);
-  [[noreturn]] void fail_not_finite(double loss) const;
-  void report_step();
+  [[noreturn]] void fail_not_finite(std::int64_t step, double loss) const;
+  /// Whether the host looks at this step's numbers only behind the next one, so that a GPU is never waited
+  /// for; the same on all ranks.
+  bool looks_later() const;
+  /// A step whose numbers the device may still work on.
+  struct EndedStep {
+    StepReport report;
+    std::array<double, kStepSumSize> totals;  ///< of its rounds but the last
+    int ticket;                               ///< of the step's sum, in the last
+  };
+  EndedStep ended_step(int ticket);
+  void add_totals(std::array<double, kStepSumSize>& totals, int ticket) const;
+  /// Waits for its numbers, checks and reports them.
+  void settle(EndedStep ended);
   /// Collective: throws if ranks have different ones. On CPUs; a GPU would have to be waited for.
   void check_weights();
   void save_checkpoint();
@@ -266,7 +279,9 @@ class Job : public DataParallelContext {
   std::string unit_;                           // what a sample is called
   std::unique_ptr<Loader> loader_;             // behind what its requests use
   float counted_ = 0, stop_ = 0;               // in this shard
-  std::array<double, kStepSumSize> totals_{};  // over all shards of the step's rounds
+  std::array<double, kStepSumSize> totals_{};  // over all shards of the step's rounds so far
+  std::optional<EndedStep> ended_;             // not settled yet
+  bool stops_ = false;                         // a rank got a signal
   LinkPacking packing_;
   // Of the current step, in this rank.
   Clock::time_point step_began_, forward_began_;

@@ -46,7 +46,7 @@ void Job::check_weights() {
              "some rank changes its model apart from the others, or has bad memory");
 }
 
-void Job::fail_not_finite(double loss) const {
+void Job::fail_not_finite(std::int64_t step, double loss) const {
   const std::string kept =
       saved_step_ < 0
           ? ""
@@ -54,27 +54,20 @@ void Job::fail_not_finite(double loss) const {
   throw AgreedError(
       ExitCode::kNonFinite,
       fmt::format("step {}: the loss is {}; lower --lr, use --clip-norm, or look at the data of this step{}",
-                  step_, loss, kept));
+                  step, loss, kept));
 }
 
-void Job::report_step() {
-  const double loss = totals_[kLoss] / shards_;
-  if (!std::isfinite(loss)) fail_not_finite(loss);
+Job::EndedStep Job::ended_step(int ticket) {
   const auto now = Clock::now();
-  const bool wants_digest = options_.digest_every() > 0 && step_ % options_.digest_every() == 0;
-  const std::string hex = wants_digest ? write_digest() : "";
   std::chrono::nanoseconds exposed{-exposed_before_};
   for (const auto& replica : replicas_) exposed += replica->reducer().exposed();
   packing_.observe(now - step_began_ - excluded_, exposed);
-  if (!is_root()) return;
   StepReport report{.step = step_,
                     .steps = total_steps_,
                     .epoch = current_.epoch(),
                     .epochs = epochs_,
                     .samples = current_.plan_.count};
-  report.loss = loss;
   report.lr = current_.lr();
-  if (totals_[kCounted] > 0) report.accuracy = totals_[kCorrect] / totals_[kCounted];
   report.step_ms = milliseconds(now - step_began_ - excluded_);
   report.forward_ms = milliseconds(forward_);
   report.backward_ms = milliseconds(backward_);
@@ -89,10 +82,29 @@ void Job::report_step() {
   report.shards = shards_;
   report.ends_epoch = current_.ends_epoch();
   report.extra = current_.extra_;
+  return {std::move(report), totals_, ticket};
+}
+
+void Job::add_totals(std::array<double, kStepSumSize>& totals, int ticket) const {
+  const std::span<const float> notes = step_sum_->notes(ticket);
+  for (std::size_t i = 0; i < kStepSumSize; ++i) totals[i] += static_cast<double>(notes[i]);
+}
+
+void Job::settle(EndedStep ended) {
+  auto& [report, totals, ticket] = ended;
+  for (const auto& replica : replicas_) replica->check_up_to(report.step - 1);
+  add_totals(totals, ticket);
+  stops_ = stops_ || totals[kStop] > 0;
+  report.loss = totals[kLoss] / shards_;
+  if (!std::isfinite(report.loss)) fail_not_finite(report.step, report.loss);
+  const bool wants_digest = options_.digest_every() > 0 && report.step % options_.digest_every() == 0;
+  const std::string hex = wants_digest ? write_digest() : "";
+  if (!is_root()) return;
+  if (totals[kCounted] > 0) report.accuracy = totals[kCorrect] / totals[kCounted];
   std::string digest_line;
   if (wants_digest) {
     report.extra.set("digest", hex);
-    digest_line = fmt::format("digest step={} sha256={}", step_, hex);
+    digest_line = fmt::format("digest step={} sha256={}", report.step, hex);
   }
   reporter_->step(report);
   if (wants_digest) say(digest_line);

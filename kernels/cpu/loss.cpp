@@ -1,10 +1,14 @@
 // Row-wise softmax and cross entropy.
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/vector_math.h"
+#include "kernels/cpu/scratch.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/low_precision.h"
+#include "kernels/visit.h"
 
 namespace trireme::cpu {
 
@@ -13,6 +17,41 @@ namespace {
 std::int64_t piece_of_rows(std::int64_t width) {
   return std::max<std::int64_t>(1, 4096 / std::max<std::int64_t>(1, width));
 }
+
+/// A row of 16-bit numbers at a time, as what is computed in: loops that convert as they go are no vector
+/// instructions. Other rows are used where they lie.
+template <class In>
+class ComputedRow {
+ public:
+  using T = Compute<In>;
+  explicit ComputedRow(std::int64_t width)
+      : width_(width), memory_(kCopies ? static_cast<std::size_t>(width) * sizeof(T) : 0) {}
+  const T* load(const In* row) const {
+    if constexpr (kCopies) {
+      T* to = place(nullptr);
+      for (std::int64_t k = 0; k < width_; ++k) to[k] = static_cast<T>(row[k]);
+      return to;
+    } else {
+      return row;
+    }
+  }
+  /// Where to write what store(row) is then called for.
+  T* place([[maybe_unused]] In* row) const {
+    if constexpr (kCopies)
+      return static_cast<T*>(memory_.data());
+    else
+      return row;
+  }
+  void store([[maybe_unused]] In* row) const {
+    if constexpr (kCopies)
+      for (std::int64_t k = 0; k < width_; ++k) row[k] = static_cast<In>(place(row)[k]);
+  }
+
+ private:
+  static constexpr bool kCopies = !std::is_same_v<In, T>;
+  std::int64_t width_;
+  Scratch memory_;
+};
 
 }  // namespace
 
@@ -33,37 +72,48 @@ void log_softmax(const View& y, const View& x) {
   });
 }
 
-void nll_forward(const View& losses, const View& log_probabilities, const View& labels, double smoothing) {
-  const std::int64_t rows = log_probabilities.shape[0], width = log_probabilities.shape[1];
-  visit_floating(losses.dtype, "cross_entropy", [&](auto type) {
-    using T = decltype(type);
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const T* lp = log_probabilities.as<T>() + r * width;
-      double loss = -(1 - smoothing) * static_cast<double>(lp[labels.as<std::int64_t>()[r]]);
-      if (smoothing != 0) {
-        const double sum = sum_over<double>(width, [=](std::int64_t k) { return lp[k]; });
-        loss -= smoothing / static_cast<double>(width) * sum;
+void cross_entropy_forward(const View& losses, const View& normalizers, const View& logits,
+                           const View& labels, double smoothing) {
+  const std::int64_t rows = logits.shape[0], width = logits.shape[1];
+  visit_any_floating(logits.dtype, "cross_entropy", [&](auto type) {
+    using In = decltype(type);
+    using T = Compute<In>;
+    for_pieces(rows, piece_of_rows(width), [&](std::int64_t begin, std::int64_t end) {
+      const ComputedRow<In> row(width);
+      for (std::int64_t r = begin; r < end; ++r) {
+        const T* in = row.load(logits.as<In>() + r * width);
+        const T largest = largest_of(in, width), own = in[labels.as<std::int64_t>()[r]];
+        const double sum = sum_over<double>(width, [=](std::int64_t k) { return fast_exp(in[k] - largest); });
+        const double origin = smoothing_origin(own);
+        const double excess = smoothing == 0 ? 0 : sum_over<double>(width, [=](std::int64_t k) {
+          return static_cast<double>(in[k]) - origin;
+        });
+        losses.as<T>()[r] = static_cast<T>(cross_entropy_of(largest, sum, excess, own, smoothing, width));
+        normalizers.as<T>()[2 * r] = largest;
+        normalizers.as<T>()[2 * r + 1] = static_cast<T>(sum);
       }
-      losses.as<T>()[r] = static_cast<T>(loss);
-    }
+    });
   });
 }
 
-void cross_entropy_backward(const View& dx, const View& dlosses, const View& log_probabilities,
+void cross_entropy_backward(const View& dx, const View& dlosses, const View& logits, const View& normalizers,
                             const View& labels, double smoothing) {
   const std::int64_t rows = dx.shape[0], width = dx.shape[1];
-  visit_floating(dx.dtype, "cross_entropy", [&](auto type) {
-    using T = decltype(type);
-    const T spread = static_cast<T>(smoothing / static_cast<double>(width)),
-            hit = static_cast<T>(1 - smoothing);
+  visit_any_floating(dx.dtype, "cross_entropy", [&](auto type) {
+    using In = decltype(type);
+    using T = Compute<In>;
     for_pieces(rows, piece_of_rows(width), [&](std::int64_t begin, std::int64_t end) {
+      const ComputedRow<In> row(width);
       for (std::int64_t r = begin; r < end; ++r) {
-        const T* lp = log_probabilities.as<T>() + r * width;
-        T* out = dx.as<T>() + r * width;
-        const T g = dlosses.as<T>()[r];
+        const T* in = row.load(logits.as<In>() + r * width);
+        In* to = dx.as<In>() + r * width;
+        T* out = row.place(to);
+        const CrossEntropySlope<T> slope(normalizers.as<T>() + 2 * r, smoothing, width, dlosses.as<T>()[r]);
         const std::int64_t label = labels.as<std::int64_t>()[r];
-        for (std::int64_t k = 0; k < width; ++k) out[k] = (fast_exp(lp[k]) - spread) * g;
-        out[label] = (fast_exp(lp[label]) - spread - hit) * g;
+        const T at_label = slope.at_label(in[label]);
+        for (std::int64_t k = 0; k < width; ++k) out[k] = slope(in[k]);
+        out[label] = at_label;
+        row.store(to);
       }
     });
   });

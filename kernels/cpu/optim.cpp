@@ -18,9 +18,11 @@ void for_slices(const char* op, std::span<const OptimizerSlice> slices, const Fn
     std::int64_t begin, end;
   };
   std::vector<Piece> pieces;
-  for (const OptimizerSlice& slice : slices)
+  for (const OptimizerSlice& slice : slices) {
+    if (slice.halted && *slice.halted) continue;
     for (std::int64_t at = 0, count = slice.parameter.numel(); at < count; at += kPiece)
       pieces.push_back({&slice, at, std::min(count, at + kPiece)});
+  }
   for_pieces(static_cast<std::int64_t>(pieces.size()), 1, [&](std::int64_t i, std::int64_t) {
     const Piece& piece = pieces[static_cast<std::size_t>(i)];
     visit_floating(piece.slice->parameter.dtype, op,
@@ -51,6 +53,15 @@ void adamw(std::span<const OptimizerSlice> slices, const AdamWOptions& o) {
     const T* g = s.gradient.as<T>();
     for (std::int64_t i = begin; i < end; ++i) step.update(p[i], g[i], m[i], v[i]);
   });
+}
+
+void running_average(std::span<const RunningSlice> slices, const std::int64_t* halted) {
+  for (const RunningSlice& s : slices) {
+    if (!(*s.weight > 0) || *halted) continue;
+    const RunningStep step{*s.weight, *s.momentum};
+    for (std::int64_t i = 0; i < s.running.numel(); ++i)
+      step.update(s.running.as<float>()[i], s.values.as<float>()[i]);
+  }
 }
 
 }  // namespace trireme::cpu

@@ -86,9 +86,16 @@ void tree_sum(const View& out, std::span<const TreeNode> nodes, std::span<const 
   });
 }
 
-void first_not_finite(const View& out, const View& in) {
-  *out.as<std::int64_t>() = static_cast<std::int64_t>(
-      trireme::first_not_finite(in.data, static_cast<std::size_t>(in.numel()), in.dtype));
+void first_not_finite(const View& out, const View& in, std::int64_t* halted) {
+  const std::size_t count = static_cast<std::size_t>(in.numel()),
+                    first = trireme::first_not_finite(in.data, count, in.dtype);
+  out.as<double>()[0] = static_cast<double>(first);
+  out.as<double>()[1] = 0;
+  if (first == count) return;
+  *halted = 1;
+  visit_floating(in.dtype, "first_not_finite", [&](auto type) {
+    out.as<double>()[1] = static_cast<double>(in.as<decltype(type)>()[first]);
+  });
 }
 
 }  // namespace trireme::cpu

@@ -10,97 +10,160 @@ namespace {
 
 std::int64_t rows_of(const View& x) { return x.shape[0] * x.shape[2] * x.shape[3]; }
 
-template <class In>
+template <class In, int P>
 struct Moments {
+  static constexpr int kPack = P;
   const In* x;
   std::int64_t channels;
-  TRIREME_HOST_DEVICE Sums<2> operator()(std::int64_t r, std::int64_t k) const {
-    const double v = static_cast<double>(x[r * channels + k]);
-    return {{v, v * v}};
+  TRIREME_HOST_DEVICE Pack<In, P> load(std::int64_t r, std::int64_t k) const {
+    return load_pack<P>(x + r * channels + k);
+  }
+  TRIREME_HOST_DEVICE void add(Sums<2> (&sums)[P], std::int64_t, const Pack<In, P>& loaded) const {
+    TRIREME_UNROLL
+    for (int p = 0; p < P; ++p) {
+      const double v = static_cast<double>(loaded.values[p]);
+      sums[p].values[0] += v;
+      sums[p].values[1] += v * v;
+    }
   }
 };
 
 template <class T>
 struct Statistics {
-  const Sums<2>* sums;
   T *mean, *variance;
   double n;
-  TRIREME_HOST_DEVICE void operator()(std::int64_t k) const {
-    const double m = sums[k].values[0] / n, v = sums[k].values[1] / n - m * m;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t k, const Sums<2>& sums) const {
+    const double m = sums.values[0] / n, v = sums.values[1] / n - m * m;
     mean[k] = static_cast<T>(m);
     variance[k] = static_cast<T>(v < 0 ? 0 : v);  // a NaN stays a NaN
   }
 };
 
-template <class In, class T = Compute<In>>
+template <class In, int P, class T = Compute<In>>
 struct Apply {
+  ColumnWalk walk;
   In* y;
   const In *x, *residual;
   const T *mean, *rstd, *gamma, *beta;
-  std::int64_t channels;
   bool relu;
-  TRIREME_HOST_DEVICE void operator()(std::int64_t i) const {
-    const std::int64_t k = i % channels;
-    const T scale = rstd[k] * gamma[k], shift = beta[k] - mean[k] * scale;
-    T v = static_cast<T>(x[i]) * scale + shift;
-    if (residual) v += static_cast<T>(residual[i]);
-    if (relu) v = v > T(0) || v != v ? v : T(0);
-    y[i] = static_cast<In>(v);
+  struct Loaded {
+    Pack<In, P> x, residual;
+  };
+  TRIREME_HOST_DEVICE void operator()(std::int64_t i, const Warp& warp) const {
+    const std::int64_t k = walk.column<P>(i, warp);
+    if (k >= walk.width) return;
+    T scale[P], shift[P];
+    TRIREME_UNROLL
+    for (int p = 0; p < P; ++p) {
+      scale[p] = rstd[k + p] * gamma[k + p];
+      shift[p] = beta[k + p] - mean[k + p] * scale[p];
+    }
+    walk.each_row(
+        i, warp,
+        [&](std::int64_t r) {
+          Loaded loaded{load_pack<P>(x + r * walk.width + k), {}};
+          if (residual) loaded.residual = load_pack<P>(residual + r * walk.width + k);
+          return loaded;
+        },
+        [&](std::int64_t r, const Loaded& loaded) {
+          Pack<In, P> out;
+          TRIREME_UNROLL
+          for (int p = 0; p < P; ++p) {
+            T v = static_cast<T>(loaded.x.values[p]) * scale[p] + shift[p];
+            if (residual) v += static_cast<T>(loaded.residual.values[p]);
+            if (relu) v = v > T(0) || v != v ? v : T(0);
+            out.values[p] = static_cast<In>(v);
+          }
+          store_pack(y + r * walk.width + k, out);
+        });
   }
 };
 
-/// What the ReLU lets through of dy; dy itself where there is no ReLU (y is null).
-template <class In, class T = Compute<In>>
-struct Masked {
-  const In *dy, *y;
-  TRIREME_HOST_DEVICE T operator[](std::int64_t i) const {
-    return !y || static_cast<T>(y[i]) > T(0) ? static_cast<T>(dy[i]) : T(0);
-  }
-};
-
-template <class In, class T = Compute<In>>
-struct GradientSums {
-  Masked<In> gradient;
-  const In* x;
-  const T* mean;
+/// Rows of x, and of what the ReLU lets through of dy: dy itself where there is no ReLU (y is null).
+template <class In, int P, class T = Compute<In>>
+struct GradientRows {
+  const In *x, *dy, *y;
   std::int64_t channels;
-  TRIREME_HOST_DEVICE Sums<2> operator()(std::int64_t r, std::int64_t k) const {
-    const std::int64_t i = r * channels + k;
-    const double g = static_cast<double>(gradient[i]);
-    return {{g, g * (static_cast<double>(x[i]) - static_cast<double>(mean[k]))}};
+  struct Loaded {
+    Pack<In, P> x, dy, y;
+    bool masked;
+    TRIREME_HOST_DEVICE T gradient(int p) const {
+      return !masked || static_cast<T>(y.values[p]) > T(0) ? static_cast<T>(dy.values[p]) : T(0);
+    }
+  };
+  TRIREME_HOST_DEVICE Loaded load(std::int64_t r, std::int64_t k) const {
+    const std::int64_t at = r * channels + k;
+    Loaded loaded{load_pack<P>(x + at), load_pack<P>(dy + at), {}, y != nullptr};
+    if (y) loaded.y = load_pack<P>(y + at);
+    return loaded;
   }
+};
+
+template <class In, int P, class T = Compute<In>>
+struct GradientSums {
+  static constexpr int kPack = P;
+  GradientRows<In, P> rows;
+  const T* mean;
+  TRIREME_HOST_DEVICE auto load(std::int64_t r, std::int64_t k) const { return rows.load(r, k); }
+  TRIREME_HOST_DEVICE void add(Sums<2> (&sums)[P], std::int64_t k,
+                               const typename GradientRows<In, P>::Loaded& loaded) const {
+    TRIREME_UNROLL
+    for (int p = 0; p < P; ++p) {
+      const double g = static_cast<double>(loaded.gradient(p));
+      sums[p].values[0] += g;
+      sums[p].values[1] += g * (static_cast<double>(loaded.x.values[p]) - static_cast<double>(mean[k + p]));
+    }
+  }
+};
+
+/// dx = gamma * rstd * (g - mean(g) - xhat * mean(g * xhat)) = of_g * g + of_x * x + constant.
+template <class T>
+struct Slope {
+  T of_g, of_x, constant;
 };
 
 template <class T>
 struct GradientOfParameters {
-  const Sums<2>* sums;
-  const T* rstd;
+  const T *mean, *rstd, *gamma;
   T *dgamma, *dbeta;
-  TRIREME_HOST_DEVICE void operator()(std::int64_t k) const {
-    dbeta[k] = static_cast<T>(sums[k].values[0]);
-    dgamma[k] = static_cast<T>(sums[k].values[1] * static_cast<double>(rstd[k]));
+  Slope<T>* slopes;
+  double n;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t k, const Sums<2>& sums) const {
+    const double rs = static_cast<double>(rstd[k]), scale = rs * static_cast<double>(gamma[k]);
+    const double bend = scale * rs * rs * sums.values[1] / n;
+    dbeta[k] = static_cast<T>(sums.values[0]);
+    dgamma[k] = static_cast<T>(sums.values[1] * rs);
+    slopes[k] = {static_cast<T>(scale), static_cast<T>(-bend),
+                 static_cast<T>(-scale * sums.values[0] / n + bend * static_cast<double>(mean[k]))};
   }
 };
 
-/// dx = gamma * rstd * (g - mean(g) - xhat * mean(g * xhat)), as a * g + b * x + d.
-template <class In, class T = Compute<In>>
+template <class In, int P, class T = Compute<In>>
 struct GradientOfInput {
+  ColumnWalk walk;
+  GradientRows<In, P> rows;
   In *dx, *kept;
-  Masked<In> gradient;
-  const In* x;
-  const T *mean, *rstd, *gamma;
-  const Sums<2>* sums;
-  std::int64_t channels;
-  double n;
-  TRIREME_HOST_DEVICE void operator()(std::int64_t i) const {
-    const std::int64_t k = i % channels;
-    const double rs = static_cast<double>(rstd[k]), scale = rs * static_cast<double>(gamma[k]);
-    const double sum_g = sums[k].values[0], bend = scale * rs * rs * sums[k].values[1] / n;
-    const T a = static_cast<T>(scale), b = static_cast<T>(-bend),
-            d = static_cast<T>(-scale * sum_g / n + bend * static_cast<double>(mean[k]));
-    const T g = gradient[i];
-    if (kept) kept[i] = static_cast<In>(g);
-    dx[i] = static_cast<In>(a * g + b * static_cast<T>(x[i]) + d);
+  const Slope<T>* slopes;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t i, const Warp& warp) const {
+    const std::int64_t k = walk.column<P>(i, warp);
+    if (k >= walk.width) return;
+    Slope<T> slope[P];
+    TRIREME_UNROLL
+    for (int p = 0; p < P; ++p) slope[p] = slopes[k + p];
+    walk.each_row(
+        i, warp, [&](std::int64_t r) { return rows.load(r, k); },
+        [&](std::int64_t r, const auto& loaded) {
+          Pack<In, P> passed, out;
+          TRIREME_UNROLL
+          for (int p = 0; p < P; ++p) {
+            const T g = loaded.gradient(p);
+            passed.values[p] = static_cast<In>(g);
+            out.values[p] = static_cast<In>(
+                slope[p].of_g * g + slope[p].of_x * static_cast<T>(loaded.x.values[p]) + slope[p].constant);
+          }
+          if (kept) store_pack(kept + r * walk.width + k, passed);
+          store_pack(dx + r * walk.width + k, out);
+        });
   }
 };
 
@@ -111,9 +174,13 @@ void batch_norm_statistics(const View& mean, const View& variance, const View& x
     using In = decltype(type);
     using T = Compute<In>;
     const std::int64_t rows = rows_of(x), channels = x.shape[1];
-    const ColumnSums<2> sums(rows, channels, Moments<In>{x.as<In>(), channels});
-    parallel_for(channels,
-                 Statistics<T>{sums.data(), mean.as<T>(), variance.as<T>(), static_cast<double>(rows)});
+    with_pack<In>(
+        channels,
+        [&](auto pack) {
+          sum_columns<2>(rows, channels, sizeof(In), Moments<In, pack>{x.as<In>(), channels},
+                         Statistics<T>{mean.as<T>(), variance.as<T>(), static_cast<double>(rows)});
+        },
+        x.as<In>());
   });
 }
 
@@ -122,9 +189,15 @@ void batch_norm_apply(const View& y, const View& x, const View& mean, const View
   visit_any_floating(x.dtype, "batch_norm", [&](auto type) {
     using In = decltype(type);
     using T = Compute<In>;
-    parallel_for(x.numel(),
-                 Apply<In>{y.as<In>(), x.as<In>(), residual ? residual->as<In>() : nullptr, mean.as<T>(),
-                           rstd.as<T>(), gamma.as<T>(), beta.as<T>(), x.shape[1], relu});
+    const In* const more = residual ? residual->as<In>() : nullptr;
+    with_pack<In>(
+        x.shape[1],
+        [&](auto pack) {
+          const ColumnWalk walk(rows_of(x), x.shape[1], sizeof(In), pack);
+          parallel_warps(walk.warps(), Apply<In, pack>{walk, y.as<In>(), x.as<In>(), more, mean.as<T>(),
+                                                       rstd.as<T>(), gamma.as<T>(), beta.as<T>(), relu});
+        },
+        y.as<In>(), x.as<In>(), more);
   });
 }
 
@@ -135,13 +208,21 @@ void batch_norm_backward(const View& dx, const View& dgamma, const View& dbeta, 
     using In = decltype(type);
     using T = Compute<In>;
     const std::int64_t rows = rows_of(x), channels = x.shape[1];
-    const Masked<In> gradient{dy.as<In>(), y ? y->as<In>() : nullptr};
-    const ColumnSums<2> sums(rows, channels, GradientSums<In>{gradient, x.as<In>(), mean.as<T>(), channels});
-    parallel_for(channels, GradientOfParameters<T>{sums.data(), rstd.as<T>(), dgamma.as<T>(), dbeta.as<T>()});
-    parallel_for(x.numel(),
-                 GradientOfInput<In>{dx.as<In>(), dresidual ? dresidual->as<In>() : nullptr, gradient,
-                                     x.as<In>(), mean.as<T>(), rstd.as<T>(), gamma.as<T>(), sums.data(),
-                                     channels, static_cast<double>(rows)});
+    In* const kept = dresidual ? dresidual->as<In>() : nullptr;
+    const In* const shown = y ? y->as<In>() : nullptr;
+    const Scratch memory(static_cast<std::size_t>(channels) * sizeof(Slope<T>));
+    auto* const slopes = memory.as<Slope<T>>();
+    with_pack<In>(
+        channels,
+        [&](auto pack) {
+          const GradientRows<In, pack> of{x.as<In>(), dy.as<In>(), shown, channels};
+          sum_columns<2>(rows, channels, sizeof(In), GradientSums<In, pack>{of, mean.as<T>()},
+                         GradientOfParameters<T>{mean.as<T>(), rstd.as<T>(), gamma.as<T>(), dgamma.as<T>(),
+                                                 dbeta.as<T>(), slopes, static_cast<double>(rows)});
+          const ColumnWalk walk(rows, channels, sizeof(In), pack);
+          parallel_warps(walk.warps(), GradientOfInput<In, pack>{walk, of, dx.as<In>(), kept, slopes});
+        },
+        x.as<In>(), dy.as<In>(), shown, dx.as<In>(), kept);
   });
 }
 

@@ -1,64 +1,140 @@
-// Sums down the columns of rows, in float64 and a fixed order. Include only from .cu files.
+// Rows of equal width, walked along by warps whose lanes keep their columns: what is known of a column is
+// loaded once, and sums down the columns have a fixed order. Include only from .cu files.
 #pragma once
 
 #include <algorithm>
 
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/memory.h"
+#include "kernels/cuda/pack.h"
 
 namespace trireme::cuda {
+
+/// How rows of elements of some bytes are cut up. Each warp takes a run of rows of some columns; `across` of
+/// its lanes stand side by side, each with a pack of columns, the others on the rows below. Which rows a lane
+/// gets, and so the order of sums, is a function of the shape alone: packs of one column, for memory that
+/// lies where no packs may, change the number of warps only.
+struct ColumnWalk {
+  std::int64_t rows, width, part;  ///< part: rows of one run
+  std::int64_t groups;             ///< of columns
+  int across;
+
+  ColumnWalk(std::int64_t rows_in, std::int64_t width_in, std::size_t bytes, int pack)
+      : rows(rows_in), width(width_in), across(1) {
+    const auto full = static_cast<std::int64_t>(kPackBytes / bytes);
+    while (across < kWarp && across * full < width) across *= 2;
+    const auto groups_of = [&](std::int64_t n) { return (width + across * n - 1) / (across * n); };
+    const std::int64_t most = std::max<std::int64_t>(1, kWarps / std::max<std::int64_t>(1, groups_of(full))),
+                       least = kAhead * (kWarp / across);
+    part = std::max(least, (rows + most - 1) / most);
+    groups = groups_of(pack);
+  }
+  std::int64_t parts() const { return std::max<std::int64_t>(1, (rows + part - 1) / part); }
+  std::int64_t warps() const { return parts() * groups; }
+
+  /// First column of this lane; beyond `width` it has nothing to do.
+  template <int Pack>
+  TRIREME_HOST_DEVICE std::int64_t column(std::int64_t i, const Warp& warp) const {
+    return (i % groups * across + warp.lane() % across) * Pack;
+  }
+  /// use(r, load(r)) for each row of this lane, in order. Loads of several rows are under way at once.
+  template <class Load, class Use>
+  TRIREME_HOST_DEVICE void each_row(std::int64_t i, const Warp& warp, const Load& load,
+                                    const Use& use) const {
+    const std::int64_t begin = i / groups * part, end = begin + part < rows ? begin + part : rows;
+    const int step = kWarp / across;
+    std::int64_t r = begin + warp.lane() / across;
+    for (; r + (kAhead - 1) * step < end; r += kAhead * step) {
+      decltype(load(r)) loaded[kAhead];
+      TRIREME_UNROLL
+      for (int k = 0; k < kAhead; ++k) loaded[k] = load(r + k * step);
+      TRIREME_UNROLL
+      for (int k = 0; k < kAhead; ++k) use(r + k * step, loaded[k]);
+    }
+    for (; r < end; r += step) use(r, load(r));
+  }
+
+  static constexpr int kAhead = 4;
+  /// By four loads of 16 bytes a lane they keep 4 MB under way: what the fastest memory needs.
+  static constexpr std::int64_t kWarps = 2048;
+};
 
 template <int N>
 struct Sums {
   double values[N];
 };
 
-/// Part p of the rows of column k: terms(row, k) added up, to partial[p * width + k].
+/// Terms of a run of rows, to partial[run * width + column]. Terms: load(row, column) of kPack columns, and
+/// add(sums, column, loaded), to the N sums of each.
 template <int N, class Terms>
 struct SumPart {
+  static constexpr int kPack = Terms::kPack;
+  ColumnWalk walk;
   Terms terms;
-  std::int64_t rows, width, part;
   Sums<N>* partial;
-  TRIREME_HOST_DEVICE void operator()(std::int64_t i) const {
-    const std::int64_t k = i % width, begin = i / width * part;
-    Sums<N> sums{};
-    for (std::int64_t r = begin; r < begin + part && r < rows; ++r) {
-      const Sums<N> term = terms(r, k);
-      for (int n = 0; n < N; ++n) sums.values[n] += term.values[n];
+  TRIREME_HOST_DEVICE void operator()(std::int64_t i, const Warp& warp) const {
+    const std::int64_t column = walk.column<kPack>(i, warp);
+    Sums<N> sums[kPack] = {};
+    if (column < walk.width)
+      walk.each_row(
+          i, warp, [&](std::int64_t r) { return terms.load(r, column); },
+          [&](std::int64_t, const auto& loaded) { terms.add(sums, column, loaded); });
+    TRIREME_UNROLL
+    for (int k = 0; k < kPack; ++k) {
+      for (double& value : sums[k].values)
+        value = warp.all(
+            value, [](double a, double b) { return a + b; }, walk.across);
+      if (warp.lane() < walk.across && column < walk.width)
+        partial[i / walk.groups * walk.width + column + k] = sums[k];
     }
-    partial[i] = sums;
   }
 };
 
-template <int N>
+/// A warp for each column adds up its runs, and tells `finish`(column, sums).
+template <int N, class Finish>
 struct JoinParts {
-  Sums<N>* partial;  ///< part 0 becomes the sum of all
+  static constexpr int kAhead = 8;
+  const Sums<N>* partial;
   std::int64_t width, parts;
-  TRIREME_HOST_DEVICE void operator()(std::int64_t k) const {
-    for (std::int64_t p = 1; p < parts; ++p)
-      for (int n = 0; n < N; ++n) partial[k].values[n] += partial[p * width + k].values[n];
+  Finish finish;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t k, const Warp& warp) const {
+    Sums<N> sums{};
+    std::int64_t p = warp.lane();
+    for (; p + (kAhead - 1) * kWarp < parts; p += kAhead * kWarp) {
+      Sums<N> loaded[kAhead];
+      TRIREME_UNROLL
+      for (int a = 0; a < kAhead; ++a) loaded[a] = partial[(p + a * kWarp) * width + k];
+      TRIREME_UNROLL
+      for (int a = 0; a < kAhead; ++a) add(sums, loaded[a]);
+    }
+    for (; p < parts; p += kWarp) add(sums, partial[p * width + k]);
+    for (double& value : sums.values) value = warp.sum(value);
+    if (warp.lane() == 0) finish(k, sums);
+  }
+  TRIREME_HOST_DEVICE static void add(Sums<N>& sums, const Sums<N>& more) {
+    for (int n = 0; n < N; ++n) sums.values[n] += more.values[n];
   }
 };
 
-/// N sums for each column, on the device. terms(row, column) gives Sums<N>.
-template <int N>
-class ColumnSums {
- public:
-  template <class Terms>
-  ColumnSums(std::int64_t rows, std::int64_t width, const Terms& terms)
-      : part_(std::max<std::int64_t>(128, (rows + kMostParts - 1) / kMostParts)),
-        parts_(std::max<std::int64_t>(1, (rows + part_ - 1) / part_)),
-        partial_(static_cast<std::size_t>(parts_ * width) * sizeof(Sums<N>)) {
-    parallel_for(parts_ * width,
-                 SumPart<N, Terms>{terms, rows, width, part_, partial_.template as<Sums<N>>()});
-    if (parts_ > 1) parallel_for(width, JoinParts<N>{partial_.template as<Sums<N>>(), width, parts_});
-  }
-  Sums<N>* data() const { return partial_.template as<Sums<N>>(); }
+/// N sums for each column of rows whose elements have `bytes`, in float64.
+template <int N, class Terms, class Finish>
+void sum_columns(std::int64_t rows, std::int64_t width, std::size_t bytes, const Terms& terms,
+                 const Finish& finish) {
+  if (width == 0) return;
+  const ColumnWalk walk(rows, width, bytes, Terms::kPack);
+  const Scratch partial(static_cast<std::size_t>(walk.parts() * width) * sizeof(Sums<N>));
+  parallel_warps(walk.warps(), SumPart<N, Terms>{walk, terms, partial.as<Sums<N>>()});
+  parallel_warps(width, JoinParts<N, Finish>{partial.as<Sums<N>>(), width, walk.parts(), finish});
+}
 
- private:
-  static constexpr std::int64_t kMostParts = 512;
-  std::int64_t part_;  ///< rows; a function of the shape alone
-  std::int64_t parts_;
-  Scratch partial_;
-};
+/// fn(pack) with a std::integral_constant: columns that a lane takes at once, given where rows lie.
+template <class In, class Fn, class... Pointers>
+void with_pack(std::int64_t width, const Fn& fn, const Pointers*... rows) {
+  constexpr int kFull = static_cast<int>(kPackBytes / sizeof(In));
+  if (width % kFull == 0 && (is_pack_aligned(rows) && ...))
+    fn(std::integral_constant<int, kFull>());
+  else
+    fn(std::integral_constant<int, 1>());
+}
 
 }  // namespace trireme::cuda

@@ -28,6 +28,14 @@ struct Choose {
   }
 };
 
+/// A few words to pinned host memory, which the device can write to: a kernel, because a graph can be given
+/// other addresses of kernels.
+struct Tell {
+  std::uint32_t* host;
+  const std::uint32_t* device;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t i) const { host[i] = device[i]; }
+};
+
 template <class T>
 struct Arange {
   double start, step;
@@ -38,6 +46,12 @@ struct Arange {
 };
 
 }  // namespace
+
+void enqueue_copy_to_host(void* host, const void* device, std::size_t bytes) {
+  TRIREME_CHECK(bytes % sizeof(std::uint32_t) == 0, "copy to the host: {} bytes are no whole words", bytes);
+  const auto words = static_cast<std::int64_t>(bytes / sizeof(std::uint32_t));
+  parallel_for(words, Tell{static_cast<std::uint32_t*>(host), static_cast<const std::uint32_t*>(device)});
+}
 
 void fill(const View& out, double value) {
   visit_dtype(out.dtype, [&](auto type) {

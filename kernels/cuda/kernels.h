@@ -50,8 +50,9 @@ void row_norm_backward(const View& dx, const View& dy, const View& x, const View
 void row_norm_parameters(const View& dgamma, const View& dbeta, const View& dy, const View& x,
                          const View& mean, const View& rstd);
 void log_softmax(const View& y, const View& x);
-void nll_forward(const View& losses, const View& log_probabilities, const View& labels, double smoothing);
-void cross_entropy_backward(const View& dx, const View& dlosses, const View& log_probabilities,
+void cross_entropy_forward(const View& losses, const View& normalizers, const View& logits,
+                           const View& labels, double smoothing);
+void cross_entropy_backward(const View& dx, const View& dlosses, const View& logits, const View& normalizers,
                             const View& labels, double smoothing);
 void attention_forward(const View& out, const View& log_sums, const View& q, const View& k, const View& v,
                        const View* mask, const AttentionRule&);
@@ -72,6 +73,7 @@ void adamw(std::span<const OptimizerSlice> slices, const AdamWOptions&);
 void chunk_squares(std::span<const View> tensors, std::span<double> out);
 void tree_sum(const View& out, std::span<const TreeNode> nodes, std::span<const void* const> parts,
               int shards, float scale);
-void first_not_finite(const View& out, const View& in);
+void first_not_finite(const View& out, const View& in, std::int64_t* halted);
+void running_average(std::span<const RunningSlice> slices, const std::int64_t* halted);
 
 }  // namespace trireme::cuda

@@ -26,11 +26,12 @@ class Warp {
   TRIREME_HOST_DEVICE explicit Warp(int lane) : lane_(lane) {}
   TRIREME_HOST_DEVICE int lane() const { return lane_; }
 
-  /// join(...) of every lane's value in a fixed tree; the same on all lanes.
+  /// join(...) of the values of all lanes that are a multiple of `apart`, a power of two, away from each
+  /// other; in a fixed tree, the same on all of them.
   template <class T, class Join>
-  TRIREME_HOST_DEVICE T all(T value, const Join& join) const {
+  TRIREME_HOST_DEVICE T all(T value, const Join& join, int apart = 1) const {
 #if defined(__CUDA_ARCH__)
-    for (int half = kWarp / 2; half > 0; half /= 2) {
+    for (int half = kWarp / 2; half >= apart; half /= 2) {
       // Lower lane first, so that both partners get the same bits.
       const T other = from_lane(value, half);
       value = lane_ & half ? join(other, value) : join(value, other);

@@ -8,20 +8,15 @@
 #include <utility>
 
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/pack.h"
 #include "kernels/merged_views.h"
 
 namespace trireme::cuda {
 
-/// Elements that one thread moves at once.
-template <class T, int N>
-struct alignas(sizeof(T) * N) Pack {
-  T values[N];
-};
-
 template <class Out, class Fn, class... In>
 struct MapDense {
   static constexpr int kAtOnce =
-      static_cast<int>(std::max<std::size_t>(1, 16 / std::max({sizeof(Out), sizeof(In)...})));
+      static_cast<int>(std::max<std::size_t>(1, kPackBytes / std::max({sizeof(Out), sizeof(In)...})));
   static constexpr int kInputs = sizeof...(In);
   Fn fn;
   std::int64_t count;
@@ -35,8 +30,8 @@ struct MapDense {
     const std::int64_t begin = i * kAtOnce;
     if (begin + kAtOnce <= count) {
       Pack<Out, kAtOnce> result;
-      each(result, *reinterpret_cast<const Pack<In, kAtOnce>*>(static_cast<const In*>(in[I]) + begin)...);
-      *reinterpret_cast<Pack<Out, kAtOnce>*>(out + begin) = result;
+      each(result, load_pack<kAtOnce>(static_cast<const In*>(in[I]) + begin)...);
+      store_pack(out + begin, result);
     } else {
       for (std::int64_t k = begin; k < count; ++k)
         out[k] = static_cast<Out>(fn(static_cast<Compute<In>>(static_cast<const In*>(in[I])[k])...));
@@ -72,8 +67,7 @@ void map(const Fn& fn, const View& out, const Views&... in) {
   constexpr int kInputs = sizeof...(In);
   const MergedViews<kInputs + 1> views(std::array<const View*, kInputs + 1>{&out, &in...});
   const std::int64_t count = views.numel();
-  const auto aligned = [](const View& v) { return reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0; };
-  if (views.is_dense() && aligned(out) && (aligned(in) && ...)) {
+  if (views.is_dense() && is_pack_aligned(out.data) && (is_pack_aligned(in.data) && ...)) {
     using Dense = MapDense<Out, Fn, In...>;
     parallel_for((count + Dense::kAtOnce - 1) / Dense::kAtOnce,
                  Dense{fn, count, out.template as<Out>(), {in.data...}});

@@ -131,10 +131,6 @@ void copy_to_host(void* host, const void* device, std::size_t bytes) {
   synchronize(stream());
 }
 
-void enqueue_copy_to_host(void* host, const void* device, std::size_t bytes) {
-  copy_to_host(host, device, bytes, stream());
-}
-
 }  // namespace cuda
 
 void* cuda_allocate_host(std::size_t bytes) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "kernels/cuda/runtime.h"
@@ -88,6 +89,10 @@ class Aligned {
 
 /// Copies host memory, which may be written to or go away at once; enqueued on stream(), without a wait.
 void upload(void* device, const void* host, std::size_t bytes);
+
+/// Device memory with these bytes, for work that this thread enqueues now. Asked for step after step it is
+/// made once: nothing is copied, and the address stays.
+const void* kept_on_device(std::span<const std::byte> bytes);
 
 /// A value that the device made, for the host, which waits for it.
 template <class T>

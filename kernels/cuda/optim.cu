@@ -1,8 +1,10 @@
-// Optimizer updates: one launch for all parameters together.
+// Optimizer updates and running averages: one launch for all tensors together.
+#include <algorithm>
 #include <vector>
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/memory.h"
 #include "kernels/optim_step.h"
 
 namespace trireme::cuda {
@@ -11,19 +13,18 @@ namespace {
 
 constexpr std::int64_t kPiece = 1024;  // elements of one warp
 
-/// A slice, cut into pieces that are numbered through all slices, with what its step does.
-template <class T, class Step>
+/// What moves side by side, cut into pieces that are numbered through all slices.
+template <class T>
 struct Slice {
   T *p, *first, *second;
   const T* g;
   std::int64_t count, first_piece;
-  Step step;
 };
 
 /// fn(slice, element) for the elements of piece i.
-template <class T, class Step, class Fn>
-TRIREME_HOST_DEVICE void for_piece(const Slice<T, Step>* slices, std::int64_t count, std::int64_t i,
-                                   const Warp& warp, const Fn& fn) {
+template <class S, class Fn>
+TRIREME_HOST_DEVICE void for_piece(const S* slices, std::int64_t count, std::int64_t i, const Warp& warp,
+                                   const Fn& fn) {
   std::int64_t low = 0, high = count - 1;  // the last slice that begins at i or before
   while (low < high) {
     const std::int64_t middle = (low + high + 1) / 2;
@@ -32,7 +33,7 @@ TRIREME_HOST_DEVICE void for_piece(const Slice<T, Step>* slices, std::int64_t co
     else
       high = middle - 1;
   }
-  const Slice<T, Step> slice = slices[low];  // a copy, which stores cannot change
+  const S slice = slices[low];  // a copy, which stores cannot change
   const std::int64_t begin = (i - slice.first_piece) * kPiece;
   const std::int64_t end = begin + kPiece < slice.count ? begin + kPiece : slice.count;
   for (std::int64_t k = begin + warp.lane(); k < end; k += kWarp) fn(slice, k);
@@ -40,58 +41,103 @@ TRIREME_HOST_DEVICE void for_piece(const Slice<T, Step>* slices, std::int64_t co
 
 template <class T>
 struct RunSgd {
-  const Slice<T, SgdStep<T>>* slices;
+  const Slice<T>* slices;
   std::int64_t count;
+  const std::int64_t* halted;
+  SgdStep<T> step;
   TRIREME_HOST_DEVICE void operator()(std::int64_t i, const Warp& warp) const {
-    for_piece(slices, count, i, warp, [](const auto& slice, std::int64_t k) {
+    if (halted && *halted) return;
+    for_piece(slices, count, i, warp, [this](const Slice<T>& slice, std::int64_t k) {
       if (slice.first)
-        slice.step.with_momentum(slice.p[k], slice.g[k], slice.first[k]);
+        step.with_momentum(slice.p[k], slice.g[k], slice.first[k]);
       else
-        slice.step.plain(slice.p[k], slice.g[k]);
+        step.plain(slice.p[k], slice.g[k]);
     });
   }
 };
 
 template <class T>
 struct RunAdamW {
-  const Slice<T, AdamWStep<T>>* slices;
+  const Slice<T>* slices;
   std::int64_t count;
+  const std::int64_t* halted;
+  AdamWStep<T> step;
   TRIREME_HOST_DEVICE void operator()(std::int64_t i, const Warp& warp) const {
-    for_piece(slices, count, i, warp, [](const auto& slice, std::int64_t k) {
-      slice.step.update(slice.p[k], slice.g[k], slice.first[k], slice.second[k]);
+    if (halted && *halted) return;
+    for_piece(slices, count, i, warp, [this](const Slice<T>& slice, std::int64_t k) {
+      step.update(slice.p[k], slice.g[k], slice.first[k], slice.second[k]);
     });
   }
 };
 
-/// Slices of type T only.
-template <class T, class Step, template <class> class Run, class Options>
+/// Where slices lie is the same step after step, so the device keeps that; what differs, the learning rate
+/// and the count of steps, are a kernel's parameters: one launch for all slices of one count.
+template <class T, class Step, class Run, class Options>
 void run(std::span<const OptimizerSlice> given, const Options& options, bool with_state) {
-  std::vector<Slice<T, Step>> slices;
-  std::int64_t pieces = 0;
-  for (const OptimizerSlice& s : given) {
-    const std::int64_t count = s.parameter.numel();
-    if (s.parameter.dtype != dtype_of<T> || count == 0) continue;
-    slices.push_back({s.parameter.as<T>(), with_state ? s.first.as<T>() : nullptr, s.second.as<T>(),
-                      s.gradient.as<T>(), count, pieces, Step(options, s)});
-    pieces += (count + kPiece - 1) / kPiece;
+  std::vector<std::int64_t> counts;
+  for (const OptimizerSlice& s : given)
+    if (s.parameter.dtype == dtype_of<T> && std::ranges::find(counts, s.step) == counts.end())
+      counts.push_back(s.step);
+  for (const std::int64_t steps : counts) {
+    std::vector<Slice<T>> slices;
+    const OptimizerSlice* any = nullptr;
+    std::int64_t pieces = 0;
+    for (const OptimizerSlice& s : given) {
+      const std::int64_t count = s.parameter.numel();
+      if (s.parameter.dtype != dtype_of<T> || s.step != steps || count == 0) continue;
+      slices.push_back({s.parameter.as<T>(), with_state ? s.first.as<T>() : nullptr, s.second.as<T>(),
+                        s.gradient.as<T>(), count, pieces});
+      pieces += (count + kPiece - 1) / kPiece;
+      any = &s;
+    }
+    if (slices.empty()) continue;
+    const auto* const table = static_cast<const Slice<T>*>(kept_on_device(std::as_bytes(std::span(slices))));
+    parallel_warps(pieces, Run{table, std::ssize(slices), any->halted, Step(options, *any)});
   }
-  if (slices.empty()) return;
-  const std::size_t bytes = slices.size() * sizeof slices[0];
-  const Scratch table(bytes);
-  upload(table.as<void>(), slices.data(), bytes);
-  parallel_warps(pieces, Run<T>{table.as<Slice<T, Step>>(), static_cast<std::int64_t>(slices.size())});
 }
+
+struct Running {
+  float* running;
+  const float *values, *weight, *momentum;
+  std::int64_t count, first_piece;
+};
+
+struct RunAverage {
+  const Running* slices;
+  std::int64_t count;
+  const std::int64_t* halted;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t i, const Warp& warp) const {
+    if (*halted) return;
+    for_piece(slices, count, i, warp, [](const Running& slice, std::int64_t k) {
+      if (*slice.weight > 0)
+        RunningStep(*slice.weight, *slice.momentum).update(slice.running[k], slice.values[k]);
+    });
+  }
+};
 
 }  // namespace
 
 void sgd(std::span<const OptimizerSlice> slices, const SgdOptions& o) {
-  run<float, SgdStep<float>, RunSgd>(slices, o, o.momentum != 0);
-  run<double, SgdStep<double>, RunSgd>(slices, o, o.momentum != 0);
+  run<float, SgdStep<float>, RunSgd<float>>(slices, o, o.momentum != 0);
+  run<double, SgdStep<double>, RunSgd<double>>(slices, o, o.momentum != 0);
 }
 
 void adamw(std::span<const OptimizerSlice> slices, const AdamWOptions& o) {
-  run<float, AdamWStep<float>, RunAdamW>(slices, o, true);
-  run<double, AdamWStep<double>, RunAdamW>(slices, o, true);
+  run<float, AdamWStep<float>, RunAdamW<float>>(slices, o, true);
+  run<double, AdamWStep<double>, RunAdamW<double>>(slices, o, true);
+}
+
+void running_average(std::span<const RunningSlice> given, const std::int64_t* halted) {
+  std::vector<Running> slices;
+  std::int64_t pieces = 0;
+  for (const RunningSlice& s : given) {
+    const std::int64_t count = s.running.numel();
+    slices.push_back({s.running.as<float>(), s.values.as<float>(), s.weight, s.momentum, count, pieces});
+    pieces += (count + kPiece - 1) / kPiece;
+  }
+  if (slices.empty()) return;
+  const void* const table = kept_on_device(std::as_bytes(std::span(slices)));
+  parallel_warps(pieces, RunAverage{static_cast<const Running*>(table), std::ssize(slices), halted});
 }
 
 }  // namespace trireme::cuda

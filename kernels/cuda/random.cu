@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/pack.h"
 #include "kernels/low_precision.h"
 #include "kernels/rng.h"
 #include "kernels/visit.h"
@@ -22,14 +23,23 @@ struct Dropout {
   std::uint64_t threshold, first_sample;
   RandomKey key;
   T scale;
+  bool packed;  ///< fours may be moved at once
+  TRIREME_HOST_DEVICE In kept(In x, std::uint32_t draw) const {
+    return draw >= threshold ? static_cast<In>(static_cast<T>(x) * scale) : In(0);
+  }
   TRIREME_HOST_DEVICE void operator()(std::int64_t i) const {
     const std::int64_t s = i / fours, e = i % fours * 4;
     const auto bits =
         philox(key, first_sample + static_cast<std::uint64_t>(s), static_cast<std::uint64_t>(e / 4));
+    if (packed) {
+      Pack<In, 4> four = load_pack<4>(in + i * 4);
+      TRIREME_UNROLL
+      for (std::size_t k = 0; k < 4; ++k) four.values[k] = kept(four.values[k], bits[k]);
+      return store_pack(out + i * 4, four);
+    }
     for (std::int64_t k = 0; k < 4 && e + k < width; ++k) {
       const std::int64_t at = s * width + e + k;
-      const bool stays = bits[static_cast<std::size_t>(k)] >= threshold;
-      out[at] = stays ? static_cast<In>(static_cast<T>(in[at]) * scale) : In(0);
+      out[at] = kept(in[at], bits[static_cast<std::size_t>(k)]);
     }
   }
 };
@@ -69,10 +79,14 @@ void dropout(const View& out, const View& in, double p, RandomKey key, std::int6
     using In = decltype(type);
     using T = Compute<In>;
     const std::int64_t fours = (width + 3) / 4;
-    parallel_for(samples * fours,
-                 Dropout<In>{in.as<In>(), out.as<In>(), width, fours, static_cast<std::uint64_t>(p * 0x1p32),
-                             static_cast<std::uint64_t>(first_sample), key,
-                             p < 1 ? static_cast<T>(1 / (1 - p)) : T(0)});
+    const auto is_aligned = [](const void* data) {
+      return reinterpret_cast<std::uintptr_t>(data) % alignof(Pack<In, 4>) == 0;
+    };
+    parallel_for(
+        samples * fours,
+        Dropout<In>{in.as<In>(), out.as<In>(), width, fours, static_cast<std::uint64_t>(p * 0x1p32),
+                    static_cast<std::uint64_t>(first_sample), key, p < 1 ? static_cast<T>(1 / (1 - p)) : T(0),
+                    width % 4 == 0 && is_aligned(in.data) && is_aligned(out.data)});
   });
 }
 

@@ -2,8 +2,8 @@
 // chunk, never how.
 #include "kernels/reduction.h"
 
+#include "kernels/cuda/columns.h"
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/launch.h"
 #include "kernels/visit.h"
 
 namespace trireme::cuda {
@@ -92,10 +92,51 @@ void reduce_to(Out* out, const T* in, const SplitDims& dims) {
   if (chunks > 1) parallel_warps(outputs, Join<R, A, Out>{partial.as<A>(), kept, outputs, chunks, out});
 }
 
+template <class T, int P>
+struct RowTerms {
+  static constexpr int kPack = P;
+  const T* in;
+  std::int64_t width;
+  TRIREME_HOST_DEVICE Pack<T, P> load(std::int64_t r, std::int64_t k) const {
+    return load_pack<P>(in + r * width + k);
+  }
+  TRIREME_HOST_DEVICE void add(Sums<1> (&sums)[P], std::int64_t, const Pack<T, P>& loaded) const {
+    TRIREME_UNROLL
+    for (int p = 0; p < P; ++p) sums[p].values[0] += to_accumulator(loaded.values[p]);
+  }
+};
+
+template <class T>
+struct Rounded {
+  T* out;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t k, const Sums<1>& sums) const {
+    out[k] = static_cast<T>(sums.values[0]);
+  }
+};
+
+/// Dense rows of floating point, added up: what biases get.
+bool are_rows(const SplitDims& dims) {
+  const auto& [kept, reduced] = dims;
+  return kept.count == 1 && kept.in[0] == 1 && kept.out[0] == 1 && reduced.count == 1 &&
+         reduced.in[0] == kept.shape[0];
+}
+
 template <class R, class T>
 void reduce_as(const View& out, const View& in) {
   using Out = typename R::template Out<T>;
-  reduce_to<R, T, Plain<T>>(out.as<Out>(), in.as<T>(), split_dims(out, in));
+  const SplitDims dims = split_dims(out, in);
+  if constexpr (std::is_same_v<R, Sum> && !std::is_integral_v<T>)
+    if (are_rows(dims)) {
+      const std::int64_t width = dims.kept.shape[0];
+      return with_pack<T>(
+          width,
+          [&](auto pack) {
+            sum_columns<1>(dims.reduced.shape[0], width, sizeof(T), RowTerms<T, pack>{in.as<T>(), width},
+                           Rounded<T>{out.as<T>()});
+          },
+          in.as<T>());
+    }
+  reduce_to<R, T, Plain<T>>(out.as<Out>(), in.as<T>(), dims);
 }
 
 template <class A>

@@ -1,4 +1,4 @@
-// Softmax, cross entropy and normalization of rows: a warp for each row.
+// Softmax and normalization of rows: a warp for each row.
 #include <cmath>
 
 #include "kernels/cuda/columns.h"
@@ -31,37 +31,6 @@ struct LogSoftmax {
     const double shift = static_cast<double>(largest) + std::log(sum);
     for (std::int64_t k = warp.lane(); k < width; k += kWarp)
       y[r * width + k] = static_cast<T>(static_cast<double>(in[k]) - shift);
-  }
-};
-
-template <class T>
-struct Nll {
-  const T* log_probabilities;
-  const std::int64_t* labels;
-  T* losses;
-  std::int64_t width;
-  double smoothing;
-  TRIREME_HOST_DEVICE void operator()(std::int64_t r, const Warp& warp) const {
-    const T* lp = log_probabilities + r * width;
-    double loss = -(1 - smoothing) * static_cast<double>(lp[labels[r]]);
-    if (smoothing != 0)
-      loss -= smoothing / static_cast<double>(width) *
-              row_sum(warp, width, [=](std::int64_t k) { return lp[k]; });
-    if (warp.lane() == 0) losses[r] = static_cast<T>(loss);
-  }
-};
-
-template <class T>
-struct CrossEntropyBackward {
-  T* dx;
-  const T *dlosses, *log_probabilities;
-  const std::int64_t* labels;
-  std::int64_t width;
-  T spread, hit;
-  TRIREME_HOST_DEVICE void operator()(std::int64_t i) const {
-    const std::int64_t r = i / width;
-    const T d = fast_exp(log_probabilities[i]) - spread;
-    dx[i] = (labels[r] == i % width ? d - hit : d) * dlosses[r];
   }
 };
 
@@ -114,23 +83,34 @@ struct RowNormBackward {
 };
 
 /// Terms of the gradients of gamma and beta.
-template <class T>
+template <class T, int P>
 struct RowNormTerms {
+  static constexpr int kPack = P;
   const T *dy, *x, *mean, *rstd;
   std::int64_t width;
-  TRIREME_HOST_DEVICE Sums<2> operator()(std::int64_t r, std::int64_t k) const {
-    const T g = dy[r * width + k], normal = (x[r * width + k] - mean[r]) * rstd[r];
-    return {{static_cast<double>(g * normal), static_cast<double>(g)}};
+  struct Loaded {
+    Pack<T, P> dy, x;
+    T mean, rstd;
+  };
+  TRIREME_HOST_DEVICE Loaded load(std::int64_t r, std::int64_t k) const {
+    return {load_pack<P>(dy + r * width + k), load_pack<P>(x + r * width + k), mean[r], rstd[r]};
+  }
+  TRIREME_HOST_DEVICE void add(Sums<2> (&sums)[P], std::int64_t, const Loaded& loaded) const {
+    TRIREME_UNROLL
+    for (int p = 0; p < P; ++p) {
+      const T g = loaded.dy.values[p], normal = (loaded.x.values[p] - loaded.mean) * loaded.rstd;
+      sums[p].values[0] += static_cast<double>(g * normal);
+      sums[p].values[1] += static_cast<double>(g);
+    }
   }
 };
 
 template <class T>
 struct RowNormParameters {
-  const Sums<2>* sums;
   T *dgamma, *dbeta;
-  TRIREME_HOST_DEVICE void operator()(std::int64_t k) const {
-    dgamma[k] = static_cast<T>(sums[k].values[0]);
-    dbeta[k] = static_cast<T>(sums[k].values[1]);
+  TRIREME_HOST_DEVICE void operator()(std::int64_t k, const Sums<2>& sums) const {
+    dgamma[k] = static_cast<T>(sums.values[0]);
+    dbeta[k] = static_cast<T>(sums.values[1]);
   }
 };
 
@@ -140,26 +120,6 @@ void log_softmax(const View& y, const View& x) {
   visit_floating(x.dtype, "log_softmax", [&](auto type) {
     using T = decltype(type);
     parallel_warps(x.shape[0], LogSoftmax<T>{x.as<T>(), y.as<T>(), x.shape[1]});
-  });
-}
-
-void nll_forward(const View& losses, const View& log_probabilities, const View& labels, double smoothing) {
-  visit_floating(losses.dtype, "cross_entropy", [&](auto type) {
-    using T = decltype(type);
-    parallel_warps(losses.shape[0], Nll<T>{log_probabilities.as<T>(), labels.as<std::int64_t>(),
-                                           losses.as<T>(), log_probabilities.shape[1], smoothing});
-  });
-}
-
-void cross_entropy_backward(const View& dx, const View& dlosses, const View& log_probabilities,
-                            const View& labels, double smoothing) {
-  visit_floating(dx.dtype, "cross_entropy", [&](auto type) {
-    using T = decltype(type);
-    const std::int64_t width = dx.shape[1];
-    parallel_for(dx.numel(), CrossEntropyBackward<T>{dx.as<T>(), dlosses.as<T>(), log_probabilities.as<T>(),
-                                                     labels.as<std::int64_t>(), width,
-                                                     static_cast<T>(smoothing / static_cast<double>(width)),
-                                                     static_cast<T>(1 - smoothing)});
   });
 }
 
@@ -188,9 +148,14 @@ void row_norm_parameters(const View& dgamma, const View& dbeta, const View& dy, 
   visit_floating(x.dtype, "row_norm", [&](auto type) {
     using T = decltype(type);
     const std::int64_t rows = x.shape[0], width = x.shape[1];
-    const ColumnSums<2> sums(rows, width,
-                             RowNormTerms<T>{dy.as<T>(), x.as<T>(), mean.as<T>(), rstd.as<T>(), width});
-    parallel_for(width, RowNormParameters<T>{sums.data(), dgamma.as<T>(), dbeta.as<T>()});
+    with_pack<T>(
+        width,
+        [&](auto pack) {
+          sum_columns<2>(rows, width, sizeof(T),
+                         RowNormTerms<T, pack>{dy.as<T>(), x.as<T>(), mean.as<T>(), rstd.as<T>(), width},
+                         RowNormParameters<T>{dgamma.as<T>(), dbeta.as<T>()});
+        },
+        dy.as<T>(), x.as<T>());
   });
 }
 

@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/pack.h"
 #include "kernels/visit.h"
 
 namespace trireme::cuda {
@@ -49,28 +50,51 @@ struct Earlier {
 /// The first of a chunk, or `count`.
 template <class T>
 struct FirstNotFinite {
+  static constexpr int kPack = static_cast<int>(kPackBytes / sizeof(T)), kAhead = 4, kStep = kPack * kWarp;
   const T* in;
   std::int64_t count;
   std::int64_t* firsts;
+  bool packed;
+  TRIREME_HOST_DEVICE static bool is_bad(T value) { return !(value - value == T(0)); }
   TRIREME_HOST_DEVICE void operator()(std::int64_t c, const Warp& warp) const {
     std::int64_t first = count;
-    const std::int64_t end = Earlier()((c + 1) * kChunk, count);
-    for (std::int64_t i = c * kChunk + warp.lane(); i < end && first == count; i += kWarp)
-      if (!(in[i] - in[i] == T(0))) first = i;
+    const std::int64_t begin = c * kChunk, end = Earlier()(begin + kChunk, count);
+    std::int64_t i = begin + warp.lane() * kPack;
+    if (packed)
+      for (; i + (kAhead - 1) * kStep + kPack <= end; i += kAhead * kStep) {
+        Pack<T, kPack> loaded[kAhead];
+        TRIREME_UNROLL
+        for (int a = 0; a < kAhead; ++a) loaded[a] = load_pack<kPack>(in + i + a * kStep);
+        TRIREME_UNROLL
+        for (int a = 0; a < kAhead; ++a) {
+          TRIREME_UNROLL
+          for (int p = 0; p < kPack; ++p)
+            if (is_bad(loaded[a].values[p])) first = Earlier()(first, i + a * kStep + p);
+        }
+      }
+    for (; i < end; i += kStep)
+      for (std::int64_t k = i; k < i + kPack && k < end; ++k)
+        if (is_bad(in[k])) first = Earlier()(first, k);
     first = warp.all(first, Earlier());
     if (warp.lane() == 0) firsts[c] = first;
   }
 };
 
+template <class T>
 struct Earliest {
+  const T* in;
   const std::int64_t* firsts;
   std::int64_t chunks, count;
-  std::int64_t* out;
+  double* out;
+  std::int64_t* halted;
   TRIREME_HOST_DEVICE void operator()(std::int64_t, const Warp& warp) const {
     std::int64_t first = count;
     for (std::int64_t c = warp.lane(); c < chunks; c += kWarp) first = Earlier()(first, firsts[c]);
     first = warp.all(first, Earlier());
-    if (warp.lane() == 0) *out = first;
+    if (warp.lane() != 0) return;
+    out[0] = static_cast<double>(first);
+    out[1] = first < count ? static_cast<double>(in[first]) : 0;
+    if (first < count) *halted = 1;
   }
 };
 
@@ -104,19 +128,26 @@ void sum_parts(const View& out, const std::vector<int>& merges, std::span<const 
 void tree_sum(const View& out, std::span<const TreeNode> nodes, std::span<const void* const> parts,
               int shards, float scale) {
   TRIREME_CHECK(parts.size() == nodes.size(), "tree_sum: {} nodes but {} parts", nodes.size(), parts.size());
+  if (parts.size() == 1) {
+    View in = out;
+    in.data = const_cast<void*>(parts[0]);
+    return unary(UnaryOp::mul_scalar, out, in, {static_cast<double>(scale)});
+  }
   const std::vector<int> merges = tree_merges(shards, nodes);
   visit_gradient(out.dtype, "tree_sum",
                  [&](auto type) { sum_parts<decltype(type)>(out, merges, parts, scale); });
 }
 
-void first_not_finite(const View& out, const View& in) {
+void first_not_finite(const View& out, const View& in, std::int64_t* halted) {
   const std::int64_t count = in.numel(), chunks = (count + kChunk - 1) / kChunk;
   const Scratch firsts(static_cast<std::size_t>(chunks) * sizeof(std::int64_t));
   visit_floating(in.dtype, "first_not_finite", [&](auto type) {
     using T = decltype(type);
-    parallel_warps(chunks, FirstNotFinite<T>{in.as<T>(), count, firsts.as<std::int64_t>()});
+    parallel_warps(chunks,
+                   FirstNotFinite<T>{in.as<T>(), count, firsts.as<std::int64_t>(), is_pack_aligned(in.data)});
+    parallel_warps(
+        1, Earliest<T>{in.as<T>(), firsts.as<std::int64_t>(), chunks, count, out.as<double>(), halted});
   });
-  parallel_warps(1, Earliest{firsts.as<std::int64_t>(), chunks, count, out.as<std::int64_t>()});
 }
 
 }  // namespace trireme::cuda

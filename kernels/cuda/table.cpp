@@ -45,7 +45,7 @@ constexpr KernelTable kTable{
     .row_norm_backward = cuda::row_norm_backward,
     .row_norm_parameters = cuda::row_norm_parameters,
     .log_softmax = cuda::log_softmax,
-    .nll_forward = cuda::nll_forward,
+    .cross_entropy_forward = cuda::cross_entropy_forward,
     .cross_entropy_backward = cuda::cross_entropy_backward,
     .attention_forward = cuda::attention_forward,
     .attention_backward = cuda::attention_backward,
@@ -61,6 +61,7 @@ constexpr KernelTable kTable{
     .chunk_squares = cuda::chunk_squares,
     .tree_sum = cuda::tree_sum,
     .first_not_finite = cuda::first_not_finite,
+    .running_average = cuda::running_average,
 };
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <list>
 #include <mutex>
+#include <optional>
+#include <vector>
 
 #include "kernels/cuda/memory.h"
 #include "kernels/device.h"
@@ -82,7 +84,40 @@ Stream copy_stream() {
   return one;
 }
 
+/// Bytes of kept_on_device().
+struct Kept {
+  const Stream stream;  ///< whose work alone finds them there
+  const std::vector<std::byte> bytes;
+  std::optional<Scratch> memory;
+
+  Kept(Stream of, std::span<const std::byte> given) : stream(of), bytes(given.begin(), given.end()) {
+    // Of another stream's memory: here it would lie where the next step wants its own.
+    const StreamScope scope(copy_stream());
+    memory.emplace(bytes.size());
+  }
+  ~Kept() { used_on(memory->as<void>(), stream); }
+  Kept(const Kept&) = delete;
+  Kept& operator=(const Kept&) = delete;
+};
+
 }  // namespace
+
+const void* kept_on_device(std::span<const std::byte> bytes) {
+  constexpr std::size_t kMostKept = 64;
+  static std::mutex mutex;
+  static auto& all = *new std::list<Kept>;  // the last used first; never destroyed: work may be under way
+  const std::lock_guard lock(mutex);
+  const Stream here = stream_as_it_is();
+  const auto found = std::ranges::find_if(
+      all, [&](const Kept& kept) { return kept.stream == here && std::ranges::equal(kept.bytes, bytes); });
+  if (found != all.end()) {
+    all.splice(all.begin(), all, found);
+  } else {
+    if (all.size() == kMostKept) all.pop_back();
+    upload(all.emplace_front(here, bytes).memory->as<void>(), bytes.data(), bytes.size());
+  }
+  return all.front().memory->as<void>();
+}
 
 }  // namespace cuda
 

@@ -34,8 +34,8 @@ if [[ -f build/gpu-pack.tar.xz ]]; then
   tests=$pack/bin programs=$pack/bin
 else
   cmake --preset release -DTRIREME_TESTS=ON -DTRIREME_CUDA=ON >/dev/null &&
-    cmake --build build -j "$(nproc)" --target gpu_ops gpu_sizes gpu_low_precision bench_steps train_gpt train_classifier trireme \
-      >"$results/build.txt" || exit 1
+    cmake --build build -j "$(nproc)" --target gpu_ops gpu_sizes gpu_low_precision gpu_cross_entropy bench_steps \
+      train_gpt train_classifier trireme >"$results/build.txt" || exit 1
   ours=(env "LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}:$cuda_libraries")
   tests=build/tests programs=build/bin
 fi
@@ -82,7 +82,7 @@ same_digest() {
 
 device=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -n 1)
 echo "device: $device"
-for test in ops sizes low_precision; do check "$test" 90 "${ours[@]}" "$tests/gpu_$test"; done
+for test in ops sizes low_precision cross_entropy; do check "$test" 90 "${ours[@]}" "$tests/gpu_$test"; done
 job=(--device cuda --steps 10 --shards 4 --quiet on --patience 30)
 same_digest gpt "$programs/train_gpt" --data text:README.md --global-batch 16 --dtype bfloat16 --dropout 0.1 "${job[@]}"
 same_digest resnet "$programs/train_classifier" --model resnet8 --data synthetic --global-batch 32 --augment on "${job[@]}"

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-tests=(gpu_ops gpu_sizes gpu_low_precision bench_steps)
+tests=(gpu_ops gpu_sizes gpu_low_precision gpu_cross_entropy bench_steps)
 programs=(train_gpt train_classifier trireme)
 root=build/gpu-pack
 lib=/usr/lib/$(gcc -print-multiarch)

@@ -50,12 +50,6 @@ TEST(OrderedAllReduce, SameBitsForAllShardsAndRanks) {
                            "bucket")
             .wait();
         ASSERT_TRUE(same_bits(out, tree.root(kScale))) << count << " floats, " << shards << " shards";
-        Floats by_messages(count, 42.0f);
-        ordered_sum_by_messages(
-            comm, {shards, pointers(partials), DType::kFloat32, count, kScale, by_messages.data(), {}, false},
-            "bucket")
-            .wait();
-        ASSERT_TRUE(same_bits(by_messages, out)) << count << " floats, " << shards << " shards";
         for (std::size_t k = 0; k < partials.size(); ++k) {
           ASSERT_TRUE(same_bits(partials[k], wanted[k])) << "inputs were changed";
         }
@@ -141,27 +135,25 @@ TEST(OrderedSum, GivesEachRankItsSliceAndGatheringThemAllOfIt) {
       const auto inputs = partials_of(tree, 6, comm);
       const auto cuts = some_cuts(count, comm.size());
       const auto r = static_cast<std::size_t>(comm.rank());
-      for (const bool seen : {true, false})
-        for (const bool by_messages : {false, true}) {
-          std::vector<Vector> partials;
-          std::vector<const void*> given;
-          for (const std::span<const float> input : inputs)
-            given.push_back(partials.emplace_back(comm, seen, input).memory.get());
-          Vector out(comm, seen, unset);
-          const OrderedSum sum{6, given, DType::kFloat32, count, 0.5f, out.memory.get(), cuts, true};
-          (by_messages ? ordered_sum_by_messages(comm, sum, "bucket") : ordered_sum(comm, sum, "bucket"))
-              .wait();
-          const std::size_t own = cuts[r + 1] - cuts[r];
-          ASSERT_TRUE(same_bits(out.values().subspan(cuts[r], own), std::span(root).subspan(cuts[r], own)))
-              << count << " floats, seen " << seen << ", by messages " << by_messages;
-          std::vector<std::span<std::byte>> slices;
-          for (std::size_t peer = 0; peer + 1 < cuts.size(); ++peer)
-            slices.push_back(
-                std::span(out.memory.get(), count * sizeof(float))
-                    .subspan(cuts[peer] * sizeof(float), (cuts[peer + 1] - cuts[peer]) * sizeof(float)));
-          comm.all_gather(slices, "bucket").wait();
-          ASSERT_TRUE(same_bits(out.values(), root)) << count << " floats, seen " << seen;
-        }
+      for (const bool seen : {true, false}) {
+        std::vector<Vector> partials;
+        std::vector<const void*> given;
+        for (const std::span<const float> input : inputs)
+          given.push_back(partials.emplace_back(comm, seen, input).memory.get());
+        Vector out(comm, seen, unset);
+        const OrderedSum sum{6, given, DType::kFloat32, count, 0.5f, out.memory.get(), cuts, true};
+        ordered_sum(comm, sum, "bucket").wait();
+        const std::size_t own = cuts[r + 1] - cuts[r];
+        ASSERT_TRUE(same_bits(out.values().subspan(cuts[r], own), std::span(root).subspan(cuts[r], own)))
+            << count << " floats, seen " << seen;
+        std::vector<std::span<std::byte>> slices;
+        for (std::size_t peer = 0; peer + 1 < cuts.size(); ++peer)
+          slices.push_back(
+              std::span(out.memory.get(), count * sizeof(float))
+                  .subspan(cuts[peer] * sizeof(float), (cuts[peer + 1] - cuts[peer]) * sizeof(float)));
+        comm.all_gather(slices, "bucket").wait();
+        ASSERT_TRUE(same_bits(out.values(), root)) << count << " floats, seen " << seen;
+      }
     });
   }
 }

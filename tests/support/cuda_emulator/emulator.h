@@ -53,5 +53,16 @@ int ready_graphs();
 void set_while_making_ready(std::function<void()> fn);
 /// Work that waits in all streams.
 std::size_t pending();
+/// Pieces of work of a stream that have run.
+std::size_t done(Stream stream);
+/// While one is alive no work runs because this thread asks whether it is done: who waits that way waits for
+/// others, or for ever.
+class TimeStands {
+ public:
+  TimeStands();
+  ~TimeStands();
+  TimeStands(const TimeStands&) = delete;
+  TimeStands& operator=(const TimeStands&) = delete;
+};
 
 }  // namespace trireme::cuda::emulator

@@ -1,6 +1,7 @@
 // The collectives on an emulated GPU, through an emulated NCCL.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <thread>
 
 #include "core/ops/ops.h"
@@ -70,9 +71,28 @@ TEST(CudaCommunicator, SplitsIntoGroups) {
   });
 }
 
-TEST(CudaCommunicator, ACallIsDoneWhenTheGpuIs) {
+TEST(CudaCommunicator, ALoneCallIsDoneAtTheMarkBehindIt) {
   on_gpus(1, [](Communicator& comm) {
-    bool ran = false;
+    const Tensor x = filled(1, 1);
+    const Event first = comm.run([&] { add_(x, 1.0); }, "first");
+    comm.mark();
+    const Event second = comm.run([&] { add_(x, 1.0); }, "second");
+    for (int i = 0; i < 50; ++i) add_(x, 1.0);
+    const std::size_t given = cuda::emulator::pending();
+    first.wait();
+    EXPECT_TRUE(first.done());
+    EXPECT_GE(cuda::emulator::pending(), 50u) << "of " << given;
+    EXPECT_FALSE(second.done());
+    second.wait();
+    EXPECT_TRUE(second.done());
+    EXPECT_EQ(cuda::emulator::pending(), 0u) << "there was no mark";
+    EXPECT_EQ(x.to_vector<float>(), (std::vector<float>{53}));
+  });
+}
+
+TEST(CudaCommunicator, ACallIsDoneWhenTheGpuIs) {
+  on_gpus(2, [](Communicator& comm) {
+    std::atomic<bool> ran = false;
     const Event event = comm.run(
         [&] {
           // Far more than the emulator does while done() is asked once.

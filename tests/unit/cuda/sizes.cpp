@@ -105,6 +105,41 @@ TEST_F(CudaSizes, Rows) {
       [](const Tensors& t) { return batch_norm(t[0], t[1], t[2], {}, {.relu = true}); }, 1e-5);
 }
 
+TEST_F(CudaSizes, Columns) {
+  // Fewer columns than a pack, as many, no multiple of it, and more than a warp has; few rows, and several
+  // runs of them.
+  for (const std::int64_t channels : {1, 3, 8, 12, 100, 136, 1032})
+    for (const std::int64_t side : {1, 5, 24}) {
+      if (channels * side > 6000) continue;
+      SCOPED_TRACE(fmt::format("{} channels, {} a side", channels, side));
+      const Tensor x = numbers({3, channels, side, side}, 1), by = numbers({channels}, 2);
+      compare(
+          "batch norm", {x, by, numbers({channels}, 3), numbers({3, channels, side, side}, 4)},
+          [](const Tensors& t) { return batch_norm(t[0], t[1], t[2], t[3], {.relu = true}); }, 2e-5);
+      compare(
+          "layer norm", {numbers({side * side, channels}, 5), by, numbers({channels}, 6)},
+          [](const Tensors& t) { return layer_norm(t[0], t[1], t[2]); }, 2e-5);
+      compare("sum", {numbers({side * side, channels}, 7)}, [](const Tensors& t) { return sum(t[0], {0}); });
+    }
+  compare("no rows", {numbers({0, 40}, 1)}, [](const Tensors& t) { return sum(t[0], {0}); });
+}
+
+TEST_F(CudaSizes, ColumnsLieWhereTheyLike) {
+  // Beginning between two packs changes no bit.
+  for (const DType dtype : {DType::kFloat32, DType::kFloat64, DType::kBFloat16}) {
+    const std::int64_t rows = 900, width = 24;
+    const Tensor all = to_device(numbers({rows * width + 1}, 1, DType::kFloat64), kCuda);
+    const auto sums = [&](std::int64_t first) {
+      // The same numbers, one element further on.
+      const Tensor memory = Tensor::empty({rows * width + 1}, dtype, kCuda);
+      const Tensor part = narrow(memory, 0, first, rows * width);
+      kernels_of(kCuda).copy(part.view(), narrow(all, 0, 0, rows * width).view());
+      return sum(reshape(part, {rows, width}), {0}).to_vector<double>();
+    };
+    EXPECT_EQ(sums(0), sums(1)) << name_of(dtype);
+  }
+}
+
 TEST_F(CudaSizes, Orders) {
   for (const bool descending : {false, true})
     compare(
@@ -200,9 +235,14 @@ TEST_F(CudaSizes, WhatIsNotFiniteIsFound) {
     if (at < 100'000) values[static_cast<std::size_t>(at)] = at % 2 ? NAN : -INFINITY;
     if (at == 77) values[4096] = NAN;
     const Tensor in = to_device(Tensor::from(values, {100'000}), kCuda),
-                 out = Tensor::zeros({1}, DType::kInt64, kCuda);
-    kernels_of(kCuda).first_not_finite(out.view(), in.view());
-    EXPECT_EQ(out.to_vector<std::int64_t>()[0], at);
+                 out = Tensor::zeros({2}, DType::kFloat64, kCuda),
+                 halted = Tensor::zeros({1}, DType::kInt64, kCuda);
+    kernels_of(kCuda).first_not_finite(out.view(), in.view(), halted.view().as<std::int64_t>());
+    const auto found = out.to_vector<double>();
+    EXPECT_EQ(found[0], static_cast<double>(at));
+    EXPECT_EQ(std::isnan(found[1]), at < 100'000 && at % 2);
+    EXPECT_EQ(std::isinf(found[1]), at < 100'000 && at % 2 == 0);
+    EXPECT_EQ(halted.to_vector<std::int64_t>()[0], at < 100'000 ? 1 : 0);
   }
 }
 

@@ -1,6 +1,9 @@
 // Whole jobs on an emulated GPU: ranks are threads that share it, and talk through an emulated NCCL.
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <cmath>
+#include <csignal>
 #include <filesystem>
 #include <mutex>
 #include <optional>
@@ -11,6 +14,7 @@
 #include "distributed/comm/local.h"
 #include "distributed/train/evaluate.h"
 #include "distributed/train/job.h"
+#include "distributed/train/signals.h"
 #include "kernels/cuda/memory.h"
 #include "tests/support/cuda_emulator/emulator.h"
 #include "tests/support/rank_test.h"
@@ -19,6 +23,8 @@
 
 namespace trireme {
 namespace {
+
+constexpr Device kCuda{DeviceType::kCuda, 0};
 
 /// The epoch's last batch has no sample for some shards.
 test::Waves waves() { return test::Waves(22, 3, 2); }
@@ -147,27 +153,192 @@ TEST(CudaTraining, SynchronizesBatchNormOverRanks) {
     EXPECT_NEAR(synchronized.weights[i], whole.weights[i], 1e-4) << i;
 }
 
-TEST(CudaTraining, AStepWaitsForItsReductionsAlone) {
-  JobOptions options = options_of("cuda", 5);
-  options.set_clip_norm(0);
+/// All of it is used in every shard, so that the host has nothing to ask.
+struct Plain : nn::Module {
+  nn::Conv2d conv{2, 4, 3, {.padding = 1}};
+  nn::BatchNorm2d norm{4};
+  nn::Linear out{64, 3};
+  Tensor forward(const Tensor& x) override { return out(flatten(relu(norm(conv(x))), 1)); }
+  void visit(nn::Visitor& v) override {
+    v.module("conv", conv);
+    v.module("norm", norm);
+    v.module("out", out);
+  }
+};
+
+TEST(CudaTraining, AStepWaitsForNothing) {
+  for (const int ranks : {1, 2}) {
+    JobOptions options = options_of("cuda", 7);
+    options.set_global_batch(22);
+    options.set_shards(2);
+    options.set_loader_workers(0);  // threads of their own would move the work on
+    run_local_ranks(ranks, std::chrono::seconds(20), [&](Communicator& comm) {
+      const cuda::StreamScope own(cuda::make_stream());
+      Job job(options, comm);
+      Plain net;
+      DistributedDataParallel ddp(net, job);
+      optim::AdamW adamw(ddp.parameters(), {.lr = 0.1});
+      const test::Waves data = waves();
+      for (auto& step : job.steps(data)) {
+        // The first round tells in which order gradients come.
+        std::optional<cuda::emulator::TimeStands> stands;
+        if (step.index() > 0) stands.emplace();
+        const std::size_t before = cuda::emulator::done(cuda::stream_as_it_is());
+        for (auto& shard : step.shards()) {
+          const Tensor logits = ddp(shard.x);
+          step.count_correct(logits, shard.y);
+          step.add(cross_entropy(logits, shard.y)).backward();
+        }
+        adamw.step();
+        if (stands && ranks == 1) {  // another rank's wait moves this one's work, too
+          EXPECT_EQ(cuda::emulator::done(cuda::stream_as_it_is()), before) << ranks << " ranks";
+        }
+      }
+    });
+  }
+}
+
+TEST(CudaTraining, AStepOfOneGpuIsFewGraphs) {
+  JobOptions options = options_of("cuda", 12);
+  options.set_global_batch(11);
+  options.set_shards(1);
+  options.set_cuda_graph(true);
   run_local_ranks(1, std::chrono::seconds(20), [&](Communicator& comm) {
+    const cuda::StreamScope own(cuda::make_stream());
+    Job job(options, comm);
+    Plain net;
+    DistributedDataParallel ddp(net, job);
+    optim::AdamW adamw(ddp.parameters(), {.lr = 0.1});
+    const test::Waves data = waves();
+    std::vector<RecordingStatistics> said;
+    for (auto& step : job.steps(data)) {
+      said.push_back(kernels_of(kCuda).recording_statistics());
+      for (auto& shard : step.shards()) step.add(cross_entropy(ddp(shard.x), shard.y)).backward();
+      adamw.step();
+    }
+    // By size alone: 16, 32, ... pieces; nothing in between ends one.
+    const auto work = said[10].work - said[9].work, graphs = said[10].graphs - said[9].graphs;
+    EXPECT_LE(graphs, std::bit_width(static_cast<std::uint64_t>(work) / 16) + 1) << work;
+    EXPECT_EQ(said[10].made, said[8].made) << "nothing is made anew";
+  });
+}
+
+struct Spoilt {
+  std::string error;
+  std::vector<float> weights;
+};
+
+/// What becomes of a loss that is infinite in the step of this index.
+Spoilt train_spoilt(int ranks, JobOptions options, std::int64_t spoilt, const std::string& optimizer) {
+  std::mutex mutex;
+  std::vector<Spoilt> all;
+  run_local_ranks(ranks, std::chrono::seconds(20), [&](Communicator& comm) {
+    const cuda::StreamScope own(cuda::make_stream());
     Job job(options, comm);
     Net net;
     DistributedDataParallel ddp(net, job);
-    optim::SGD sgd(ddp.parameters(), {.lr = 0.1});
+    std::unique_ptr<optim::Optimizer> by;
+    if (optimizer == "adamw")
+      by = std::make_unique<optim::AdamW>(ddp.parameters(), AdamWOptions{.lr = 0.1});
+    else
+      by = std::make_unique<optim::SGD>(ddp.parameters(), SgdOptions{.lr = 0.1, .momentum = 0.9});
     const test::Waves data = waves();
-    std::vector<std::size_t> waits;
-    for (auto& step : job.steps(data)) {
-      waits.push_back(cuda::emulator::waits());
-      for (auto& shard : step.shards()) {
-        const Tensor logits = ddp(shard.x);
-        step.count_correct(logits, shard.y);
-        step.add(cross_entropy(logits, shard.y)).backward();
+    Spoilt mine;
+    mine.error = test::error_of([&] {
+      for (auto& step : job.steps(data)) {
+        const double factor = step.index() == spoilt ? INFINITY : 1;
+        for (auto& shard : step.shards())
+          step.add(mul(cross_entropy(ddp(shard.x), shard.y), factor)).backward();
+        by->step();
       }
-      sgd.step();
-    }
-    EXPECT_EQ(waits[2], waits[4]);
+    });
+    for (const Tensor& t : {net.conv.weight, net.norm.running_mean, net.norm.running_var, net.out.bias})
+      for (const float value : t.to_vector<float>()) mine.weights.push_back(value);
+    const std::lock_guard lock(mutex);
+    all.push_back(std::move(mine));
   });
+  cuda::release_cached_memory();
+  for (const Spoilt& one : all) {
+    EXPECT_EQ(one.error, all[0].error);
+    EXPECT_EQ(one.weights, all[0].weights);
+  }
+  return all[0];
+}
+
+TEST(CudaTraining, WhatIsNotFiniteIsNotApplied) {
+  for (const char* optimizer : {"sgd", "adamw"}) {
+    JobOptions options = options_of("cuda", 4);
+    const Spoilt before = train_spoilt(1, options, 99, optimizer);
+    EXPECT_EQ(before.error, "");
+    options.set_steps(9);
+    for (const int ranks : {1, 2})
+      for (const bool graphs : {false, true}) {
+        options.set_cuda_graph(graphs);
+        const Spoilt spoilt = train_spoilt(ranks, options, 4, optimizer);
+        EXPECT_TRUE(spoilt.error.starts_with("step 5: the gradient of model.")) << spoilt.error;
+        EXPECT_NE(spoilt.error.find("is not finite (element"), std::string::npos) << spoilt.error;
+        EXPECT_EQ(spoilt.weights, before.weights) << optimizer << ", " << ranks << " ranks";
+      }
+  }
+}
+
+TEST(CudaTraining, ASignalStopsBehindTheStepUnderWay) {
+  const auto directory = std::filesystem::path(testing::TempDir()) / "trireme_cuda_stop";
+  std::filesystem::remove_all(directory);
+  const std::string whole = train_on(2, options_of("cuda", 9)).digest;
+  JobOptions options = options_of("cuda", 9);
+  options.set_checkpoint_dir(directory.string());
+  const std::string error = test::error_of([&] {
+    run_local_ranks(1, std::chrono::seconds(20), [&](Communicator& comm) {
+      Job job(options, comm);
+      Net net;
+      DistributedDataParallel ddp(net, job);
+      optim::SGD sgd(ddp.parameters(), {.lr = 0.1, .momentum = 0.9});
+      const test::Waves data = waves();
+      for (auto& step : job.steps(data)) {
+        if (step.index() == 2) stop_signal() = SIGTERM;  // in step 3
+        for (auto& shard : step.shards()) step.add(cross_entropy(ddp(shard.x), shard.y)).backward();
+        step.clip_gradients(ddp.parameters());
+        sgd.step();
+      }
+    });
+  });
+  stop_signal() = 0;
+  cuda::release_cached_memory();
+  EXPECT_NE(error.find("stopped by a signal after step 4"), std::string::npos) << error;
+  EXPECT_EQ(train_on(2, options).digest, whole);
+  std::filesystem::remove_all(directory);
+}
+
+/// One module works in some shards only: a rank without them has to ask what others had.
+TEST(CudaTraining, RanksMayUseOtherParts) {
+  const auto train_parts = [](int ranks) {
+    std::mutex mutex;
+    std::set<std::string> digests;
+    const JobOptions options = options_of("cuda", 5);
+    run_local_ranks(ranks, std::chrono::seconds(20), [&](Communicator& comm) {
+      Job job(options, comm);
+      Net net;
+      DistributedDataParallel ddp(net, job);
+      optim::AdamW adamw(ddp.parameters(), {.lr = 0.1});
+      const test::Waves data = waves();
+      for (auto& step : job.steps(data)) {
+        for (auto& shard : step.shards()) {
+          Tensor loss = cross_entropy(ddp(shard.x), shard.y);
+          if (shard.index == 1 && step.index() % 2) loss = add(loss, sum(net.unused.weight));
+          step.add(loss).backward();
+        }
+        adamw.step();
+      }
+      const std::string mine = job.digest();
+      const std::lock_guard lock(mutex);
+      digests.insert(mine);
+    });
+    EXPECT_EQ(digests.size(), 1u);
+    return *digests.begin();
+  };
+  const std::string alone = train_parts(1);
+  for (const int ranks : {2, 5}) EXPECT_EQ(train_parts(ranks), alone) << ranks << " ranks";
 }
 
 TEST(CudaTraining, GraphsChangeNoBit) {

@@ -112,6 +112,16 @@ std::vector<Threaded> reducing_kernels() {
                    cpu().log_softmax(o.view(), x.view());
                    return std::vector{o};
                  }});
+  all.push_back({"cross_entropy", [] {
+                   const Tensor x = rough({500, 33}, 6), dlosses = rough({500}, 7), dx = like(x);
+                   const Tensor losses = Tensor::empty({500}), normalizers = Tensor::empty({500, 2}),
+                                labels = Tensor::full({500}, 7, DType::kInt64);
+                   cpu().cross_entropy_forward(losses.view(), normalizers.view(), x.view(), labels.view(),
+                                               0.1);
+                   cpu().cross_entropy_backward(dx.view(), dlosses.view(), x.view(), normalizers.view(),
+                                                labels.view(), 0.1);
+                   return std::vector{losses, normalizers, dx};
+                 }});
   all.push_back(
       {"batch_norm_statistics", [] {
          const Tensor mean = Tensor::empty({17}), variance = Tensor::empty({17});

@@ -22,9 +22,9 @@ class Warp {
   int lane() const { return lane_; }
 
   template <class T, class Join>
-  T all(T value, const Join& join) const {
+  T all(T value, const Join& join, int apart = 1) const {
     static_assert(sizeof(T) <= sizeof(emulator::Slot));
-    for (int half = kWarp / 2; half > 0; half /= 2) {
+    for (int half = kWarp / 2; half >= apart; half /= 2) {
       emulator::Slot mine{}, theirs;
       std::memcpy(&mine, &value, sizeof value);
       theirs = emulator::exchange(lane_, mine, lane_ ^ half);

@@ -1,0 +1,41 @@
+// Cross entropy of a row of logits, apart from how a device walks along it.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "kernels/vector_math.h"
+
+namespace trireme {
+
+/// What smoothing counts a row's logits from: its label's. The sum of large logits themselves would not show
+/// how they differ. Finite, so that a label of probability 0 leaves infinity there and not NaN.
+template <class T>
+TRIREME_HOST_DEVICE inline double smoothing_origin(T label_logit) {
+  return static_cast<double>(label_logit >= std::numeric_limits<T>::lowest() ? label_logit : T(0));
+}
+
+/// sum: of e^(logit - largest); excess: of logit - smoothing_origin(), where there is smoothing.
+template <class T>
+TRIREME_HOST_DEVICE inline double cross_entropy_of(T largest, double sum, double excess, T label_logit,
+                                                   double smoothing, std::int64_t width) {
+  const double loss = std::log(sum) + (static_cast<double>(largest) - static_cast<double>(label_logit));
+  return smoothing != 0 ? loss - smoothing / static_cast<double>(width) * excess : loss;
+}
+
+/// Gradient of a row's logits: (e^(logit - largest) / sum - smoothing / width) * dloss, with 1 - smoothing
+/// less in the parentheses at the label.
+template <class T>
+struct CrossEntropySlope {
+  T largest, scale, spread, hit;
+  TRIREME_INLINE CrossEntropySlope(const T* normalizer, double smoothing, std::int64_t width, T dloss)
+      : largest(normalizer[0]),
+        scale(dloss / normalizer[1]),
+        spread(static_cast<T>(smoothing / static_cast<double>(width)) * dloss),
+        hit(static_cast<T>(1 - smoothing) * dloss) {}
+  TRIREME_INLINE T operator()(T logit) const { return fast_exp(logit - largest) * scale - spread; }
+  TRIREME_INLINE T at_label(T logit) const { return (*this)(logit)-hit; }
+};
+
+}  // namespace trireme
