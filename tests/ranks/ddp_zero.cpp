@@ -270,7 +270,10 @@ TEST(Zero, AStepThatOverflowsIsLeftOutOnAllRanks) {
         for (auto& shard : step.shards())
           step.add(mul(cross_entropy(ddp(shard.x), shard.y), step.index() == 1 ? 1e3 : 1e-3))
               .backward(scaler.scale());
-        made += scaler.step(sgd);
+        const auto before = net.parameters()[0].tensor.to_vector<float>();
+        const bool steps = scaler.step(sgd);
+        made += steps;
+        EXPECT_EQ(net.parameters()[0].tensor.to_vector<float>() != before, steps);
         scaler.update();
       }
     });

@@ -5,12 +5,16 @@
 #include <cmath>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <mutex>
 #include <optional>
 #include <set>
 
+#include <nlohmann/json.hpp>
+
 #include "core/nn/layers.h"
 #include "core/ops/ops.h"
+#include "core/optim/grad_scaler.h"
 #include "distributed/comm/local.h"
 #include "distributed/train/evaluate.h"
 #include "distributed/train/job.h"
@@ -280,6 +284,59 @@ TEST(CudaTraining, WhatIsNotFiniteIsNotApplied) {
         EXPECT_EQ(spoilt.weights, before.weights) << optimizer << ", " << ranks << " ranks";
       }
   }
+}
+
+TEST(CudaTraining, StepsGoOnAfterOneThatOverflowed) {
+  for (const int ranks : {1, 2})
+    run_local_ranks(ranks, std::chrono::seconds(20), [&](Communicator& comm) {
+      JobOptions options = options_of("cuda", 6);
+      options.set_clip_norm(0);
+      Job job(options, comm);
+      Net net;
+      DistributedDataParallel ddp(net, job);
+      optim::SGD sgd(ddp.parameters(), {.lr = 0.1});
+      amp::GradScaler scaler({.initial_scale = 1e38});
+      const test::Waves data = waves();
+      for (auto& step : job.steps(data)) {
+        for (auto& shard : step.shards())
+          step.add(mul(cross_entropy(ddp(shard.x), shard.y), step.index() == 2 ? 1e3 : 1e-3))
+              .backward(scaler.scale());
+        const auto before = net.out.weight.to_vector<float>();
+        EXPECT_EQ(scaler.step(sgd), step.index() != 2);
+        EXPECT_EQ(net.out.weight.to_vector<float>() != before, step.index() != 2) << step.index();
+        scaler.update();
+      }
+    });
+}
+
+/// "loss" and "accuracy" of each line.
+std::vector<std::string> metrics_of(int ranks, JobOptions options) {
+  const auto file = std::filesystem::path(testing::TempDir()) / "trireme_cuda_metrics.jsonl";
+  options.set_metrics(file.string());
+  train_on(ranks, options);
+  std::vector<std::string> all;
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) {
+    const auto record = nlohmann::json::parse(line);
+    all.push_back(fmt::format("{} {} {}", record["step"].dump(), record["loss"].dump(), record["lr"].dump()));
+  }
+  std::filesystem::remove(file);
+  return all;
+}
+
+TEST(CudaTraining, NumbersThatAreReadLaterAreThoseOfTheirStep) {
+  JobOptions options = options_of("cuda", 7);
+  options.set_clip_norm(0);
+  options.set_schedule("cosine");
+  JobOptions at_once = options;
+  at_once.set_digest_every(1);
+  const auto wanted = metrics_of(1, at_once);
+  EXPECT_EQ(wanted.size(), 7u);
+  for (const int ranks : {1, 2})
+    for (const bool graphs : {false, true}) {
+      options.set_cuda_graph(graphs);
+      EXPECT_EQ(metrics_of(ranks, options), wanted) << ranks << " ranks, graphs " << graphs;
+    }
 }
 
 TEST(CudaTraining, ASignalStopsBehindTheStepUnderWay) {
