@@ -193,7 +193,7 @@ void batch_norm_apply(const View& y, const View& x, const View& mean, const View
     with_pack<In>(
         x.shape[1],
         [&](auto pack) {
-          const ColumnWalk walk(rows_of(x), x.shape[1], sizeof(In), pack);
+          const ColumnWalk walk(rows_of(x), x.shape[1], sizeof(In), pack, ColumnWalk::kWarpsOfMaps);
           parallel_warps(walk.warps(), Apply<In, pack>{walk, y.as<In>(), x.as<In>(), more, mean.as<T>(),
                                                        rstd.as<T>(), gamma.as<T>(), beta.as<T>(), relu});
         },
@@ -219,7 +219,7 @@ void batch_norm_backward(const View& dx, const View& dgamma, const View& dbeta, 
           sum_columns<2>(rows, channels, sizeof(In), GradientSums<In, pack>{of, mean.as<T>()},
                          GradientOfParameters<T>{mean.as<T>(), rstd.as<T>(), gamma.as<T>(), dgamma.as<T>(),
                                                  dbeta.as<T>(), slopes, static_cast<double>(rows)});
-          const ColumnWalk walk(rows, channels, sizeof(In), pack);
+          const ColumnWalk walk(rows, channels, sizeof(In), pack, ColumnWalk::kWarpsOfMaps);
           parallel_warps(walk.warps(), GradientOfInput<In, pack>{walk, of, dx.as<In>(), kept, slopes});
         },
         x.as<In>(), dy.as<In>(), shown, dx.as<In>(), kept);

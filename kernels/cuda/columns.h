@@ -19,12 +19,12 @@ struct ColumnWalk {
   std::int64_t groups;             ///< of columns
   int across;
 
-  ColumnWalk(std::int64_t rows_in, std::int64_t width_in, std::size_t bytes, int pack)
+  ColumnWalk(std::int64_t rows_in, std::int64_t width_in, std::size_t bytes, int pack, std::int64_t warps)
       : rows(rows_in), width(width_in), across(1) {
     const auto full = static_cast<std::int64_t>(kPackBytes / bytes);
     while (across < kWarp && across * full < width) across *= 2;
     const auto groups_of = [&](std::int64_t n) { return (width + across * n - 1) / (across * n); };
-    const std::int64_t most = std::max<std::int64_t>(1, kWarps / std::max<std::int64_t>(1, groups_of(full))),
+    const std::int64_t most = std::max<std::int64_t>(1, warps / std::max<std::int64_t>(1, groups_of(full))),
                        least = kAhead * (kWarp / across);
     part = std::max(least, (rows + most - 1) / most);
     groups = groups_of(pack);
@@ -55,8 +55,9 @@ struct ColumnWalk {
   }
 
   static constexpr int kAhead = 4;
-  /// By four loads of 16 bytes a lane they keep 4 MB under way: what the fastest memory needs.
-  static constexpr std::int64_t kWarps = 2048;
+  /// By four loads of 16 bytes a lane 2048 warps keep 4 MB under way: what the fastest memory needs. More
+  /// would make more sums to join; where there are none to join, more keep all processors busy to the end.
+  static constexpr std::int64_t kWarpsOfSums = 2048, kWarpsOfMaps = 8192;
 };
 
 template <int N>
@@ -121,7 +122,7 @@ template <int N, class Terms, class Finish>
 void sum_columns(std::int64_t rows, std::int64_t width, std::size_t bytes, const Terms& terms,
                  const Finish& finish) {
   if (width == 0) return;
-  const ColumnWalk walk(rows, width, bytes, Terms::kPack);
+  const ColumnWalk walk(rows, width, bytes, Terms::kPack, ColumnWalk::kWarpsOfSums);
   const Scratch partial(static_cast<std::size_t>(walk.parts() * width) * sizeof(Sums<N>));
   parallel_warps(walk.warps(), SumPart<N, Terms>{walk, terms, partial.as<Sums<N>>()});
   parallel_warps(width, JoinParts<N, Finish>{partial.as<Sums<N>>(), width, walk.parts(), finish});
