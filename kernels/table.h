@@ -258,7 +258,7 @@ struct KernelTable {
   void (*tree_sum)(const View& out, std::span<const TreeNode> nodes, std::span<const void* const> parts,
                    int shards, float scale);
   /// To out (2), float64: the index of the first element of in (N) that is infinite or NaN, and that element;
-  /// N and 0 if there is none. If there is one, *halted, on the device, becomes 1.
+  /// N and 0 if there is none. If there is one, *halted, on the device, becomes 1, unless it is null.
   void (*first_not_finite)(const View& out, const View& in, std::int64_t* halted);
   /// With w the weight and t = momentum / w: running = (1 - t) * running + t * (values / w), in one pass.
   /// Nothing where w is not positive, or if *halted is not 0.

@@ -19,7 +19,8 @@ struct CrossEntropyOptions {
   std::int64_t ignore_index = -100;  ///< rows with this label count for nothing
   LossReduction reduction = LossReduction::kMean;
 };
-/// logits (N,C,...) with labels (N,...) int64 in 0..C-1.
+/// logits (N,C,...) with labels (N,...) int64 in 0..C-1. Backward reads the logits again: nothing may change
+/// them in place before it.
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& options = {});
 /// The same from log-probabilities.
 Tensor nll_loss(const Tensor& log_probabilities, const Tensor& labels,

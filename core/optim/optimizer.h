@@ -76,7 +76,7 @@ class Optimizer {
   virtual ~Optimizer();
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
-  /// Waits for the gradients and applies one update.
+  /// Applies one update as soon as the gradients are there: on GPUs that is after the call.
   void step();
   void zero_grad();
   virtual void set_lr(double lr) = 0;

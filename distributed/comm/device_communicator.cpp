@@ -12,30 +12,26 @@
 #include "distributed/comm/device_routes.h"
 #include "distributed/comm/ordered_reduce.h"
 #include "kernels/cuda/memory.h"
+#include "kernels/cuda/waiting.h"
 #include "kernels/table.h"
 
 namespace trireme {
 
 namespace {
 
-using namespace std::chrono_literals;
-
 using cuda::Mark;
 
-void wait_for_gpu(const std::function<bool()>& is_done, const std::string& what,
-                  std::chrono::milliseconds patience, const std::shared_ptr<DeviceTransport>& transport) {
-  const auto begin = std::chrono::steady_clock::now();
-  // Short waits are the rule: the thread gives up its core only after a while.
-  for (int asked = 0; !is_done(); ++asked) {
-    if (asked < 1000) continue;
-    if (transport) transport->check();
-    if (std::chrono::steady_clock::now() - begin > patience) {
-      if (transport) transport->abort();
-      fail(ExitCode::kPeer, "{}: the GPU did not finish within the patience of {:.1f} s", what,
-           std::chrono::duration<double>(patience).count());
-    }
-    std::this_thread::sleep_for(20us);
-  }
+/// What ends a wait of the host for the GPU: the transport's failure, or the patience.
+cuda::WaitGuard::Ask impatient(std::shared_ptr<DeviceTransport> transport, std::chrono::milliseconds patience,
+                               std::string what) {
+  return
+      [transport = std::move(transport), patience, what = std::move(what)](std::chrono::nanoseconds waited) {
+        if (transport) transport->check();
+        if (waited <= patience) return;
+        if (transport) transport->abort();
+        fail(ExitCode::kPeer, "{}: the GPU did not finish within the patience of {:.1f} s", what,
+             std::chrono::duration<double>(patience).count());
+      };
 }
 
 /// Done when the host has launched the work and the GPU has done it.
@@ -52,7 +48,7 @@ class DeviceEvent final : public Event::State {
   bool done() const override { return launched_.done() && cuda::is_done(finished_->get()); }
   void wait() const override {
     launched_.wait();
-    wait_for_gpu([this] { return cuda::is_done(finished_->get()); }, what_, patience_, transport_);
+    cuda::poll([this] { return cuda::is_done(finished_->get()); }, impatient(transport_, patience_, what_));
   }
   void order() const override {
     launched_.wait();
@@ -118,7 +114,7 @@ class LoneEvent final : public Event::State {
       : marks_(std::move(marks)), call_(marks_->next_call()), patience_(patience), what_(std::move(what)) {}
   bool done() const override { return marks_->is_done(call_); }
   void wait() const override {
-    wait_for_gpu([this] { return done(); }, what_, patience_, nullptr);
+    cuda::poll([this] { return done(); }, impatient(nullptr, patience_, what_));
   }
   void order() const override {}  // the same stream
 
@@ -146,7 +142,12 @@ DeviceCommunicator::DeviceCommunicator(Communicator& host, std::shared_ptr<Devic
       routes_(transport_ ? std::make_unique<DeviceRoutes>(*transport_, host.hosts(), host.rank()) : nullptr),
       patience_(patience),
       marks_(transport_ ? nullptr : std::make_shared<Marks>()),
-      stream_(transport_ ? (cuda::take_device(), cuda::make_stream()) : nullptr) {}
+      stream_(transport_ ? (cuda::take_device(), cuda::make_stream()) : nullptr) {
+  // The caller's stream waits for collectives (Event::order), and so does whoever waits for that stream.
+  if (transport_)
+    guard_.emplace(
+        impatient(transport_, patience, fmt::format("rank {}: what waits for other ranks", host.rank())));
+}
 
 DeviceCommunicator::~DeviceCommunicator() {
   try {

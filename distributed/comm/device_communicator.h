@@ -14,12 +14,9 @@
 
 #include "distributed/comm/communicator.h"
 #include "distributed/comm/transport.h"
+#include "kernels/cuda/waiting.h"
 
 namespace trireme {
-
-namespace cuda {
-using Stream = struct OpaqueStream*;
-}
 
 /// Moves device memory between ranks 0..size()-1 by work that it gives to a stream. Used by one thread, save
 /// for abort(). Throws Error(kPeer) where the library reports a failure.
@@ -96,6 +93,7 @@ class DeviceCommunicator final : public Communicator {
   const std::chrono::milliseconds patience_;
   const std::shared_ptr<Marks> marks_;  ///< of a world of one; else null
   const cuda::Stream stream_;           ///< of a world of more
+  std::optional<cuda::WaitGuard> guard_;
   struct Kept {
     Event done;
     std::shared_ptr<const std::function<void()>> work;

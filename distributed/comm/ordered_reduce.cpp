@@ -1,12 +1,9 @@
 #include "distributed/comm/ordered_reduce.h"
 
 #include <algorithm>
-#include <memory>
 #include <utility>
 
-#include "distributed/comm/memory.h"
 #include "kernels/error.h"
-#include "kernels/table.h"
 
 namespace trireme {
 

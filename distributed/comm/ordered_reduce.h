@@ -51,7 +51,7 @@ Slice slice_of_rank(const OrderedSum& sum, int world_size, int rank);
 /// `partials[k]` holds this rank's sum over the k-th of its maximal subtrees. After the returned event,
 /// `out` (count elements) holds scale * sum on every rank, or with own_slice_only its slice of it: the same
 /// bits for every world size. `out` may be one of the partials. Everything is enqueued on `comm`; buffers
-/// must outlive the event, and the event the work. All ranks must give the same shards, count, scale and
+/// must outlive the event. All ranks must give the same shards, count, scale and
 /// cuts. Elements sent by a host: about 2 * count * (H-1)/H when the ranks of each of H hosts own one subtree
 /// together.
 Event ordered_sum(Communicator& comm, const OrderedSum& sum, const std::string& label);

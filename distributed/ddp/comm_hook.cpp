@@ -1,8 +1,21 @@
 #include "distributed/ddp/comm_hook.h"
 
+#include "core/amp/autocast.h"
+#include "core/autograd/autograd.h"
 #include "kernels/table.h"
 
 namespace trireme {
+
+void GradientBucket::run(std::function<void()> fn) {
+  comm_.run(
+      [fn = std::move(fn)] {
+        // A GPU that is alone comes by here in the middle of a shard.
+        const NoGrad off;
+        const amp::Autocast plain(false);
+        fn();
+      },
+      label_);
+}
 
 void GradientBucket::sum(std::vector<Tensor> parts, const Tensor& out, double scale) {
   const ShardRange own = range();

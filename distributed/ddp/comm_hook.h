@@ -47,7 +47,7 @@ class GradientBucket {
   Communicator& comm() const { return comm_; }
 
   /// Calls `fn` once what was asked for before is done. On a GPU, its kernels run in that order.
-  void run(std::function<void()> fn) { comm_.run(std::move(fn), label_); }
+  void run(std::function<void()> fn);
   /// out = scale * the sum of all shards' vectors in the canonical tree: the same bits at any world size, as
   /// long as what each shard brings does not depend on the rank it is on. parts[k] is of this rank's k-th
   /// shard, of out's dtype (float32, or a 16-bit one, to which every sum is rounded then) and size,

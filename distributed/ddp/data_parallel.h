@@ -39,7 +39,7 @@ class DistributedDataParallel {
   Tensor operator()(const Tensor& x) { return model_(x); }
   nn::Module& module() { return model_; }
   /// Those that want gradients when the model is wrapped; the others stay as they are. For an optimizer: its
-  /// step() waits until the gradients are reduced.
+  /// step() applies the reduced gradients.
   ParameterList parameters() { return {replica_->parameters(), replica_}; }
 
  private:

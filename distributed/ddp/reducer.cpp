@@ -24,7 +24,8 @@ Reducer::Reducer(Communicator& comm, int shards, std::vector<NamedTensor> parame
       shards_(shards),
       range_(shards_of_rank(shards, comm.size(), comm.rank())),
       options_(options),
-      parameters_(std::move(parameters)) {
+      parameters_(std::move(parameters)),
+      halted_(Tensor::zeros({1}, DType::kInt64, comm.device())) {
   for (const NamedTensor& p : parameters_)
     TRIREME_CHECK(
         p.tensor.dtype() == DType::kFloat32 && p.tensor.is_contiguous() && p.tensor.device() == comm.device(),
@@ -36,7 +37,6 @@ Reducer::Reducer(Communicator& comm, int shards, std::vector<NamedTensor> parame
   planned_from_order_ = options_.zero;
   used_.resize(parameters_.size());
   updated_.resize(parameters_.size());
-  if (!options_.halted.defined()) options_.halted = Tensor::zeros({1}, DType::kInt64, comm.device());
   if (options_.hook) options_.hook->attach(parameters_, shards_, range_);
   make_buckets(order);
 }
@@ -72,7 +72,7 @@ void Reducer::make_buckets(const std::vector<std::size_t>& order) {
       options_.bucket_bytes > 0 ? options_.bucket_bytes : best_bucket_bytes(total, options_.link);
   // A hook gets gradients as they are.
   const DType dtype = options_.hook ? DType::kFloat32 : options_.dtype;
-  SumOptions sum{options_.reduction, dtype, 1.0f / static_cast<float>(shards_), {}, {}, options_.halted};
+  SumOptions sum{options_.reduction, dtype, 1.0f / static_cast<float>(shards_), {}, {}, halted_};
   buckets_.clear();
   places_.assign(parameters_.size(), {});
   for (BucketPlan& plan : plan_buckets(elements, order, most, std::min(most, kFirstBucketBytes))) {
@@ -220,7 +220,7 @@ std::string Reducer::finish() {
   const std::string text = text_of(bad);
   if (!text.empty()) {
     if (options_.hook) options_.hook->forget();
-    kernels_of(comm_.device()).fill(options_.halted.view(), 0);  // whoever is told leaves the updates out
+    kernels_of(comm_.device()).fill(halted_.view(), 0);  // whoever is told leaves the updates out
   }
   exposed_ += std::chrono::steady_clock::now() - begin;
   const bool any_used = std::ranges::find(used_, true) != used_.end();

@@ -29,8 +29,6 @@ struct ReducerOptions {
   std::shared_ptr<CommHook> hook;  ///< makes the mean gradient; null: the tree, or the library
   /// Test aid: gradients are taken in a random order (which must change no bit); 0: as they come.
   std::uint64_t shuffle_ready = 0;
-  /// See SumOptions::halted; several models of a job share it.
-  Tensor halted = {};
 };
 
 /// Takes each shard's gradients and hands back the mean over shards as the parameters' grads.
@@ -68,11 +66,12 @@ class Reducer {
   bool can_finish_later() const;
   /// As finish(), but the host does not wait for the device, save for what no rank may have used. The grads
   /// are there for what this thread enqueues from now on. The rest is said for the returned ticket, until the
-  /// round after the next launches its buckets; updates are to be left out meanwhile if options().halted says
-  /// so.
+  /// round after the next launches its buckets; updates are to be left out meanwhile if halted() says so.
   int finish_later();
   /// Waits for the device, and returns the text for what finish_later() left open.
   std::string check(int ticket);
+  /// int64, on the device: not 0 if a gradient of a round that is not checked yet is not finite.
+  std::int64_t* halted() const { return halted_.view().as<std::int64_t>(); }
 
   /// With `zero`: what this rank gets of parameter `index`, the same for the life of the reducer; nothing
   /// without it, and of a parameter without elements.
@@ -143,6 +142,7 @@ class Reducer {
   std::vector<NamedTensor> parameters_;
   std::vector<Bucket> buckets_;
   std::vector<Place> places_;
+  const Tensor halted_;
   std::vector<bool> used_;  // parameters that had a gradient in this round: so far on this rank, then on any
   std::vector<bool> updated_;  // of the used ones, not sent yet
   int shards_done_ = 0;

@@ -178,6 +178,7 @@ bool Replica::observe(const Tensor& running, const Tensor& value, double momentu
 }
 
 void Replica::finish() {
+  check_up_to(step_ - 1);
   if (open_) {
     open_ = false;
     const std::string bad = reducer_.finish();
@@ -189,18 +190,17 @@ void Replica::finish() {
 }
 
 const std::int64_t* Replica::finish_later() {
-  const auto* const halted = reducer_.options().halted.view().as<std::int64_t>();
-  if (!open_) return halted;
-  if (!reducer_.can_finish_later()) {
-    finish();
-    return halted;
+  // Where all is checked the host decides, which may take errors for something that it expects (GradScaler).
+  if (!open_ || !reducer_.can_finish_later()) {
+    if (open_) finish();
+    return unchecked_.empty() ? nullptr : reducer_.halted();
   }
   open_ = false;
   if (unchecked_.size() > 1) check_up_to(unchecked_.front().step);
   unchecked_.push_back({step_, reducer_.finish_later()});
   statistics_.finish_later();
   apply_statistics();
-  return halted;
+  return reducer_.halted();
 }
 
 void Replica::check_up_to(std::int64_t step) {
@@ -257,7 +257,7 @@ void Replica::apply_statistics() {
     slices.push_back({running.view(), part_of(statistics_.result(), b).view(), weights + b, momenta + b});
     running.bump_version("the step's statistics");
   }
-  kernels_for(context_.device()).running_average(slices, reducer_.options().halted.view().as<std::int64_t>());
+  kernels_for(context_.device()).running_average(slices, reducer_.halted());
 }
 
 Tensor Replica::part_of(const Tensor& statistics, std::size_t buffer) const {

@@ -57,7 +57,6 @@ ShardSum::ShardSum(Communicator& comm, int shards, std::size_t count, std::size_
       result_(vector_of(comm, count, DType::kFloat32)),
       first_bad_(Tensor::zeros({2}, DType::kFloat64, comm.device())),
       said_(comm.device(), 2 * said_bytes()) {
-  if (!options_.halted.defined()) options_.halted = Tensor::zeros({1}, DType::kInt64, comm.device());
   if (is_narrow()) narrow_ = vector_of(comm, count, options_.dtype);
   TRIREME_CHECK((options_.cuts.empty() && !options_.reduce) || notes == 0,
                 "shard sum {}: the host reads no notes of a sum that is cut or made in another way", label_);
@@ -118,10 +117,10 @@ void ShardSum::launch() {
   } else if (options_.reduction == Reduction::kInvariant) {
     std::vector<const void*> partials;
     for (const Tensor& partial : stack_) partials.push_back(partial.raw());
-    summed_ = ordered_sum(comm_,
-                          {shards_, std::move(partials), sum.dtype(), count_, scale, sum.raw(), options_.cuts,
-                           !options_.cuts.empty()},
-                          label_);
+    ordered_sum(comm_,
+                {shards_, std::move(partials), sum.dtype(), count_, scale, sum.raw(), options_.cuts,
+                 !options_.cuts.empty()},
+                label_);
   } else {
     for (std::size_t i = 1; i < stack_.size(); ++i) add_to(stack_[0], stack_[i]);
     kernels_of(sum.device())
@@ -131,7 +130,8 @@ void ShardSum::launch() {
   const Slice own = own_slice();
   ticket_ = 1 - ticket_;
   done_ = comm_.run(
-      [this, said = said(ticket_), halted = options_.halted.view().as<std::int64_t>(),
+      [this, said = said(ticket_),
+       halted = options_.halted.defined() ? options_.halted.view().as<std::int64_t>() : nullptr,
        result = part_of(result_, own.first, own.count).view(),
        sum = part_of(sum, own.first, own.count).view(), bad = first_bad_.view(), notes = result_notes()] {
         const KernelTable& kernels = kernels_of(result_.device());
@@ -166,7 +166,6 @@ int ShardSum::finish_later() {
   nodes_.clear();
   pushed_ = 0;
   launched_ = false;
-  summed_ = Event();
   return ticket_;
 }
 

@@ -101,7 +101,7 @@ class ShardSum {
   const int shards_;
   const ShardRange range_;
   const std::size_t count_, notes_;
-  SumOptions options_;
+  const SumOptions options_;
   const std::string label_;
   std::vector<TreeNode> nodes_;
   std::vector<Tensor> stack_;  // the sum of each node; with options_.reduce, all shards' vectors
@@ -110,7 +110,7 @@ class ShardSum {
   int pushed_ = 0;
   bool launched_ = false;
   int ticket_ = 0;  // of the last launch; they take turns
-  Event summed_, done_, told_[2];
+  Event done_, told_[2];
   Tensor result_;
   Tensor narrow_;     // the result in 16 bits, if it is summed so
   Tensor first_bad_;  // float64 (2), on the device

@@ -7,9 +7,11 @@ namespace trireme {
 
 std::vector<double> sum_over(Job& job, const Dataset& dataset, std::int64_t batch, std::size_t figures,
                              const std::function<void(const Batch&, std::span<double>)>& measure) {
+  kernels_of(job.device()).end_recording();  // a step has no measurement most of the time
+  // A GPU may still be at the steps before, whose time is theirs.
+  if (!job.device().is_cpu()) Tensor::zeros({1}, DType::kFloat32, job.device()).item();
   const auto begin = std::chrono::steady_clock::now();
   const TraceScope scope(job.trace(), "evaluate", "evaluation");
-  kernels_of(job.device()).end_recording();  // a step has no measurement most of the time
   const std::int64_t batches = (dataset.size() + batch - 1) / batch;
   const int world = job.world_size();
   const auto first_of = [&](int rank) { return static_cast<std::size_t>(batches * rank / world); };

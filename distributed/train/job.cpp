@@ -141,7 +141,6 @@ void Job::start_communication() {
     gradient_comm_ = device_comm_.get();
   }
   reducer_options_ = reducer_options_of(options_);
-  reducer_options_.halted = Tensor::zeros({1}, DType::kInt64, device());
   auto* const host = dynamic_cast<HostCommunicator*>(comm_);
   if (host) host->pack_messages(false);  // an earlier job's; what is measured would be packed to nothing
   if (reducer_options_.bucket_bytes == 0 || options_.compress_links() == "auto")
@@ -282,10 +281,12 @@ Job::Steps::~Steps() {
   job_.loader_.reset();
   try {
     kernels_of(job_.device()).end_recording();
-    if (auto last = std::exchange(job_.ended_, {}); last && std::uncaught_exceptions() == 0)
-      job_.settle(*std::move(last));  // the loop was left
+    if (std::uncaught_exceptions() > 0) return;
+    // The loop may have been left in the middle of a step.
+    if (auto last = std::exchange(job_.ended_, {})) job_.settle(*std::move(last));
+    for (const auto& replica : job_.replicas_) replica->check_up_to(job_.step_);
   } catch (const std::exception&) {
-    // Whoever waits for the device next is told.
+    job_.left_behind_ = std::current_exception();
   }
 }
 
@@ -331,6 +332,8 @@ bool Job::begin_step() {
 void Job::begin_pass() {
   if (shard_cursor_ < shard_range().first) return;  // the step's first
   add_totals(totals_, end_round(false));
+  // The next round's sum takes the place of the last step's.
+  if (auto before = std::exchange(ended_, {})) settle(*std::move(before));
   for (const auto& replica : replicas_)
     if (!replica->reducer().hook_state().empty())
       throw AgreedError(
@@ -433,8 +436,9 @@ void Job::end_step() {
   ++step_;
   if (timing_->trace.enabled())
     timing_->trace.span(fmt::format("step {}", step_), "step", Trace::ns(step_began_), Trace::now_ns());
+  const auto waits = Clock::now();
   if (auto before = std::exchange(ended_, {})) settle(*std::move(before));
-  ended_ = ended_step(ticket);
+  ended_ = ended_step(ticket, Clock::now() - waits);
   if (later && !stops_) return;
   settle(*std::exchange(ended_, {}));
   if (step_ % kStepsBetweenChecks == 0) check_weights();

@@ -13,6 +13,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <exception>
 #include <iterator>
 #include <memory>
 #include <optional>
@@ -180,7 +181,8 @@ class Job : public DataParallelContext {
 
   std::int64_t total_steps() const { return total_steps_; }
   std::int64_t finished_steps() const { return step_; }
-  /// SHA-256 over all state, see digest.h. Collective with --zero 1 or a hook that keeps state.
+  /// SHA-256 over all state, see digest.h. Collective with --zero 1 or a hook that keeps state. Throws what
+  /// the end of a loop that was left has found.
   std::string digest() const;
   /// Says rank 0's results after training: throughput, digest, where things lie.
   void say_summary();
@@ -240,7 +242,8 @@ class Job : public DataParallelContext {
     std::array<double, kStepSumSize> totals;  ///< of its rounds but the last
     int ticket;                               ///< of the step's sum, in the last
   };
-  EndedStep ended_step(int ticket);
+  /// `waited`: for the step before.
+  EndedStep ended_step(int ticket, std::chrono::nanoseconds waited);
   void add_totals(std::array<double, kStepSumSize>& totals, int ticket) const;
   /// Waits for its numbers, checks and reports them.
   void settle(EndedStep ended);
@@ -281,6 +284,7 @@ class Job : public DataParallelContext {
   float counted_ = 0, stop_ = 0;               // in this shard
   std::array<double, kStepSumSize> totals_{};  // over all shards of the step's rounds so far
   std::optional<EndedStep> ended_;             // not settled yet
+  std::exception_ptr left_behind_;             // by the end of the steps, which cannot throw
   bool stops_ = false;                         // a rank got a signal
   LinkPacking packing_;
   // Of the current step, in this rank.

@@ -22,7 +22,10 @@ std::chrono::nanoseconds Job::waited_in_reads() const {
   return waited;
 }
 
-std::string Job::digest() const { return digest_of(*comm_, state()); }
+std::string Job::digest() const {
+  if (left_behind_) std::rethrow_exception(left_behind_);
+  return digest_of(*comm_, state());
+}
 
 std::string Job::write_digest() {
   const std::vector<StateTensor> tensors = state();
@@ -57,7 +60,7 @@ void Job::fail_not_finite(std::int64_t step, double loss) const {
                   step, loss, kept));
 }
 
-Job::EndedStep Job::ended_step(int ticket) {
+Job::EndedStep Job::ended_step(int ticket, std::chrono::nanoseconds waited) {
   const auto now = Clock::now();
   std::chrono::nanoseconds exposed{-exposed_before_};
   for (const auto& replica : replicas_) exposed += replica->reducer().exposed();
@@ -77,7 +80,7 @@ Job::EndedStep Job::ended_step(int ticket) {
   report.comm_exposed_ms = measures ? milliseconds(exposed) : 0;
   report.data_wait_ms = milliseconds(loader_->wait_time() - data_wait_);
   report.optimizer_ms = std::max(0.0, report.step_ms - report.forward_ms - report.backward_ms -
-                                          milliseconds(exposed) - report.data_wait_ms);
+                                          milliseconds(exposed + waited) - report.data_wait_ms);
   report.world_size = world_size();
   report.shards = shards_;
   report.ends_epoch = current_.ends_epoch();
@@ -111,6 +114,7 @@ void Job::settle(EndedStep ended) {
 }
 
 void Job::say_summary() {
+  if (left_behind_) std::rethrow_exception(left_behind_);
   if (!reporter_) return;
   if (reporter_->samples_per_second() > 0)
     say(fmt::format("throughput: {:.0f} {}/s on {} rank{}", reporter_->samples_per_second(), unit_,

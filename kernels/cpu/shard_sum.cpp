@@ -92,7 +92,7 @@ void first_not_finite(const View& out, const View& in, std::int64_t* halted) {
   out.as<double>()[0] = static_cast<double>(first);
   out.as<double>()[1] = 0;
   if (first == count) return;
-  *halted = 1;
+  if (halted) *halted = 1;
   visit_floating(in.dtype, "first_not_finite", [&](auto type) {
     out.as<double>()[1] = static_cast<double>(in.as<decltype(type)>()[first]);
   });

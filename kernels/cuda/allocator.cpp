@@ -1,4 +1,5 @@
 #include "kernels/cuda/allocator.h"
+#include "kernels/cuda/waiting.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -173,7 +174,7 @@ void CachingAllocator::collect_waiting(bool wait) {
   for (auto w = waiting_.begin(); w != waiting_.end();) {
     while (!w->events.empty()) {
       if (wait)
-        synchronize(w->events.back());
+        wait_until_done(w->events.back());
       else if (!is_done(w->events.back()))
         break;
       free_event(w->events.back());
@@ -206,7 +207,7 @@ void CachingAllocator::release_unused_locked() {
         continue;
       }
       // Work that was enqueued before the block came back may still use it.
-      if (!waited) synchronize(key.first);
+      if (!waited) wait_until_done(key.first);
       waited = true;
       b = pool.erase(b);
       ++statistics_.driver_calls;

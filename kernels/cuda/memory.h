@@ -94,12 +94,13 @@ void upload(void* device, const void* host, std::size_t bytes);
 /// made once: nothing is copied, and the address stays.
 const void* kept_on_device(std::span<const std::byte> bytes);
 
+void copy_to_host(void* host, const void* device, std::size_t bytes);
+
 /// A value that the device made, for the host, which waits for it.
 template <class T>
 T fetch(const T* device) {
   T value;
-  copy_to_host(&value, device, sizeof value, stream());
-  synchronize(stream());
+  copy_to_host(&value, device, sizeof value);
   return value;
 }
 

@@ -94,7 +94,7 @@ struct Earliest {
     if (warp.lane() != 0) return;
     out[0] = static_cast<double>(first);
     out[1] = first < count ? static_cast<double>(in[first]) : 0;
-    if (first < count) *halted = 1;
+    if (first < count && halted) *halted = 1;
   }
 };
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/cuda/memory.h"
+#include "kernels/cuda/waiting.h"
 #include "kernels/device.h"
 
 namespace trireme {
@@ -72,6 +73,7 @@ void upload(void* device, const void* host, std::size_t bytes) {
   if (bytes == 0) return;
   static auto* const staging = new Staging;  // never destroyed: copies may be under way
   if (staging->copy(device, host, bytes)) return;
+  if (is_guarded()) wait_until_done(stream());  // as copy_to_host()
   copy_to_device(device, host, bytes, stream());
   synchronize(stream());
 }
@@ -91,9 +93,14 @@ struct Kept {
   std::optional<Scratch> memory;
 
   Kept(Stream of, std::span<const std::byte> given) : stream(of), bytes(given.begin(), given.end()) {
-    // Of another stream's memory: here it would lie where the next step wants its own.
-    const StreamScope scope(copy_stream());
-    memory.emplace(bytes.size());
+    const Mark free;
+    {
+      // Of another stream's memory: here it would lie where the next step wants its own.
+      const StreamScope scope(copy_stream());
+      memory.emplace(bytes.size());
+      record(free.get(), copy_stream());
+    }
+    wait_for(of, free.get());
   }
   ~Kept() { used_on(memory->as<void>(), stream); }
   Kept(const Kept&) = delete;
@@ -112,11 +119,15 @@ const void* kept_on_device(std::span<const std::byte> bytes) {
       all, [&](const Kept& kept) { return kept.stream == here && std::ranges::equal(kept.bytes, bytes); });
   if (found != all.end()) {
     all.splice(all.begin(), all, found);
-  } else {
-    if (all.size() == kMostKept) all.pop_back();
-    upload(all.emplace_front(here, bytes).memory->as<void>(), bytes.data(), bytes.size());
+    return all.front().memory->as<void>();
   }
-  return all.front().memory->as<void>();
+  const Stream started = stream();  // also the work that uses what goes now
+  std::list<Kept> made;
+  Kept& kept = made.emplace_back(started, bytes);
+  upload(kept.memory->as<void>(), bytes.data(), bytes.size());
+  if (all.size() == kMostKept) all.pop_back();
+  all.splice(all.begin(), made);
+  return kept.memory->as<void>();
 }
 
 }  // namespace cuda

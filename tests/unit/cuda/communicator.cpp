@@ -90,6 +90,21 @@ TEST(CudaCommunicator, ALoneCallIsDoneAtTheMarkBehindIt) {
   });
 }
 
+TEST(CudaCommunicator, EveryWaitForTheGpuHasADeadline) {
+  const std::string error = test::error_of([] {
+    on_gpus(
+        2,
+        [](Communicator& comm) {
+          const Tensor x = filled(1, comm.rank());
+          comm.all_reduce_fastest(memory_of(x), DType::kFloat32, "sum").order();
+          const cuda::emulator::TimeStands stands;
+          x.item();
+        },
+        300ms);
+  });
+  EXPECT_NE(error.find("the GPU did not finish within the patience of 0.3 s"), std::string::npos) << error;
+}
+
 TEST(CudaCommunicator, ACallIsDoneWhenTheGpuIs) {
   on_gpus(2, [](Communicator& comm) {
     std::atomic<bool> ran = false;

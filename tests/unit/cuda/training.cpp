@@ -309,11 +309,53 @@ TEST(CudaTraining, StepsGoOnAfterOneThatOverflowed) {
     });
 }
 
-/// "loss" and "accuracy" of each line.
+TEST(CudaTraining, ModelsOverflowApart) {
+  for (const char* device : {"cpu", "cuda"})
+    run_local_ranks(2, std::chrono::seconds(20), [&](Communicator& comm) {
+      Job job(options_of(device, 6), comm);
+      Plain a, b;
+      DistributedDataParallel first(a, job, "a"), second(b, job, "b");
+      optim::AdamW of_a(first.parameters(), {.lr = 0.1}), of_b(second.parameters(), {.lr = 0.1});
+      amp::GradScaler scaler({.initial_scale = 1e38});
+      const test::Waves data = waves();
+      for (auto& step : job.steps(data)) {
+        for (auto& shard : step.shards()) {
+          const Tensor large = mul(cross_entropy(first(shard.x), shard.y), step.index() == 2 ? 1e3 : 1e-3);
+          step.add(add(large, mul(cross_entropy(second(shard.x), shard.y), 1e-3))).backward(scaler.scale());
+        }
+        const auto before_a = a.out.weight.to_vector<float>(), before_b = b.out.weight.to_vector<float>();
+        EXPECT_TRUE(scaler.step(of_b));
+        EXPECT_EQ(scaler.step(of_a), step.index() != 2);
+        EXPECT_EQ(a.out.weight.to_vector<float>() != before_a, step.index() != 2) << step.index();
+        EXPECT_NE(b.out.weight.to_vector<float>(), before_b) << step.index();
+        scaler.update();
+      }
+    });
+}
+
+/// Every other step has a second pass.
+void train_passes(Job& job) {
+  Net net;
+  DistributedDataParallel ddp(net, job);
+  optim::SGD sgd(ddp.parameters(), {.lr = 0.1});
+  const test::Waves data = waves();
+  for (auto& step : job.steps(data))
+    for (int pass = 0; pass < 1 + step.index() % 2; ++pass) {
+      for (auto& shard : step.shards()) step.add(cross_entropy(ddp(shard.x), shard.y)).backward();
+      sgd.step();
+    }
+}
+
+/// Numbers of each line.
 std::vector<std::string> metrics_of(int ranks, JobOptions options) {
   const auto file = std::filesystem::path(testing::TempDir()) / "trireme_cuda_metrics.jsonl";
   options.set_metrics(file.string());
-  train_on(ranks, options);
+  run_local_ranks(ranks, std::chrono::seconds(20), [&](Communicator& comm) {
+    const cuda::StreamScope own(cuda::make_stream());
+    Job job(options, comm);
+    train_passes(job);
+  });
+  cuda::release_cached_memory();
   std::vector<std::string> all;
   std::ifstream lines(file);
   for (std::string line; std::getline(lines, line);) {
@@ -337,6 +379,26 @@ TEST(CudaTraining, NumbersThatAreReadLaterAreThoseOfTheirStep) {
       options.set_cuda_graph(graphs);
       EXPECT_EQ(metrics_of(ranks, options), wanted) << ranks << " ranks, graphs " << graphs;
     }
+}
+
+TEST(CudaTraining, ALoopThatIsLeftSaysWhatItHasNotLookedAt) {
+  for (const std::int64_t spoilt : {2, 3})
+    run_local_ranks(2, std::chrono::seconds(20), [&](Communicator& comm) {
+      Job job(options_of("cuda", 9), comm);
+      Net net;
+      DistributedDataParallel ddp(net, job);
+      optim::SGD sgd(ddp.parameters(), {.lr = 0.1});
+      const test::Waves data = waves();
+      for (auto& step : job.steps(data)) {
+        const double factor = step.index() == spoilt ? INFINITY : 1;
+        for (auto& shard : step.shards())
+          step.add(mul(cross_entropy(ddp(shard.x), shard.y), factor)).backward();
+        sgd.step();
+        if (step.index() == 3) break;
+      }
+      const std::string error = test::error_of([&] { job.digest(); });
+      EXPECT_TRUE(error.starts_with(fmt::format("step {}: the gradient of model.", spoilt + 1))) << error;
+    });
 }
 
 TEST(CudaTraining, ASignalStopsBehindTheStepUnderWay) {
