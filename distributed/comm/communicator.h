@@ -62,11 +62,12 @@ struct OrderedSum {
 
 /// Collectives over ranks 0..size()-1.
 ///
-/// Every call is enqueued on the communicator's own stream (one thread on CPUs) and returns at once;
-/// calls run in call order, and all ranks must make the same calls in the same order. Buffers must
-/// stay alive and untouched until the returned Event is done, also when an exception unwinds their
-/// owner: abort(), then wait. `label` names the data in error messages ("bucket 4
-/// (layer1.0.conv1.weight ...)") and in traces, and must be the same on all ranks.
+/// Every call is enqueued on the communicator's own stream (one thread on CPUs; a GPU's that is alone: the
+/// caller's stream, where run() calls its function there and then) and does not wait for it; calls run in
+/// call order, and all ranks must make the same calls in the same order. Buffers must stay alive and
+/// untouched until the returned Event is done, also when an exception unwinds their owner: abort(), then
+/// wait. `label` names the data in error messages ("bucket 4 (layer1.0.conv1.weight ...)") and in traces, and
+/// must be the same on all ranks.
 ///
 /// Before data moves the ranks agree on sequence number, operation, root, sizes and label; a mismatch
 /// is an Error(kPeer) on every rank. A wait for a peer longer than the patience given at construction is

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
 #include <mutex>
@@ -12,46 +13,81 @@
 #include "distributed/comm/device_routes.h"
 #include "distributed/comm/ordered_reduce.h"
 #include "kernels/cuda/memory.h"
-#include "kernels/cuda/waiting.h"
 #include "kernels/table.h"
 
 namespace trireme {
 
+using cuda::Mark;
+using namespace std::chrono_literals;
+
+/// Why work on the GPU was ended: what it has left is no result.
+class Failure {
+ public:
+  void set(std::string why) {
+    const std::lock_guard lock(mutex_);
+    if (why_.empty()) why_ = std::move(why);
+  }
+  /// Throws it, if there is one.
+  void check() const {
+    const std::lock_guard lock(mutex_);
+    if (!why_.empty()) fail(ExitCode::kPeer, "{}", why_);
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::string why_;
+};
+
 namespace {
 
-using cuda::Mark;
+std::string out_of_patience(const std::string& what, std::chrono::milliseconds patience) {
+  return fmt::format("{}: the GPU did not finish within the patience of {:.1f} s", what,
+                     std::chrono::duration<double>(patience).count());
+}
 
-/// What ends a wait of the host for the GPU: the transport's failure, or the patience.
-cuda::WaitGuard::Ask impatient(std::shared_ptr<DeviceTransport> transport, std::chrono::milliseconds patience,
-                               std::string what) {
-  return
-      [transport = std::move(transport), patience, what = std::move(what)](std::chrono::nanoseconds waited) {
-        if (transport) transport->check();
-        if (waited <= patience) return;
-        if (transport) transport->abort();
-        fail(ExitCode::kPeer, "{}: the GPU did not finish within the patience of {:.1f} s", what,
-             std::chrono::duration<double>(patience).count());
-      };
+/// Blocks until `is_done`; check() may throw, late() does.
+void wait_for_gpu(const std::function<bool()>& is_done, std::chrono::milliseconds patience,
+                  const std::function<void()>& check, const std::function<void()>& late) {
+  const auto begin = std::chrono::steady_clock::now();
+  // Short waits are the rule: the thread gives up its core only after a while.
+  for (int asked = 0; !is_done(); ++asked) {
+    if (asked < 1000) continue;
+    check();
+    if (std::chrono::steady_clock::now() - begin > patience) late();
+    std::this_thread::sleep_for(20us);
+  }
 }
 
 /// Done when the host has launched the work and the GPU has done it.
 class DeviceEvent final : public Event::State {
  public:
   DeviceEvent(Event launched, std::shared_ptr<Mark> finished, std::shared_ptr<DeviceTransport> transport,
-              std::chrono::milliseconds patience, std::string what)
+              std::shared_ptr<Failure> failure, std::chrono::milliseconds patience, std::string what)
       : launched_(std::move(launched)),
         finished_(std::move(finished)),
         transport_(std::move(transport)),
+        failure_(std::move(failure)),
         patience_(patience),
         what_(std::move(what)) {}
 
   bool done() const override { return launched_.done() && cuda::is_done(finished_->get()); }
   void wait() const override {
     launched_.wait();
-    cuda::poll([this] { return cuda::is_done(finished_->get()); }, impatient(transport_, patience_, what_));
+    const auto check = [this] {
+      failure_->check();
+      transport_->check();
+    };
+    const auto late = [this] {
+      failure_->set(out_of_patience(what_, patience_));
+      transport_->abort();
+      failure_->check();
+    };
+    wait_for_gpu([this] { return cuda::is_done(finished_->get()); }, patience_, check, late);
+    failure_->check();
   }
   void order() const override {
     launched_.wait();
+    failure_->check();
     cuda::wait_for(cuda::stream(), finished_->get());
   }
 
@@ -59,6 +95,7 @@ class DeviceEvent final : public Event::State {
   Event launched_;
   std::shared_ptr<Mark> finished_;
   std::shared_ptr<DeviceTransport> transport_;
+  std::shared_ptr<Failure> failure_;
   std::chrono::milliseconds patience_;
   std::string what_;
 };
@@ -114,7 +151,8 @@ class LoneEvent final : public Event::State {
       : marks_(std::move(marks)), call_(marks_->next_call()), patience_(patience), what_(std::move(what)) {}
   bool done() const override { return marks_->is_done(call_); }
   void wait() const override {
-    cuda::poll([this] { return done(); }, impatient(nullptr, patience_, what_));
+    wait_for_gpu([this] { return done(); }, patience_, [] {},
+                 [this] { fail(ExitCode::kPeer, "{}", out_of_patience(what_, patience_)); });
   }
   void order() const override {}  // the same stream
 
@@ -142,18 +180,18 @@ DeviceCommunicator::DeviceCommunicator(Communicator& host, std::shared_ptr<Devic
       routes_(transport_ ? std::make_unique<DeviceRoutes>(*transport_, host.hosts(), host.rank()) : nullptr),
       patience_(patience),
       marks_(transport_ ? nullptr : std::make_shared<Marks>()),
+      failure_(std::make_shared<Failure>()),
       stream_(transport_ ? (cuda::take_device(), cuda::make_stream()) : nullptr) {
-  // The caller's stream waits for collectives (Event::order), and so does whoever waits for that stream.
-  if (transport_)
-    guard_.emplace(
-        impatient(transport_, patience, fmt::format("rank {}: what waits for other ranks", host.rank())));
+  if (transport_) watch_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
 }
 
 DeviceCommunicator::~DeviceCommunicator() {
   try {
     launch([] {}, "the end").wait();
   } catch (const std::exception&) {
-    // Whoever waits for results has been told.
+    // Whoever waits for results has been told. What is still under way must not keep the library from its
+    // end.
+    if (transport_) transport_->abort();
   }
 }
 
@@ -171,7 +209,6 @@ Event DeviceCommunicator::launch(std::function<void()> work, std::string label) 
   if (!transport_) return launch_alone(work, std::move(what));
   const auto before = std::make_shared<Mark>(), finished = std::make_shared<Mark>();
   cuda::record(before->get(), cuda::stream());
-  while (!kept_.empty() && kept_.front().done.done()) kept_.pop_front();
   // What the work holds on to is memory that its kernels use after the host has launched them.
   const auto shared = std::make_shared<const std::function<void()>>(std::move(work));
   Event launched = host_.run(
@@ -182,10 +219,47 @@ Event DeviceCommunicator::launch(std::function<void()> work, std::string label) 
         cuda::record(finished->get(), stream_);
       },
       std::move(label));
-  const Event done(
-      std::make_shared<DeviceEvent>(std::move(launched), finished, transport_, patience_, std::move(what)));
-  kept_.push_back({done, shared});
+  const Event done(std::make_shared<DeviceEvent>(launched, finished, transport_, failure_, patience_, what));
+  const std::lock_guard lock(kept_mutex_);
+  while (!kept_.empty() && kept_.front().done.done()) kept_.pop_front();
+  kept_.push_back({std::move(what), std::move(launched), done, before, finished, shared});
   return done;
+}
+
+/// Ends the GPU's work if its begin is over, by the caller's stream, for longer than the patience, or if the
+/// host could not launch it.
+void DeviceCommunicator::watch(const std::stop_token& stop) {
+  cuda::take_device();
+  std::shared_ptr<Mark> oldest;
+  auto since = std::chrono::steady_clock::now();
+  const auto complaint = [&]() -> std::string {
+    const std::lock_guard lock(kept_mutex_);
+    const auto first = std::ranges::find_if(kept_, [](const Kept& kept) { return !kept.done.done(); });
+    if (first == kept_.end() || !first->launched.done()) return "";
+    try {
+      first->launched.wait();
+    } catch (const std::exception& error) {
+      return error.what();
+    }
+    if (!cuda::is_done(first->before->get())) return "";
+    const auto now = std::chrono::steady_clock::now();
+    if (oldest != first->finished) oldest = first->finished, since = now;
+    return now - since > patience_ ? out_of_patience(first->what, patience_) : "";
+  };
+  const auto pause = std::clamp<std::chrono::milliseconds>(patience_ / 20, 1ms, 100ms);
+  std::mutex mutex;
+  std::condition_variable_any stopped;
+  std::unique_lock lock(mutex);
+  while (!stopped.wait_for(lock, stop, pause, [&] { return stop.stop_requested(); })) {
+    try {
+      if (const std::string why = complaint(); !why.empty()) {
+        failure_->set(why);
+        return transport_->abort();
+      }
+    } catch (const std::exception&) {
+      return;  // the GPU has failed, which every call says
+    }
+  }
 }
 
 Event DeviceCommunicator::all_to_all(std::span<const ConstBytes> sends, std::span<const Bytes> recvs,
@@ -254,7 +328,10 @@ Event DeviceCommunicator::sum(OrderedSum sum, std::string label) {
                                    name_of(sum.dtype), sum.shards, sum.scale,
                                    sum.own_slice_only ? "own slices " : "", fmt::join(sum.cuts, ", "));
   // Before the agreement: whoever has no memory for it says so to peers that do not wait on a GPU yet.
-  const auto work = std::make_shared<const DeviceSum>(*routes_, plan_, std::move(sum));
+  const auto work = [&] {
+    const cuda::StreamScope scope(stream_);  // which alone uses that memory
+    return std::make_shared<DeviceSum>(*routes_, plan_, std::move(sum));
+  }();
   host_.barrier(std::move(agreed));
   return launch([this, work] { work->run(stream_); }, std::move(label));
 }

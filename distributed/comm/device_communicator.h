@@ -6,17 +6,22 @@
 #include <deque>
 #include <functional>
 #include <memory>
-#include <optional>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "distributed/comm/communicator.h"
 #include "distributed/comm/transport.h"
-#include "kernels/cuda/waiting.h"
 
 namespace trireme {
+
+namespace cuda {
+class Mark;
+using Stream = struct OpaqueStream*;
+}  // namespace cuda
 
 /// Moves device memory between ranks 0..size()-1 by work that it gives to a stream. Used by one thread, save
 /// for abort(). Throws Error(kPeer) where the library reports a failure.
@@ -45,13 +50,15 @@ class DeviceTransport {
 };
 
 class DeviceRoutes;
+class Failure;
 class Marks;
 struct HostPlan;
 
 /// Works beside a communicator of the same ranks for hosts, whose queue it shares: there ranks agree on each
 /// call, as they do on calls for hosts, before it is given to this communicator's own CUDA stream. So a
 /// mismatch is found before a GPU waits for it. A call begins when the work is done that the caller's stream
-/// has by then; its event is done when the GPU is.
+/// has by then; its event is done when the GPU is. A thread watches: work that others keep from its end for
+/// longer than the patience is ended, so that nobody waits for the GPU for ever, in whatever call of CUDA's.
 ///
 /// A world of one has nobody to agree with or to wait for: its calls go to the caller's stream at once, and
 /// so into the caller's CUDA graphs.
@@ -84,6 +91,7 @@ class DeviceCommunicator final : public Communicator {
  private:
   Event launch(std::function<void()> work, std::string label);
   Event launch_alone(const std::function<void()>& work, std::string what);
+  void watch(const std::stop_token& stop);
 
   const std::unique_ptr<Communicator> owned_;
   Communicator& host_;
@@ -92,13 +100,18 @@ class DeviceCommunicator final : public Communicator {
   std::shared_ptr<const HostPlan> plan_;              ///< of the last sum
   const std::chrono::milliseconds patience_;
   const std::shared_ptr<Marks> marks_;  ///< of a world of one; else null
-  const cuda::Stream stream_;           ///< of a world of more
-  std::optional<cuda::WaitGuard> guard_;
+  // Of a world of more.
+  const std::shared_ptr<Failure> failure_;
+  const cuda::Stream stream_;
   struct Kept {
-    Event done;
+    std::string what;
+    Event launched, done;
+    std::shared_ptr<cuda::Mark> before, finished;
     std::shared_ptr<const std::function<void()>> work;
   };
+  std::mutex kept_mutex_;
   std::deque<Kept> kept_;  // until their work is done
+  std::jthread watch_;     // ends before what it looks at
 };
 
 /// Gives this process the GPU of its place among the `ranks_here` ranks of its host; before any other use of

@@ -104,12 +104,12 @@ std::span<std::byte> DeviceSum::slice_of_out(int rank) const {
   return {static_cast<std::byte*>(sum_.out) + slice.first * element, slice.count * element};
 }
 
-void DeviceSum::run(cuda::Stream stream) const {
-  cuda::used_on(memory_->get(), stream);
+void DeviceSum::run(cuda::Stream stream) {
   collect_parts(stream);
   for (const Share& share : shares_) merge(share);
   exchange_nodes(stream);
   add_up();
+  memory_.reset();
   if (sum_.own_slice_only) return;
   std::vector<Bytes> slices;
   for (int rank = 0; rank < routes_.size_; ++rank) slices.push_back(slice_of_out(rank));

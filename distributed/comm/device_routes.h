@@ -40,10 +40,11 @@ class DeviceRoutes {
 /// One sum over shards, as ordered_sum() describes it, on the way that `routes` are.
 class DeviceSum {
  public:
-  /// Takes memory on the device, so it must live until the GPU is done with run().
+  /// Takes memory of the stream that this thread works on.
   DeviceSum(const DeviceRoutes& routes, std::shared_ptr<const HostPlan> plan, OrderedSum sum);
-  /// Gives all of it to `stream`, which kernels of this thread go to.
-  void run(cuda::Stream stream) const;
+  /// Gives all of it to that same stream, which kernels of this thread go to; then the memory goes back, in
+  /// the order of the stream. Once.
+  void run(cuda::Stream stream);
 
  private:
   /// A slice that this rank adds up, for its host or for all.

@@ -3,6 +3,7 @@
 
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "distributed/comm/device_communicator.h"
 #include "kernels/cuda/library.h"
@@ -53,7 +54,7 @@ class Group {
     require(nccl().ncclGroupEnd(), "ncclGroupEnd");
   }
   ~Group() {
-    if (open_) nccl().ncclGroupEnd();  // the error that leaves it has been said
+    if (open_) static_cast<void>(nccl().ncclGroupEnd());  // the error that leaves it has been said
   }
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
@@ -73,8 +74,8 @@ class NcclTransport final : public DeviceTransport {
     settle("the meeting of all ranks");
   }
   ~NcclTransport() override {
-    std::lock_guard lock(mutex_);
-    if (comm_) nccl().ncclCommDestroy(comm_);
+    const std::lock_guard lock(mutex_);
+    if (comm_) cuda::report_failure(nccl().ncclCommDestroy(comm_) != ncclSuccess, "ncclCommDestroy");
   }
 
   std::string_view backend() const override { return "nccl"; }
@@ -128,9 +129,13 @@ class NcclTransport final : public DeviceTransport {
   void check() override { state(); }
 
   void abort() noexcept override {
-    const std::lock_guard lock(mutex_);
-    if (comm_) nccl().ncclCommAbort(comm_);
-    comm_ = nullptr;
+    ncclComm_t ended = nullptr;
+    {
+      const std::lock_guard lock(mutex_);
+      ended = std::exchange(comm_, nullptr);
+    }
+    // It may take its time, in which others shall be told.
+    if (ended) cuda::report_failure(nccl().ncclCommAbort(ended) != ncclSuccess, "ncclCommAbort");
   }
 
  private:

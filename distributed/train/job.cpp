@@ -281,7 +281,7 @@ Job::Steps::~Steps() {
   job_.loader_.reset();
   try {
     kernels_of(job_.device()).end_recording();
-    if (std::uncaught_exceptions() > 0) return;
+    if (std::uncaught_exceptions() > exceptions_) return;
     // The loop may have been left in the middle of a step.
     if (auto last = std::exchange(job_.ended_, {})) job_.settle(*std::move(last));
     for (const auto& replica : job_.replicas_) replica->check_up_to(job_.step_);

@@ -173,6 +173,7 @@ class Job : public DataParallelContext {
 
    private:
     Job& job_;
+    const int exceptions_ = std::uncaught_exceptions();
   };
   /// The steps that are left, once: after a resume those behind the checkpoint. Wrap models and make
   /// optimizers before; the data set must outlive the loop. At its end the last checkpoint is saved.

@@ -1,5 +1,4 @@
 #include "kernels/cuda/allocator.h"
-#include "kernels/cuda/waiting.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -174,7 +173,7 @@ void CachingAllocator::collect_waiting(bool wait) {
   for (auto w = waiting_.begin(); w != waiting_.end();) {
     while (!w->events.empty()) {
       if (wait)
-        wait_until_done(w->events.back());
+        synchronize(w->events.back());
       else if (!is_done(w->events.back()))
         break;
       free_event(w->events.back());
@@ -207,7 +206,7 @@ void CachingAllocator::release_unused_locked() {
         continue;
       }
       // Work that was enqueued before the block came back may still use it.
-      if (!waited) wait_until_done(key.first);
+      if (!waited) synchronize(key.first);
       waited = true;
       b = pool.erase(b);
       ++statistics_.driver_calls;

@@ -97,7 +97,9 @@ Descriptor::Descriptor(cudnnBackendDescriptorType_t type) {
   check(api().cudnnBackendCreateDescriptor(type, &made_), "making a descriptor");
 }
 Descriptor::~Descriptor() {
-  if (made_) api().cudnnBackendDestroyDescriptor(made_);
+  if (made_)
+    report_failure(api().cudnnBackendDestroyDescriptor(made_) != CUDNN_STATUS_SUCCESS,
+                   "cudnnBackendDestroyDescriptor");
 }
 
 Descriptor& Descriptor::set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,

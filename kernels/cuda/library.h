@@ -1,12 +1,18 @@
 // A shared library that is loaded when it is first needed, so that programs start without it.
 #pragma once
 
+#include <cstdio>
 #include <initializer_list>
 #include <string>
 
 namespace trireme::cuda {
 
 inline constexpr std::initializer_list<const char*> kCublasLt{"libcublasLt.so.13", "libcublasLt.so.12"};
+
+/// For what must not throw: a failure to give something back spoils no result, but is said.
+inline void report_failure(bool failed, const char* what) noexcept {
+  if (failed) std::fprintf(stderr, "%s failed\n", what);
+}
 
 class Library {
  public:

@@ -102,10 +102,17 @@ Types types_of(DType dtype) {
 
 /// Gives back what the library made.
 struct Destroy {
-  void operator()(cublasLtMatmulDescOpaque_t* made) const { lt().cublasLtMatmulDescDestroy(made); }
-  void operator()(cublasLtMatrixLayoutOpaque_t* made) const { lt().cublasLtMatrixLayoutDestroy(made); }
+  void operator()(cublasLtMatmulDescOpaque_t* made) const {
+    report_failure(lt().cublasLtMatmulDescDestroy(made) != CUBLAS_STATUS_SUCCESS,
+                   "cublasLtMatmulDescDestroy");
+  }
+  void operator()(cublasLtMatrixLayoutOpaque_t* made) const {
+    report_failure(lt().cublasLtMatrixLayoutDestroy(made) != CUBLAS_STATUS_SUCCESS,
+                   "cublasLtMatrixLayoutDestroy");
+  }
   void operator()(cublasLtMatmulPreferenceOpaque_t* made) const {
-    lt().cublasLtMatmulPreferenceDestroy(made);
+    report_failure(lt().cublasLtMatmulPreferenceDestroy(made) != CUBLAS_STATUS_SUCCESS,
+                   "cublasLtMatmulPreferenceDestroy");
   }
 };
 template <class T>

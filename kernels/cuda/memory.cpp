@@ -8,7 +8,6 @@
 #include "kernels/cuda/allocator.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/recorder.h"
-#include "kernels/cuda/waiting.h"
 #include "kernels/device.h"
 
 namespace trireme {
@@ -128,8 +127,6 @@ namespace cuda {
 void copy_from_host(void* device, const void* host, std::size_t bytes) { upload(device, host, bytes); }
 
 void copy_to_host(void* host, const void* device, std::size_t bytes) {
-  // A copy to ordinary memory waits for the stream by itself, whatever guards think of it.
-  if (is_guarded()) wait_until_done(stream());
   copy_to_host(host, device, bytes, stream());
   synchronize(stream());
 }

@@ -87,22 +87,13 @@ class Aligned {
   std::optional<Scratch> copy_;
 };
 
-/// Copies host memory, which may be written to or go away at once; enqueued on stream(), without a wait.
+/// Copies host memory, which may be written to or go away at once; enqueued on stream(), without a wait
+/// but where pinned buffers are at their most.
 void upload(void* device, const void* host, std::size_t bytes);
 
 /// Device memory with these bytes, for work that this thread enqueues now. Asked for step after step it is
 /// made once: nothing is copied, and the address stays.
 const void* kept_on_device(std::span<const std::byte> bytes);
-
-void copy_to_host(void* host, const void* device, std::size_t bytes);
-
-/// A value that the device made, for the host, which waits for it.
-template <class T>
-T fetch(const T* device) {
-  T value;
-  copy_to_host(&value, device, sizeof value);
-  return value;
-}
 
 /// Frees whatever the allocator holds but nobody uses. Waits for the device.
 void release_cached_memory();

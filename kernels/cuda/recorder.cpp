@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/waiting.h"
 
 namespace trireme::cuda {
 
@@ -103,7 +102,7 @@ Recorder::~Recorder() {
   if (is_open_ && !is_plain_) held().remove(target_);
   try {
     if (capturing_) free_graph(end_capture(recording_));
-    if (!graphs_.empty()) wait_until_done(target_);
+    if (!graphs_.empty()) synchronize(target_);
   } catch (const std::exception&) {
     // The device is gone; so are its graphs.
   }
@@ -177,7 +176,7 @@ bool Recorder::matches(const Recorded& recorded, const LibraryCall& call) const 
 
 /// From the work that it has in common with what is enqueued now.
 void Recorder::make_anew(Recorded& recorded) {
-  if (recorded.ready) wait_until_done(target_);  // it may be under way
+  if (recorded.ready) synchronize(target_);  // it may be under way
   if (!recording_) recording_ = make_stream();
   begin_capture(recording_);
   capturing_ = true;
@@ -232,7 +231,7 @@ void Recorder::start_graph(Recorded& recorded) {
   start(recorded.ready, target_);
   ++statistics_.graphs;
   if (!is_spoiled_) return;
-  wait_until_done(target_);
+  synchronize(target_);
   drop(recorded);
 }
 

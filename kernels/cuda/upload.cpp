@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "kernels/cuda/memory.h"
-#include "kernels/cuda/waiting.h"
 #include "kernels/device.h"
 
 namespace trireme {
@@ -73,7 +72,6 @@ void upload(void* device, const void* host, std::size_t bytes) {
   if (bytes == 0) return;
   static auto* const staging = new Staging;  // never destroyed: copies may be under way
   if (staging->copy(device, host, bytes)) return;
-  if (is_guarded()) wait_until_done(stream());  // as copy_to_host()
   copy_to_device(device, host, bytes, stream());
   synchronize(stream());
 }

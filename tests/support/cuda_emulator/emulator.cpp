@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -39,7 +41,11 @@ struct OpaqueReadyGraph {
 };
 
 struct OpaqueStream {
-  std::deque<NodeWork> work;
+  struct Item {
+    NodeWork work;
+    std::function<bool()> may_run;  ///< null: it may
+  };
+  std::deque<Item> work;
   std::uint64_t issued = 0, done = 0;
   Graph capture = nullptr;
 };
@@ -92,8 +98,10 @@ class Open {
   Open& operator=(const Open&) = delete;
 };
 
-void run_one(OpaqueStream& stream) {
-  const auto work = std::move(stream.work.front());
+/// False if it may not run yet.
+bool run_one(OpaqueStream& stream) {
+  if (const auto& may_run = stream.work.front().may_run; may_run && !may_run()) return false;
+  const auto work = std::move(stream.work.front().work);
   stream.work.pop_front();
   // By as many threads whoever waits: the CPU's kernels, which stand in for libraries, sum by threads.
   const int threads_before = threads();
@@ -102,12 +110,27 @@ void run_one(OpaqueStream& stream) {
   work();
   set_threads(threads_before);
   ++stream.done;
+  return true;
 }
 
-void run_until(OpaqueStream& stream, std::uint64_t ticket) {
-  if (stream.done >= ticket) return;
+/// False if something on the way may not run yet.
+bool run_until(OpaqueStream& stream, std::uint64_t ticket) {
+  if (stream.done >= ticket) return true;
   const Open open;
-  while (stream.done < ticket) run_one(stream);
+  while (stream.done < ticket)
+    if (!run_one(stream)) return false;
+  return true;
+}
+
+/// The host waits, and leaves the machine to others while it is stuck.
+void finish(OpaqueStream& stream, std::uint64_t ticket) {
+  for (;;) {
+    {
+      const std::lock_guard lock(machine().mutex);
+      if (run_until(stream, ticket)) return;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
 }
 
 bool is_pinned(const void* memory) {
@@ -121,14 +144,14 @@ bool is_pinned(const void* memory) {
 
 namespace {
 
-void give(Stream stream, NodeWork work, const void* function) {
+void give(Stream stream, NodeWork work, const void* function, std::function<bool()> may_run = {}) {
   std::lock_guard lock(machine().mutex);
   if (Graph const graph = stream->capture) {
     graph->nodes.push_back({function, graph->work.size(), graph});
     graph->work.push_back(std::move(work));
     return;
   }
-  stream->work.push_back(std::move(work));
+  stream->work.push_back({std::move(work), std::move(may_run)});
   ++stream->issued;
 }
 
@@ -155,6 +178,13 @@ NodeWork work_of(const Kernel& k) {
 }  // namespace
 
 void enqueue(Stream stream, std::function<void()> work) { give(stream, std::move(work), nullptr); }
+void enqueue_when(Stream stream, std::function<bool()> may_run, std::function<void()> work) {
+  give(stream, std::move(work), nullptr, std::move(may_run));
+}
+bool reaches(Event event) {
+  std::lock_guard lock(machine().mutex);
+  return !event->stream || run_until(*event->stream, event->ticket);
+}
 
 void set_device_bytes(std::size_t bytes) { machine().device_bytes = bytes; }
 std::size_t waits() { return machine().waits; }
@@ -270,10 +300,14 @@ Stream make_stream() {
 }
 
 void synchronize(Stream stream) {
-  std::lock_guard lock(machine().mutex);
-  if (stream->capture) emulator::misused("a wait for a stream in the middle of a capture");
-  ++machine().waits;
-  emulator::run_until(*stream, stream->issued);
+  std::uint64_t ticket = 0;
+  {
+    std::lock_guard lock(machine().mutex);
+    if (stream->capture) emulator::misused("a wait for a stream in the middle of a capture");
+    ++machine().waits;
+    ticket = stream->issued;
+  }
+  emulator::finish(*stream, ticket);
 }
 
 Event make_event() { return new OpaqueEvent; }
@@ -295,13 +329,16 @@ bool is_done(Event event) {
 void wait_for(Stream stream, Event event) {
   if (!event->stream) return;
   if (stream->capture) emulator::misused("a wait for an event in the middle of a capture");
-  emulator::enqueue(stream, [e = *event] { emulator::run_until(*e.stream, e.ticket); });
+  emulator::enqueue_when(
+      stream, [e = *event] { return emulator::run_until(*e.stream, e.ticket); }, [] {});
 }
 
 void synchronize(Event event) {
-  std::lock_guard lock(machine().mutex);
-  ++machine().waits;
-  if (event->stream) emulator::run_until(*event->stream, event->ticket);
+  {
+    std::lock_guard lock(machine().mutex);
+    ++machine().waits;
+  }
+  if (event->stream) emulator::finish(*event->stream, event->ticket);
 }
 
 void start(const Kernel& kernel, Stream stream) {
@@ -422,8 +459,12 @@ void copy_to_host(void* host, const void* device, std::size_t bytes, Stream stre
     if (bytes > 0) std::memcpy(host, device, bytes);
   });
   if (emulator::is_pinned(host)) return;
-  std::lock_guard lock(machine().mutex);  // a wait that whoever asked for the copy asks for, too
-  emulator::run_until(*stream, stream->issued);
+  std::uint64_t ticket = 0;
+  {
+    std::lock_guard lock(machine().mutex);
+    ticket = stream->issued;
+  }
+  emulator::finish(*stream, ticket);  // a wait that whoever asked for the copy asks for, too
 }
 
 void copy_on_device(void* to, const void* from, std::size_t bytes, Stream stream) {

@@ -20,6 +20,10 @@ namespace trireme::cuda::emulator {
 using KernelFunction = void (*)(std::int64_t count, const void* functor);
 
 void enqueue(Stream stream, std::function<void()> work);
+/// Work that is stuck until it may run, and all behind it.
+void enqueue_when(Stream stream, std::function<bool()> may_run, std::function<void()> work);
+/// Runs what comes before the event; false if something there is stuck.
+bool reaches(Event event);
 
 /// fn(0) ... fn(lanes - 1) as fibers that meet in exchange().
 void run_lanes(int lanes, const std::function<void(int)>& fn);

@@ -3,6 +3,7 @@
 #include <nccl.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <map>
@@ -36,10 +37,11 @@ struct Meeting {
   std::size_t arrived = 0;
   bool done = false;
 
+  /// When all streams have come so far.
+  bool may_run() const { return done || std::ranges::all_of(before, trireme::cuda::emulator::reaches); }
   void run() {
     if (done) return;
     done = true;
-    for (const auto event : before) trireme::cuda::synchronize(event);
     if (calls[0].kind == Call::kSum) return sum();
     const bool is_message = calls[0].kind == Call::kSend;
     const Call& from = is_message ? calls[0] : calls[static_cast<std::size_t>(calls[0].peer)];
@@ -73,7 +75,7 @@ struct World {
   std::mutex mutex;
   std::size_t size = 0, joined = 0;
   std::map<Place, std::shared_ptr<Meeting>> meetings;
-  bool aborted = false;
+  std::atomic<bool> aborted = false;
 };
 
 }  // namespace
@@ -173,7 +175,11 @@ ncclResult_t async_error(ncclComm_t comm, ncclResult_t* state) {
     if (*state == ncclSuccess) all_there = std::exchange(comm->pending, {});
   }
   for (const auto& meeting : all_there)
-    trireme::cuda::emulator::enqueue(comm->stream, [meeting] { meeting->run(); });
+    trireme::cuda::emulator::enqueue_when(
+        comm->stream, [meeting, world = comm->world] { return world->aborted || meeting->may_run(); },
+        [meeting, world = comm->world] {
+          if (!world->aborted) meeting->run();
+        });
   return ncclSuccess;
 }
 

@@ -7,6 +7,7 @@
 #include "core/ops/ops.h"
 #include "distributed/comm/device_communicator.h"
 #include "distributed/comm/local.h"
+#include "kernels/cuda/memory.h"
 #include "tests/support/cuda_emulator/emulator.h"
 #include "tests/support/rank_test.h"
 #include "tests/support/watchdog.h"
@@ -90,19 +91,33 @@ TEST(CudaCommunicator, ALoneCallIsDoneAtTheMarkBehindIt) {
   });
 }
 
-TEST(CudaCommunicator, EveryWaitForTheGpuHasADeadline) {
-  const std::string error = test::error_of([] {
+TEST(CudaCommunicator, WhatOthersKeepFromItsEndIsEnded) {
+  std::atomic<bool> over = false;
+  const std::string error = test::error_of([&] {
     on_gpus(
         2,
-        [](Communicator& comm) {
+        [&](Communicator& comm) {
+          const cuda::StreamScope own(cuda::make_stream());
           const Tensor x = filled(1, comm.rank());
-          comm.all_reduce_fastest(memory_of(x), DType::kFloat32, "sum").order();
-          const cuda::emulator::TimeStands stands;
-          x.item();
+          if (comm.rank() == 1)
+            cuda::emulator::enqueue_when(
+                cuda::stream(), [&] { return over.load(); }, [] {});
+          const Event sum = comm.all_reduce_fastest(memory_of(x), DType::kFloat32, "sum");
+          if (comm.rank() == 1) {
+            while (!over) std::this_thread::sleep_for(1ms);
+            return;
+          }
+          sum.order();
+          x.item();  // waits for the GPU in a call that knows no deadline
+          over = true;
+          EXPECT_THROW(sum.order(), Error) << "its numbers are none";
+          sum.wait();
         },
         300ms);
   });
-  EXPECT_NE(error.find("the GPU did not finish within the patience of 0.3 s"), std::string::npos) << error;
+  EXPECT_NE(error.find("\"sum\" on cuda:0: the GPU did not finish within the patience of 0.3 s"),
+            std::string::npos)
+      << error;
 }
 
 TEST(CudaCommunicator, ACallIsDoneWhenTheGpuIs) {
