@@ -196,7 +196,7 @@ int Reducer::hand_over() {
                 shards_done_, range_.size());
   launch_ready();
   int ticket = 0;  // that of all buckets, since each is launched once a round
-  for (Bucket& bucket : buckets_) ticket = bucket.sum->finish_later();
+  for (Bucket& bucket : buckets_) ticket = bucket.sum->finish();
   shards_done_ = 0;
   launched_ = 0;
   return ticket;

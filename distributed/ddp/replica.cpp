@@ -182,8 +182,8 @@ void Replica::finish() {
   if (open_) {
     open_ = false;
     const std::string bad = reducer_.finish();
-    statistics_.finish_later();
-    check(step_, bad);
+    statistics_.finish();
+    throw_if_bad(step_, bad);
     apply_statistics();
   }
   check_up_to(step_);
@@ -198,7 +198,7 @@ const std::int64_t* Replica::finish_later() {
   open_ = false;
   if (unchecked_.size() > 1) check_up_to(unchecked_.front().step);
   unchecked_.push_back({step_, reducer_.finish_later()});
-  statistics_.finish_later();
+  statistics_.finish();
   apply_statistics();
   return reducer_.halted();
 }
@@ -207,11 +207,11 @@ void Replica::check_up_to(std::int64_t step) {
   while (!unchecked_.empty() && unchecked_.front().step <= step) {
     const Unchecked first = unchecked_.front();
     unchecked_.pop_front();
-    check(first.step, reducer_.check(first.ticket));
+    throw_if_bad(first.step, reducer_.check(first.ticket));
   }
 }
 
-void Replica::check(std::int64_t step, const std::string& bad) const {
+void Replica::throw_if_bad(std::int64_t step, const std::string& bad) const {
   if (!bad.empty())
     throw AgreedError(
         ExitCode::kNonFinite,

@@ -122,7 +122,7 @@ class Replica final : public GradientSource, public std::enable_shared_from_this
   void broadcast_state();
   std::vector<std::size_t> indices_of(std::span<const Tensor> parameters) const;
   void apply_statistics();
-  void check(std::int64_t step, const std::string& bad) const;
+  void throw_if_bad(std::int64_t step, const std::string& bad) const;
   /// Where a sum of statistics has those of an averaged buffer.
   Tensor part_of(const Tensor& statistics, std::size_t buffer) const;
 

@@ -158,7 +158,7 @@ std::vector<std::span<std::byte>> ShardSum::result_slices() const {
   return slices;
 }
 
-int ShardSum::finish_later() {
+int ShardSum::finish() {
   TRIREME_CHECK(launched_, "shard sum {}: finished before it was launched", label_);
   done_.order();
   for (Tensor& partial : stack_) spare_.push_back(std::move(partial));

@@ -66,7 +66,7 @@ class ShardSum {
   /// Makes ready for the next step: result() is there for what this thread enqueues from now on (or throws
   /// what made it fail). What the host is to read of this sum it gets for the returned ticket, until the sum
   /// after the next is launched.
-  int finish_later();
+  int finish();
   /// The first element that is not finite, at count() if there is none; where the sum is cut, among this
   /// rank's.
   struct Bad {
@@ -77,7 +77,6 @@ class ShardSum {
   Bad first_bad(int ticket) const;
   /// Blocks likewise. The last floats of the sum.
   std::span<const float> notes(int ticket) const;
-  std::size_t finish() { return first_bad(finish_later()).at; }
   /// The sum of the last finished step: a float32 tensor (count), overwritten by the next launch.
   const Tensor& result() const { return result_; }
   /// Its notes, on the device.

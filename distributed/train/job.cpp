@@ -363,7 +363,7 @@ int Job::end_round(bool later) {
       replica->finish();
     replica->end_round();
   }
-  return step_sum_->finish_later();
+  return step_sum_->finish();
 }
 
 bool Job::next_shard() {
