@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -98,6 +99,9 @@ struct RecordingStatistics {
   std::int64_t changed = 0;  ///< of these, kernels in a graph that were given other parameters
 };
 
+/// The engine of a library that computes each operation: both one line of text, by operation.
+using EngineChoices = std::map<std::string, std::string>;
+
 struct KernelTable {
   const char* device;
   /// Whether matmul, convolution and attention take 16-bit numbers, too; their sums are float32.
@@ -113,6 +117,12 @@ struct KernelTable {
   RecordingStatistics (*recording_statistics)();
   /// Versions of the libraries behind the kernels, and the kind of processor they found.
   const std::string& (*libraries)();
+  /// Returns the engines that libraries have chosen in this process so far. Bits depend on them. Empty on
+  /// CPUs. Any thread may call, like take_notices().
+  EngineChoices (*engine_choices)();
+  /// Returns the lines for the user about how this process computes that no call has returned yet, such as
+  /// why attention is not fused. Each line comes once.
+  std::vector<std::string> (*take_notices)();
 
   // Bytes between the host's memory and the device's, in the order of the kernels; they are there on return.
   void (*copy_from_host)(void* device, const void* host, std::size_t bytes);

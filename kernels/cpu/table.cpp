@@ -12,6 +12,8 @@ constexpr KernelTable kTable{
     .submit_recorded = [] {},
     .recording_statistics = [] { return RecordingStatistics(); },
     .libraries = cpu::libraries,
+    .engine_choices = [] { return EngineChoices(); },
+    .take_notices = [] { return std::vector<std::string>(); },
     .copy_from_host = cpu::copy_from_host,
     .copy_to_host = cpu::copy_to_host,
     .enqueue_copy_to_host = cpu::enqueue_copy_to_host,

@@ -1,10 +1,12 @@
-// Scaled dot-product attention: in one kernel of cuDNN where it has one. Else cuBLAS multiplies, and a kernel
-// a pass does all between its products: the weights of some matrices at a time are in memory. Backward
-// computes them again from their logarithm; both ways write the same of it.
+// Scaled dot-product attention. Where cuDNN has a fused kernel, it computes the whole pass. Otherwise
+// cuBLASLt multiplies, one kernel of ours per pass computes everything between its products, and the weights
+// of a limited number of matrices are in memory at a time. Both ways store the same logarithms of sums, from
+// which the backward pass computes the weights again.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <string>
 
 #include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/kernels.h"
@@ -242,15 +244,19 @@ void for_parts(std::int64_t matrices, std::int64_t queries, std::int64_t keys, D
   for (std::int64_t begin = 0; begin < matrices; begin += most) fn(begin, std::min(most, matrices - begin));
 }
 
-/// Whether the library's one kernel can take a tensor: 16-bit (B,H,rows,width), from row to row multiples of
-/// 16 bytes.
-bool can_be_fused(const View& v) {
+/// Returns why the fused kernels cannot take a tensor, which must be 16-bit (B,H,rows,width) with samples,
+/// heads and rows multiples of 16 bytes apart; null if they can.
+const char* unfit(const View& v) {
   constexpr std::int64_t kAligned = Aligned::kBytes / 2, kWidest = 128;
-  bool can = is_low_precision(v.dtype) && v.dims == 4 && v.numel() > 0 && v.shape[3] % kAligned == 0 &&
-             v.shape[3] <= kWidest && v.strides[3] == 1;
+  if (!is_low_precision(v.dtype)) return "the fused kernel takes bfloat16 and float16 only";
+  if (v.dims != 4) return "the fused kernel takes tensors of the shape (batch, heads, rows, width) only";
+  if (v.shape[3] % kAligned != 0 || v.shape[3] > kWidest)
+    return "the fused kernel takes heads whose width is a multiple of 8 and at most 128 only";
+  bool fits = v.strides[3] == 1;
   for (int d = 0; d < 3; ++d)
-    can = can && (v.shape[d] == 1 || (v.strides[d] > 0 && v.strides[d] % kAligned == 0));
-  return can;
+    fits = fits && (v.shape[d] == 1 || (v.strides[d] > 0 && v.strides[d] % kAligned == 0));
+  return fits ? nullptr
+              : "the fused kernel takes samples, heads and rows that lie multiples of 16 bytes apart only";
 }
 
 std::size_t extent_of(const View& v) {
@@ -259,9 +265,19 @@ std::size_t extent_of(const View& v) {
   return static_cast<std::size_t>(elements) * size_of(v.dtype);
 }
 
-/// `all` has no data where a pass has no such operand.
-bool fused(const std::array<View, kOperands>& all, const View* mask, const AttentionRule& rule) {
-  if (mask || rule.dropout_p > 0) return false;
+using Operands = std::array<View, kOperands>;  ///< no data: the pass has no such operand
+
+/// Returns why the fused kernels cannot compute a pass; null if they might.
+const char* unfit(const Operands& all, const View* mask, const AttentionRule& rule) {
+  if (mask) return "the fused kernel takes no mask";
+  if (rule.dropout_p > 0) return "the fused kernel takes no dropout";
+  for (std::size_t o = 0; o < kOperands; ++o)
+    if (all[o].data && o != kLogSums)
+      if (const char* const why = unfit(all[o])) return why;
+  return nullptr;
+}
+
+FusedShape shape_of(const Operands& all, const AttentionRule& rule) {
   const View &q = all[kQ], &v = all[kV];
   FusedShape s{all[kOutGradient].data != nullptr,
                rule.causal,
@@ -275,18 +291,56 @@ bool fused(const std::array<View, kOperands>& all, const View* mask, const Atten
                static_cast<float>(rule.scale)};
   for (std::size_t o = 0; o < kOperands; ++o) {
     if (!all[o].data || o == kLogSums) continue;
-    if (!can_be_fused(all[o])) return false;
-    for (std::size_t d = 0; d < 3; ++d)  // where there is one alone, its stride means nothing
+    for (std::size_t d = 0; d < 3; ++d)  // the stride of a dimension of size 1 means nothing
       s.strides[o][d] = all[o].shape[d] == 1 ? all[o].shape[3] : all[o].strides[d];
   }
+  return s;
+}
+
+/// Runs a part of a pass that begins at `sample` and `head`. Returns why it cannot be fused; empty if it was.
+std::string run_part(const FusedShape& whole, const FusedSlice& part, const Operands& all,
+                     std::int64_t sample, std::int64_t head) {
+  const FusedShape s = part_of(whole, part);
   std::array<std::optional<Aligned>, kOperands> aligned;
   std::array<void*, kOperands> memory{};
-  for (std::size_t o = 0; o < kOperands; ++o)
-    if (all[o].data) memory[o] = aligned[o].emplace(all[o].data, extent_of(all[o])).get();
-  if (!run_fused_attention(s, memory)) return false;
+  for (std::size_t o = 0; o < kOperands; ++o) {
+    if (!all[o].data) continue;
+    View v = all[o];
+    const std::int64_t offset = o == kLogSums ? (sample * whole.heads + head) * whole.queries
+                                              : sample * s.strides[o][0] + head * s.strides[o][1];
+    v.data = static_cast<std::byte*>(v.data) + offset * static_cast<std::int64_t>(size_of(v.dtype));
+    v.shape[0] = s.batch;
+    v.shape[1] = s.heads;
+    memory[o] = aligned[o].emplace(v.data, extent_of(v)).get();
+  }
+  std::string refusal = run_fused_attention(s, memory);
+  if (!refusal.empty()) return refusal;
   const std::size_t first_result = s.backward ? kQGradient : kOut;
   for (std::size_t o = first_result; o < kOperands && aligned[o]; ++o) aligned[o]->write_back();
-  return true;
+  return "";
+}
+
+std::string run_parts(const Operands& all, const AttentionRule& rule) {
+  const FusedShape s = shape_of(all, rule);
+  const FusedSlice most = s.backward ? backward_slice(s) : FusedSlice{s.batch, s.heads};
+  for (std::int64_t sample = 0; sample < s.batch; sample += most.samples)
+    for (std::int64_t head = 0; head < s.heads; head += most.heads) {
+      const FusedSlice part{std::min(most.samples, s.batch - sample), std::min(most.heads, s.heads - head)};
+      if (std::string refusal = run_part(s, part, all, sample, head); !refusal.empty()) return refusal;
+    }
+  return "";
+}
+
+/// Computes a pass by the library's fused kernels. Returns false, and tells the user why once for each
+/// reason, if they cannot.
+bool fused(const Operands& all, const View* mask, const AttentionRule& rule) {
+  for (const View& v : all)
+    if (v.data && v.numel() == 0) return false;  // there is nothing to compute
+  const char* const why = unfit(all, mask, rule);
+  const std::string refusal = why ? why : run_parts(all, rule);
+  if (refusal.empty()) return true;
+  add_notice("attention is not fused on this GPU, which is slower: " + refusal);
+  return false;
 }
 
 }  // namespace

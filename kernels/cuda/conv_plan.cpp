@@ -1,5 +1,7 @@
 #include "kernels/cuda/conv_plan.h"
 
+#include <fmt/ranges.h>
+
 namespace trireme::cuda {
 
 namespace {
@@ -80,9 +82,15 @@ dnn::Plan plan_conv(const dnn::Target& target, const ConvShape& s) {
     operation.set_one(names.alpha, CUDNN_TYPE_FLOAT, 1.0f).set_one(names.beta, CUDNN_TYPE_FLOAT, 0.0f);
   operation.finalize();
   parts.push_back(std::move(operation));
-  return {target, std::move(parts), s.dtype,
-          fmt::format("a convolution of ({},{},{},{}) with ({},{},{},{})", s.x[0], s.x[1], s.x[2], s.x[3],
-                      s.w[0], s.w[1], s.w[2], s.w[3])};
+  return {target, std::move(parts), s.dtype, describe(s)};
+}
+
+std::string describe(const ConvShape& s) {
+  constexpr const char* kPasses[] = {"forward", "backward of inputs", "backward of weights"};
+  return fmt::format("convolution {}, {}, x ({}), w ({}), stride {}x{}, padding {}x{}, dilation {}x{}",
+                     kPasses[static_cast<int>(s.pass)], name_of(s.dtype), fmt::join(s.x, ","),
+                     fmt::join(s.w, ","), s.stride_h, s.stride_w, s.padding_h, s.padding_w, s.dilation_h,
+                     s.dilation_w);
 }
 
 }  // namespace trireme::cuda

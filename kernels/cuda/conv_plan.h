@@ -21,7 +21,10 @@ struct ConvShape {
   auto operator<=>(const ConvShape&) const = default;
 };
 
-/// A plan whose tensors 0, 1 and 2 are x, w and y. Throws Error(kInternal) if the library cannot.
+/// Describes a convolution in one line; different shapes have different lines.
+std::string describe(const ConvShape& shape);
+
+/// Makes a plan whose tensors 0, 1 and 2 are x, w and y. Throws Error(kInternal) if the library cannot.
 dnn::Plan plan_conv(const dnn::Target& target, const ConvShape& shape);
 
 }  // namespace trireme::cuda

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/cuda/memory.h"
 #include "kernels/cuda/recorder.h"
 #include "kernels/error.h"
 
@@ -10,6 +11,7 @@ namespace trireme::cuda::dnn {
 
 namespace {
 
+/// Larger workspaces rule an engine out. The workspace depends on the shape alone, and so does this choice.
 constexpr std::int64_t kMostWorkspace = std::int64_t{1} << 30;
 
 cudnnDataType_t type_of(DType dtype) {
@@ -23,11 +25,23 @@ cudnnDataType_t type_of(DType dtype) {
     case DType::kFloat16:
       return CUDNN_DATA_HALF;
     default:
-      fail(ExitCode::kInternal, "cudnn: needs floating point, got {}", name_of(dtype));
+      fail(ExitCode::kInternal, "cudnn: needs floating point, got {}", trireme::name_of(dtype));
   }
 }
 
-/// Appends the engine configurations that the library's rule proposes, best first, and says whether it could.
+/// Says how a call ended that makes a plan or lists engines. Every status that begins with
+/// CUDNN_STATUS_NOT_SUPPORTED means that the library has no such engine; any other failure is an accident.
+PlanAttempt attempt_of(cudnnStatus_t status) {
+  if (status == CUDNN_STATUS_SUCCESS) return {};
+  char more[256] = "";
+  api().cudnnGetLastErrorString(more, sizeof more);
+  const bool is_supported = CUDNN_STATUS_CATEGORY(status) != CUDNN_STATUS_NOT_SUPPORTED;
+  return {is_supported ? PlanAttempt::kFailed : PlanAttempt::kNotSupported,
+          fmt::format("{}{}{}", api().cudnnGetErrorString(status), *more ? ": " : "", more)};
+}
+
+/// Appends the engine configurations that the library's heuristic proposes, best first. Returns the status of
+/// the query.
 cudnnStatus_t propose(const Target& target, const Descriptor& graph, cudnnBackendHeurMode_t mode,
                       std::vector<Descriptor>& configs) {
   Descriptor heuristics(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
@@ -52,15 +66,55 @@ cudnnStatus_t propose(const Target& target, const Descriptor& graph, cudnnBacken
   return CUDNN_STATUS_SUCCESS;
 }
 
-/// Whether an engine gives the same bits each time, sums in float32 and, where that is the type, multiplies
-/// so.
+cudnnBackendDescriptor_t get_descriptor(const Descriptor& from, cudnnBackendAttributeName_t name,
+                                        const Descriptor& to, const char* what) {
+  cudnnBackendDescriptor_t raw = to.get();
+  std::int64_t count = 0;
+  check(api().cudnnBackendGetAttribute(from.get(), name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &raw),
+        what);
+  return raw;
+}
+
+std::int64_t get_number(cudnnBackendDescriptor_t from, cudnnBackendAttributeName_t name,
+                        cudnnBackendAttributeType_t type) {
+  std::int64_t value = 0, count = 0;
+  check(api().cudnnBackendGetAttribute(from, name, type, 1, &count, &value), "a property of an engine");
+  return value;
+}
+
+/// Returns the engine's number in the library, and its settings: "engine 62, knobs 2=13 7=1".
+std::string name_of(const Descriptor& config) {
+  const Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+  std::string name = fmt::format(
+      "engine {}", get_number(get_descriptor(config, CUDNN_ATTR_ENGINECFG_ENGINE, engine, "an engine"),
+                              CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64));
+  std::vector<Descriptor> knobs;
+  std::vector<cudnnBackendDescriptor_t> raw;
+  for (int i = 0; i < CUDNN_KNOB_TYPE_COUNTS; ++i)
+    raw.push_back(knobs.emplace_back(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR).get());
+  std::int64_t count = 0;
+  check(api().cudnnBackendGetAttribute(config.get(), CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
+                                       CUDNN_TYPE_BACKEND_DESCRIPTOR, std::ssize(raw), &count, raw.data()),
+        "an engine's knobs");
+  for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+    cudnnBackendKnobType_t type{};
+    std::int64_t one = 0;
+    check(api().cudnnBackendGetAttribute(raw[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1,
+                                         &one, &type),
+          "an engine's knob");
+    name += fmt::format("{}{}={}", i == 0 ? ", knobs " : " ", static_cast<int>(type),
+                        get_number(raw[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64));
+  }
+  return name;
+}
+
+/// Returns true if an engine gives the same bits each time, sums in float32, and multiplies float32 as
+/// float32.
 bool is_exact(const Descriptor& config, DType dtype) {
   const Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-  cudnnBackendDescriptor_t raw = engine.get();
+  const cudnnBackendDescriptor_t raw =
+      get_descriptor(config, CUDNN_ATTR_ENGINECFG_ENGINE, engine, "an engine");
   std::int64_t count = 0;
-  check(api().cudnnBackendGetAttribute(config.get(), CUDNN_ATTR_ENGINECFG_ENGINE,
-                                       CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &raw),
-        "an engine");
   std::vector<cudnnBackendNumericalNote_t> notes(CUDNN_NUMERICAL_NOTE_TYPE_COUNT);
   check(api().cudnnBackendGetAttribute(raw, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
                                        CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes.data()),
@@ -146,36 +200,39 @@ const Target& this_gpu() {
   return *one;
 }
 
-Plan::Plan(const Target& target, std::vector<Descriptor> parts, DType dtype, const std::string& what)
+Plan::Plan(const Target& target, std::vector<Descriptor> parts, DType dtype, const std::string& operation)
     : parts_(std::move(parts)) {
+  const auto release = [&] {
+    if (target.handle()) release_cached_memory();
+  };
   graph_.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, parts_.back());
   if (target.handle()) graph_.set_one(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, target.handle());
   graph_.finalize();
   std::vector<Descriptor> configs;
-  cudnnStatus_t said = CUDNN_STATUS_SUCCESS;
   for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK})
-    if (const auto status = propose(target, graph_, mode, configs); status != CUDNN_STATUS_SUCCESS)
-      said = status;
-  for (Descriptor& config : configs)
-    if (take(target, std::move(config), dtype)) return;
-  fail(ExitCode::kInternal, "cudnn: none of {} engines can compute {} in {} (finding them: {})",
-       configs.size(), what, name_of(dtype), api().cudnnGetErrorString(said));
+    choose_plan(
+        1, [&](std::size_t) { return attempt_of(propose(target, graph_, mode, configs)); }, release,
+        "the list of engines of " + operation);
+  const auto chosen = choose_plan(
+      configs.size(), [&](std::size_t i) { return attempt(target, configs[i], dtype); }, release, operation);
+  if (!chosen)
+    fail(ExitCode::kInternal, "cudnn: none of {} engines can compute {} in {}", configs.size(), operation,
+         trireme::name_of(dtype));
+  config_ = std::make_unique<Descriptor>(std::move(configs[*chosen]));
+  if (target.handle())
+    add_engine(operation, fmt::format("cuDNN {}, workspace {}", name_of(*config_), workspace_));
 }
 
-bool Plan::take(const Target& target, Descriptor config, DType dtype) {
-  if (!is_exact(config, dtype)) return false;
+PlanAttempt Plan::attempt(const Target& target, const Descriptor& config, DType dtype) {
+  if (!is_exact(config, dtype)) return {PlanAttempt::kNotSupported, "its bits may vary"};
   auto plan = std::make_unique<Descriptor>(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
   plan->set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
   if (target.handle()) plan->set_one(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, target.handle());
-  if (plan->try_finalize() != CUDNN_STATUS_SUCCESS) return false;
-  std::int64_t count = 0;
-  check(api().cudnnBackendGetAttribute(plan->get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                                       CUDNN_TYPE_INT64, 1, &count, &workspace_),
-        "a plan's workspace");
-  if (workspace_ > kMostWorkspace) return false;
-  config_ = std::make_unique<Descriptor>(std::move(config));
+  if (PlanAttempt made = attempt_of(plan->try_finalize()); made.outcome != PlanAttempt::kMade) return made;
+  workspace_ = get_number(plan->get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64);
+  if (workspace_ > kMostWorkspace) return {PlanAttempt::kNotSupported, "its workspace is too large"};
   plan_ = std::move(plan);
-  return true;
+  return {};
 }
 
 void Plan::enqueue(const Target& target, std::span<void* const> memory) const {
@@ -184,7 +241,7 @@ void Plan::enqueue(const Target& target, std::span<void* const> memory) const {
   const Scratch workspace(static_cast<std::size_t>(workspace_));
   Run run{this, &target, memory.size(), {}, workspace.as<void>()};
   std::ranges::copy(memory, run.memory);
-  enqueue_call(run);
+  enqueue_call(run, this);
 }
 
 void Plan::run(const Run& run, Stream stream) const {

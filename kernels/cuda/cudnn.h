@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/cuda/engines.h"
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/dtype.h"
@@ -98,12 +99,15 @@ class Target {
 /// That of this process. Lives as long as it.
 const Target& this_gpu();
 
-/// One operation, ready to run. Its engine is the library's first choice, by rule, among those whose bits do
-/// not depend on scheduling and that round float32 as float32.
+/// One operation, ready to run. Its engine is the first of the library's list, which depends on the shape
+/// alone, among those whose bits do not depend on scheduling and that round float32 as float32.
 class Plan {
  public:
-  /// Takes what `operation` refers to with it. Throws Error(kInternal) naming `what` if no engine is left.
-  Plan(const Target& target, std::vector<Descriptor> parts, DType dtype, const std::string& what);
+  /// `parts` are the operation, which comes last, and the descriptors that it refers to. `operation` is one
+  /// line that describes it and names no other operation; the engine is recorded under it
+  /// (kernels/cuda/engines.h) if `target` is this process's GPU. Throws Error(kInternal) if no engine
+  /// supports the operation, or if making the plan fails for another reason.
+  Plan(const Target& target, std::vector<Descriptor> parts, DType dtype, const std::string& operation);
   static constexpr std::size_t kMostTensors = 4;
   /// Both must live as long as the process. memory[i] is that of the tensor of number i.
   void enqueue(const Target& target, std::span<void* const> memory) const;
@@ -119,10 +123,10 @@ class Plan {
     void operator()(Stream stream) const { plan->run(*this, stream); }
   };
 
-  bool take(const Target& target, Descriptor config, DType dtype);
+  PlanAttempt attempt(const Target& target, const Descriptor& config, DType dtype);
   void run(const Run& run, Stream stream) const;
 
-  std::vector<Descriptor> parts_;  ///< the last one is the operation
+  std::vector<Descriptor> parts_;
   Descriptor graph_{CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR};
   std::unique_ptr<Descriptor> config_, plan_;
   std::int64_t workspace_ = 0;

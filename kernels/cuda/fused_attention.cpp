@@ -26,8 +26,6 @@ namespace {
 
 namespace fe = cudnn_frontend;
 
-constexpr std::int64_t kMostWorkspace = std::int64_t{1} << 30;
-
 fe::graph::Tensor_attributes attributes_of(const FusedShape& s, Operand o) {
   fe::graph::Tensor_attributes made;
   made.set_uid(o);
@@ -68,12 +66,12 @@ void add_backward(fe::graph::Graph& graph, const FusedShape& s) {
   set_result(s, kVGradient, dv);
 }
 
-/// A graph whose kernels have been chosen, but not made.
+/// A graph of the front end, and the kernels that run it once build() has made them.
 class FusedPlan {
  public:
-  /// `described` is null for this process's GPU. refusal() says how it went.
+  /// `described` is null for this process's GPU.
   FusedPlan(const FusedShape& s, std::shared_ptr<const fe::DeviceProperties> described, int architecture,
-            int processors, cudnnHandle_t handle) {
+            int processors) {
     const auto type = s.dtype == DType::kBFloat16 ? fe::DataType_t::BFLOAT16 : fe::DataType_t::HALF;
     graph_.set_io_data_type(type)
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
@@ -87,24 +85,40 @@ class FusedPlan {
       add_forward(graph_, s);
     graph_.deselect_numeric_notes(
         {fe::NumericalNote_t::NONDETERMINISTIC, fe::NumericalNote_t::REDUCED_PRECISION_REDUCTION});
-    tried(graph_.validate()) && tried(graph_.build_operation_graph(handle)) &&
-        tried(graph_.create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK})) &&
-        tried(graph_.check_support());
   }
 
-  const std::string& refusal() const { return refusal_; }
+  /// Lists the engines for this graph. `handle` is null for a GPU that is described.
+  PlanAttempt list_engines(cudnnHandle_t handle) {
+    PlanAttempt made;
+    static_cast<void>(
+        did(graph_.validate(), made) && did(graph_.build_operation_graph(handle), made) &&
+        did(graph_.create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK}), made) &&
+        did(graph_.check_support(), made));
+    return made;
+  }
 
-  /// Makes the kernels. False if none can be had.
-  bool build() {
-    return refusal_.empty() && tried(graph_.build_plans()) && tried(graph_.get_workspace_size(workspace_)) &&
-           workspace_ <= kMostWorkspace;
+  std::size_t engines() const { return static_cast<std::size_t>(graph_.get_execution_plan_count()); }
+
+  /// Makes the kernels of engine `index`.
+  PlanAttempt build(std::size_t index) {
+    PlanAttempt made;
+    static_cast<void>(did(graph_.build_plan_at_index(static_cast<std::int64_t>(index)), made) &&
+                      did(graph_.get_workspace_size(workspace_), made));
+    return made;
+  }
+
+  /// Names the engine that build() took last.
+  std::string engine() const {
+    std::string name;
+    if (graph_.get_plan_name(name).is_bad()) name = "unknown engine";
+    return fmt::format("cuDNN {}, workspace {}", name, workspace_);
   }
 
   void enqueue(const std::array<void*, kOperands>& memory) {
     const Scratch workspace(static_cast<std::size_t>(workspace_));
     Run run{this, {}, workspace.as<void>()};
     std::ranges::copy(memory, run.memory);
-    enqueue_call(run);
+    enqueue_call(run, this);
   }
 
  private:
@@ -115,9 +129,10 @@ class FusedPlan {
     void operator()(Stream stream) const { plan->run(*this, stream); }
   };
 
-  bool tried(fe::error_object result) {
+  /// Returns true if the front end did it; otherwise `made` says why not.
+  static bool did(fe::error_object result, PlanAttempt& made) {
     if (result.is_good()) return true;
-    refusal_ = result.get_message();
+    made = front_end_attempt(result.get_message());
     return false;
   }
 
@@ -132,32 +147,71 @@ class FusedPlan {
   }
 
   fe::graph::Graph graph_;
-  std::string refusal_;
   std::int64_t workspace_ = 0;
 };
 
 void load() { cudnn_frontend::cudnn_dlhandle = dnn::api().library.handle(); }
 
-/// Null where there is none.
-std::unique_ptr<FusedPlan> make_plan(const FusedShape& shape) {
+/// A plan, or why there is none.
+struct Chosen {
+  std::unique_ptr<FusedPlan> plan;
+  std::string refusal;
+};
+
+Chosen choose(const FusedShape& shape, const std::string& operation) {
   load();
+  if (std::string missing = missing_cuda_runtime(); !missing.empty()) return {nullptr, std::move(missing)};
   const Capability gpu = capability();
-  const auto handle = dnn::this_gpu().handle();
-  auto plan = std::make_unique<FusedPlan>(shape, nullptr, 10 * gpu.major + gpu.minor, gpu.processors, handle);
-  return plan->build() ? std::move(plan) : nullptr;
+  Chosen chosen;
+  const auto listed = choose_plan(
+      1,
+      [&](std::size_t) {
+        chosen.plan = std::make_unique<FusedPlan>(shape, nullptr, 10 * gpu.major + gpu.minor, gpu.processors);
+        PlanAttempt made = chosen.plan->list_engines(dnn::this_gpu().handle());
+        chosen.refusal = made.reason;
+        return made;
+      },
+      release_cached_memory, "the list of engines of " + operation);
+  if (!listed) return {nullptr, chosen.refusal};
+  const auto built = choose_plan(
+      chosen.plan->engines(),
+      [&](std::size_t i) {
+        PlanAttempt made = chosen.plan->build(i);
+        chosen.refusal = made.reason;
+        return made;
+      },
+      release_cached_memory, operation);
+  if (!built) return {nullptr, chosen.refusal};
+  return {std::move(chosen.plan), ""};
 }
 
 }  // namespace
 
-bool run_fused_attention(const FusedShape& shape, const std::array<void*, kOperands>& memory) {
+std::string run_fused_attention(const FusedShape& shape, const std::array<void*, kOperands>& memory) {
   static std::mutex mutex;
-  static auto* const plans = new std::map<FusedShape, std::unique_ptr<FusedPlan>>;  // shapes repeat
+  static auto* const plans = new std::map<FusedShape, Chosen>;  // shapes repeat
   const std::lock_guard lock(mutex);
   auto found = plans->find(shape);
-  if (found == plans->end()) found = plans->emplace(shape, make_plan(shape)).first;
-  if (!found->second) return false;
-  found->second->enqueue(memory);
-  return true;
+  if (found == plans->end()) {
+    const std::string operation = describe(shape);
+    found = plans->emplace(shape, choose(shape, operation)).first;
+    const auto& [plan, refusal] = found->second;
+    add_engine(operation, plan ? plan->engine() : "not fused: " + refusal);
+  }
+  if (found->second.plan) found->second.plan->enqueue(memory);
+  return found->second.refusal;
+}
+
+std::string missing_cuda_runtime() {
+  try {
+    fe::detail::get_cuda_runtime_version();
+    return "";
+  } catch (const std::exception& error) {
+    return fmt::format(
+        "cuDNN's front end cannot use the CUDA runtime: {}; install libcudart.so.12 or .13 or set "
+        "LD_LIBRARY_PATH to where it lies",
+        error.what());
+  }
 }
 
 std::string fused_attention_version() {
@@ -171,7 +225,7 @@ std::string refuse_fused_attention(const FusedShape& shape, const std::string& g
   const auto described = std::make_shared<fe::DeviceProperties>();
   if (auto result = described->deserialize({gpu.begin(), gpu.end()}); result.is_bad())
     return result.get_message();
-  return FusedPlan(shape, described, architecture, processors, nullptr).refusal();
+  return FusedPlan(shape, described, architecture, processors).list_engines(nullptr).reason;
 }
 
 }  // namespace trireme::cuda

@@ -1,4 +1,4 @@
-// Attention in one kernel a pass: what cuDNN's front end is asked for. Include only from kernels/cuda and its
+// Attention whose passes are one kernel each, by cuDNN's front end. Include only from kernels/cuda and its
 // tests.
 #pragma once
 
@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "kernels/cuda/engines.h"
 #include "kernels/table.h"
 
 namespace trireme::cuda {
@@ -32,16 +33,40 @@ struct FusedShape {
   }
 };
 
-/// Enqueues one pass; memory[o] is operand o's. False, and nothing is done, where the library has no kernel
-/// for it whose bits do not depend on scheduling, or this build has no front end. By the shape, the library
-/// and the GPU alone, so alike on all ranks.
-bool run_fused_attention(const FusedShape& shape, const std::array<void*, kOperands>& memory);
+/// Enqueues one pass; memory[o] is operand o's, aligned to 16 bytes. Returns an empty text, or why the
+/// library cannot compute it with bits that do not depend on scheduling; then nothing is enqueued. The answer
+/// depends on the shape, the library and the GPU alone. Throws Error(kInternal) if the library could, but
+/// fails.
+std::string run_fused_attention(const FusedShape& shape, const std::array<void*, kOperands>& memory);
 
-/// "front end 1.32.0", or that there is none.
+/// A part of a pass: so many samples, or so many heads of one sample.
+struct FusedSlice {
+  std::int64_t samples, heads;
+  bool operator==(const FusedSlice&) const = default;
+};
+/// Returns the largest part that a backward pass may compute at once. For a part, the deterministic kernels
+/// keep a matrix of samples * heads * queries * keys 16-bit numbers in their workspace, and cuDNN refuses
+/// workspaces that are too large; in 48 MiB the matrix stays in the cache of an H200. Parts of one pass have
+/// nearly the same size.
+FusedSlice backward_slice(const FusedShape& shape);
+/// The shape of a part.
+FusedShape part_of(const FusedShape& shape, const FusedSlice& part);
+
+/// Describes a pass in one line; passes of different shapes have different lines.
+std::string describe(const FusedShape& shape);
+
+/// Says how an attempt of cuDNN's front end ended, from its error message; empty: it succeeded.
+PlanAttempt front_end_attempt(const std::string& error);
+
+/// Returns "front end 1.32.0", or that there is none.
 std::string fused_attention_version();
 
-/// Why the library has no kernel for it on a GPU that is described in its own JSON; empty if it has one,
-/// which is not made. `architecture` is the compute capability times ten.
+/// Returns why cuDNN's front end cannot call the CUDA runtime, which it loads by itself, in one line; empty
+/// if it can.
+std::string missing_cuda_runtime();
+
+/// Returns why the library has no kernel for a shape on a GPU that is described in the library's own JSON;
+/// empty if it has one, which is not made. `architecture` is the compute capability times ten.
 std::string refuse_fused_attention(const FusedShape& shape, const std::string& gpu, int architecture,
                                    int processors);
 

@@ -6,8 +6,11 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <tuple>
+#include <utility>
 
+#include "kernels/cuda/engines.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/recorder.h"
@@ -34,6 +37,7 @@ struct Lt {
   TRIREME_FUNCTION(cublasLtMatmulPreferenceCreate)
   TRIREME_FUNCTION(cublasLtMatmulPreferenceDestroy)
   TRIREME_FUNCTION(cublasLtMatmulPreferenceSetAttribute)
+  TRIREME_FUNCTION(cublasLtMatmulAlgoConfigGetAttribute)
   TRIREME_FUNCTION(cublasLtMatmulAlgoGetHeuristic)
 #undef TRIREME_FUNCTION
   cublasLtHandle_t handle = nullptr;
@@ -141,27 +145,31 @@ class Plan {
     const Matrix* const matrices[] = {&a, &b, &c};
     for (int i = 0; i < 3; ++i)
       layouts_[i] = layout(*matrices[i], batch, types_of(i < 2 ? kind.in : kind.out).data);
-    if (kind.has_bias) {
-      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-      // Stands for every pointer of this alignment.
-      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, reinterpret_cast<const void*>(Aligned::kBytes));
-      adds_bias_ = choose(a, b, c, batch) == CUBLAS_STATUS_SUCCESS;
-      if (adds_bias_) return;
-      set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_DEFAULT);
-    }
-    if (const cublasStatus_t status = choose(a, b, c, batch); status != CUBLAS_STATUS_SUCCESS)
-      fail(ExitCode::kInternal, "matmul: cuBLASLt has no kernel for {} ({}, {}) @ ({}, {}): {}",
-           name_of(kind_.in), c.columns, a.turned ? a.rows : a.columns, a.turned ? a.rows : a.columns, c.rows,
-           l.cublasLtGetStatusString(status));
+    // The library has no kernel that adds the bias for some shapes.
+    const std::size_t epilogues = kind.has_bias ? 2 : 1;
+    const std::string product = describe(a, b, c, batch, kind);
+    const auto chosen = choose_plan(
+        epilogues,
+        [&](std::size_t i) {
+          adds_bias_ = i + 1 < epilogues;
+          set(CUBLASLT_MATMUL_DESC_EPILOGUE, adds_bias_ ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT);
+          // Stands for every pointer of this alignment.
+          if (adds_bias_)
+            set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, reinterpret_cast<const void*>(Aligned::kBytes));
+          return choose(a, b, c, batch);
+        },
+        release_cached_memory, product);
+    if (!chosen) fail(ExitCode::kInternal, "matmul: cuBLASLt has no kernel for {}", product);
+    add_engine(product, describe_algorithm());
   }
 
-  /// Whether a bias is added; the library has no kernel for some.
+  /// Returns true if the product adds the bias; otherwise the caller has to.
   bool adds_bias() const { return adds_bias_; }
 
   /// c = a b + bias, where it is added.
   void enqueue(const void* a, const void* b, void* c, const void* bias) const {
     const Scratch workspace(found_.workspaceSize);
-    enqueue_call(Product{this, a, b, adds_bias_ ? bias : nullptr, c, workspace.as<void>()});
+    enqueue_call(Product{this, a, b, adds_bias_ ? bias : nullptr, c, workspace.as<void>()}, this);
   }
 
  private:
@@ -215,9 +223,9 @@ class Plan {
     return made;
   }
 
-  /// By the library's heuristic, which looks at shapes alone. Split sums are joined in a workspace, in order,
-  /// never by atomic additions.
-  cublasStatus_t choose(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch) {
+  /// Takes the first algorithm of the library's heuristic, which looks at shapes alone. Split sums are joined
+  /// in a workspace, in order, never by atomic additions.
+  PlanAttempt choose(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch) {
     const Lt& l = lt();
     cublasLtMatmulPreference_t raw = nullptr;
     l.check(l.cublasLtMatmulPreferenceCreate(&raw), "cublasLtMatmulPreferenceCreate");
@@ -234,11 +242,47 @@ class Plan {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c.alignment(batch, kind_.out));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c.alignment(batch, kind_.out));
     int count = 0;
-    const cublasStatus_t status =
+    cublasStatus_t status =
         l.cublasLtMatmulAlgoGetHeuristic(l.handle, operation_.get(), layouts_[0].get(), layouts_[1].get(),
                                          layouts_[2].get(), layouts_[2].get(), raw, 1, &found_, &count);
-    if (status != CUBLAS_STATUS_SUCCESS) return status;
-    return count == 0 ? CUBLAS_STATUS_NOT_SUPPORTED : found_.state;
+    if (status == CUBLAS_STATUS_SUCCESS) status = count == 0 ? CUBLAS_STATUS_NOT_SUPPORTED : found_.state;
+    if (status == CUBLAS_STATUS_SUCCESS) return {};
+    return {status == CUBLAS_STATUS_NOT_SUPPORTED ? PlanAttempt::kNotSupported : PlanAttempt::kFailed,
+            l.cublasLtGetStatusString(status)};
+  }
+
+  /// Returns a line that names the product's types, shapes and strides, and thereby no other product.
+  static std::string describe(const Matrix& a, const Matrix& b, const Matrix& c, std::int64_t batch,
+                              const Kind& kind) {
+    const auto shape = [batch](const Matrix& m) {
+      return fmt::format("{}x{}{} ld {}{}", m.rows, m.columns, m.turned ? " transposed" : "", m.leading,
+                         batch > 1 ? fmt::format(" every {}", m.apart) : "");
+    };
+    return fmt::format("matmul {} to {}{}, batch {}, column-major ({}) ({}) to ({})", name_of(kind.in),
+                       name_of(kind.out), kind.has_bias ? " with bias" : "", batch, shape(a), shape(b),
+                       shape(c));
+  }
+
+  /// Returns the algorithm's settings: "cuBLASLt id 66 tile 20 ..., workspace 33554432".
+  std::string describe_algorithm() const {
+    constexpr std::pair<const char*, cublasLtMatmulAlgoConfigAttributes_t> kSettings[] = {
+        {"id", CUBLASLT_ALGO_CONFIG_ID},
+        {"tile", CUBLASLT_ALGO_CONFIG_TILE_ID},
+        {"split", CUBLASLT_ALGO_CONFIG_SPLITK_NUM},
+        {"reduction", CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME},
+        {"swizzle", CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING},
+        {"custom", CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION},
+        {"stages", CUBLASLT_ALGO_CONFIG_STAGES_ID}};
+    std::string text = "cuBLASLt";
+    for (const auto& [name, attribute] : kSettings) {
+      std::int32_t value = 0;
+      std::size_t written = 0;
+      lt().check(
+          lt().cublasLtMatmulAlgoConfigGetAttribute(&found_.algo, attribute, &value, sizeof value, &written),
+          "cublasLtMatmulAlgoConfigGetAttribute");
+      text += fmt::format(" {} {}", name, value);
+    }
+    return fmt::format("{}{}, workspace {}", text, adds_bias_ ? " adds bias" : "", found_.workspaceSize);
   }
 
   const Kind kind_;

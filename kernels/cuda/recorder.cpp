@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <set>
 #include <utility>
 
+#include "kernels/cuda/engines.h"
 #include "kernels/cuda/kernels.h"
 
 namespace trireme::cuda {
@@ -101,12 +103,23 @@ RecordingStatistics recording_statistics() {
 Recorder::~Recorder() {
   if (is_open_ && !is_plain_) held().remove(target_);
   try {
-    if (capturing_) free_graph(end_capture(recording_));
     if (!graphs_.empty()) synchronize(target_);
   } catch (const std::exception&) {
     // The device is gone; so are its graphs.
   }
-  for (Recorded& recorded : graphs_) drop(recorded);
+  for (Recorded& recorded : graphs_) drop_graph(recorded);
+}
+
+void Recorder::Work::start_on(Stream stream) const {
+  if (function)
+    start(kernel(), stream);
+  else
+    run(bytes.data(), stream);
+}
+
+const void* Recorder::Work::code() const {
+  if (function) return function;
+  return plan ? plan : reinterpret_cast<const void*>(run);
 }
 
 void Recorder::begin_round() {
@@ -133,9 +146,9 @@ void Recorder::take(const Given& given) {
     start_now(given, target_);
   } else {
     Recorded& recorded = graphs_[place_];
-    if (capturing_ || done_ == recorded.work.size() || !matches(recorded, given)) {
-      if (!capturing_) make_anew(recorded);
-      capture(recorded, Work(given));
+    if (done_ == recorded.work.size() || !matches(recorded, given)) {
+      forget_from_here(recorded);
+      recorded.work.emplace_back(given);
     }
   }
   ++statistics_.work;
@@ -151,56 +164,37 @@ void Recorder::open() {
       place_ >= kMostGraphs || graphs_[place_].made > kRoundsPerGraph + statistics_.rounds / kRoundsPerGraph;
   if (!is_plain_) held().add(target_);
   is_open_ = true;
-  is_spoiled_ = false;
   done_ = 0;
 }
 
+/// Returns true if the work at this place is `k`, or could be changed into it.
 bool Recorder::matches(Recorded& recorded, const Kernel& k) {
   Work& work = recorded.work[done_];
   if (work.function != k.function || work.threads != k.threads || work.bytes.size() != k.functor.size())
     return false;
   if (work.blocks == k.blocks && work.count == k.count && std::ranges::equal(work.bytes, k.functor))
     return true;
-  change(recorded.ready, work.node, k);
+  if (recorded.ready) {
+    change(recorded.ready, work.node, k);
+    ++statistics_.changed;
+  }
   work.blocks = k.blocks;
   work.count = k.count;
   std::ranges::copy(k.functor, work.bytes.begin());
-  ++statistics_.changed;
   return true;
 }
 
-bool Recorder::matches(const Recorded& recorded, const LibraryCall& call) const {
+/// Returns true if the work at this place is `call`. A graph's call cannot be changed.
+bool Recorder::matches(Recorded& recorded, const LibraryCall& call) {
   const Work& work = recorded.work[done_];
-  return work.run == call.run && std::ranges::equal(work.bytes, call.call);
+  return work.run == call.run && work.plan == call.plan && std::ranges::equal(work.bytes, call.call);
 }
 
-/// From the work that it has in common with what is enqueued now.
-void Recorder::make_anew(Recorded& recorded) {
-  if (recorded.ready) synchronize(target_);  // it may be under way
-  if (!recording_) recording_ = make_stream();
-  begin_capture(recording_);
-  capturing_ = true;
-  ++recorded.made;
-  ++statistics_.made;
-  std::vector<Work> kept = std::exchange(recorded.work, {});
-  kept.erase(kept.begin() + static_cast<std::ptrdiff_t>(done_), kept.end());
-  drop(recorded);
-  for (Work& work : kept) capture(recorded, std::move(work));
-}
-
-void Recorder::capture(Recorded& recorded, Work work) {
-  try {
-    if (work.function) {
-      start(work.kernel(), recording_);
-      work.node = last_node(recording_);
-    } else {
-      work.run(work.bytes.data(), recording_);
-    }
-  } catch (...) {
-    is_spoiled_ = true;  // by the part of a call that came before its failure
-    throw;
-  }
-  recorded.work.push_back(std::move(work));
+/// Drops the recorded work from this place on, and the graph that holds it.
+void Recorder::forget_from_here(Recorded& recorded) {
+  if (recorded.ready) synchronize(target_);  // it may be running
+  drop_graph(recorded);
+  recorded.work.erase(recorded.work.begin() + static_cast<std::ptrdiff_t>(done_), recorded.work.end());
 }
 
 void Recorder::submit() {
@@ -210,29 +204,55 @@ void Recorder::submit() {
   const std::size_t place = place_++;
   if (is_plain_) return;
   try {
-    start_graph(graphs_[place]);
+    start_recorded(graphs_[place]);
   } catch (...) {
-    recording_ = nullptr;  // in the middle of a capture, it is of no more use
-    capturing_ = false;
-    drop(graphs_[place]);
+    drop_graph(graphs_[place]);
+    graphs_[place].work.clear();
     held().remove(target_);
     throw;
   }
   held().remove(target_);
 }
 
-void Recorder::start_graph(Recorded& recorded) {
-  if (!capturing_ && done_ < recorded.work.size()) make_anew(recorded);  // it had more the last time
-  if (capturing_) {
-    recorded.graph = end_capture(recording_);
-    capturing_ = false;
-    recorded.ready = make_ready(recorded.graph);
+void Recorder::start_recorded(Recorded& recorded) {
+  if (done_ < recorded.work.size()) forget_from_here(recorded);  // it had more the last time
+  const auto has_started = [&](const Work& work) { return started_.contains(work.code()); };
+  std::string failure;
+  if (!recorded.ready && std::ranges::all_of(recorded.work, has_started)) failure = make_graph(recorded);
+  if (recorded.ready) {
+    start(recorded.ready, target_);
+    ++statistics_.graphs;
+    return;
   }
-  start(recorded.ready, target_);
-  ++statistics_.graphs;
-  if (!is_spoiled_) return;
-  synchronize(target_);
-  drop(recorded);
+  for (const Work& work : recorded.work) {
+    work.start_on(target_);
+    started_.insert(work.code());
+  }
+  if (failure.empty()) return;
+  recorded.made = std::numeric_limits<std::int64_t>::max();  // no graph is tried at this place again
+  add_notice(fmt::format("a part of each step runs without a CUDA graph, because it cannot be captured: {}",
+                         failure));
+}
+
+/// Returns why the work cannot be captured; empty if its graph is ready.
+std::string Recorder::make_graph(Recorded& recorded) {
+  if (!recording_) recording_ = make_stream();
+  begin_capture(recording_);
+  try {
+    for (Work& work : recorded.work) {
+      work.start_on(recording_);
+      if (work.function) work.node = last_node(recording_);
+    }
+    recorded.graph = end_capture(recording_);
+    recorded.ready = make_ready(recorded.graph);
+  } catch (const Error& error) {
+    abandon_capture(recording_);
+    drop_graph(recorded);
+    return error.what();
+  }
+  ++recorded.made;
+  ++statistics_.made;
+  return "";
 }
 
 void* Recorder::wanted_memory(std::size_t bytes) const {
@@ -245,10 +265,9 @@ void Recorder::got_memory(void* memory, std::size_t bytes) {
   memory_[allocated_++] = {memory, bytes};
 }
 
-void Recorder::drop(Recorded& recorded) noexcept {
+void Recorder::drop_graph(Recorded& recorded) noexcept {
   if (recorded.ready) free_ready(std::exchange(recorded.ready, nullptr));
   if (recorded.graph) free_graph(std::exchange(recorded.graph, nullptr));
-  recorded.work.clear();
 }
 
 }  // namespace trireme::cuda

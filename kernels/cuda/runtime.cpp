@@ -139,6 +139,16 @@ Graph end_capture(Stream stream) {
   return reinterpret_cast<Graph>(graph);
 }
 
+void abandon_capture(Stream stream) noexcept {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  if (cudaStreamIsCapturing(real(stream), &status) == cudaSuccess && status != cudaStreamCaptureStatusNone) {
+    cudaGraph_t graph = nullptr;
+    // An invalidated capture ends with an error, which whoever abandons it knows.
+    if (cudaStreamEndCapture(real(stream), &graph) == cudaSuccess && graph) cudaGraphDestroy(graph);
+  }
+  cudaGetLastError();  // it is kept until asked for
+}
+
 ReadyGraph make_ready(Graph graph) {
   cudaGraphExec_t ready = nullptr;
   check(cudaGraphInstantiate(&ready, reinterpret_cast<cudaGraph_t>(graph), 0), "cudaGraphInstantiate");

@@ -55,6 +55,8 @@ void begin_capture(Stream stream);
 GraphNode last_node(Stream stream);
 /// Throws if the stream was given what no graph can hold.
 Graph end_capture(Stream stream);
+/// Ends the stream's capture, if one is open, and drops what it holds.
+void abandon_capture(Stream stream) noexcept;
 /// Keep `graph` as long as the result.
 ReadyGraph make_ready(Graph graph);
 /// From the next start on `node` has these blocks and parameters; its function is the one it was made with.

@@ -1,3 +1,4 @@
+#include "kernels/cuda/engines.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/memory.h"
 
@@ -13,6 +14,8 @@ constexpr KernelTable kTable{
     .submit_recorded = cuda::submit_recorded,
     .recording_statistics = cuda::recording_statistics,
     .libraries = cuda::libraries,
+    .engine_choices = cuda::engine_choices,
+    .take_notices = cuda::take_notices,
     .copy_from_host = cuda::copy_from_host,
     .copy_to_host = cuda::copy_to_host,
     .enqueue_copy_to_host = cuda::enqueue_copy_to_host,

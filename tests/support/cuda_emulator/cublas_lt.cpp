@@ -4,6 +4,7 @@
 #include <cublasLt.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -63,13 +64,14 @@ cublasStatus_t assign(T& to, const void* value, std::size_t bytes) {
 }
 
 cublasStatus_t create(cublasLtHandle_t* handle) {
+  making_plan();
   *handle = reinterpret_cast<cublasLtHandle_t>(std::uintptr_t{1});
   return CUBLAS_STATUS_SUCCESS;
 }
 
 const char* status_string(cublasStatus_t status) {
-  return status == CUBLAS_STATUS_NOT_SUPPORTED ? "CUBLAS_STATUS_NOT_SUPPORTED"
-                                               : "CUBLAS_STATUS_INVALID_VALUE";
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED) return "CUBLAS_STATUS_NOT_SUPPORTED";
+  return status == CUBLAS_STATUS_ALLOC_FAILED ? "CUBLAS_STATUS_ALLOC_FAILED" : "CUBLAS_STATUS_INVALID_VALUE";
 }
 
 cublasStatus_t operation_create(cublasLtMatmulDesc_t* made, cublasComputeType_t compute, cudaDataType_t) {
@@ -127,11 +129,18 @@ bool is_promised(const void* data, std::uint64_t alignment) {
   return reinterpret_cast<std::uintptr_t>(data) % alignment == 0;
 }
 
+std::atomic<int> heuristics_to_fail = 0;
+
 /// The one algorithm remembers what it was promised.
 cublasStatus_t heuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t,
                          cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
                          cublasLtMatmulPreference_t preference, int wanted,
                          cublasLtMatmulHeuristicResult_t found[], int* count) {
+  making_plan();
+  if (heuristics_to_fail > 0) {
+    --heuristics_to_fail;
+    return CUBLAS_STATUS_ALLOC_FAILED;
+  }
   const auto& p = state<Preference>(preference);
   if (wanted < 1 || p.workspace < kWorkspace) return CUBLAS_STATUS_INVALID_VALUE;
   *count = 0;
@@ -145,6 +154,15 @@ cublasStatus_t heuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation, cubla
   found[0].workspaceSize = kWorkspace;
   for (int i = 0; i < 4; ++i) found[0].algo.data[i] = p.alignment[i];
   *count = 1;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t algorithm_get(const cublasLtMatmulAlgo_t*, cublasLtMatmulAlgoConfigAttributes_t attribute,
+                             void* value, std::size_t bytes, std::size_t* written) {
+  const std::int32_t setting = attribute == CUBLASLT_ALGO_CONFIG_ID ? 1 : 0;
+  if (bytes != sizeof setting) return CUBLAS_STATUS_INVALID_VALUE;
+  std::memcpy(value, &setting, sizeof setting);
+  *written = sizeof setting;
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -207,6 +225,7 @@ cublasStatus_t multiply(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const 
   if (left.dtype != right.dtype || (left.dtype != out.dtype && !widens)) return CUBLAS_STATUS_NOT_SUPPORTED;
   if ((has_bias && !o.bias) || (has_bias && (!is_promised(o.bias, 16) || lc.type == CUDA_R_64F)))
     return CUBLAS_STATUS_INVALID_VALUE;
+  starting(operation, reinterpret_cast<Stream>(stream));
   const View shift{const_cast<void*>(o.bias), out.dtype, 1, {out.shape[2]}, {1}};
   enqueue(reinterpret_cast<Stream>(stream), [=] {
     std::memset(workspace, 0xff, kWorkspace);
@@ -230,8 +249,11 @@ cublasStatus_t multiply(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const 
              {"cublasLtMatmulPreferenceCreate", pointer(preference_create)},
              {"cublasLtMatmulPreferenceDestroy", pointer(destroy<cublasLtMatmulPreferenceOpaque_t>)},
              {"cublasLtMatmulPreferenceSetAttribute", pointer(preference_set)},
+             {"cublasLtMatmulAlgoConfigGetAttribute", pointer(algorithm_get)},
              {"cublasLtMatmulAlgoGetHeuristic", pointer(heuristic)}});
 
 }  // namespace
+
+void fail_heuristics(int count) { heuristics_to_fail = count; }
 
 }  // namespace trireme::cuda::emulator

@@ -1,7 +1,6 @@
 #include "tests/support/cuda_emulator/emulator.h"
 
 #include <sys/mman.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -68,9 +68,11 @@ struct Machine {
   int open = 0;    ///< pieces of work that run
   int graphs = 0;  ///< that are ready
   std::function<void()> while_making_ready;
+  std::set<const void*> started;  ///< code that was started without a capture
 };
 
 thread_local bool time_stands = false;
+thread_local int open_captures = 0;
 
 Machine& machine() {
   static Machine* const one = new Machine;
@@ -144,8 +146,35 @@ bool is_pinned(const void* memory) {
 
 namespace {
 
+[[noreturn]] void misused(const char* what) {
+  std::fprintf(stderr, "cuda emulator: %s\n", what);
+  std::abort();
+}
+
+}  // namespace
+
+bool is_capturing(Stream stream) {
+  std::lock_guard lock(machine().mutex);
+  return stream->capture != nullptr;
+}
+
+void making_plan() {
+  if (open_captures > 0) misused("a library is initialised or makes a plan in the middle of a capture");
+}
+
+void starting(const void* code, Stream stream) {
+  std::lock_guard lock(machine().mutex);
+  if (!stream->capture)
+    machine().started.insert(code);
+  else if (!machine().started.contains(code))
+    misused("a capture of code that was never started before");
+}
+
+namespace {
+
 void give(Stream stream, NodeWork work, const void* function, std::function<bool()> may_run = {}) {
   std::lock_guard lock(machine().mutex);
+  if (function) starting(function, stream);
   if (Graph const graph = stream->capture) {
     graph->nodes.push_back({function, graph->work.size(), graph});
     graph->work.push_back(std::move(work));
@@ -153,11 +182,6 @@ void give(Stream stream, NodeWork work, const void* function, std::function<bool
   }
   stream->work.push_back({std::move(work), std::move(may_run)});
   ++stream->issued;
-}
-
-[[noreturn]] void misused(const char* what) {
-  std::fprintf(stderr, "cuda emulator: %s\n", what);
-  std::abort();
 }
 
 /// As the functors of kernels lie in memory.
@@ -206,81 +230,6 @@ std::size_t pending() {
   std::size_t count = 0;
   for (const auto& stream : machine().streams) count += stream->work.size();
   return count;
-}
-
-namespace {
-
-/// The lanes that run now.
-struct Lanes {
-  static constexpr std::size_t kStack = 256 * 1024;
-  struct Lane {
-    ucontext_t context;
-    std::unique_ptr<char[]> stack{new char[kStack]};
-    bool finished = true;
-    Slot slots[2];
-  };
-  std::vector<std::unique_ptr<Lane>> lanes;
-  ucontext_t home;
-  const std::function<void(int)>* fn = nullptr;
-  int count = 0, current = 0, arrived = 0;
-  std::uint64_t round = 0;  ///< of meetings
-};
-
-Lanes& lanes() {
-  static Lanes* const one = new Lanes;
-  return *one;
-}
-
-void lane_main() {
-  Lanes& l = lanes();
-  const int me = l.current;
-  (*l.fn)(me);
-  l.lanes[static_cast<std::size_t>(me)]->finished = true;
-}
-
-}  // namespace
-
-void run_lanes(int count, const std::function<void(int)>& fn) {
-  Lanes& l = lanes();
-  while (l.lanes.size() < static_cast<std::size_t>(count)) l.lanes.push_back(std::make_unique<Lanes::Lane>());
-  l.fn = &fn;
-  l.count = count;
-  l.arrived = 0;
-  for (int i = 0; i < count; ++i) {
-    Lanes::Lane& lane = *l.lanes[static_cast<std::size_t>(i)];
-    getcontext(&lane.context);
-    lane.context.uc_stack.ss_sp = lane.stack.get();
-    lane.context.uc_stack.ss_size = Lanes::kStack;
-    lane.context.uc_link = &l.home;
-    lane.finished = false;
-    makecontext(&lane.context, lane_main, 0);
-  }
-  for (int left = count; left > 0;) {
-    const std::uint64_t before = l.round;
-    const int left_before = left;
-    for (l.current = 0; l.current < count; ++l.current) {
-      Lanes::Lane& lane = *l.lanes[static_cast<std::size_t>(l.current)];
-      if (lane.finished) continue;
-      swapcontext(&l.home, &lane.context);
-      if (lane.finished) --left;
-    }
-    if (left > 0 && left == left_before && l.round == before) {
-      std::fprintf(stderr, "cuda emulator: %d lanes wait for others that do not come\n", left);
-      std::abort();
-    }
-  }
-}
-
-Slot exchange(int lane, const Slot& value, int from) {
-  Lanes& l = lanes();
-  const std::uint64_t round = l.round;
-  l.lanes[static_cast<std::size_t>(lane)]->slots[round % 2] = value;
-  if (++l.arrived == l.count) {
-    l.arrived = 0;
-    ++l.round;
-  }
-  while (l.round == round) swapcontext(&l.lanes[static_cast<std::size_t>(lane)]->context, &l.home);
-  return l.lanes[static_cast<std::size_t>(from)]->slots[round % 2];
 }
 
 }  // namespace emulator
@@ -349,6 +298,7 @@ void begin_capture(Stream stream) {
   std::lock_guard lock(machine().mutex);
   if (stream->capture || !stream->work.empty()) emulator::misused("a capture by a stream that is in use");
   stream->capture = new OpaqueGraph;
+  ++emulator::open_captures;
 }
 
 GraphNode last_node(Stream stream) {
@@ -360,7 +310,15 @@ GraphNode last_node(Stream stream) {
 Graph end_capture(Stream stream) {
   std::lock_guard lock(machine().mutex);
   if (!stream->capture) emulator::misused("the end of no capture");
+  --emulator::open_captures;
   return std::exchange(stream->capture, nullptr);
+}
+
+void abandon_capture(Stream stream) noexcept {
+  std::lock_guard lock(machine().mutex);
+  if (!stream->capture) return;
+  --emulator::open_captures;
+  delete std::exchange(stream->capture, nullptr);
 }
 
 ReadyGraph make_ready(Graph graph) {

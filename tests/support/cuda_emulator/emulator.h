@@ -33,6 +33,15 @@ struct Slot {
 /// From inside of run_lanes, by every lane: gives `value` and returns that of lane `from`.
 Slot exchange(int lane, const Slot& value, int from);
 
+/// Returns true if a capture of `stream` is open.
+bool is_capturing(Stream stream);
+/// A library calls this where it initialises itself or makes a plan. Stops the program if a capture of this
+/// thread is open: the real libraries may synchronize the device there, which invalidates the capture.
+void making_plan();
+/// Stops the program if `stream` captures `code` before it was started without a capture once: its first
+/// start may load code, which may synchronize the device, too.
+void starting(const void* code, Stream stream);
+
 /// Says which functions of a shared library this folder has; before any is asked for
 /// (kernels/cuda/library.h).
 bool provide(std::initializer_list<std::pair<const char*, void*>> functions);
@@ -49,8 +58,10 @@ std::size_t device_mallocs();
 std::size_t pinned_mallocs();
 /// Times that the host has waited for a stream or an event.
 std::size_t waits();
-/// Passes of attention that were one kernel.
+/// Calls of the fused attention kernel so far.
 int fused_attentions();
+/// The next `count` queries of cuBLASLt's heuristic fail for want of memory.
+void fail_heuristics(int count);
 /// Graphs that are ready and not freed.
 int ready_graphs();
 /// Is called while a graph is made ready, which takes its time.

@@ -10,6 +10,7 @@
 #include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/library.h"
+#include "kernels/cuda/memory.h"
 #include "kernels/cuda/recorder.h"
 #include "tests/support/cuda_emulator/emulator.h"
 #include "tests/support/cuda_emulator/wide.h"
@@ -62,6 +63,7 @@ void* Library::find(const char* name) const {
 
 void conv2d_forward(const View& y, const View& x, const View& w, const View* bias, const Window& window,
                     std::int64_t groups) {
+  emulator::making_plan();
   enqueue_on_cpu([=, b = Kept(bias)] {
     const Wide to(y), image(x), filter(w), shift(b.view);
     cpu::conv2d_forward(to.view(), image.view(), filter.view(), b.there ? &shift.view() : nullptr, window,
@@ -72,6 +74,7 @@ void conv2d_forward(const View& y, const View& x, const View& w, const View* bia
 
 void conv2d_backward_input(const View& dx, const View& dy, const View& w, const Window& window,
                            std::int64_t groups) {
+  emulator::making_plan();
   enqueue_on_cpu([=] {
     const Wide to(dx), slopes(dy), filter(w);
     cpu::conv2d_backward_input(to.view(), slopes.view(), filter.view(), window, groups);
@@ -81,6 +84,7 @@ void conv2d_backward_input(const View& dx, const View& dy, const View& w, const 
 
 void conv2d_backward_weight(const View& dw, const View& x, const View& dy, const Window& window,
                             std::int64_t groups) {
+  emulator::making_plan();
   enqueue_on_cpu([=] {
     const Wide to(dw), image(x), slopes(dy);
     cpu::conv2d_backward_weight(to.view(), image.view(), slopes.view(), window, groups);
@@ -94,7 +98,16 @@ std::atomic<int> attentions_fused = 0;
 
 int emulator::fused_attentions() { return attentions_fused; }
 
-bool run_fused_attention(const FusedShape& s, const std::array<void*, kOperands>& memory) {
+std::string run_fused_attention(const FusedShape& s, const std::array<void*, kOperands>& memory) {
+  emulator::making_plan();
+  for (const void* operand : memory)
+    if (reinterpret_cast<std::uintptr_t>(operand) % Aligned::kBytes != 0)
+      fail(ExitCode::kInternal, "the emulated attention got an operand that is not aligned to 16 bytes");
+  // The deterministic kernels of cuDNN before 9.25 keep the gradient of the weights in their workspace.
+  constexpr std::int64_t kMostWorkspace = std::int64_t{1} << 30;
+  if (s.backward && 2 * s.batch * s.heads * s.queries * s.keys > kMostWorkspace)
+    return "the emulated library refuses workspaces over 1 GiB";
+  add_engine(describe(s), "emulated kernel");
   ++attentions_fused;
   enqueue_on_cpu([=] {
     const AttentionRule rule{.scale = s.scale, .causal = s.causal};
@@ -119,7 +132,7 @@ bool run_fused_attention(const FusedShape& s, const std::array<void*, kOperands>
                             k.view(), v.view(), nullptr, rule);
     for (const Wide* result : {&dq, &dk, &dv}) result->store();
   });
-  return true;
+  return "";
 }
 
 }  // namespace trireme::cuda

@@ -3,10 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cstdlib>
 #include <string>
+#include <utility>
 
 #include "kernels/cuda/fused_attention.h"
 #include "tests/support/described_gpu.h"
+#include "tests/support/errors.h"
 
 namespace trireme::cuda {
 namespace {
@@ -26,6 +29,32 @@ FusedShape shape_of(std::int64_t queries, std::int64_t keys, std::int64_t width,
                                               s.heads * columns};
   }
   return s;
+}
+
+TEST(CudnnAttention, PartsOfLargeBatchesAndLongSequencesHaveAKernel) {
+  const std::string gpu = test::described_gpu(900, 132, 232448);
+  for (const auto& [batch, rows] :
+       {std::pair{64, 1024}, {43, 1024}, {11, 2048}, {3, 4096}, {1, 8192}, {1, 32768}}) {
+    FusedShape s = shape_of(rows, rows, 64, 64);
+    s.batch = batch;
+    s.heads = 12;
+    for (auto& [sample, head, row] : s.strides) sample = rows * 12 * 64, head = 64, row = 12 * 64;
+    s.backward = s.causal = true;
+    const std::string said = refuse_fused_attention(part_of(s, backward_slice(s)), gpu, 90, 132);
+    if (said.find("cuDNN front end") != said.npos || said.find("libcuda") != said.npos)
+      GTEST_SKIP() << "skipped: " << said;
+    EXPECT_EQ(said, "") << batch << " x " << rows;
+  }
+}
+
+TEST(CudnnAttention, AMissingCudaRuntimeIsOneLine) {
+  setenv("CUDNN_FRONTEND_CUDART_LIB_NAME", "/nowhere/libcudart.so.13", 1);
+  const std::string said = missing_cuda_runtime();
+  unsetenv("CUDNN_FRONTEND_CUDART_LIB_NAME");
+  if (fused_attention_version() == "no front end")
+    GTEST_SKIP() << "skipped: this build has no cuDNN front end";
+  test::expect_holds(said, {"libcudart", "/nowhere/libcudart.so.13", "LD_LIBRARY_PATH"});
+  EXPECT_EQ(said.find('\n'), said.npos);
 }
 
 TEST(CudnnAttention, ThereIsAKernelForIt) {
