@@ -35,7 +35,8 @@ SafetensorsMetadata metadata_of(const JobState& job) {
   for_each_field(job, [&](const char* name, const auto& value) {
     metadata[std::string(kPrefix) + name] = fmt::format("{}", value);
   });
-  metadata.erase(std::string(kPrefix) + "link");  // of the machines: files of equal runs are equal
+  // These tell of the machines, and files of equal runs are equal.
+  for (const char* name : {"link", "engines"}) metadata.erase(std::string(kPrefix) + name);
   return metadata;
 }
 

@@ -198,7 +198,9 @@ bool Attempt::target_is_the_same() {
 bool Attempt::my_part_is_in(const CheckpointReader& reader) const {
   const Manifest& there = reader.manifest();
   JobState job = there.job;
-  job.link = job_.link;  // another run of the same job may have had other machines
+  // Another run of the same job may have had other machines, or have met fewer operations so far.
+  job.link = job_.link;
+  job.engines = job_.engines;
   if (job != job_ || there.tensors.size() != tensors_.size()) return false;
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     const TensorRecord& record = there.tensors[i];

@@ -25,6 +25,9 @@ struct JobState {
   /// What a sum over the ranks cost that made this, for the reader; "": not measured. Of the machines, not of
   /// the job: who looks for the same job passes over it.
   std::string link;
+  /// The engine of a GPU library that computes each operation, one a line; "" on CPUs. Bits depend on them.
+  /// Runs of the same job may have met different operations when they save, so it is left out like `link`.
+  std::string engines;
 
   bool operator==(const JobState&) const = default;
 };
@@ -45,6 +48,7 @@ void for_each_field(State& state, Fn&& fn) {
   fn("job", state.job);
   fn("data", state.data);
   fn("link", state.link);
+  fn("engines", state.engines);
 }
 
 }  // namespace trireme

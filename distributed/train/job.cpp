@@ -115,6 +115,8 @@ void Job::start() {
   });
   shards_ = static_cast<int>(options_.shards());
   start_communication();
+  engines_.emplace(device());
+  if (checkpoints_->resumed()) engines_->resume(checkpoints_->resumed()->engines);
   if (options_.sync_batchnorm()) {
     shard_sync_ = make_shard_sync(gradient_comm());
     batch_sync_ = shard_sync_.get();
@@ -183,6 +185,7 @@ JobState Job::job_state() const {
   JobOptions saved = options_;
   saved.clear_quiet();
   state.job = to_text(saved);
+  state.engines = engines_->text();
   state.run_id = fmt::format("{:016x}", mix64(options_.seed()));
   if (checkpoints_->resumed()) state.run_id = checkpoints_->resumed()->run_id;
   return state;
@@ -439,6 +442,7 @@ void Job::end_step() {
   const auto waits = Clock::now();
   if (auto before = std::exchange(ended_, {})) settle(*std::move(before));
   ended_ = ended_step(ticket, Clock::now() - waits);
+  follow_engines();
   if (later && !stops_) return;
   settle(*std::exchange(ended_, {}));
   if (step_ % kStepsBetweenChecks == 0) check_weights();
@@ -449,6 +453,7 @@ void Job::end_step() {
 void Job::save_checkpoint() {
   if (!checkpoints_->enabled() || saved_step_ == step_) return;
   const TraceScope scope(timing_->trace, "save checkpoint", "checkpoint");
+  if (options_.reduction() != "fastest") engines_->check(*comm_);
   checkpoints_->save(job_state(), state());
   saved_step_ = step_;
 }

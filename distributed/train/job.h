@@ -26,6 +26,7 @@
 #include "core/profiler/profile.h"
 #include "distributed/ddp/data_parallel.h"
 #include "distributed/train/checkpoints.h"
+#include "distributed/train/engine_log.h"
 #include "distributed/train/link_packing.h"
 #include "distributed/train/options.h"
 #include "distributed/train/reporter.h"
@@ -250,6 +251,8 @@ class Job : public DataParallelContext {
   void settle(EndedStep ended);
   /// Collective: throws if ranks have different ones. On CPUs; a GPU would have to be waited for.
   void check_weights();
+  /// Tells what is new about the engines of the GPU's libraries. After few steps collective: compares ranks.
+  void follow_engines();
   void save_checkpoint();
   void stop_if_asked();
   void end_training();
@@ -288,6 +291,7 @@ class Job : public DataParallelContext {
   std::exception_ptr left_behind_;             // by the end of the steps, which cannot throw
   bool stops_ = false;                         // a rank got a signal
   LinkPacking packing_;
+  std::optional<EngineLog> engines_;  // from start() on
   // Of the current step, in this rank.
   Clock::time_point step_began_, forward_began_;
   std::chrono::nanoseconds forward_{0}, backward_{0}, data_wait_{0}, excluded_{0}, exposed_before_{0},

@@ -49,6 +49,13 @@ void Job::check_weights() {
              "some rank changes its model apart from the others, or has bad memory");
 }
 
+void Job::follow_engines() {
+  const std::vector<std::string> news = engines_->news();
+  for (const std::string& line : news)
+    if (is_root()) reporter_->warn(line);
+  if (options_.reduction() != "fastest" && engines_->is_due(step_)) engines_->check(*comm_);
+}
+
 void Job::fail_not_finite(std::int64_t step, double loss) const {
   const std::string kept =
       saved_step_ < 0

@@ -46,6 +46,27 @@ MUTANTS = [
     ("a host's GPUs get no slices of other hosts", "distributed/comm/device_routes.cpp",
      "for (const int owner : places_.owners) sends.push_back({near[k], of(owner)});",
      "for (const int owner : places_.owners) sends.push_back({near[k], of(rank_).first(of(owner).size())});", ["unit_cuda_routes"]),
+    ("code is captured before it was started once", "kernels/cuda/recorder.cpp",
+     "std::ranges::all_of(recorded.work, has_started)", "true", ["unit_cuda_graphs"]),
+    ("a capture is open while a step is enqueued", "kernels/cuda/recorder.cpp",
+     "  is_open_ = true;\n", "  is_open_ = true;\n  if (!recording_) begin_capture(recording_ = make_stream());\n", ["unit_cuda_graphs"]),
+    ("work that cannot be captured ends the program", "kernels/cuda/recorder.cpp",
+     "    return error.what();\n", "    throw;\n", ["unit_cuda_graphs"]),
+    ("a backward pass of attention takes the whole batch", "kernels/cuda/fused_slices.cpp",
+     "std::max<std::int64_t>(1, kBytes / sample)", "s.batch", ["unit_cuda_attention"]),
+    ("parts of attention read the first part's sums", "kernels/cuda/attention.cu",
+     "(sample * whole.heads + head) * whole.queries", "std::int64_t{0}", ["unit_cuda_attention"]),
+    ("nobody hears that attention is not fused", "kernels/cuda/attention.cu", "  add_notice(", "  static_cast<void>(",
+     ["unit_cuda_attention"]),
+    ("after a failure the next engine is taken", "kernels/cuda/engines.cpp",
+     "if (second.outcome == PlanAttempt::kFailed)", "if (false)", ["unit_cuda_engines"]),
+    ("memory is not released before the second attempt", "kernels/cuda/engines.cpp", "      release_memory();\n", "",
+     ["unit_cuda_engines"]),
+    ("a failure of cuBLASLt means that it has no kernel", "kernels/cuda/matmul.cpp",
+     "PlanAttempt::kNotSupported : PlanAttempt::kFailed", "PlanAttempt::kNotSupported : PlanAttempt::kNotSupported",
+     ["unit_cuda_engines"]),
+    ("ranks may compute by different engines", "distributed/train/engine_log.cpp", "if (its != engine)", "if (false)",
+     ["ranks_train_engines"]),
     ("a GPU applies what is not finite", "core/optim/optimizer.cpp", "slice.halted = halted;", "", ["unit_cuda_later"]),
     ("numbers of the step behind are read", SHARDS, "ticket_ = 1 - ticket_;", "", ["unit_cuda_later"]),
     ("zeros among packed words get an exponent", PACKED, "if (!e.zero) ++e.least;", "++e.least;", PACKED_TESTS),
@@ -140,17 +161,30 @@ class Build:
 
     def __init__(self, source, build, scratch):
         self.source, self.build, self.scratch = source, build, scratch
-        commands = json.loads((build / "compile_commands.json").read_text())
-        self.compile_of = {entry["file"]: entry for entry in commands}
+        self.commands = json.loads((build / "compile_commands.json").read_text())
 
     def run(self, command, **options):
         return subprocess.run(command, cwd=self.build, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
 
-    def compile(self, file, text, flags=()):
-        entry = self.compile_of[str(self.source / file)]
+    def link_words(self, test):
+        """The words of the command that links a test."""
+        listed = self.run(["ninja", "-t", "commands", "-s", f"tests/{test}"])
+        steps = [step for step in listed.stdout.split(" && ") if f" -o tests/{test} " in step]
+        if not steps:
+            sys.exit(f"the build has no test {test}")
+        return shlex.split(steps[0])
+
+    def compile_words(self, test, file):
+        """The words of the command that compiles a file for a test. The emulated GPU has some files compiled anew, whose objects are
+        linked by name."""
+        entries = [shlex.split(entry["command"]) for entry in self.commands if entry["file"] == str(self.source / file)]
+        linked = set(self.link_words(test))
+        return next((words for words in entries if words[words.index("-o") + 1] in linked), entries[0])
+
+    def compile(self, test, file, text, flags=()):
         edited, result = self.scratch / pathlib.Path(file).name, self.scratch / "edited.o"
         edited.write_text(text)
-        words = shlex.split(entry["command"])
+        words = self.compile_words(test, file)
         words[words.index("-o") + 1] = str(result)
         words[words.index("-c") + 1] = str(edited)
         done = self.run([*words, *flags])
@@ -158,23 +192,26 @@ class Build:
             sys.exit(f"the edited {file} does not compile:\n{done.stdout}")
         return result
 
-    def link(self, test, first):
-        listed = self.run(["ninja", "-t", "commands", "-s", f"tests/{test}"])
-        steps = [step for step in listed.stdout.split(" && ") if f" -o tests/{test} " in step]
-        if not steps:
-            sys.exit(f"the build has no test {test}")
-        words = shlex.split(steps[0])
+    def link(self, test, file, edited):
+        words = self.link_words(test)
         result = self.scratch / test
         words[words.index("-o") + 1] = str(result)
-        words.insert(next(i for i, word in enumerate(words) if word.endswith(".a")), str(first))
+        compiled = self.compile_words(test, file)
+        original = compiled[compiled.index("-o") + 1]
+        if original in words:
+            words[words.index(original)] = str(edited)
+        else:
+            words.insert(next(i for i, word in enumerate(words) if word.endswith(".a")), str(edited))
         done = self.run(words)
         if done.returncode != 0:
             sys.exit(f"{test} does not link with the edited file:\n{done.stdout}")
         return result
 
-    def passes(self, test, file_object):
+    def passes(self, test, file, text, flags=()):
+        """Returns True if the test passes with this text of the file."""
+        program = self.link(test, file, self.compile(test, file, text, flags))
         try:
-            return self.run([self.link(test, file_object), "--gtest_brief=1"], timeout=120).returncode == 0
+            return self.run([program, "--gtest_brief=1"], timeout=120).returncode == 0
         except subprocess.TimeoutExpired:
             return False
 
@@ -195,11 +232,11 @@ def main():
             if old is not None and text.count(old) != 1:
                 sys.exit(f"{name}: {file} no longer has this text exactly once: {old}")
             for test in {test for test in tests if (file, test) not in sound}:
-                if not tools.passes(test, tools.compile(file, text)):
+                if not tools.passes(test, file, text):
                     sys.exit(f"{test} fails without any mutant")
                 sound.add((file, test))
-            edited = tools.compile(file, text, [new]) if old is None else tools.compile(file, text.replace(old, new))
-            killer = next((test for test in tests if not tools.passes(test, edited)), None)
+            edited, flags = (text, [new]) if old is None else (text.replace(old, new), [])
+            killer = next((test for test in tests if not tools.passes(test, file, edited, flags)), None)
             survivors += killer is None
             print(f"{name}: " + (f"noticed by {killer}" if killer else "NOBODY NOTICED"), flush=True)
     print(f"{survivors} mutants survived")

@@ -2,6 +2,11 @@
 #include "tests/unit/cuda/jobs.h"
 
 #include <filesystem>
+#include <memory>
+
+#include "core/base/file_system.h"
+#include "distributed/checkpoint/store.h"
+#include "tests/support/errors.h"
 
 namespace trireme {
 namespace {
@@ -108,6 +113,9 @@ TEST(CudaTraining, GoesOnFromACheckpointOnAnotherNumberOfRanks) {
   JobOptions options = options_of("cuda", 2);
   options.set_checkpoint_dir(directory.string());
   EXPECT_NE(train_on(3, options).digest, whole);
+  const CheckpointStore store(std::make_shared<RealFileSystem>(), directory);
+  test::expect_holds(store.read_state(directory / "step-00000002").engines,
+                     {"matmul float32 to float32", " => cuBLASLt id 1"});
   options.set_steps(4);
   EXPECT_EQ(train_on(1, options).digest, whole);
   std::filesystem::remove_all(directory);

@@ -108,6 +108,7 @@ TEST(CheckpointStore, SavingTheSameAgainWritesNothing) {
   run_local_ranks(2, std::chrono::seconds(30), [&](Communicator& comm) {
     JobState elsewhere = job_at(5);
     elsewhere.link = "0.1 ms a sum";  // and on other machines
+    elsewhere.engines = "matmul => id 66\n";
     TensorSet model = small_model(1);
     CheckpointStore(files, kDirectory).save(comm, elsewhere, model.slots, 2);
   });
