@@ -99,7 +99,7 @@ struct RecordingStatistics {
   std::int64_t changed = 0;  ///< of these, kernels in a graph that were given other parameters
 };
 
-/// The engine of a library that computes each operation: both one line of text, by operation.
+/// Maps each operation to the library engine that computes it. Keys and values are one line of text each.
 using EngineChoices = std::map<std::string, std::string>;
 
 struct KernelTable {

@@ -12,6 +12,8 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <sstream>
+#include <string_view>
 
 #include "core/interchange/safetensors.h"
 #include "core/metrics/jsonl.h"
@@ -35,7 +37,7 @@ SafetensorsMetadata metadata_of(const JobState& job) {
   for_each_field(job, [&](const char* name, const auto& value) {
     metadata[std::string(kPrefix) + name] = fmt::format("{}", value);
   });
-  // These tell of the machines, and files of equal runs are equal.
+  // These depend on the machines; exports of equal runs must have equal bytes.
   for (const char* name : {"link", "engines"}) metadata.erase(std::string(kPrefix) + name);
   return metadata;
 }
@@ -121,13 +123,23 @@ int verify(const std::string& directory) {
   return static_cast<int>(sound ? ExitCode::kDone : ExitCode::kCheckpoint);
 }
 
+/// Prints a label and indented lines; nothing if there are none.
+void print_lines(const char* label, const std::string& text) {
+  if (text.empty()) return;
+  fmt::print("{}:\n", label);
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) fmt::print("  {}\n", line);
+}
+
 int inspect(const std::string& directory) {
   const fs::path path = checkpoints_at(directory).back();
   const CheckpointStore store = store_at(path.parent_path());
   const JobState job = store.read_state(path);
   fmt::print("{}\n", path.string());
   for_each_field(job, [](const char* name, const auto& value) {
-    if (const std::string text = fmt::format("{}", value); !text.empty()) fmt::print("{}: {}\n", name, text);
+    const std::string text = fmt::format("{}", value);
+    if (std::string_view(name) == "engines") return print_lines(name, text);
+    if (!text.empty()) fmt::print("{}: {}\n", name, text);
   });
   const auto tensors = store.tensors(path);
   fmt::print("tensors: {}, {} bytes\n", tensors.size(), bytes_in(tensors));

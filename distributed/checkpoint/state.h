@@ -26,7 +26,8 @@ struct JobState {
   /// the job: who looks for the same job passes over it.
   std::string link;
   /// The engine of a GPU library that computes each operation, one a line; "" on CPUs. Bits depend on them.
-  /// Runs of the same job may have met different operations when they save, so it is left out like `link`.
+  /// Runs of the same job may have met different operations, so a save ignores this field, like `link`, when
+  /// it compares states.
   std::string engines;
 
   bool operator==(const JobState&) const = default;

@@ -1,8 +1,9 @@
-// Which engines of the GPU's libraries compute a job's operations: the same ones on all ranks, and those of
-// the checkpoint from which the job goes on.
+// Compares the library engines of all ranks with each other, and those of a resumed job with its
+// checkpoint's.
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -11,36 +12,50 @@
 
 namespace trireme {
 
-/// Makes sure that ranks which have the same operation have the same engine for it. Collective and blocking.
-/// Throws AgreedError(kUsage) on every rank, naming an operation, two ranks and their engines, if they
-/// differ.
-void agree_engines(Communicator& comm, const EngineChoices& mine);
-
-/// Writes engines as text for a checkpoint, one operation a line, and reads them again. The reader passes
-/// over lines that it does not understand.
+/// Writes engines as text, one operation a line, and reads them again. The reader skips lines without " => ".
 std::string to_text(const EngineChoices& engines);
 EngineChoices engines_from_text(const std::string& text);
 
-/// Follows the engines of one job on `device`. Used by one thread.
+/// What one rank knows of how its GPU computes.
+struct EngineReport {
+  EngineChoices engines;
+  std::vector<std::string> notices;  ///< lines for the user
+  std::string libraries;             ///< kind of GPU and versions, one line
+};
+
+/// Follows the engines of one job on `device`. Used by one thread. The kernels record engines for the
+/// process, so a second job of the same process also has those of the first.
 class EngineLog {
  public:
   explicit EngineLog(Device device) : device_(device) {}
-  /// Sets the engines that a checkpoint has recorded, with which later choices are compared.
+  /// Sets the engines that a checkpoint has recorded, with which those of this run are compared.
   void resume(const std::string& text) { before_ = engines_from_text(text); }
-  /// Returns lines for the user that have not been returned yet: what the kernels report, and each operation
-  /// whose engine is not the checkpoint's.
-  std::vector<std::string> news();
-  /// Returns true after the steps in which new operations may appear and after few others: 1, 2, 4, 8, ...
-  bool is_due(std::int64_t finished_steps) const;
-  /// Compares the engines of all ranks, their kinds of GPU and the versions of their libraries; see
-  /// agree_engines(). Does nothing on CPUs.
-  void check(Communicator& comm) const;
-  /// Returns the engines so far as text; empty on CPUs.
-  std::string text() const;
+
+  /// Gathers the reports of all ranks. Collective and blocking; does nothing on CPUs, where libraries choose
+  /// no engines. Returns lines for the user, the same on all ranks and each of them once: the kernels'
+  /// notices, and what makes bits doubtful.
+  std::vector<std::string> gather(Communicator& comm);
+  /// The same with this rank's report given.
+  std::vector<std::string> gather(Communicator& comm, const EngineReport& mine);
+  /// Returns true after steps 1, 2, 4, 8, ... of this run, when gather() is worth its time.
+  static bool is_due(std::int64_t steps_of_this_run);
+
+  /// Names an operation that two ranks compute by different engines, as of the last gather(); empty if there
+  /// is none.
+  const std::string& difference() const { return difference_; }
+  /// Returns the engines of all ranks, as of the last gather(), as text for a checkpoint. The same on all
+  /// ranks.
+  std::string text() const { return to_text(all_); }
 
  private:
+  void merge(const std::vector<EngineReport>& reports);
+  std::vector<std::string> compare_with_checkpoint();
+
   const Device device_;
+  EngineChoices all_;
   EngineChoices before_;  ///< the checkpoint's, without those that have been compared
+  std::string difference_;
+  std::set<std::string> told_;  ///< lines that gather() has returned
 };
 
 }  // namespace trireme

@@ -327,7 +327,8 @@ bool Job::begin_step() {
   totals_ = {};
   round_ = 0;
   // In the first two steps memory and libraries are made ready, and buckets are planned.
-  if (options_.cuda_graph() && ++steps_here_ > 2) kernels_of(device()).begin_recording();
+  ++steps_here_;
+  if (options_.cuda_graph() && steps_here_ > 2) kernels_of(device()).begin_recording();
   open_round();
   return true;
 }
@@ -442,7 +443,10 @@ void Job::end_step() {
   const auto waits = Clock::now();
   if (auto before = std::exchange(ended_, {})) settle(*std::move(before));
   ended_ = ended_step(ticket, Clock::now() - waits);
-  follow_engines();
+  if (EngineLog::is_due(steps_here_)) {
+    gather_engines();
+    check_engines();
+  }
   if (later && !stops_) return;
   settle(*std::exchange(ended_, {}));
   if (step_ % kStepsBetweenChecks == 0) check_weights();
@@ -453,9 +457,10 @@ void Job::end_step() {
 void Job::save_checkpoint() {
   if (!checkpoints_->enabled() || saved_step_ == step_) return;
   const TraceScope scope(timing_->trace, "save checkpoint", "checkpoint");
-  if (options_.reduction() != "fastest") engines_->check(*comm_);
+  gather_engines();
   checkpoints_->save(job_state(), state());
   saved_step_ = step_;
+  check_engines();
 }
 
 void Job::stop_if_asked() {

@@ -251,8 +251,11 @@ class Job : public DataParallelContext {
   void settle(EndedStep ended);
   /// Collective: throws if ranks have different ones. On CPUs; a GPU would have to be waited for.
   void check_weights();
-  /// Tells what is new about the engines of the GPU's libraries. After few steps collective: compares ranks.
-  void follow_engines();
+  /// Gathers the engines of the GPU libraries that all ranks use, and warns about what makes bits doubtful.
+  /// Collective.
+  void gather_engines();
+  /// Throws if ranks compute an operation by different engines.
+  void check_engines() const;
   void save_checkpoint();
   void stop_if_asked();
   void end_training();
@@ -266,7 +269,7 @@ class Job : public DataParallelContext {
   std::unique_ptr<Reporter> reporter_;
   std::unique_ptr<ShardSum> step_sum_;
   std::int64_t dataset_size_ = 0, total_steps_ = 0, epochs_ = 0, step_ = 0, saved_step_ = -1;
-  std::int64_t steps_here_ = 0;  // since this job's start
+  std::int64_t steps_here_ = 0;  // begun since this job's start
   std::string dataset_digest_;   // where checkpoints need it
   bool training_ = false;
   std::unique_ptr<profiler::Profile> profile_;  // with --profile, on rank 0

@@ -49,11 +49,18 @@ void Job::check_weights() {
              "some rank changes its model apart from the others, or has bad memory");
 }
 
-void Job::follow_engines() {
-  const std::vector<std::string> news = engines_->news();
-  for (const std::string& line : news)
+void Job::gather_engines() {
+  for (const std::string& line : engines_->gather(*comm_))
     if (is_root()) reporter_->warn(line);
-  if (options_.reduction() != "fastest" && engines_->is_due(step_)) engines_->check(*comm_);
+}
+
+void Job::check_engines() const {
+  if (engines_->difference().empty() || options_.reduction() == "fastest") return;
+  throw AgreedError(
+      ExitCode::kUsage,
+      fmt::format("{}: bits would depend on the rank; use the same kind of GPU, driver and libraries on "
+                  "all nodes, or --reduction fastest",
+                  engines_->difference()));
 }
 
 void Job::fail_not_finite(std::int64_t step, double loss) const {

@@ -339,7 +339,7 @@ bool fused(const Operands& all, const View* mask, const AttentionRule& rule) {
   const char* const why = unfit(all, mask, rule);
   const std::string refusal = why ? why : run_parts(all, rule);
   if (refusal.empty()) return true;
-  add_notice("attention is not fused on this GPU, which is slower: " + refusal);
+  add_notice("attention does not use the fused kernel and is slower: " + refusal);
   return false;
 }
 

@@ -11,7 +11,8 @@ namespace trireme::cuda::dnn {
 
 namespace {
 
-/// Larger workspaces rule an engine out. The workspace depends on the shape alone, and so does this choice.
+/// An engine that needs a larger workspace is not used. The workspace depends on the shape alone, and so does
+/// this choice.
 constexpr std::int64_t kMostWorkspace = std::int64_t{1} << 30;
 
 cudnnDataType_t type_of(DType dtype) {
@@ -25,7 +26,7 @@ cudnnDataType_t type_of(DType dtype) {
     case DType::kFloat16:
       return CUDNN_DATA_HALF;
     default:
-      fail(ExitCode::kInternal, "cudnn: needs floating point, got {}", trireme::name_of(dtype));
+      fail(ExitCode::kInternal, "cudnn: needs floating point, got {}", name_of(dtype));
   }
 }
 
@@ -66,28 +67,28 @@ cudnnStatus_t propose(const Target& target, const Descriptor& graph, cudnnBacken
   return CUDNN_STATUS_SUCCESS;
 }
 
-cudnnBackendDescriptor_t get_descriptor(const Descriptor& from, cudnnBackendAttributeName_t name,
-                                        const Descriptor& to, const char* what) {
-  cudnnBackendDescriptor_t raw = to.get();
+/// Fills `engine` with the engine of a configuration.
+cudnnBackendDescriptor_t get_engine(const Descriptor& config, const Descriptor& engine) {
+  cudnnBackendDescriptor_t raw = engine.get();
   std::int64_t count = 0;
-  check(api().cudnnBackendGetAttribute(from.get(), name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &raw),
-        what);
+  check(api().cudnnBackendGetAttribute(config.get(), CUDNN_ATTR_ENGINECFG_ENGINE,
+                                       CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &raw),
+        "an engine");
   return raw;
 }
 
-std::int64_t get_number(cudnnBackendDescriptor_t from, cudnnBackendAttributeName_t name,
-                        cudnnBackendAttributeType_t type) {
+std::int64_t get_number(cudnnBackendDescriptor_t from, cudnnBackendAttributeName_t name) {
   std::int64_t value = 0, count = 0;
-  check(api().cudnnBackendGetAttribute(from, name, type, 1, &count, &value), "a property of an engine");
+  check(api().cudnnBackendGetAttribute(from, name, CUDNN_TYPE_INT64, 1, &count, &value),
+        "a property of an engine");
   return value;
 }
 
 /// Returns the engine's number in the library, and its settings: "engine 62, knobs 2=13 7=1".
-std::string name_of(const Descriptor& config) {
+std::string engine_name(const Descriptor& config) {
   const Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-  std::string name = fmt::format(
-      "engine {}", get_number(get_descriptor(config, CUDNN_ATTR_ENGINECFG_ENGINE, engine, "an engine"),
-                              CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64));
+  std::string name =
+      fmt::format("engine {}", get_number(get_engine(config, engine), CUDNN_ATTR_ENGINE_GLOBAL_INDEX));
   std::vector<Descriptor> knobs;
   std::vector<cudnnBackendDescriptor_t> raw;
   for (int i = 0; i < CUDNN_KNOB_TYPE_COUNTS; ++i)
@@ -103,7 +104,7 @@ std::string name_of(const Descriptor& config) {
                                          &one, &type),
           "an engine's knob");
     name += fmt::format("{}{}={}", i == 0 ? ", knobs " : " ", static_cast<int>(type),
-                        get_number(raw[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64));
+                        get_number(raw[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE));
   }
   return name;
 }
@@ -112,8 +113,7 @@ std::string name_of(const Descriptor& config) {
 /// float32.
 bool is_exact(const Descriptor& config, DType dtype) {
   const Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-  const cudnnBackendDescriptor_t raw =
-      get_descriptor(config, CUDNN_ATTR_ENGINECFG_ENGINE, engine, "an engine");
+  const cudnnBackendDescriptor_t raw = get_engine(config, engine);
   std::int64_t count = 0;
   std::vector<cudnnBackendNumericalNote_t> notes(CUDNN_NUMERICAL_NOTE_TYPE_COUNT);
   check(api().cudnnBackendGetAttribute(raw, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
@@ -209,18 +209,21 @@ Plan::Plan(const Target& target, std::vector<Descriptor> parts, DType dtype, con
   if (target.handle()) graph_.set_one(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, target.handle());
   graph_.finalize();
   std::vector<Descriptor> configs;
-  for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK})
-    choose_plan(
-        1, [&](std::size_t) { return attempt_of(propose(target, graph_, mode, configs)); }, release,
-        "the list of engines of " + operation);
+  std::string reason;
+  for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
+    const PlanAttempt listed =
+        attempt_twice([&] { return attempt_of(propose(target, graph_, mode, configs)); }, release,
+                      "listing engines for " + operation);
+    if (listed.outcome != PlanAttempt::kMade) reason = " (" + listed.reason + ")";
+  }
   const auto chosen = choose_plan(
       configs.size(), [&](std::size_t i) { return attempt(target, configs[i], dtype); }, release, operation);
   if (!chosen)
-    fail(ExitCode::kInternal, "cudnn: none of {} engines can compute {} in {}", configs.size(), operation,
-         trireme::name_of(dtype));
+    fail(ExitCode::kInternal, "cudnn: none of {} engines can compute {}{}", configs.size(), operation,
+         reason);
   config_ = std::make_unique<Descriptor>(std::move(configs[*chosen]));
   if (target.handle())
-    add_engine(operation, fmt::format("cuDNN {}, workspace {}", name_of(*config_), workspace_));
+    add_engine(operation, fmt::format("cuDNN {}, workspace {}", engine_name(*config_), workspace_));
 }
 
 PlanAttempt Plan::attempt(const Target& target, const Descriptor& config, DType dtype) {
@@ -229,7 +232,7 @@ PlanAttempt Plan::attempt(const Target& target, const Descriptor& config, DType 
   plan->set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
   if (target.handle()) plan->set_one(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, target.handle());
   if (PlanAttempt made = attempt_of(plan->try_finalize()); made.outcome != PlanAttempt::kMade) return made;
-  workspace_ = get_number(plan->get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64);
+  workspace_ = get_number(plan->get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE);
   if (workspace_ > kMostWorkspace) return {PlanAttempt::kNotSupported, "its workspace is too large"};
   plan_ = std::move(plan);
   return {};

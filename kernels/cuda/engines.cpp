@@ -49,24 +49,28 @@ std::vector<std::string> take_notices() {
   return {first, notices.end()};
 }
 
+PlanAttempt attempt_twice(const std::function<PlanAttempt()>& make,
+                          const std::function<void()>& release_memory, const std::string& what) {
+  const PlanAttempt first = make();
+  if (first.outcome != PlanAttempt::kFailed) return first;
+  release_memory();
+  PlanAttempt second = make();
+  if (second.outcome == PlanAttempt::kFailed)
+    fail(ExitCode::kInternal,
+         "cuda: {} failed twice: {}, and after cached memory was released: {}; another engine would change "
+         "bits, so "
+         "none was used; free memory on the GPU or use a smaller batch",
+         what, first.reason, second.reason);
+  return second;
+}
+
 std::optional<std::size_t> choose_plan(std::size_t count,
                                        const std::function<PlanAttempt(std::size_t candidate)>& make,
                                        const std::function<void()>& release_memory,
                                        const std::string& operation) {
   for (std::size_t i = 0; i < count; ++i) {
-    PlanAttempt first = make(i);
-    if (first.outcome == PlanAttempt::kFailed) {
-      release_memory();
-      PlanAttempt second = make(i);
-      if (second.outcome == PlanAttempt::kFailed)
-        fail(ExitCode::kInternal,
-             "cuda: no plan for {}: candidate {} of {} failed ({}), and again after cached memory was "
-             "released "
-             "({}); another engine would give other bits, so none was tried",
-             operation, i + 1, count, first.reason, second.reason);
-      first = std::move(second);
-    }
-    if (first.outcome == PlanAttempt::kMade) return i;
+    const std::string what = fmt::format("making plan {} of {} for {}", i + 1, count, operation);
+    if (attempt_twice([&] { return make(i); }, release_memory, what).outcome == PlanAttempt::kMade) return i;
   }
   return std::nullopt;
 }

@@ -13,8 +13,8 @@
 
 namespace trireme::cuda {
 
-/// Records that `engine` computes `operation` from now on. Both are one line; an operation has one engine for
-/// the life of the process. Any thread may call.
+/// Records the engine of an operation; later calls for the same operation are ignored. Both are one line. The
+/// record lives as long as the process, which may run several jobs. Any thread may call.
 void add_engine(const std::string& operation, const std::string& engine);
 
 /// Queues one line for the user, unless the same line has been queued before. Any thread may call.
@@ -32,13 +32,15 @@ struct PlanAttempt {
   std::string reason;  ///< what the library said, unless the plan was made
 };
 
+/// Calls make() and, if it fails, release_memory() and make() once more. Returns how the last attempt ended.
+/// Throws Error(kInternal) with `what` and both reasons if both attempts failed.
+PlanAttempt attempt_twice(const std::function<PlanAttempt()>& make,
+                          const std::function<void()>& release_memory, const std::string& what);
+
 /// Returns the first of the candidates 0..count-1 for which make(candidate) makes a plan; nothing if none is
-/// supported.
-///
-/// A candidate that fails for another reason, such as memory that the caching allocator holds, must not make
-/// the next candidate the choice: other ranks and other runs would choose this one. So `release_memory` is
-/// called and the candidate is tried once more; if it fails again, throws Error(kInternal) with `operation`
-/// and both reasons.
+/// supported. A candidate that fails for another reason, such as memory that the caching allocator holds,
+/// must not make the next candidate the choice, because other ranks and other runs would choose this one. So
+/// it is attempted twice; see attempt_twice().
 std::optional<std::size_t> choose_plan(std::size_t count,
                                        const std::function<PlanAttempt(std::size_t candidate)>& make,
                                        const std::function<void()>& release_memory,

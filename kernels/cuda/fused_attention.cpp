@@ -6,6 +6,7 @@
 #define CUDNN_FRONTEND_SKIP_JSON_LIB
 #include <cudnn_frontend.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -83,18 +84,26 @@ class FusedPlan {
       add_backward(graph_, s);
     else
       add_forward(graph_, s);
-    graph_.deselect_numeric_notes(
-        {fe::NumericalNote_t::NONDETERMINISTIC, fe::NumericalNote_t::REDUCED_PRECISION_REDUCTION});
   }
 
-  /// Lists the engines for this graph. `handle` is null for a GPU that is described.
-  PlanAttempt list_engines(cudnnHandle_t handle) {
+  /// Lists the engines that one of the library's heuristics proposes, of which those whose bits vary are left
+  /// out by build(). `handle` is null for a GPU that is described.
+  PlanAttempt list_engines(cudnnHandle_t handle, fe::HeurMode_t mode) {
     PlanAttempt made;
-    static_cast<void>(
-        did(graph_.validate(), made) && did(graph_.build_operation_graph(handle), made) &&
-        did(graph_.create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK}), made) &&
-        did(graph_.check_support(), made));
+    if (!did(graph_.validate(), made) || !did(graph_.build_operation_graph(handle), made) ||
+        !did(graph_.create_execution_plans({mode}), made))
+      return made;
+    // The front end forgets what is deselected before it has a list.
+    graph_.deselect_numeric_notes(
+        {fe::NumericalNote_t::NONDETERMINISTIC, fe::NumericalNote_t::REDUCED_PRECISION_REDUCTION});
     return made;
+  }
+
+  /// Returns how a search for an engine ended that would support the graph; makes none.
+  PlanAttempt find_supported() {
+    PlanAttempt found;
+    did(graph_.check_support(), found);
+    return found;
   }
 
   std::size_t engines() const { return static_cast<std::size_t>(graph_.get_execution_plan_count()); }
@@ -102,8 +111,8 @@ class FusedPlan {
   /// Makes the kernels of engine `index`.
   PlanAttempt build(std::size_t index) {
     PlanAttempt made;
-    static_cast<void>(did(graph_.build_plan_at_index(static_cast<std::int64_t>(index)), made) &&
-                      did(graph_.get_workspace_size(workspace_), made));
+    if (did(graph_.build_plan_at_index(static_cast<std::int64_t>(index)), made))
+      did(graph_.get_workspace_size(workspace_), made);
     return made;
   }
 
@@ -132,7 +141,10 @@ class FusedPlan {
   /// Returns true if the front end did it; otherwise `made` says why not.
   static bool did(fe::error_object result, PlanAttempt& made) {
     if (result.is_good()) return true;
-    made = front_end_attempt(result.get_message());
+    const bool device_failed = result == fe::error_code_t::CUDA_API_FAILED ||
+                               result == fe::error_code_t::HANDLE_ERROR ||
+                               result == fe::error_code_t::INVALID_CUDA_DEVICE;
+    made = front_end_attempt(result.get_message(), device_failed);
     return false;
   }
 
@@ -158,31 +170,37 @@ struct Chosen {
   std::string refusal;
 };
 
-Chosen choose(const FusedShape& shape, const std::string& operation) {
-  load();
-  if (std::string missing = missing_cuda_runtime(); !missing.empty()) return {nullptr, std::move(missing)};
+/// Chooses among the engines that one of the library's heuristics proposes.
+Chosen choose(const FusedShape& shape, const std::string& operation, fe::HeurMode_t mode) {
   const Capability gpu = capability();
-  Chosen chosen;
-  const auto listed = choose_plan(
-      1,
-      [&](std::size_t) {
-        chosen.plan = std::make_unique<FusedPlan>(shape, nullptr, 10 * gpu.major + gpu.minor, gpu.processors);
-        PlanAttempt made = chosen.plan->list_engines(dnn::this_gpu().handle());
-        chosen.refusal = made.reason;
-        return made;
+  std::unique_ptr<FusedPlan> plan;
+  const PlanAttempt listed = attempt_twice(
+      [&] {
+        plan = std::make_unique<FusedPlan>(shape, nullptr, 10 * gpu.major + gpu.minor, gpu.processors);
+        return plan->list_engines(dnn::this_gpu().handle(), mode);
       },
-      release_cached_memory, "the list of engines of " + operation);
-  if (!listed) return {nullptr, chosen.refusal};
+      release_cached_memory, "listing engines for " + operation);
+  if (listed.outcome != PlanAttempt::kMade) return {nullptr, listed.reason};
+  std::string reason = "cuDNN has no engine for it";
   const auto built = choose_plan(
-      chosen.plan->engines(),
+      plan->engines(),
       [&](std::size_t i) {
-        PlanAttempt made = chosen.plan->build(i);
-        chosen.refusal = made.reason;
+        PlanAttempt made = plan->build(i);
+        if (made.outcome != PlanAttempt::kMade) reason = made.reason;
         return made;
       },
       release_cached_memory, operation);
-  if (!built) return {nullptr, chosen.refusal};
-  return {std::move(chosen.plan), ""};
+  if (!built) return {nullptr, reason};
+  return {std::move(plan), ""};
+}
+
+Chosen choose(const FusedShape& shape, const std::string& operation) {
+  load();
+  if (std::string missing = missing_cuda_runtime(); !missing.empty()) return {nullptr, std::move(missing)};
+  Chosen first = choose(shape, operation, fe::HeurMode_t::A);
+  if (first.plan) return first;
+  Chosen second = choose(shape, operation, fe::HeurMode_t::FALLBACK);
+  return second.plan ? std::move(second) : std::move(first);
 }
 
 }  // namespace
@@ -195,8 +213,8 @@ std::string run_fused_attention(const FusedShape& shape, const std::array<void*,
   if (found == plans->end()) {
     const std::string operation = describe(shape);
     found = plans->emplace(shape, choose(shape, operation)).first;
-    const auto& [plan, refusal] = found->second;
-    add_engine(operation, plan ? plan->engine() : "not fused: " + refusal);
+    const FusedPlan* const plan = found->second.plan.get();
+    add_engine(operation, plan ? plan->engine() : "not fused");
   }
   if (found->second.plan) found->second.plan->enqueue(memory);
   return found->second.refusal;
@@ -225,7 +243,15 @@ std::string refuse_fused_attention(const FusedShape& shape, const std::string& g
   const auto described = std::make_shared<fe::DeviceProperties>();
   if (auto result = described->deserialize({gpu.begin(), gpu.end()}); result.is_bad())
     return result.get_message();
-  return FusedPlan(shape, described, architecture, processors).list_engines(nullptr).reason;
+  std::string refusal;
+  for (const auto mode : {fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK}) {
+    FusedPlan plan(shape, described, architecture, processors);
+    PlanAttempt found = plan.list_engines(nullptr, mode);
+    if (found.outcome == PlanAttempt::kMade) found = plan.find_supported();
+    if (found.outcome == PlanAttempt::kMade) return "";
+    if (refusal.empty()) refusal = found.reason;
+  }
+  return refusal;
 }
 
 }  // namespace trireme::cuda

@@ -55,8 +55,9 @@ FusedShape part_of(const FusedShape& shape, const FusedSlice& part);
 /// Describes a pass in one line; passes of different shapes have different lines.
 std::string describe(const FusedShape& shape);
 
-/// Says how an attempt of cuDNN's front end ended, from its error message; empty: it succeeded.
-PlanAttempt front_end_attempt(const std::string& error);
+/// Says how an attempt of cuDNN's front end ended, from its error message, which is empty if it succeeded.
+/// `device_failed` says that a call of CUDA failed, not one of cuDNN.
+PlanAttempt front_end_attempt(const std::string& error, bool device_failed = false);
 
 /// Returns "front end 1.32.0", or that there is none.
 std::string fused_attention_version();

@@ -33,19 +33,21 @@ FusedShape part_of(const FusedShape& shape, const FusedSlice& part) {
 std::string describe(const FusedShape& s) {
   std::string strides;
   for (const auto& [sample, head, row] : s.strides) strides += fmt::format(" {},{},{}", sample, head, row);
-  return fmt::format("attention {}{}, {}, ({},{},{},{}) x ({},{}), strides{}",
+  return fmt::format("attention {}{}, {}, ({},{},{},{}) x ({},{}), scale {}, strides{}",
                      s.backward ? "backward" : "forward", s.causal ? ", causal" : "", name_of(s.dtype),
-                     s.batch, s.heads, s.queries, s.width, s.keys, s.value_width, strides);
+                     s.batch, s.heads, s.queries, s.width, s.keys, s.value_width, s.scale, strides);
 }
 
-PlanAttempt front_end_attempt(const std::string& error) {
+PlanAttempt front_end_attempt(const std::string& error, bool device_failed) {
   if (error.empty()) return {};
-  // The front end passes the library's status on in its text. Without one, the front end itself has refused.
+  // The front end puts the library's status at the end of its text. Without one, the front end itself
+  // refused.
+  const std::size_t status = error.rfind("CUDNN_STATUS_");
   const bool is_refused =
-      error.find("CUDNN_STATUS_") == error.npos || error.find("CUDNN_STATUS_NOT_SUPPORTED") != error.npos;
+      status == error.npos || error.compare(status, 26, "CUDNN_STATUS_NOT_SUPPORTED") == 0;
   std::string line = error;
   std::ranges::replace(line, '\n', ' ');
-  return {is_refused ? PlanAttempt::kNotSupported : PlanAttempt::kFailed, line};
+  return {is_refused && !device_failed ? PlanAttempt::kNotSupported : PlanAttempt::kFailed, line};
 }
 
 }  // namespace trireme::cuda

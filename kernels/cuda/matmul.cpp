@@ -153,7 +153,7 @@ class Plan {
         [&](std::size_t i) {
           adds_bias_ = i + 1 < epilogues;
           set(CUBLASLT_MATMUL_DESC_EPILOGUE, adds_bias_ ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT);
-          // Stands for every pointer of this alignment.
+          // The plan holds for every bias pointer with this alignment.
           if (adds_bias_)
             set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, reinterpret_cast<const void*>(Aligned::kBytes));
           return choose(a, b, c, batch);
@@ -263,6 +263,16 @@ class Plan {
                        shape(c));
   }
 
+  template <class T>
+  T setting(cublasLtMatmulAlgoConfigAttributes_t attribute) const {
+    T value{};
+    std::size_t written = 0;
+    lt().check(
+        lt().cublasLtMatmulAlgoConfigGetAttribute(&found_.algo, attribute, &value, sizeof value, &written),
+        "cublasLtMatmulAlgoConfigGetAttribute");
+    return value;
+  }
+
   /// Returns the algorithm's settings: "cuBLASLt id 66 tile 20 ..., workspace 33554432".
   std::string describe_algorithm() const {
     constexpr std::pair<const char*, cublasLtMatmulAlgoConfigAttributes_t> kSettings[] = {
@@ -274,14 +284,10 @@ class Plan {
         {"custom", CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION},
         {"stages", CUBLASLT_ALGO_CONFIG_STAGES_ID}};
     std::string text = "cuBLASLt";
-    for (const auto& [name, attribute] : kSettings) {
-      std::int32_t value = 0;
-      std::size_t written = 0;
-      lt().check(
-          lt().cublasLtMatmulAlgoConfigGetAttribute(&found_.algo, attribute, &value, sizeof value, &written),
-          "cublasLtMatmulAlgoConfigGetAttribute");
-      text += fmt::format(" {} {}", name, value);
-    }
+    for (const auto& [name, attribute] : kSettings)
+      text += fmt::format(" {} {}", name, setting<std::int32_t>(attribute));
+    text += fmt::format(" inner {} cluster {}", setting<std::uint16_t>(CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID),
+                        setting<std::uint16_t>(CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID));
     return fmt::format("{}{}, workspace {}", text, adds_bias_ ? " adds bias" : "", found_.workspaceSize);
   }
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <limits>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -18,6 +18,8 @@ namespace {
 // The first graph after a wait is small, so that the device has work early; the next ones grow.
 constexpr std::size_t kFirstWork = 16, kMostWork = 512;
 constexpr std::size_t kMostGraphs = 1024;  // of a round: further work is started at once
+/// A place whose work could not be captured so many times gets no graph.
+constexpr int kMostFailures = 3;
 /// A place whose graph is made anew more often than in one of so many rounds gets none.
 constexpr std::int64_t kRoundsPerGraph = 8;
 
@@ -187,7 +189,7 @@ bool Recorder::matches(Recorded& recorded, const Kernel& k) {
 /// Returns true if the work at this place is `call`. A graph's call cannot be changed.
 bool Recorder::matches(Recorded& recorded, const LibraryCall& call) {
   const Work& work = recorded.work[done_];
-  return work.run == call.run && work.plan == call.plan && std::ranges::equal(work.bytes, call.call);
+  return work.run == call.run && std::ranges::equal(work.bytes, call.call);
 }
 
 /// Drops the recorded work from this place on, and the graph that holds it.
@@ -218,7 +220,8 @@ void Recorder::start_recorded(Recorded& recorded) {
   if (done_ < recorded.work.size()) forget_from_here(recorded);  // it had more the last time
   const auto has_started = [&](const Work& work) { return started_.contains(work.code()); };
   std::string failure;
-  if (!recorded.ready && std::ranges::all_of(recorded.work, has_started)) failure = make_graph(recorded);
+  if (!recorded.ready && recorded.failures < kMostFailures && std::ranges::all_of(recorded.work, has_started))
+    failure = make_graph(recorded);
   if (recorded.ready) {
     start(recorded.ready, target_);
     ++statistics_.graphs;
@@ -228,8 +231,9 @@ void Recorder::start_recorded(Recorded& recorded) {
     work.start_on(target_);
     started_.insert(work.code());
   }
-  if (failure.empty()) return;
-  recorded.made = std::numeric_limits<std::int64_t>::max();  // no graph is tried at this place again
+  // Another thread may have synchronized the device meanwhile, so one failure does not mean that the next one
+  // fails.
+  if (failure.empty() || ++recorded.failures < kMostFailures) return;
   add_notice(fmt::format("a part of each step runs without a CUDA graph, because it cannot be captured: {}",
                          failure));
 }
@@ -237,15 +241,15 @@ void Recorder::start_recorded(Recorded& recorded) {
 /// Returns why the work cannot be captured; empty if its graph is ready.
 std::string Recorder::make_graph(Recorded& recorded) {
   if (!recording_) recording_ = make_stream();
-  begin_capture(recording_);
   try {
+    begin_capture(recording_);
     for (Work& work : recorded.work) {
       work.start_on(recording_);
       if (work.function) work.node = last_node(recording_);
     }
     recorded.graph = end_capture(recording_);
     recorded.ready = make_ready(recorded.graph);
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {  // also what a library's front end throws
     abandon_capture(recording_);
     drop_graph(recorded);
     return error.what();

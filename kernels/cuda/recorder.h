@@ -7,10 +7,11 @@
 // other parameters is changed in place, and anything else makes the graph again. Results are those of work
 // that is started at once, whatever the program does.
 //
-// A capture is open only while a graph is made, in submit(), from pieces that are known by then. No library
-// is initialised, no plan is made and no memory is allocated meanwhile: each of these may synchronize the
+// A capture is open only while a graph is made, in submit(), from pieces that are known by then. This thread
+// initialises no library, makes no plan and allocates no memory meanwhile: each of these may synchronize the
 // device, which invalidates every open capture. For the same reason a piece is captured only after this
-// recorder has started the same kernel or plan once without a capture: its first start may load code.
+// recorder has started the same kernel or plan once without a capture: its first start may load code. Another
+// thread may still synchronize the device, so work whose capture fails is started without a graph.
 #pragma once
 
 #include <cstddef>
@@ -29,7 +30,9 @@ namespace trireme::cuda {
 struct LibraryCall {
   void (*run)(const void* call, Stream stream);
   std::span<const std::byte> call;
-  const void* plan = nullptr;  ///< identifies the code that the call runs; null: `run` identifies it
+  /// Identifies the code that the call runs; null: `run` identifies it. `call` has to differ where this
+  /// differs.
+  const void* plan = nullptr;
 };
 
 /// Enqueues the work on this thread's stream, or into its recorder's graph. A recorder reports the failure of
@@ -108,6 +111,7 @@ class Recorder {
     Graph graph = nullptr;
     ReadyGraph ready = nullptr;  ///< null: the work was started without a graph the last time
     std::int64_t made = 0;       ///< how often its graph was made
+    int failures = 0;            ///< how often its work could not be captured
   };
   struct Memory {
     void* data;

@@ -160,9 +160,11 @@ cublasStatus_t heuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation, cubla
 cublasStatus_t algorithm_get(const cublasLtMatmulAlgo_t*, cublasLtMatmulAlgoConfigAttributes_t attribute,
                              void* value, std::size_t bytes, std::size_t* written) {
   const std::int32_t setting = attribute == CUBLASLT_ALGO_CONFIG_ID ? 1 : 0;
-  if (bytes != sizeof setting) return CUBLAS_STATUS_INVALID_VALUE;
-  std::memcpy(value, &setting, sizeof setting);
-  *written = sizeof setting;
+  const bool is_short =
+      attribute == CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID || attribute == CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID;
+  *written = is_short ? sizeof(std::uint16_t) : sizeof setting;
+  if (bytes != *written) return CUBLAS_STATUS_INVALID_VALUE;
+  std::memcpy(value, &setting, bytes);
   return CUBLAS_STATUS_SUCCESS;
 }
 

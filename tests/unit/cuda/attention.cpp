@@ -5,11 +5,9 @@
 
 #include "core/autograd/autograd.h"
 #include "core/ops/ops.h"
-#include "kernels/cuda/engines.h"
 #include "kernels/cuda/fused_attention.h"
 #include "kernels/table.h"
 #include "tests/support/cuda_emulator/emulator.h"
-#include "tests/support/errors.h"
 
 namespace trireme {
 namespace {
@@ -29,25 +27,6 @@ int fused_passes(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
 
 int fused_passes(const Shape& shape, DType dtype, const AttentionOptions& o = {}) {
   return fused_passes(on_device(shape, dtype), on_device(shape, dtype), on_device(shape, dtype), o);
-}
-
-// A process tells each reason once, so this comes before the tests that meet the same reasons.
-TEST(CudaAttention, TellsOnceWhyItIsNotFused) {
-  cuda::take_notices();
-  const auto said = [](const Shape& shape, DType dtype, const AttentionOptions& o = {}) {
-    fused_passes(shape, dtype, o);
-    const std::vector<std::string> lines = cuda::take_notices();
-    return lines.size() == 1 ? lines[0] : fmt::format("{} lines", lines.size());
-  };
-  EXPECT_EQ(said({2, 3, 5, 8}, DType::kBFloat16), "0 lines") << "fused";
-  test::expect_holds(said({2, 3, 5, 8}, DType::kFloat32), {"attention is not fused", "bfloat16 and float16"});
-  EXPECT_EQ(said({1, 3, 5, 8}, DType::kFloat32), "0 lines") << "the same reason";
-  test::expect_holds(said({2, 3, 5, 12}, DType::kBFloat16), {"multiple of 8 and at most 128"});
-  test::expect_holds(said({3, 5, 8}, DType::kBFloat16), {"(batch, heads, rows, width)"});
-  test::expect_holds(said({2, 3, 5, 8}, DType::kBFloat16, {.dropout_p = 0.5}), {"no dropout"});
-  const Tensor mask = to_device(Tensor::ones({5, 5}, DType::kBool), kCuda);
-  test::expect_holds(said({2, 3, 5, 8}, DType::kBFloat16, {.attn_mask = mask}), {"no mask"});
-  EXPECT_EQ(said({2, 0, 5, 8}, DType::kBFloat16), "0 lines") << "there is nothing to compute";
 }
 
 TEST(CudaAttention, IsFusedIn16BitsWhereRowsAreAligned) {
