@@ -2,6 +2,8 @@
 
 #include <omp.h>
 
+#include <cstdlib>
+#include <string>
 #include <string_view>
 
 namespace trireme {
@@ -11,9 +13,41 @@ const KernelTable& cuda_kernels();
 
 const KernelTable& kernels_of(Device device) { return device.is_cpu() ? cpu_kernels() : cuda_kernels(); }
 
+namespace {
+
+/// Returns how many threads a parallel region of the calling thread gets.
+int provided_threads() {
+  int count = 1;
+#pragma omp parallel
+#pragma omp master
+  count = omp_get_num_threads();
+  return count;
+}
+
+/// Returns the variables that keep OpenMP from providing threads, as "NAME=VALUE NAME=VALUE".
+std::string openmp_limits() {
+  std::string text;
+  for (const char* name : {"OMP_THREAD_LIMIT", "OMP_MAX_ACTIVE_LEVELS", "OMP_DYNAMIC", "OMP_NESTED"})
+    if (const char* value = std::getenv(name))
+      text += fmt::format("{}{}={}", text.empty() ? "" : " ", name, value);
+  return text.empty() ? "none of OpenMP's variables" : text;
+}
+
+}  // namespace
+
 void set_threads(int threads) {
   TRIREME_CHECK(threads >= 1, "set_threads: {} threads, at least 1 is needed", threads);
+  // OMP_DYNAMIC would give each parallel region another number of threads, by the machine's load.
+  omp_set_dynamic(0);
   omp_set_num_threads(threads);
+  if (threads == 1) return;
+  const int provided = provided_threads();
+  if (provided == threads) return;
+  omp_set_num_threads(1);
+  fail(ExitCode::kUsage,
+       "OpenMP provides {} of the {} compute threads asked for (the environment has {}): unset what limits "
+       "it, or ask for {}",
+       provided, threads, openmp_limits(), provided);
 }
 
 int threads() { return omp_get_max_threads(); }

@@ -278,8 +278,11 @@ struct KernelTable {
 /// The table of a device. Throws Error(kUsage) if this build or machine has no such device.
 const KernelTable& kernels_of(Device device);
 
-/// Threads that kernels called from this thread may use. At least 1.
+/// Lets kernels that the calling thread runs use `threads` threads, this one included. Throws Error(kUsage)
+/// where OpenMP provides another number: libraries that divide their work among `threads` threads would wait
+/// for ever for those that are missing.
 void set_threads(int threads);
+/// Returns how many threads kernels that the calling thread runs may use.
 int threads();
 
 /// Throws Error(kUsage) if this CPU lacks the instruction set that the kernels were compiled for.

@@ -98,7 +98,8 @@ int take_charge() {
   }
   sigset_t watched;
   sigemptyset(&watched);
-  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) {
+  signal(SIGPIPE, SIG_IGN);  // whoever reads our standard error may go away
+  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU}) {
     struct sigaction now;
     sigaction(number, nullptr, &now);
     if (now.sa_handler != SIG_IGN) sigaddset(&watched, number);  // nohup means it

@@ -40,7 +40,8 @@ mode_t kind_of(const std::string& path) {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   // A shell may have left some ignored; a rank that is told to stop must notice.
-  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGPIPE}) signal(number, SIG_DFL);
+  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU, SIGPIPE})
+    signal(number, SIG_DFL);
   const int empty = open("/dev/null", O_RDONLY);
   dup2(empty, STDIN_FILENO);
   if (options.output >= 0) dup2(options.output, STDOUT_FILENO);

@@ -30,7 +30,8 @@ class RankGuard {
       : command_(std::move(command)), launcher_(connect_to_launcher(contact, std::chrono::seconds(20))) {
     sigset_t watched;
     sigemptyset(&watched);
-    for (int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD}) sigaddset(&watched, number);
+    for (int number : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU, SIGCHLD})
+      sigaddset(&watched, number);
     sigprocmask(SIG_BLOCK, &watched, nullptr);
     signals_ = signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
     prctl(PR_SET_CHILD_SUBREAPER, 1);

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <utility>
 
 #include "kernels/error.h"
 
@@ -150,7 +151,7 @@ void Supervisor::take_signal(int number) {
   const bool again = number == SIGINT && stop_signal_ == SIGINT;
   if (stop) stop_signal_ = number;
   if (!running_) {
-    if (!stop) return;
+    if (!stop) return waiting_signals_.push_back(number);
     own_verdict_ = {.exit_code = 128 + number, .line = "", .restartable = false, .dead = 0};
     over_ = true;
   } else if (again) {
@@ -237,6 +238,7 @@ void Supervisor::greet(Peer& peer, std::string_view rest) {
   running_ = true;
   if (stop_signal_ == 0) arm(Late::kNothing, milliseconds(0));
   send_all("go");
+  for (const int signal : std::exchange(waiting_signals_, {})) send_all(fmt::format("signal {}", signal));
 }
 
 void Supervisor::note_end(Peer& peer, RankEnd::How how, int value, bool asked) {

@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "core/autograd/meta.h"
+#include "core/base/progress.h"
 
 namespace trireme {
 
@@ -137,7 +138,7 @@ Saved::Saved(const Tensor& tensor) : tensor_(tensor) {
   }
 }
 
-Node::Node(const char* name) : op(name), sequence(next_sequence()) {}
+Node::Node(const char* name) : op(name), sequence(next_sequence()) { note_progress(); }
 Node::~Node() { release_later(inputs); }
 
 TensorImpl::~TensorImpl() {

@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "core/autograd/meta.h"
+#include "core/base/progress.h"
 #include "core/tensor/observer.h"
 
 namespace trireme {
@@ -154,6 +155,7 @@ class Engine {
   }
 
   void run_node(Node& node) {
+    note_progress();
     const Observed observed(node.op);
     Backward backward = take_incoming(node);
     if (node.is_leaf && !captures_.empty()) return;

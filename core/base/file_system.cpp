@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <system_error>
 
+#include "core/base/progress.h"
+
 namespace trireme {
 
 namespace fs = std::filesystem;
@@ -50,11 +52,13 @@ class RealOutputFile : public OutputFile {
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) throw FileError("write", path_, errno);
       bytes = bytes.subspan(static_cast<std::size_t>(count));
+      note_progress();
     }
   }
 
   void sync() override {
     if (::fsync(file_) != 0) throw FileError("synchronize", path_, errno);
+    note_progress();
   }
 
   void close() override {
@@ -143,6 +147,7 @@ void RealFileSystem::read(const fs::path& path, std::uint64_t offset, std::span<
       fail(ExitCode::kCheckpoint, "cannot read '{}': it ends at byte {}, {} more were expected",
            path.string(), offset, bytes.size());
     bytes = bytes.subspan(static_cast<std::size_t>(count));
+    note_progress();
     offset += static_cast<std::uint64_t>(count);
   }
 }

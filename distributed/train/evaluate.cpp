@@ -1,6 +1,7 @@
 #include "distributed/train/evaluate.h"
 
 #include "core/autograd/autograd.h"
+#include "core/base/progress.h"
 #include "core/ops/ops.h"
 
 namespace trireme {
@@ -34,7 +35,10 @@ std::vector<double> sum_over(Job& job, const Dataset& dataset, std::int64_t batc
   {
     const NoGrad off;
     const amp::Autocast autocast(job.options().dtype() != "float32");
-    for (std::size_t at = first; at < end; ++at) measure(loader.next().value(), results_of(at, at + 1));
+    for (std::size_t at = first; at < end; ++at) {
+      measure(loader.next().value(), results_of(at, at + 1));
+      note_progress();
+    }
   }
   std::vector<std::span<std::byte>> slices;
   for (int r = 0; r < world; ++r)

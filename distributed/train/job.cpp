@@ -5,6 +5,7 @@
 
 #include <fmt/ranges.h>
 
+#include "core/base/progress.h"
 #include "distributed/comm/agree.h"
 #include "distributed/comm/device_communicator.h"
 #include "distributed/comm/host_communicator.h"
@@ -89,8 +90,10 @@ Job::~Job() {
 void Job::start() {
   agree_same(*comm_, "flags and program", facts_of(options_), ExitCode::kUsage,
              "start all ranks with the same program and flags");
-  check_cpu();
-  set_threads(static_cast<int>(options_.threads()));
+  agree(*comm_, "threads", [&] {
+    check_cpu();
+    set_threads(static_cast<int>(options_.threads()));
+  });
   if (options_.shards() == 0 && options_.replay_ranks() > 0) options_.set_shards(options_.replay_ranks());
   std::filesystem::path directory = OutputPaths(options_).checkpoints;
   JobOptions how = options_;
@@ -420,6 +423,7 @@ void Job::begin_forward() {
 }
 
 void Job::end_shard() {
+  note_progress();
   autocast_.reset();
   DataParallelContext::end_shard();
   step_sum_->push(std::array{counted_, stop_});

@@ -83,8 +83,12 @@ void install_crash_handlers() {
   for (const int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) std::signal(signal, show_frames);
 }
 
-bool keeps_checkpoints(const JobOptions& options) {
-  return !options.checkpoint_dir().empty() && options.replay_from() == 0;
+/// Ignores SIGPIPE too: a reader that went away (`| head`) must not end training.
+void install_handlers(const JobOptions& options, int rank) {
+  const bool keeps_checkpoints = !OutputPaths(options).checkpoints.empty() && options.replay_from() == 0;
+  std::signal(SIGPIPE, SIG_IGN);
+  install_signal_handlers(rank, keeps_checkpoints, patience_of(options));
+  install_crash_handlers();
 }
 
 bool uses_mpi(const JobOptions& options, const World& world) {
@@ -187,8 +191,7 @@ int run(int argc, char** argv, const Program& program, const std::function<void(
   try {
     world = detect_world(process_environment());
     const JobOptions options = parse_for_all(argc, argv, program);
-    install_signal_handlers(world.rank, keeps_checkpoints(options));
-    install_crash_handlers();
+    install_handlers(options, world.rank);
     return checked_output(run_ranks(options, world, body));
   } catch (const AgreedError&) {
     return checked_output(say_error(std::current_exception(), world));
@@ -207,8 +210,13 @@ std::unique_ptr<JobRuntime> JobRuntime::from_main(int argc, char** argv, const P
     fail(ExitCode::kUsage,
          "this program cannot run its ranks as threads; start it with `trireme launch --backend mpi`, or "
          "let its main call trireme::run");
-  install_signal_handlers(main_world.rank, keeps_checkpoints(options));
-  install_crash_handlers();
+  install_handlers(options, main_world.rank);
+  // Its main returns an exit code that knows nothing of what was lost on standard output.
+  on_exit(
+      [](int code, void*) {
+        if (checked_output(code) != code) std::_Exit(static_cast<int>(ExitCode::kInternal));
+      },
+      nullptr);
   return std::make_unique<ProcessRuntime>(std::move(options), main_world);
 }
 

@@ -11,7 +11,8 @@ namespace trireme {
 
 /// A whole main: finds out who this rank is (mpirun, srun, `trireme launch`, threads, alone), runs `body` on
 /// each of this process's ranks, turns what it throws into one line on standard error, and returns the exit
-/// code. SIGINT, SIGTERM, SIGHUP and SIGUSR1 ask the job to stop after its step, see signals.h.
+/// code. SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU ask the job to stop after its step, see
+/// signals.h.
 int run(int argc, char** argv, const Program& program, const std::function<void(Job&)>& body);
 
 /// Compiler, libraries and CPU that bits depend on.

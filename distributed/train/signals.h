@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 
 namespace trireme {
 
@@ -14,10 +15,12 @@ std::atomic<int>& stop_signal();
 enum class Phase { kBeforeSteps, kSteps, kAfterSteps, kEnding };
 std::atomic<Phase>& program_phase();
 
-/// From now on SIGINT, SIGTERM, SIGHUP and SIGUSR1 set stop_signal(). One that comes before the first step or
-/// after the last ends the process at once, with kStopped if the job keeps checkpoints, since the same
-/// command goes on; else with 128 plus its number, as does a second SIGINT or SIGTERM wherever it comes. Rank
-/// 0 says so in a line. For the main thread, before it starts others.
-void install_signal_handlers(int rank, bool keeps_checkpoints);
+/// Lets SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU set stop_signal() from now on (schedulers send
+/// the last three before a time limit). A signal that comes before the first step or after the last ends the
+/// process at once: with kStopped if the job keeps checkpoints, because the same command goes on, else with
+/// 128 plus the signal's number. A second SIGINT or SIGTERM ends the process with 128 plus its number
+/// wherever it comes, and so does a step that makes no progress (core/base/progress.h) for `patience` after
+/// the signal. Rank 0 says why in one line. Call on the main thread, before it starts others.
+void install_signal_handlers(int rank, bool keeps_checkpoints, std::chrono::milliseconds patience);
 
 }  // namespace trireme

@@ -169,7 +169,9 @@ class KillResume(training.Training):
 
     def test_a_signal_commits_a_checkpoint(self):
         for how, ranks, number in (("launch", 3, signal.SIGTERM), ("threads", 2, signal.SIGINT),
-                                   ("plain", 1, signal.SIGTERM), ("launch", 2, signal.SIGUSR1)):
+                                   ("plain", 1, signal.SIGTERM), ("launch", 2, signal.SIGUSR1),
+                                   ("launch", 2, signal.SIGUSR2), ("plain", 1, signal.SIGXCPU),
+                                   ("launch", 2, signal.SIGXCPU), ("threads", 2, signal.SIGUSR2)):
             with self.subTest(how=how, ranks=ranks, signal=number):
                 goal = self.lines_of_metrics() + 10
                 # So many steps that the signal comes before the end, however fast the machine is.

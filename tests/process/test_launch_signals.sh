@@ -3,9 +3,9 @@
 . "$(dirname "$0")/lib.sh" "$@"
 set -m  # or the shell would start background jobs with SIGINT ignored
 # Traps run while a shell waits. Each signal is noted in a file.
-saves='trap "echo \$OMPI_COMM_WORLD_RANK >>\$0; sleep 1; exit 75" TERM INT HUP USR1; echo up; sleep 100 & wait'
+saves='trap "echo \$OMPI_COMM_WORLD_RANK >>\$0; sleep 1; exit 75" TERM INT HUP USR1 USR2 XCPU; echo up; sleep 100 & wait'
 
-for signal in TERM INT HUP USR1; do
+for signal in TERM INT HUP USR1 USR2 XCPU; do
   for n in 1 3; do
     : >"$work/caught"
     launch_in_background -n $n -- sh -c "$saves" "$work/caught"

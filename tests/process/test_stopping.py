@@ -11,7 +11,8 @@ import time
 
 import training
 
-GPT = training.BUILD / "bin" / "train_gpt"
+NCF = training.BUILD / "bin" / "train_ncf"
+SLOW_DATA = ["--data", "synthetic:1000000,1000000", "--steps", 2]  # that takes hours to make up
 
 
 class Stopping(training.Training):
@@ -36,13 +37,13 @@ class Stopping(training.Training):
         return found == ranks
 
     def test_before_the_first_step(self):
-        pipe = self.dir / "pipe"  # of which nothing comes
-        os.mkfifo(pipe)
         for how, ranks, number in (("plain", 1, signal.SIGINT), ("plain", 1, signal.SIGTERM), ("launch", 2, signal.SIGTERM),
-                                   ("plain", 1, signal.SIGHUP), ("threads", 2, signal.SIGUSR1)):
+                                   ("plain", 1, signal.SIGHUP), ("threads", 2, signal.SIGUSR1),
+                                   ("plain", 1, signal.SIGUSR2), ("launch", 2, signal.SIGUSR2),
+                                   ("plain", 1, signal.SIGXCPU), ("launch", 2, signal.SIGXCPU)):
             with self.subTest(how=how, ranks=ranks, signal=number):
-                run = self.start(["--data", f"text:{pipe}", "--steps", 2], ranks=ranks, how=how, program=GPT)
-                self.wait_for(lambda: self.takes_signals("train_gpt", 1 if how == "threads" else ranks), run, "its start")
+                run = self.start(SLOW_DATA, ranks=ranks, how=how, program=NCF)
+                self.wait_for(lambda: self.takes_signals("train_ncf", 1 if how == "threads" else ranks), run, "its start")
                 time.sleep(0.3)
                 run.process.send_signal(number)
                 ended = run.wait(5)
@@ -50,13 +51,14 @@ class Stopping(training.Training):
                 self.assert_one_line(ended, f"^stopped by signal {number:d} before the first step$")
 
     def test_a_job_with_checkpoints_is_asked_for_again(self):
-        pipe = self.dir / "pipe"
-        os.mkfifo(pipe)
-        run = self.start(["--data", f"text:{pipe}", "--steps", 2, "--checkpoint-dir", self.dir / "kept"], program=GPT)
-        self.wait_for(lambda: self.takes_signals("train_gpt", 1), run, "its start")
-        time.sleep(0.3)
-        run.process.send_signal(signal.SIGTERM)
-        self.assertEqual(run.wait(5).code, 75)
+        for flag in ("--checkpoint-dir", "--out"):
+            for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGXCPU):
+                with self.subTest(flag=flag, signal=number):
+                    run = self.start([*SLOW_DATA, flag, self.dir / "kept"], program=NCF)
+                    self.wait_for(lambda: self.takes_signals("train_ncf", 1), run, "its start")
+                    time.sleep(0.3)
+                    run.process.send_signal(number)
+                    self.assertEqual(run.wait(5).code, 75)
 
     def in_a_long_step(self):
         """A run whose first step takes minutes and has begun."""

@@ -28,7 +28,8 @@ SECONDS = 120  # a run that takes longer hangs
 TIMES = re.compile(r"samples_per_s|.*_ms|world_size")
 
 
-def environment():
+def environment(more=None):
+    """The environment of everything that a test starts, with the variables in `more` besides."""
     variable, value = MARKER.split("=")
     env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                OMPI_MCA_mpi_yield_when_idle="1", TRIREME_BACKTRACE="1")
@@ -36,6 +37,7 @@ def environment():
         if name.startswith("SLURM_"):
             del env[name]
     env[variable] = value
+    env.update(more or {})
     return env
 
 
@@ -95,11 +97,11 @@ class Ended:
 class Run:
     """A run in the background. Its output goes to files, so that nothing it does can block on a pipe."""
 
-    def __init__(self, folder, arguments, **where):
+    def __init__(self, folder, arguments, env=None, **where):
         self.folder = pathlib.Path(folder)
         with open(self.folder / "out", "wb") as out, open(self.folder / "err", "wb") as err:
             self.process = subprocess.Popen(command(arguments, **where), stdin=subprocess.DEVNULL, stdout=out,
-                                            stderr=err, env=environment())
+                                            stderr=err, env=environment(env))
 
     def running(self):
         return self.process.poll() is None
@@ -154,8 +156,8 @@ class Training(unittest.TestCase):
         folder.mkdir()
         return Run(folder, arguments, **where)
 
-    def run_to_end(self, arguments, code=0, seconds=SECONDS, **where):
-        ended = self.start(arguments, **where).wait(seconds)
+    def run_to_end(self, arguments, code=0, seconds=SECONDS, env=None, **where):
+        ended = self.start(arguments, env=env, **where).wait(seconds)
         self.assertEqual(ended.code, code, f"{command(arguments, **where)}\n{ended}")
         return ended
 
