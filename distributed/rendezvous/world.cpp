@@ -99,6 +99,53 @@ World from_slurm(const GetEnv& env) {
   return world;
 }
 
+/// A launcher whose ranks cannot find each other through Open MPI or Slurm.
+struct ForeignLauncher {
+  const char* name;
+  const char* rank;
+  const char* size;         ///< empty: the launcher does not say how many ranks there are
+  bool needs_size = false;  ///< the rank's variable alone may mean something else
+};
+
+constexpr std::array kForeignLaunchers = {
+    ForeignLauncher{"MPICH, Intel MPI or another launcher with PMI", "PMI_RANK", "PMI_SIZE"},
+    ForeignLauncher{"torchrun", "RANK", "WORLD_SIZE", true},
+    ForeignLauncher{"Flux", "FLUX_TASK_RANK", "FLUX_JOB_SIZE"},
+    ForeignLauncher{"MVAPICH", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"},
+    ForeignLauncher{"jsrun", "JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE"},
+    ForeignLauncher{"PALS", "PALS_RANKID", ""},
+    ForeignLauncher{"ALPS", "ALPS_APP_PE", ""},
+    ForeignLauncher{"a launcher with PMIx", "PMIX_RANK", ""},
+};
+
+/// Returns the variable's value if it is a whole number; nothing for other text, which is not ours to judge.
+std::optional<int> number_in(const GetEnv& env, const char* name) {
+  const auto text = env(name);
+  if (!text) return {};
+  int value = 0;
+  const char* end = text->data() + text->size();
+  const auto [stop, error] = std::from_chars(text->data(), end, value);
+  return error == std::errc() && stop == end ? std::optional(value) : std::nullopt;
+}
+
+/// Throws Error(kUsage) if another launcher started this process as one of several ranks: each would take
+/// itself for the only one, and all would write the same files. Variables of one rank are passed over,
+/// because a shell may have inherited them.
+void refuse_foreign_ranks(const GetEnv& env) {
+  for (const ForeignLauncher& launcher : kForeignLaunchers) {
+    const std::optional<int> rank = number_in(env, launcher.rank);
+    const std::optional<int> size = *launcher.size ? number_in(env, launcher.size) : std::nullopt;
+    if (!rank || (launcher.needs_size && !size)) continue;
+    if (size ? *size <= 1 : *rank <= 0) continue;
+    const std::string sizes = size ? fmt::format(", {}={}", launcher.size, *size) : "";
+    fail(ExitCode::kUsage,
+         "{} started this process as one of several ranks ({}={}{}), which cannot find each other and would "
+         "each train alone: start with Open MPI's mpirun, srun --mpi=pmix or trireme launch, or unset {} to "
+         "train alone",
+         launcher.name, launcher.rank, *rank, sizes, launcher.rank);
+  }
+}
+
 }  // namespace
 
 std::string_view name_of(Source source) {
@@ -141,8 +188,17 @@ World detect_world(const GetEnv& env) {
     }
     world = {.size = *threads, .local_size = *threads, .source = Source::kThreads};
   }
+  if (world.source == Source::kAlone || (world.source == Source::kSlurm && world.size == 1))
+    refuse_foreign_ranks(env);
   world.host = host_name();
   return world;
+}
+
+bool needs_mpi(const World& world, std::string_view backend) {
+  if (backend == "mpi") return true;
+  if (backend == "local" || world.source == Source::kThreads) return false;
+  // A single task needs no MPI, and MPI may refuse to start in it: `srun --pty bash` without an MPI plugin.
+  return world.source == Source::kOpenMpi || (world.source == Source::kSlurm && world.size > 1);
 }
 
 World confirmed_by_mpi(World world, int rank, int size, int local_rank, int local_size) {

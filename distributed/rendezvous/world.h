@@ -32,9 +32,13 @@ using GetEnv = std::function<std::optional<std::string>(const std::string& name)
 GetEnv process_environment();
 
 /// Reads the launcher's variables. Throws Error(kUsage) naming the variable if one holds garbage, if two
-/// launchers contradict each other, or if srun started several tasks without an MPI plugin (each would
-/// take itself for the only one).
+/// launchers contradict each other, or if each of several ranks would take itself for the only one: where
+/// srun started them without an MPI plugin, or a launcher that Trireme does not know how to join did (MPICH,
+/// Intel MPI, torchrun, Flux, ...).
 World detect_world(const GetEnv& env);
+
+/// Returns whether MPI has to connect the ranks; `backend` is that of the job's options.
+bool needs_mpi(const World& world, std::string_view backend);
 
 /// `world` with the numbers that MPI gave, which are right in every set-up where MPI starts at all.
 /// Throws Error(kUsage) if rank or size contradict the launcher's variables.

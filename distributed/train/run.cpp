@@ -91,11 +91,6 @@ void install_handlers(const JobOptions& options, int rank) {
   install_crash_handlers();
 }
 
-bool uses_mpi(const JobOptions& options, const World& world) {
-  if (options.backend() == "mpi") return true;
-  return options.backend() == "auto" && (world.source == Source::kOpenMpi || world.source == Source::kSlurm);
-}
-
 /// This process's rank, over MPI or alone.
 class ProcessRuntime final : public JobRuntime {
  public:
@@ -106,11 +101,17 @@ class ProcessRuntime final : public JobRuntime {
           fmt::format("--backend local: {} started {} ranks, which would each run a job of their "
                       "own; use trireme launch --backend local -n {}",
                       name_of(world_.source), world_.size, world_.size));
-    if (!uses_mpi(options_, world_)) {
+    if (!needs_mpi(world_, options_.backend())) {
       comm_ = make_alone_communicator();
       take_device();
       return;
     }
+    const GetEnv env = process_environment();
+    if (world_.source == Source::kSlurm && !env("PMIX_RANK") && !env("PMI_RANK"))
+      throw AgreedError(
+          ExitCode::kUsage,
+          "--backend mpi: srun started this task without an MPI plugin, so MPI cannot start; use "
+          "srun --mpi=pmix, or --backend auto to train alone");
     session_.emplace(patience_of(options_));
     world_ = confirmed_by_mpi(world_, session_->rank(), session_->size(), session_->local_rank(),
                               session_->local_size());

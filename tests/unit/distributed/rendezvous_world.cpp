@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <regex>
 
 #include "kernels/error.h"
 
@@ -91,6 +92,58 @@ TEST(World, SrunWithoutAnMpiPluginIsRefused) {
                                                          {"SLURM_STEP_TASKS_PER_NODE", "1"},
                                                          {"SLURM_NODEID", "0"}});
   expect_world(detect(single), Source::kSlurm, 0, 1, 0, 1);
+}
+
+TEST(World, RefusesRanksOfLaunchersThatItCannotJoin) {
+  const struct {
+    Variables variables;
+    const char* named;
+  } several[] = {{{{"PMI_RANK", "0"}, {"PMI_SIZE", "2"}}, "PMI_RANK=0, PMI_SIZE=2"},
+                 {{{"PMI_RANK", "3"}}, "PMI_RANK=3"},
+                 {{{"RANK", "0"}, {"WORLD_SIZE", "4"}}, "torchrun .*RANK=0, WORLD_SIZE=4"},
+                 {{{"FLUX_TASK_RANK", "1"}, {"FLUX_JOB_SIZE", "2"}}, "Flux .*FLUX_TASK_RANK=1"},
+                 {{{"FLUX_TASK_RANK", "1"}}, "Flux"},
+                 {{{"MV2_COMM_WORLD_RANK", "0"}, {"MV2_COMM_WORLD_SIZE", "2"}}, "MVAPICH"},
+                 {{{"JSM_NAMESPACE_RANK", "0"}, {"JSM_NAMESPACE_SIZE", "2"}}, "jsrun"},
+                 {{{"PALS_RANKID", "2"}}, "PALS"},
+                 {{{"ALPS_APP_PE", "2"}}, "ALPS"},
+                 {{{"PMIX_RANK", "1"}}, "PMIX_RANK=1"}};
+  for (const auto& [variables, named] : several)
+    EXPECT_TRUE(std::regex_search(refusal(variables), std::regex(std::string(named) + ".*trireme launch")))
+        << refusal(variables);
+  // Hydra starts one proxy per node through srun, and the ranks inherit what srun says of it.
+  const Variables proxy = {{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "1"},
+                           {"SLURM_PROCID", "0"},  {"SLURM_LOCALID", "0"},
+                           {"PMI_RANK", "1"},      {"PMI_SIZE", "2"}};
+  EXPECT_NE(refusal(proxy).find("PMI_RANK=1"), std::string::npos);
+}
+
+TEST(World, TakesStaleVariablesOfOneRankForAlone) {
+  for (const Variables& variables :
+       {Variables{{"PMI_RANK", "0"}, {"PMI_SIZE", "1"}}, Variables{{"PMI_RANK", "0"}},
+        Variables{{"RANK", "0"}, {"WORLD_SIZE", "1"}}, Variables{{"RANK", "7"}},
+        Variables{{"WORLD_SIZE", "8"}}, Variables{{"FLUX_TASK_RANK", "0"}, {"FLUX_JOB_SIZE", "1"}},
+        Variables{{"FLUX_JOB_SIZE", "4"}}, Variables{{"PMIX_RANK", "0"}},
+        Variables{{"RANK", "major"}, {"WORLD_SIZE", "big"}}})
+    expect_world(detect(variables), Source::kAlone, 0, 1, 0, 1);
+  // A launcher that is ours counts, whatever the machine's environment holds besides.
+  expect_world(detect(with(kMpirun, {{"RANK", "0"}, {"WORLD_SIZE", "8"}})), Source::kOpenMpi, 3, 4, 1, 2);
+}
+
+TEST(World, ConnectsRanksThroughMpiWhateverMovesTheirGradients) {
+  for (const char* backend : {"auto", "nccl", "mpi"}) {
+    EXPECT_TRUE(needs_mpi(detect(kMpirun), backend)) << backend;
+    EXPECT_TRUE(needs_mpi(detect(kSrun), backend)) << backend;
+  }
+  EXPECT_FALSE(needs_mpi(detect({}), "auto"));
+  EXPECT_FALSE(needs_mpi(detect({}), "nccl"));
+  EXPECT_FALSE(needs_mpi(detect({{"TRIREME_LOCAL_RANKS", "3"}}), "auto"));
+  // A shell that `srun --pty` gave: one task, where MPI may not start.
+  const Variables shell = {
+      {"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "1"}, {"SLURM_PROCID", "0"}, {"SLURM_LOCALID", "0"}};
+  EXPECT_FALSE(needs_mpi(detect(shell), "auto"));
+  EXPECT_FALSE(needs_mpi(detect(shell), "nccl"));
+  EXPECT_TRUE(needs_mpi(detect(shell), "mpi"));
 }
 
 TEST(World, GarbageIsNamed) {
