@@ -3,11 +3,12 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <fstream>
 #include <map>
 #include <optional>
 #include <set>
+#include <sstream>
 
+#include "core/base/text_file.h"
 #include "kernels/error.h"
 #include "launcher/page.h"
 #include "launcher/svg.h"
@@ -39,15 +40,16 @@ std::vector<std::string> cells_of(const std::string& line) {
 
 class Table {
  public:
-  explicit Table(const fs::path& path) : path_(path), file_(path) {
-    if (!file_) fail(ExitCode::kUsage, "cannot open {} for reading", path.string());
+  explicit Table(const fs::path& path) : path_(path), file_(read_text(path)) {
     if (!next()) fail(ExitCode::kData, "{}: is empty; run cluster/scaling/run.sh again", path.string());
     head_ = cells_;
   }
   bool next() {
     std::string line;
-    if (!std::getline(file_, line)) return false;
-    ++number_;
+    do {
+      if (!std::getline(file_, line)) return false;
+      ++number_;
+    } while (line.empty() || line == "\r");
     cells_ = cells_of(line);
     if (!head_.empty() && cells_.size() != head_.size())
       fail(ExitCode::kData, "{}:{}: {} cells under a head of {}", path_.string(), number_, cells_.size(),
@@ -90,7 +92,7 @@ class Table {
 
  private:
   fs::path path_;
-  std::ifstream file_;
+  std::istringstream file_;
   std::vector<std::string> head_, cells_;
   int number_ = 0;
 };

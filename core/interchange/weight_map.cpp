@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
 #include <map>
 #include <sstream>
 
@@ -115,13 +114,8 @@ WeightMap WeightMap::parse(const std::string& text, const std::string& where) {
   return map;
 }
 
-WeightMap WeightMap::read(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  std::stringstream text;
-  if (std::filesystem::is_directory(path) || !file)
-    fail(ExitCode::kUsage, "'{}': cannot read this map of names", path.string());
-  text << file.rdbuf();
-  return parse(text.str(), path.string());
+WeightMap WeightMap::read(const std::filesystem::path& path, std::chrono::milliseconds patience) {
+  return parse(read_text(path, ExitCode::kUsage, patience), path.string());
 }
 
 std::optional<WeightSource> WeightMap::source_of(const std::string& ours) const {

@@ -20,6 +20,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/base/text_file.h"
 #include "core/tensor/tensor.h"
 
 namespace trireme {
@@ -41,8 +42,9 @@ class WeightMap {
   WeightMap();
   /// Throws Error(kUsage) naming `where`, the line and what is wrong with it.
   static WeightMap parse(const std::string& text, const std::string& where);
-  /// Throws Error(kUsage) also if the file cannot be read.
-  static WeightMap read(const std::filesystem::path& path);
+  /// Throws Error(kUsage) also if the file cannot be read. `patience` bounds the wait for a pipe's writer.
+  static WeightMap read(const std::filesystem::path& path,
+                        std::chrono::milliseconds patience = kPipePatience);
 
   /// Nothing where no line names it.
   std::optional<WeightSource> source_of(const std::string& ours) const;

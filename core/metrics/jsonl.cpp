@@ -5,7 +5,9 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
+#include "core/base/text_file.h"
 #include "core/metrics/text.h"
 #include "kernels/error.h"
 
@@ -32,7 +34,13 @@ struct Scan {
 
 /// Visits lines until `visit` returns false, with the checks that read_metrics promises.
 Scan scan_metrics(const std::filesystem::path& path, const std::function<bool(const Record&)>& visit) {
-  std::ifstream file(path, std::ios::binary);
+  // A pipe is read to its end at once, because opening it must not wait for a writer that does not come.
+  std::error_code ignored;
+  const bool is_pipe = std::filesystem::is_fifo(path, ignored);
+  std::istringstream piped(is_pipe ? read_text(path) : "");
+  std::ifstream whole;
+  if (!is_pipe) whole.open(path, std::ios::binary);
+  std::istream& file = is_pipe ? static_cast<std::istream&>(piped) : whole;
   if (!file) fail(ExitCode::kUsage, "cannot open metrics {} for reading", path.string());
   Scan scan;
   std::string line;

@@ -20,8 +20,10 @@ struct Clock {
 /// Reads one rank's file line by line: a header, one event per line, a closing line.
 class RankFile {
  public:
-  explicit RankFile(const std::filesystem::path& path) : path_(path), file_(path) {
-    if (!file_) fail(ExitCode::kUsage, "cannot open trace {} for reading", path.string());
+  explicit RankFile(const std::filesystem::path& path) : path_(path) {
+    // Opening a pipe would wait for its writer without an end.
+    if (std::filesystem::is_regular_file(path)) file_.open(path);
+    if (!file_.is_open()) fail(ExitCode::kUsage, "cannot open trace {} for reading", path.string());
     std::string header;
     next(header);
     const Json json = Json::parse(header + "]}", nullptr, /*allow_exceptions=*/false);

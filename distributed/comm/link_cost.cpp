@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <vector>
 
@@ -40,8 +40,11 @@ double median_seconds(Communicator& comm, std::byte* memory, std::size_t bytes) 
 LinkCost first_rank_says(Communicator& comm, const LinkCost& measured) {
   const std::string text =
       broadcast_text(comm, fmt::format("{} {}", measured.seconds, measured.bytes_per_second));
+  // The locale of the program must not matter, as it would to sscanf.
   LinkCost told;
-  std::sscanf(text.c_str(), "%lf %lf", &told.seconds, &told.bytes_per_second);
+  const char* const end = text.data() + text.size();
+  const char* const space = std::from_chars(text.data(), end, told.seconds).ptr;
+  std::from_chars(std::min(space + 1, end), end, told.bytes_per_second);
   return told;
 }
 

@@ -6,6 +6,7 @@
 #include "distributed/comm/agree.h"
 #include "distributed/ddp/replica.h"
 #include "distributed/train/digest.h"
+#include "distributed/train/options.h"
 
 namespace trireme {
 
@@ -32,7 +33,7 @@ void load(const JobOptions& options, std::vector<NamedTensor> weights) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) fail(ExitCode::kUsage, "--init '{}': there is no such file", path.string());
   if (!options.init_map().empty()) {
-    const WeightMap map = WeightMap::read(options.init_map());
+    const WeightMap map = WeightMap::read(options.init_map(), patience_of(options));
     drop_default_name(weights);
     return load_weights(weights, path, map);
   }

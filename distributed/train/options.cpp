@@ -11,13 +11,11 @@
 #include <charconv>
 #include <cmath>
 #include <deque>
-#include <filesystem>
-#include <fstream>
 #include <optional>
-#include <sstream>
 #include <vector>
 
 #include "core/base/nearest.h"
+#include "core/base/text_file.h"
 #include "kernels/table.h"
 
 namespace trireme {
@@ -173,15 +171,14 @@ class FirstError : public pb::io::ErrorCollector {
   std::optional<std::string> message_;
 };
 
-/// `base`: what the job is without the file. It may repeat what is so anyway of flags that are not used.
+/// Reads a job file. `base` is the job without the file: the file may repeat its values of flags that the
+/// program does not use, and a pipe's writer has its patience.
 JobOptions read_config(const std::string& path, const Program& program, const JobOptions& base) {
-  std::ifstream file(path);
-  std::stringstream text;
-  if (!file || std::filesystem::is_directory(path) || !(text << file.rdbuf()) || file.bad()) {
-    // An empty file fails the copy too; it is a job without a wish.
-    std::error_code ignored;
-    if (std::filesystem::is_regular_file(path, ignored) && file && !file.bad()) return {};
-    fail(ExitCode::kUsage, "--config '{}': cannot read this file", path);
+  std::string text;
+  try {
+    text = read_text(path, ExitCode::kUsage, patience_of(base));
+  } catch (const Error& error) {
+    fail(error.code(), "--config {}", error.what());
   }
   JobOptions job;
   FirstError error;
@@ -189,7 +186,7 @@ JobOptions read_config(const std::string& path, const Program& program, const Jo
   pb::TextFormat::Parser parser;
   parser.RecordErrorsTo(&error);
   parser.WriteLocationsTo(&lines);
-  if (!parser.ParseFromString(text.str(), &job)) {
+  if (!parser.ParseFromString(text, &job)) {
     fail(ExitCode::kUsage, "{}:{}: {}", path, error.line(), error.message());
   }
   for (const auto* field : job_fields()) {
@@ -309,12 +306,17 @@ JobOptions parse_options(int argc, const char* const* argv, const Program& progr
   add_flags(app, flags, job, program);
   parse_command_line(app, argc, argv, program);
 
-  if (from_file->count() > 0) overlay(job, read_config(config, program, job), config);
-  JobOptions given;
+  JobOptions given, file;
   for (const Flag& flag : flags) {
     if (flag.option->count() == 0) continue;
     set_field(given, flag.field, flag.text);
     check_field(given, flag.field, flag_name(flag.field->name()));
+  }
+  if (from_file->count() > 0) {
+    JobOptions base = job;
+    if (given.has_patience()) base.set_patience(given.patience());
+    file = read_config(config, program, base);
+    overlay(job, file, config);
   }
   overlay(job, given, "the command line");
   if (print_config) throw Error(ExitCode::kDone, to_text(job));

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
+#include <optional>
+#include <sstream>
 
+#include "core/base/text_file.h"
 #include "kernels/error.h"
 #include "kernels/rng.h"
 
@@ -18,20 +21,46 @@ struct Rating {
   std::int64_t user, item, time;
 };
 
-/// "user item rating time" with tabs, commas or colons between.
+/// Returns the whole number that a field holds; nothing for other text.
+std::optional<std::int64_t> number_in(std::string_view field) {
+  std::int64_t value = 0;
+  const char* const end = field.data() + field.size();
+  const auto [stop, error] = std::from_chars(field.data(), end, value);
+  return error == std::errc() && stop == end ? std::optional(value) : std::nullopt;
+}
+
+/// Returns the rating in a line "user item rating time" with tabs, commas or colons between; nothing for
+/// other lines.
+std::optional<Rating> rating_in(std::string_view line) {
+  std::vector<std::string_view> fields;
+  constexpr std::string_view kBetween = "\t,:";
+  for (std::size_t at = 0; (at = line.find_first_not_of(kBetween, at)) != line.npos;) {
+    const std::size_t end = std::min(line.find_first_of(kBetween, at), line.size());
+    fields.push_back(line.substr(at, end - at));
+    at = end;
+  }
+  if (fields.size() < 4) return {};
+  const std::string_view seconds = fields[3].substr(0, fields[3].find('.'));  // fractions are left out
+  const auto user = number_in(fields[0]), item = number_in(fields[1]), time = number_in(seconds);
+  return user && item && time ? std::optional(Rating{*user, *item, *time}) : std::nullopt;
+}
+
 std::vector<Rating> read_ratings(const std::filesystem::path& path) {
-  std::ifstream file(path);
+  if (!std::filesystem::is_regular_file(path))
+    fail(ExitCode::kData, "{}: is not a regular file; get a copy of the file", path.string());
+  std::istringstream file(read_text(path, ExitCode::kData));
   std::vector<Rating> ratings;
   std::string line;
   for (std::int64_t number = 1; std::getline(file, line); ++number) {
-    if (number == 1 && line.starts_with("userId")) continue;
-    long long user = 0, item = 0, time = 0;
-    if (std::sscanf(line.c_str(), "%lld%*[\t,:]%lld%*[\t,:]%*f%*[\t,:]%lld", &user, &item, &time) != 3)
+    while (line.ends_with('\r') || line.ends_with(' ')) line.pop_back();
+    if (line.empty() || (number == 1 && line.starts_with("userId"))) continue;
+    const std::optional<Rating> rating = rating_in(line);
+    if (!rating)
       fail(ExitCode::kData, "{}:{}: '{}' is not user, item, rating and time; get a whole copy of the file",
            path.string(), number, line.substr(0, 60));
-    ratings.push_back({user, item, time});
+    ratings.push_back(*rating);
   }
-  if (file.bad() || ratings.empty())
+  if (ratings.empty())
     fail(ExitCode::kData, "{}: no ratings can be read; get a whole copy of the file", path.string());
   return ratings;
 }

@@ -109,6 +109,10 @@ class Examples(training.Training):
         (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" +
                                             "".join(f"{u},{i},{r}.5,{t}\n" for u, i, r, t in rows))
         self.assertEqual(self.run_example("train_ncf", short, how="plain").digest, tabs.digest)
+        table = (folder / "ratings.csv").read_bytes()
+        for content in (b"\xef\xbb\xbf" + table, table + b"\n", table.replace(b"\n", b"\r\n") + b"\r\n"):
+            (folder / "ratings.csv").write_bytes(content)  # as spreadsheets save it
+            self.assertEqual(self.run_example("train_ncf", short, how="plain").digest, tabs.digest)
         (folder / "ratings.dat").write_text("".join(f"{u}::{i}::{r}::{t}\n" for u, i, r, t in rows))
         self.assertEqual(self.run_example("train_ncf", short, how="plain").digest, tabs.digest)
         with open(folder / "ratings.dat", "a") as file:

@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <clocale>
+#include <cstdlib>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "distributed/comm/host_communicator.h"
@@ -49,6 +52,26 @@ TEST(MeasureLink, SaysTheSameOnAllRanks) {
       EXPECT_EQ(link.seconds, all[0].seconds);
     }
   }
+}
+
+TEST(MeasureLink, IsReadAlikeInAProgramWithADecimalComma) {
+  const std::string before = setlocale(LC_NUMERIC, nullptr);
+  if (!setlocale(LC_NUMERIC, "de_DE.UTF-8")) {
+    const std::string folder = testing::TempDir(),
+                      make = "localedef -i de_DE -f UTF-8 " + folder + "de_DE.UTF-8";
+    if (std::system((make + " >/dev/null 2>&1").c_str()) != 0) GTEST_SKIP() << "there is no locale to be had";
+    setenv("LOCPATH", folder.c_str(), 1);
+    ASSERT_TRUE(setlocale(LC_NUMERIC, "de_DE.UTF-8"));
+    unsetenv("LOCPATH");
+  }
+  ASSERT_STREQ(localeconv()->decimal_point, ",");
+  run_local_ranks(2, std::chrono::seconds(30), [&](Communicator& comm) {
+    const LinkCost link = measure_link(comm);
+    EXPECT_GT(link.seconds, 0);
+    EXPECT_LT(link.seconds, 1);
+    EXPECT_GT(link.bytes_per_second, 1e3);
+  });
+  setlocale(LC_NUMERIC, before.c_str());
 }
 
 TEST(MeasureLink, AloneThereIsNone) {
