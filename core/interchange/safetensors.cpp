@@ -60,10 +60,19 @@ const Json& member(const fs::path& path, const std::string& name, const Json& en
   return *found;
 }
 
-DType read_dtype(const fs::path& path, const std::string& name, const Json& entry) {
-  const Json& text = member(path, name, entry, "dtype");
+/// Sets the entry's dtype, or the name of a foreign one.
+void read_dtype(const fs::path& path, const Json& json, ForeignDTypes foreign, SafetensorsEntry& entry) {
+  const std::string& name = entry.name;
+  const Json& text = member(path, name, json, "dtype");
   for (const auto& known : kDTypes)
-    if (text == known.name) return known.dtype;
+    if (text == known.name) {
+      entry.dtype = known.dtype;
+      return;
+    }
+  if (foreign == ForeignDTypes::kKeep && text.is_string() && !text.get<std::string>().empty()) {
+    entry.foreign_dtype = text.get<std::string>();
+    return;
+  }
   std::string names;
   for (const auto& known : kDTypes) names += std::string(names.empty() ? "" : ", ") + known.name;
   refuse(path, fmt::format("'{}' has dtype {}; known are {}", name, text.dump(), names));
@@ -83,10 +92,10 @@ std::vector<std::uint64_t> read_numbers(const fs::path& path, const std::string&
 }
 
 SafetensorsEntry read_entry(const fs::path& path, const std::string& name, const Json& json,
-                            std::uint64_t data_begin) {
+                            std::uint64_t data_begin, ForeignDTypes foreign) {
   SafetensorsEntry entry;
   entry.name = name;
-  entry.dtype = read_dtype(path, name, json);
+  read_dtype(path, json, foreign, entry);
   for (const std::uint64_t dimension : read_numbers(path, name, json, "shape"))
     entry.shape.push_back(static_cast<std::int64_t>(dimension));
   const auto range = read_numbers(path, name, json, "data_offsets");
@@ -95,6 +104,7 @@ SafetensorsEntry read_entry(const fs::path& path, const std::string& name, const
            fmt::format("'{}' has data_offsets [{}], which is not a range", name, fmt::join(range, ", ")));
   entry.offset = data_begin + range[0];
   entry.bytes = range[1] - range[0];
+  if (!entry.foreign_dtype.empty()) return entry;  // of unknown size
   const std::int64_t expected = bytes_of(entry.dtype, entry.shape);
   if (expected < 0 || entry.bytes != static_cast<std::uint64_t>(expected))
     refuse(path,
@@ -128,7 +138,7 @@ SafetensorsLayout lay_out_safetensors(const std::vector<TensorSlot>& tensors,
   Json json = Json::object();
   if (!metadata.empty()) json[kMetadata] = metadata;
   for (const TensorSlot& tensor : tensors)
-    layout.entries.push_back({tensor.name, tensor.dtype, tensor.shape, 0, tensor.bytes});
+    layout.entries.push_back({tensor.name, tensor.dtype, tensor.shape, 0, tensor.bytes, {}});
   std::sort(layout.entries.begin(), layout.entries.end(), [](const auto& a, const auto& b) {
     const auto a_size = size_of(a.dtype), b_size = size_of(b.dtype);
     return a_size != b_size ? a_size > b_size : a.name < b.name;
@@ -158,7 +168,8 @@ SafetensorsLayout lay_out_safetensors(const std::vector<TensorSlot>& tensors,
   return layout;
 }
 
-SafetensorsLayout read_safetensors_layout(const FileSystem& files, const fs::path& path) {
+SafetensorsLayout read_safetensors_layout(const FileSystem& files, const fs::path& path,
+                                          ForeignDTypes foreign) {
   const FileStatus status = files.status(path);
   if (status.kind == FileKind::kMissing) fail(ExitCode::kCheckpoint, "'{}' does not exist", path.string());
   if (status.kind != FileKind::kFile)
@@ -182,7 +193,7 @@ SafetensorsLayout read_safetensors_layout(const FileSystem& files, const fs::pat
   layout.file_size = status.size;
   for (const auto& [name, value] : json.items()) {
     if (name != kMetadata) {
-      layout.entries.push_back(read_entry(path, name, value, data_begin));
+      layout.entries.push_back(read_entry(path, name, value, data_begin, foreign));
       continue;
     }
     if (!value.is_object()) refuse(path, fmt::format("{} is not an object", kMetadata));

@@ -21,6 +21,14 @@ struct SafetensorsEntry {
   std::vector<std::int64_t> shape;
   std::uint64_t offset = 0;  ///< of its first byte, from the start of the file
   std::uint64_t bytes = 0;
+  std::string
+      foreign_dtype{};  ///< the file's name of a dtype that we have none for; then `dtype` means nothing
+};
+
+/// What to do with a tensor of a dtype that we do not have.
+enum class ForeignDTypes {
+  kRefuse,  ///< the file cannot be read
+  kKeep,    ///< the entry names it (foreign_dtype), and must not be read
 };
 
 using SafetensorsMetadata = std::map<std::string, std::string>;
@@ -38,7 +46,8 @@ SafetensorsLayout lay_out_safetensors(const std::vector<TensorSlot>& tensors,
                                       const SafetensorsMetadata& metadata, std::string& header);
 
 /// Reads and checks the header. Throws Error(kCheckpoint) naming the file and what is wrong.
-SafetensorsLayout read_safetensors_layout(const FileSystem& files, const std::filesystem::path& path);
+SafetensorsLayout read_safetensors_layout(const FileSystem& files, const std::filesystem::path& path,
+                                          ForeignDTypes foreign = ForeignDTypes::kRefuse);
 
 /// The path with links followed: a file that the user names may be one; only a checkpoint's own may not.
 std::filesystem::path followed(const std::filesystem::path& path);

@@ -25,12 +25,19 @@ Tensor read_tensor(const FileSystem& files, const fs::path& path, const Safetens
   return t;
 }
 
+/// Returns whether a tensor is PyTorch's count of batches in a batch normalization, which does not influence results
+/// unless the layer has no momentum. Our layers do not keep it.
+bool is_batch_counter(const std::string& name) {
+  constexpr std::string_view kName = "num_batches_tracked";
+  return name == kName || name.ends_with("." + std::string(kName));
+}
+
 /// What goes where, and what does not fit.
 class Plan {
  public:
   Plan(const std::vector<NamedTensor>& ours, const fs::path& path, const WeightMap& map)
       : path_(followed(path)) {
-    for (SafetensorsEntry& entry : read_safetensors_layout(files_, path_).entries)
+    for (SafetensorsEntry& entry : read_safetensors_layout(files_, path_, ForeignDTypes::kKeep).entries)
       theirs_.emplace(entry.name, std::move(entry));
     for (const NamedTensor& t : ours) add(t, map);
     // A tensor that several of our names share needs one of them.
@@ -38,7 +45,7 @@ class Plan {
       return std::ranges::any_of(items_, [&](const Item& item) { return is_same_memory(item.ours, m.ours); });
     });
     for (const auto& [name, entry] : theirs_)
-      if (!used_.contains(name) && !map.ignores(name)) unexpected_.push_back(name);
+      if (!used_.contains(name) && !map.ignores(name) && !is_batch_counter(name)) unexpected_.push_back(name);
   }
 
   void check() const {
@@ -93,7 +100,9 @@ class Plan {
     used_.insert(source->name);
     const SafetensorsEntry& entry = found->second;
     std::string wrong;
-    if (entry.dtype != t.tensor.dtype() && !(is_floating(entry.dtype) && is_floating(t.tensor.dtype())))
+    if (!entry.foreign_dtype.empty())
+      wrong = fmt::format("is {}, the file has {}", name_of(t.tensor.dtype()), entry.foreign_dtype);
+    else if (entry.dtype != t.tensor.dtype() && !(is_floating(entry.dtype) && is_floating(t.tensor.dtype())))
       wrong = fmt::format("is {}, the file has {}", name_of(t.tensor.dtype()), name_of(entry.dtype));
     else
       wrong = wrong_shape(t.tensor, entry, source->steps);

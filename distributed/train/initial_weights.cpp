@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "core/interchange/weights.h"
+#include "distributed/checkpoint/manifest.h"
+#include "distributed/checkpoint/store.h"
 #include "distributed/comm/agree.h"
 #include "distributed/ddp/replica.h"
 #include "distributed/train/digest.h"
@@ -23,15 +25,28 @@ void drop_default_name(std::vector<NamedTensor>& weights) {
 
 /// Whether the file has our full names, as an export of a checkpoint has.
 bool is_export(const fs::path& path, const std::vector<NamedTensor>& weights) {
-  const auto entries = read_safetensors_layout(RealFileSystem(), followed(path)).entries;
+  const auto entries =
+      read_safetensors_layout(RealFileSystem(), followed(path), ForeignDTypes::kKeep).entries;
   return !weights.empty() &&
          std::ranges::any_of(entries, [&](const auto& entry) { return entry.name == weights[0].name; });
+}
+
+[[noreturn]] void refuse_folder(const fs::path& path) {
+  const CheckpointStore store(std::make_shared<RealFileSystem>(), path);
+  const bool is_checkpoint = fs::exists(path / kManifestName) || !store.list().empty();
+  fail(ExitCode::kUsage, "--init '{}': is a {}: {}", path.string(), is_checkpoint ? "checkpoint" : "folder",
+       is_checkpoint
+           ? fmt::format("make a file of it with `trireme checkpoint export {} FILE`, or go on from "
+                         "it with --resume",
+                         path.string())
+           : "name a safetensors file");
 }
 
 void load(const JobOptions& options, std::vector<NamedTensor> weights) {
   const fs::path path = options.init();
   std::error_code ignored;
   if (!fs::exists(path, ignored)) fail(ExitCode::kUsage, "--init '{}': there is no such file", path.string());
+  if (fs::is_directory(path, ignored)) refuse_folder(path);
   if (!options.init_map().empty()) {
     const WeightMap map = WeightMap::read(options.init_map(), patience_of(options));
     drop_default_name(weights);

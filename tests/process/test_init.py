@@ -5,6 +5,7 @@ import re
 import struct
 import subprocess
 import json
+import os
 
 import training
 
@@ -56,6 +57,23 @@ class Init(training.Training):
         self.run_to_end([*JOB, "--steps", 3, "--seed", 5, "--checkpoint-dir", self.dir / "trained"])
         self.file = self.export("trained")
         self.weights = {name: t for name, t in read(self.file).items() if ".optimizer" not in name}
+
+    def test_a_folder_is_named_as_what_it_is(self):
+        store = self.dir / "trained"
+        for folder, pattern in ((store, "is a checkpoint: make a file of it with `trireme checkpoint export .* FILE`"),
+                                (store / "step-00000003", "is a checkpoint: .* FILE`, or go on from it with --resume"),
+                                (self.dir, "is a folder: name a safetensors file")):
+            for where in (dict(how="plain"), dict(ranks=2)):
+                ended = self.run_to_end([*JOB, "--steps", 1, "--init", folder], code=2, **where)
+                self.assert_one_line(ended, f"^--init '{folder}': {pattern}")
+
+    def test_files_that_are_pipes_without_a_writer(self):
+        pipe = self.dir / "pipe"
+        os.mkfifo(pipe)
+        for code, flags in ((4, ["--init", pipe]), (2, ["--init", self.file, "--init-map", pipe]), (2, ["--config", pipe]),
+                            (2, ["--metrics", pipe]), (2, ["--digest-trail", pipe])):
+            ended = self.run_to_end([*JOB, "--steps", 1, "--patience", 1, *flags], code=code, how="plain", seconds=20)
+            self.assert_one_line(ended, str(pipe))
 
     def test_an_export_is_what_training_begins_with(self):
         self.assertEqual(self.weights_after("one", "--init", self.file), self.weights)

@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
 
 #include "core/nn/layers.h"
 #include "tests/support/checkpoint.h"
@@ -132,12 +135,60 @@ TEST_F(Weights, WhatDoesNotFitIsListedAtOnceAndNothingIsWritten) {
   EXPECT_EQ(code_thrown_by([&] { load_weights(net, file()); }, &what), ExitCode::kCheckpoint);
   expect_holds(what,
                {"w.safetensors'", "4 missing: second.weight, norm.bias, norm.running_mean, norm.running_var",
-                "2 unexpected: norm.num_batches_tracked, third.weight",
+                "1 unexpected: third.weight",
                 "2 that do not fit: first.weight is (4, 3), the file has [3, 4], first.bias is float32, "
                 "the file has int64"});
   EXPECT_EQ(what.find('\n'), std::string::npos);
   EXPECT_EQ(net.norm.weight.to_vector<float>(), before);
   EXPECT_EQ(code_thrown_by([&] { load_weights(net, file("none")); }), ExitCode::kCheckpoint);
+}
+
+/// Writes a file with one more tensor, "ids" of four numbers in a dtype that we do not have.
+void add_foreign_tensor(const std::filesystem::path& path, const std::string& dtype, std::size_t bytes) {
+  std::ifstream in(path, std::ios::binary);
+  std::string whole{std::istreambuf_iterator<char>(in), {}};
+  in.close();
+  std::uint64_t length = 0;
+  std::memcpy(&length, whole.data(), 8);
+  auto header = nlohmann::json::parse(whole.substr(8, length));
+  const std::string data = whole.substr(8 + length) + std::string(bytes, '\1');
+  header["ids"] = {{"dtype", dtype}, {"shape", {4}}, {"data_offsets", {data.size() - bytes, data.size()}}};
+  const std::string text = header.dump();
+  length = text.size();
+  whole.assign(reinterpret_cast<const char*>(&length), 8);
+  std::ofstream(path, std::ios::binary) << whole << text << data;
+}
+
+TEST_F(Weights, TensorsThatAreNotWantedMayHaveAnyDType) {
+  for (const auto& [dtype, bytes] :
+       {std::pair<const char*, std::size_t>{"I32", 16}, {"U16", 8}, {"F8_E4M3", 4}, {"I8", 4}, {"F4", 2}}) {
+    nn::Linear layer(4, 2, false);
+    save_safetensors(file(), {{"weight", counted({2, 4}, DType::kFloat32)}});
+    add_foreign_tensor(file(), dtype, bytes);
+    load_weights(layer, file(), WeightMap::parse("{*} {*}\n- ids\n", "m"));
+    EXPECT_EQ(layer.weight.to_vector<float>(), counted({2, 4}, DType::kFloat32).to_vector<float>()) << dtype;
+    // Such a tensor is still named where it is wanted, or where nobody said that it is not.
+    const auto error = [&](const char* map) {
+      return error_of([&] { load_weights(layer, file(), WeightMap::parse(map, "m")); });
+    };
+    expect_holds(error("{*} {*}\n"), {"1 unexpected: ids"});
+    expect_holds(error("weight ids\n- weight\n"), {"weight is float32, the file has ", dtype});
+    EXPECT_EQ(code_thrown_by([&] { load_safetensors(file()); }), ExitCode::kCheckpoint)
+        << "all are wanted here";
+  }
+}
+
+TEST_F(Weights, ATorchvisionStateDictNeedsNoLineForItsBatchCounters) {
+  Net net;
+  std::vector<NamedTensor> all = net.parameters();
+  for (NamedTensor& b : net.buffers()) all.push_back(b);
+  all.push_back({"norm.num_batches_tracked", counted({}, DType::kInt64)});
+  all.push_back({"num_batches_tracked", counted({}, DType::kInt64)});
+  save_safetensors(file(), all);
+  load_weights(net, file());
+  all.push_back({"xnum_batches_tracked", counted({}, DType::kInt64)});
+  save_safetensors(file(), all);
+  expect_holds(error_of([&] { load_weights(net, file()); }), {"1 unexpected: xnum_batches_tracked"});
 }
 
 TEST_F(Weights, AMapRenamesTransposesAndCuts) {
@@ -154,8 +205,7 @@ TEST_F(Weights, AMapRenamesTransposesAndCuts) {
                                 "\n"
                                 "second.{*} h.1.w\n"
                                 "norm.running_{*} -\n"
-                                "norm.{*} bn.{*}\n"
-                                "- {*}.num_batches_tracked\n",
+                                "norm.{*} bn.{*}\n",
                                 "m"));
   std::vector<float> expected;
   const auto all = fused.to_vector<float>();
