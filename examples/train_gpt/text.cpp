@@ -1,6 +1,7 @@
 #include "examples/train_gpt/text.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,10 +9,47 @@
 #include <cstring>
 #include <vector>
 
+#include "core/base/file_kind.h"
 #include "kernels/error.h"
 #include "kernels/rng.h"
 
 namespace trireme {
+
+namespace {
+
+/// Reads up to 16 KiB from the beginning of a file.
+std::vector<std::uint8_t> read_head(int file) {
+  std::vector<std::uint8_t> head(16384);
+  const ssize_t got = ::pread(file, head.data(), head.size(), 0);
+  head.resize(static_cast<std::size_t>(std::max<ssize_t>(0, got)));
+  return head;
+}
+
+std::uint32_t word_at(std::span<const std::uint8_t> bytes, std::size_t at, int width) {
+  std::uint32_t word = 0;
+  for (int i = width; i-- > 0;) word = word << 8 | bytes[at + static_cast<std::size_t>(i)];
+  return word;
+}
+
+/// Returns what these bytes are if they are no uint16 tokens; an empty text if they may be.
+std::string not_tokens(std::span<const std::uint8_t> head) {
+  // llm.c's files begin with a magic number: 20240520 for GPT-2's tokens, 20240801 for Llama 3's.
+  if (head.size() >= 4)
+    if (const std::uint32_t magic = word_at(head, 0, 4); magic == 20240520 || magic == 20240801)
+      return "begins with llm.c's header of 1024 bytes, which is not read yet: cut it off (tail -c +1025)";
+  // No vocabulary has more than 3 * 65536 tokens, so the upper halves of wider numbers are small.
+  std::uint32_t largest_lower = 0, largest_upper = 0;
+  const std::size_t pairs = head.size() / 4;
+  for (std::size_t i = 0; i < pairs; ++i) {
+    largest_lower = std::max(largest_lower, word_at(head, 4 * i, 2));
+    largest_upper = std::max(largest_upper, word_at(head, 4 * i + 2, 2));
+  }
+  if (pairs >= 8 && largest_upper <= 2 && largest_lower > 2)
+    return "holds numbers of 32 or 64 bits: write the tokens as uint16";
+  return "";
+}
+
+}  // namespace
 
 TokenFile::TokenFile(const std::string& spec) {
   const std::size_t colon = std::min(spec.find(':'), spec.size());
@@ -20,18 +58,26 @@ TokenFile::TokenFile(const std::string& spec) {
     fail(ExitCode::kUsage, "--data: '{}' is not one of text:FILE, tokens:FILE", spec);
   path_ = spec.substr(colon + 1);
   width_ = kind == "text" ? 1 : 2;
-  file_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  // Non-blocking, so that a named pipe is an error and not a wait for its writer.
+  file_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   const auto refuse = [&](const std::string& why) {
+    if (file_ >= 0) ::close(file_);
     fail(ExitCode::kData, "{}: {}; --data {}:FILE names a file of {}", path_.string(), why, kind,
          is_text() ? "text" : "little-endian uint16 tokens");
   };
   if (file_ < 0) refuse(std::strerror(errno));
-  std::error_code none;
-  size_ = static_cast<std::int64_t>(std::filesystem::file_size(path_, none)) / width_;
-  if (none) {
-    ::close(file_);
-    refuse(none.message());
-  }
+  struct stat status {};
+  if (::fstat(file_, &status) != 0) refuse(std::strerror(errno));
+  if (!S_ISREG(status.st_mode)) refuse(S_ISDIR(status.st_mode) ? "is a folder" : "is not a regular file");
+  const std::vector<std::uint8_t> head = read_head(file_);
+  if (const std::string format = known_format(head); !format.empty())
+    refuse("is " + format + ", which is not read: unpack or convert it");
+  if (const std::string wide = is_text() ? wide_text(head) : ""; !wide.empty())
+    refuse("is " + wide + ", which is not read: convert it to UTF-8 (iconv -t UTF-8)");
+  if (const std::string what = is_text() ? "" : not_tokens(head); !what.empty()) refuse(what);
+  if (status.st_size % width_ != 0)
+    refuse(fmt::format("has {} bytes, which is no whole number of tokens", status.st_size));
+  size_ = status.st_size / width_;
 }
 
 TokenFile::~TokenFile() { ::close(file_); }

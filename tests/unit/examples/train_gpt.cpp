@@ -1,5 +1,7 @@
 // The language model: GPT-2's size and names, no look ahead, and windows that cover the text.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <set>
@@ -7,6 +9,7 @@
 #include "core/autograd/autograd.h"
 #include "examples/train_gpt/model.h"
 #include "examples/train_gpt/text.h"
+#include "tests/support/errors.h"
 
 namespace trireme {
 namespace {
@@ -72,6 +75,71 @@ TEST(Gpt, WindowsPairTokensWithTheNextAndKeepTheTestApart) {
     EXPECT_EQ(y[6], x[0] + 7);
   }
   EXPECT_EQ(test.size(), 14);
+}
+
+/// What TokenFile says of a file with these bytes; empty if it takes them.
+std::string refusal(const std::string& kind, const std::string& bytes) {
+  const std::string path = testing::TempDir() + "/tokens.bin";
+  std::ofstream(path, std::ios::binary) << bytes;
+  try {
+    TokenFile file(kind + ":" + path);
+    return "";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kData);
+    return error.what();
+  }
+}
+
+/// `count` numbers below `limit`, each in `width` bytes, the lowest first.
+std::string numbers(int count, std::uint64_t limit, int width) {
+  std::string bytes;
+  std::uint64_t x = 12345;
+  for (int i = 0; i < count; ++i) {
+    x = x * 6364136223846793005u + 1442695040888963407u;
+    for (int b = 0; b < width; ++b) bytes += static_cast<char>(b < 8 ? (x >> 33) % limit >> (8 * b) : 0);
+  }
+  return bytes;
+}
+
+TEST(TokenFile, RefusesWhatIsNoUint16) {
+  using namespace std::string_literals;
+  for (const std::uint32_t magic : {20240520u, 20240801u}) {
+    const std::string header = std::string(reinterpret_cast<const char*>(&magic), 4) + "\1\0\0\0"s;
+    test::expect_holds(refusal("tokens", header + std::string(1016, '\0') + numbers(5000, 50257, 2)),
+                       {"llm.c's header of 1024 bytes", "tail -c +1025"});
+  }
+  test::expect_holds(refusal("tokens", numbers(5000, 50257, 4)), {"numbers of 32 or 64 bits", "uint16"});
+  test::expect_holds(refusal("tokens", numbers(5000, 128256, 4)), {"numbers of 32 or 64 bits"});
+  test::expect_holds(refusal("tokens", numbers(5000, 50257, 8)), {"numbers of 32 or 64 bits"});
+  test::expect_holds(refusal("tokens", numbers(5000, 50257, 2) + "x"),
+                     {"10001 bytes", "no whole number of tokens"});
+  for (const std::string kind : {"text", "tokens"}) {
+    test::expect_holds(refusal(kind, "\x1f\x8b\x08\0"s + numbers(100, 256, 1)), {"is a gzip file", "unpack"});
+    test::expect_holds(refusal(kind, "\x93NUMPY\1\0"s + numbers(100, 256, 1)), {"is a NumPy file"});
+  }
+  EXPECT_EQ(refusal("tokens", numbers(5000, 50257, 2)), "");
+  EXPECT_EQ(refusal("tokens", numbers(5000, 3, 2)), "") << "a vocabulary of three";
+  EXPECT_EQ(refusal("tokens", numbers(5000, 256, 2)), "") << "bytes as tokens";
+}
+
+TEST(TokenFile, RefusesWideTextAndTakesAnyBytes) {
+  std::string wide;
+  for (const char c :
+       std::string("It was a bright cold day in April, and the clocks were striking thirteen."))
+    wide += c, wide += '\0';
+  test::expect_holds(refusal("text", wide), {"is UTF-16 text", "convert it to UTF-8"});
+  test::expect_holds(refusal("text", "\xff\xfe" + wide), {"is UTF-16 text"});
+  EXPECT_EQ(refusal("text", numbers(9000, 256, 1)), "");
+  EXPECT_EQ(refusal("text", "\xef\xbb\xbfIt was a bright cold day"), "") << "a mark of UTF-8 is text";
+}
+
+TEST(TokenFile, RefusesWhatIsNoRegularFile) {
+  const std::string pipe = testing::TempDir() + "/pipe";
+  unlink(pipe.c_str());
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  test::expect_holds(test::error_of([&] { TokenFile("text:" + pipe); }),
+                     {pipe.c_str(), "is not a regular file"});
+  test::expect_holds(test::error_of([&] { TokenFile("text:" + testing::TempDir()); }), {"is a folder"});
 }
 
 TEST(Gpt, AFileNeedsAWindowToTrainOnAndOneToTestWith) {
