@@ -1,6 +1,7 @@
 #include "core/metrics/file_writer.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,7 +24,6 @@ int mode_flags(FileWriter::Mode mode) {
   switch (mode) {
     case FileWriter::Mode::kNew:
       return O_EXCL;
-    case FileWriter::Mode::kTruncate:
     case FileWriter::Mode::kDraft:
       return O_TRUNC;
     case FileWriter::Mode::kAppend:
@@ -39,13 +39,32 @@ FileWriter::FileWriter(std::filesystem::path path, Mode mode)
   std::error_code error;
   if (path_.has_parent_path()) std::filesystem::create_directories(path_.parent_path(), error);
   if (error) fail_errno(path_.parent_path(), "make folder", error.value());
-  fd_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | mode_flags(mode), 0666);
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC;
+  fd_ = open(path_.c_str(), kFlags | O_NONBLOCK | mode_flags(mode), 0666);
+  if (fd_ < 0 && errno == ENXIO && std::filesystem::is_fifo(path_, error))
+    fail(ExitCode::kUsage, "cannot open {}: no process reads this pipe; start its reader first",
+         path_.string());
   if (fd_ < 0) fail_errno(path_, "open", errno);
+  // Only opening must not wait. Writes do, or lines would be lost in a full pipe.
+  fcntl(fd_, F_SETFL, fcntl(fd_, F_GETFL) & ~O_NONBLOCK);
 }
 
 FileWriter::~FileWriter() {
   ::close(fd_);
   if (draft_) unlink(path_.c_str());
+}
+
+std::int64_t FileWriter::size() const {
+  struct stat now {};
+  return fstat(fd_, &now) == 0 && S_ISREG(now.st_mode) ? now.st_size : 0;
+}
+
+void FileWriter::lock() {
+  struct stat now {};
+  const bool regular = fstat(fd_, &now) == 0 && S_ISREG(now.st_mode);
+  if (regular && flock(fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+    fail(ExitCode::kUsage, "another job still writes to {}: choose another file, or wait for its end",
+         path_.string());
 }
 
 void FileWriter::write(std::string_view bytes) {

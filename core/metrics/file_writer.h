@@ -12,13 +12,12 @@ namespace trireme {
 class FileWriter {
  public:
   enum class Mode {
-    kNew,       ///< fails when the file is there
-    kTruncate,  ///< starts empty
-    kAppend,    ///< keeps what is there; every write goes to the end
-    kDraft,     ///< starts empty, and is removed at the end unless it was renamed
+    kNew,     ///< fails when the file is there
+    kAppend,  ///< keeps what is there; every write goes to the end
+    kDraft,   ///< starts empty, and is removed at the end unless it was renamed
   };
 
-  /// Makes missing parent folders first.
+  /// Makes missing parent folders first. A named pipe that no process reads is an error, not a wait.
   FileWriter(std::filesystem::path path, Mode mode);
   ~FileWriter();
   FileWriter(const FileWriter&) = delete;
@@ -27,6 +26,11 @@ class FileWriter {
   const std::filesystem::path& path() const { return path_; }
   int descriptor() const { return fd_; }
 
+  /// Returns the bytes in a regular file; 0 for a pipe, a terminal and the like.
+  std::int64_t size() const;
+  /// Reserves a regular file for this writer until it is destroyed. Fails where another process or writer has
+  /// reserved it; does nothing on a file system without locks.
+  void lock();
   /// Hands everything to one write(2), and the rest to further ones should the system take less. When it
   /// fails half-way, a regular file is cut back to where it was, so that no reader meets half a line.
   void write(std::string_view bytes);

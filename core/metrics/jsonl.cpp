@@ -136,10 +136,18 @@ void read_metrics(const std::filesystem::path& path, const std::function<void(co
 }
 
 JsonlWriter::JsonlWriter(std::filesystem::path path)
-    : file_(std::move(path), FileWriter::Mode::kTruncate), last_step_(kNoStep) {}
+    : file_(std::move(path), FileWriter::Mode::kAppend), last_step_(kNoStep) {
+  file_.lock();
+  if (const std::int64_t size = file_.size(); size > 0)
+    fail(ExitCode::kUsage,
+         "{} holds {} bytes already, and a run that does not resume leaves them as they are: choose another "
+         "name, or remove the file first",
+         file_.path().string(), size);
+}
 
 JsonlWriter::JsonlWriter(std::filesystem::path path, std::int64_t resume_step)
     : file_(std::move(path), FileWriter::Mode::kAppend), last_step_(resume_step) {
+  file_.lock();
   if (!std::filesystem::is_regular_file(file_.path())) return;
   const Scan kept = scan_metrics(file_.path(), [&](const Record& r) { return *r.step() <= resume_step; });
   if (std::filesystem::file_size(file_.path()) > static_cast<std::uintmax_t>(kept.end)) {

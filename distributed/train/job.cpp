@@ -237,7 +237,9 @@ void Job::begin_training(const Dataset& dataset) {
   // Nothing of an earlier run is touched before all else is known to be right.
   agree(*comm_, "outputs", [&] {
     if (!is_root()) return;
-    reporter_->open(checkpoints_->resumed() ? std::optional(step_) : std::nullopt, unit_);
+    // A replay must not cut off the lines of the run that it looks at.
+    const bool continues = checkpoints_->resumed() && options_.replay_from() == 0;
+    reporter_->open(continues ? std::optional(step_) : std::nullopt, unit_);
     if (const std::filesystem::path folder = checkpoints_->set_aside(); !folder.empty())
       reporter_->note(
           fmt::format("checkpoints that this run does not go on from are set aside in {}", folder.string()));

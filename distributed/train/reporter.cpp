@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "core/metrics/curves.h"
+#include "distributed/rendezvous/world.h"
 #include "kernels/error.h"
 
 namespace trireme {
@@ -15,6 +16,22 @@ namespace {
 std::filesystem::path chosen(const std::string& flag, const std::string& out, const char* name) {
   if (!flag.empty()) return flag;
   return out.empty() ? std::filesystem::path() : std::filesystem::path(out) / name;
+}
+
+/// Runs `work`; its error gets the flag in front that named the path.
+template <class Work>
+void for_flag(const char* flag, const Work& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    fail(error.code(), "{}: {}", flag, error.what());
+  }
+}
+
+/// Returns whether `trireme launch` or Slurm has started this very command before.
+bool is_restarted() {
+  const GetEnv env = process_environment();
+  return env("TRIREME_RESTART").value_or("0") != "0" || env("SLURM_RESTART_COUNT").value_or("0") != "0";
 }
 
 }  // namespace
@@ -37,33 +54,42 @@ Reporter::Reporter(const JobOptions& options)
 
 void Reporter::open(std::optional<std::int64_t> resume_step, const std::string& unit) {
   unit_ = unit;
-  const auto open_for = [&](const char* flag, const std::filesystem::path& path, const auto& open) {
-    try {
-      if (!path.empty()) open();
-    } catch (const Error& error) {
-      fail(error.code(), "{}: {}", flag, error.what());
-    }
-  };
-  const auto open_lines = [&](const char* flag, const std::filesystem::path& path,
-                              std::optional<JsonlWriter>& lines) {
-    open_for(flag, path, [&] {
-      // A file's folder that is not there is a slip of the pen more often than a wish.
-      const std::filesystem::path folder = path.parent_path();
-      if (flag != std::string_view("--out") && !folder.empty() && !std::filesystem::exists(folder))
-        fail(ExitCode::kUsage, "there is no folder {} for {}", folder.string(), path.string());
-      if (resume_step)
-        lines.emplace(path, *resume_step);
-      else
-        lines.emplace(path);
-    });
-  };
-  open_lines(metrics_flag_, paths_.metrics, metrics_);
+  open_lines(metrics_flag_, paths_.metrics, resume_step, metrics_);
   if (!trail_path_.empty() && trail_path_.lexically_normal() == paths_.metrics.lexically_normal())
     fail(ExitCode::kUsage, "--digest-trail {}: the metrics go there; choose another file",
          trail_path_.string());
-  open_lines("--digest-trail", trail_path_, trail_);
-  open_for(tensorboard_flag_, paths_.tensorboard,
-           [&] { tensorboard_.emplace(paths_.tensorboard, resume_step); });
+  open_lines("--digest-trail", trail_path_, resume_step, trail_);
+  for_flag(tensorboard_flag_, [&] {
+    if (!paths_.tensorboard.empty()) tensorboard_.emplace(paths_.tensorboard, resume_step);
+  });
+}
+
+void Reporter::open_lines(const char* flag, const std::filesystem::path& path,
+                          std::optional<std::int64_t> resume_step, std::optional<JsonlWriter>& lines) {
+  if (path.empty()) return;
+  for_flag(flag, [&] {
+    // A file's folder that is not there is a slip of the pen more often than a wish.
+    const std::filesystem::path folder = path.parent_path();
+    if (flag != std::string_view("--out") && !folder.empty() && !std::filesystem::exists(folder))
+      fail(ExitCode::kUsage, "there is no folder {} for {}", folder.string(), path.string());
+    if (resume_step) {
+      lines.emplace(path, *resume_step);
+    } else {
+      if (is_restarted()) set_aside(path);
+      lines.emplace(path);
+    }
+  });
+}
+
+void Reporter::set_aside(const std::filesystem::path& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error) || std::filesystem::file_size(path, error) == 0) return;
+  std::filesystem::path name;
+  for (int attempt = 1; name.empty() || std::filesystem::exists(name, error); ++attempt)
+    name = path.string() + fmt::format(".attempt-{}", attempt);
+  std::filesystem::rename(path, name, error);
+  if (!error)
+    note(fmt::format("{} is of an attempt before the restart, now named {}", path.string(), name.string()));
 }
 
 void Reporter::step(const StepReport& r) {
@@ -71,7 +97,7 @@ void Reporter::step(const StepReport& r) {
   samples_ += static_cast<double>(r.samples);
   seconds_ += r.step_ms / 1000;
   Record record;
-  record.set("step", r.step).set("epoch", r.epoch).set("loss", r.loss);
+  record.set("step", r.step).set("epoch", r.epoch + 1).set("loss", r.loss);
   if (!std::isnan(r.accuracy)) record.set("accuracy", r.accuracy);
   record.set("lr", r.lr)
       .set("samples_per_s", r.step_ms > 0 ? static_cast<double>(r.samples) / r.step_ms * 1000 : 0);

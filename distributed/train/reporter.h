@@ -29,7 +29,7 @@ struct OutputPaths {
 struct StepReport {
   std::int64_t step = 0;  ///< finished steps, this one included
   std::int64_t steps = 0;
-  std::int64_t epoch = 0;
+  std::int64_t epoch = 0;  ///< counted from 0; shown and written from 1
   std::int64_t epochs = 0;
   std::int64_t samples = 0;
   double loss = 0, lr = 0, accuracy = Progress::kUnknown;
@@ -44,8 +44,11 @@ class Reporter {
  public:
   /// Touches no file.
   explicit Reporter(const JobOptions& options);
-  /// Opens what steps are written to. `resume_step`: finished steps of the run that this one continues, whose
-  /// later ones are cut off; nothing for a fresh start, which overwrites. `unit`: what a sample is called.
+  /// Opens the files that steps are written to. `resume_step` is the number of finished steps of the run that
+  /// this one continues: later lines are cut off. Without it the run is a new one, which throws Error(kUsage)
+  /// where a file of metrics or digests holds something already. Only where a launcher or Slurm has restarted
+  /// the same command are such files renamed, in one line, because they are an earlier attempt's. `unit` is
+  /// what a sample is called.
   void open(std::optional<std::int64_t> resume_step, const std::string& unit);
   void step(const StepReport& report);
   /// A line of --digest-trail: after `step`, the digest of all and of each tensor.
@@ -64,6 +67,9 @@ class Reporter {
   double samples_per_second() const { return samples_ / seconds_; }
 
  private:
+  void open_lines(const char* flag, const std::filesystem::path& path,
+                  std::optional<std::int64_t> resume_step, std::optional<JsonlWriter>& lines);
+  void set_aside(const std::filesystem::path& path);
   void show(const StepReport& report);
 
   const bool quiet_;

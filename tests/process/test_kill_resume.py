@@ -90,11 +90,17 @@ class KillResume(training.Training):
         self.assertEqual(ended.returncode, 0, ended)
         return ended.stdout
 
+    def begin_anew_without_checkpoints(self):
+        """A run that does not resume leaves the metrics of an earlier one as they are, so they have to go."""
+        if not self.committed():
+            self.metrics.unlink(missing_ok=True)
+
     def kill_rounds(self, rounds, kill, every):
         """Kills once a round, `kill(run)` says whether it did, each on another number of ranks; then lets it end."""
         ranks = 0
         for _ in range(rounds):
             ranks = self.random.choice([n for n in (1, 2, 3, 4) if n != ranks])
+            self.begin_anew_without_checkpoints()
             run = self.start(self.job(every=every), ranks=ranks)
             killed = kill(run)
             ended = run.wait()
@@ -103,6 +109,7 @@ class KillResume(training.Training):
                 break
             self.assertEqual(ended.code, 5, ended)
             self.assertRegex(ended.err, r"(?m)^trireme: rank \d was killed by signal 9 \(SIGKILL\)$")
+        self.begin_anew_without_checkpoints()
         self.check_result(self.run_to_end(self.job(every=every), ranks=ranks % 4 + 1))
 
     def test_a_rank_is_killed_at_any_moment(self):
@@ -214,6 +221,7 @@ class KillResume(training.Training):
         for kind in ("*.safetensors", "manifest.pb"):
             with self.subTest(kind):
                 shutil.rmtree(self.checkpoints, ignore_errors=True)
+                self.begin_anew_without_checkpoints()
                 older, newest = self.stop_after(20)
                 self.damage(self.random.choice(sorted(newest.glob(kind))))
                 ended = self.run_to_end(self.job(), ranks=3)
@@ -336,6 +344,11 @@ class KillResume(training.Training):
     def test_starting_over(self):
         """--resume never: the run stands alone, and when it is interrupted, it is this one that goes on."""
         self.run_to_end(self.job("--lr", 0.01, steps=40), ranks=2)
+        before = self.metrics.read_bytes()
+        refused = self.run_to_end(self.job("--resume", "never"), code=2, ranks=2)
+        self.assert_one_line(refused, f"^rank 0: --metrics: {self.metrics} holds {len(before)} bytes already.*another name, or remove")
+        self.assertEqual(self.metrics.read_bytes(), before)
+        self.metrics.unlink()
         run = self.start(self.job("--resume", "never"), ranks=2)
         self.wait_until(lambda: [p for p in self.committed() if p.name == "step-00000010"], run, "step 10")
         self.assertTrue(self.kill_a_rank(run))

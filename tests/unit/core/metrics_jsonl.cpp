@@ -2,11 +2,13 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/metrics/jsonl.h"
 #include "kernels/error.h"
@@ -97,11 +99,52 @@ TEST(JsonlWriter, WritesWholeLinesAtOnceAndMakesFolders) {
   EXPECT_EQ(read_text(path), "{\"step\": 1, \"loss\": 1.0}\n{\"step\": 4, \"loss\": 0.25}\n");
 }
 
-TEST(JsonlWriter, NewRunStartsAnEmptyFile) {
+TEST(JsonlWriter, ANewRunChangesNoFileThatHoldsSomething) {
   const Scratch scratch;
-  write_text(scratch / "m", "anything");
-  JsonlWriter writer(scratch / "m");
-  EXPECT_EQ(read_text(scratch / "m"), "");
+  for (const std::string& content : {std::string("anything"), step_record(1).to_json() + "\n"}) {
+    write_text(scratch / "m", content);
+    const Error error = error_of([&] { JsonlWriter writer(scratch / "m"); });
+    EXPECT_EQ(error.code(), ExitCode::kUsage);
+    EXPECT_NE(std::string(error.what()).find("choose another name, or remove the file first"),
+              std::string::npos);
+    EXPECT_EQ(read_text(scratch / "m"), content);
+  }
+  write_text(scratch / "empty", "");
+  JsonlWriter(scratch / "empty").write(step_record(1));
+  EXPECT_EQ(steps_of(scratch / "empty"), std::vector<std::int64_t>{1});
+}
+
+TEST(JsonlWriter, OneFileHasOneWriter) {
+  const Scratch scratch;
+  std::filesystem::create_symlink(scratch / "m", scratch / "link");
+  std::optional<JsonlWriter> first(scratch / "m");
+  for (const char* name : {"m", "link"}) {
+    const Error fresh = error_of([&] { JsonlWriter writer(scratch / name); });
+    EXPECT_EQ(fresh.code(), ExitCode::kUsage);
+    EXPECT_NE(std::string(fresh.what()).find("another job still writes to"), std::string::npos)
+        << fresh.what();
+    EXPECT_THROW(JsonlWriter(scratch / name, 5), Error) << "one that resumes";
+  }
+  first->write(step_record(1));
+  EXPECT_EQ(steps_of(scratch / "m"), std::vector<std::int64_t>{1}) << "nobody cut anything off";
+  first.reset();
+  JsonlWriter(scratch / "m", 1).write(step_record(2));
+  EXPECT_EQ(steps_of(scratch / "m"), (std::vector<std::int64_t>{1, 2}));
+}
+
+TEST(JsonlWriter, APipeNeedsAReader) {
+  const Scratch scratch;
+  const std::string pipe = (scratch / "pipe").string();
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const Error error = error_of([&] { JsonlWriter writer(pipe); });
+  EXPECT_EQ(error.code(), ExitCode::kUsage);
+  EXPECT_NE(std::string(error.what()).find("no process reads this pipe"), std::string::npos) << error.what();
+  const int reader = open(pipe.c_str(), O_RDONLY | O_NONBLOCK);
+  JsonlWriter(pipe).write(step_record(1));
+  char line[100] = {};
+  EXPECT_GT(read(reader, line, sizeof line - 1), 0);
+  EXPECT_EQ(line, step_record(1).to_json() + "\n");
+  close(reader);
 }
 
 TEST(JsonlWriter, RefusesAStepTwice) {
