@@ -111,6 +111,7 @@ Optimizer::~Optimizer() {
 }
 
 void Optimizer::step() {
+  last_lr_ = lr();
   const std::int64_t* halted = nullptr;
   if (parameters_.source) {
     if (heeds_halted())

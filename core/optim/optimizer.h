@@ -1,6 +1,7 @@
 // Optimizers, gradient clipping and learning-rate schedules.
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -81,6 +82,8 @@ class Optimizer {
   void zero_grad();
   virtual void set_lr(double lr) = 0;
   virtual double lr() const = 0;
+  /// Returns the learning rate that the latest step() used; NaN before the first.
+  double last_lr() const { return last_lr_; }
   /// All state, named "<kind>.<parameter>".
   std::vector<StateTensor> state() const;
   const ParameterList& parameters() const { return parameters_; }
@@ -105,6 +108,7 @@ class Optimizer {
   };
   ParameterList parameters_;
   std::vector<StateKind> states_;
+  double last_lr_ = std::numeric_limits<double>::quiet_NaN();
 };
 
 /// lr, if it is one. Throws otherwise.

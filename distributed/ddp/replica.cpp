@@ -1,6 +1,7 @@
 #include "distributed/ddp/replica.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "core/autograd/autograd.h"
 #include "core/tensor/observer.h"
@@ -263,6 +264,10 @@ void Replica::apply_statistics() {
 Tensor Replica::part_of(const Tensor& statistics, std::size_t buffer) const {
   const Tensor& like = averaged_[buffer].tensor;
   return statistics.alias(like.shape(), like.strides(), static_cast<std::int64_t>(offsets_[buffer]));
+}
+
+double Replica::last_lr() const {
+  return optimizers_.empty() ? std::numeric_limits<double>::quiet_NaN() : optimizers_.front()->last_lr();
 }
 
 void Replica::attach(optim::Optimizer& optimizer) { optimizers_.push_back(&optimizer); }

@@ -117,6 +117,9 @@ class Replica final : public GradientSource, public std::enable_shared_from_this
   /// Everything that a checkpoint holds and a digest covers: "model.<path>", "model.optimizer.<kind>.<path>".
   std::vector<StateTensor> state() const;
   const Reducer& reducer() const { return reducer_; }
+  /// Returns the learning rate that the first of the model's optimizers used in its latest step; NaN if none
+  /// has made one.
+  double last_lr() const;
 
  private:
   void broadcast_state();

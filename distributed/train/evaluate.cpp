@@ -12,6 +12,7 @@ std::vector<double> sum_over(Job& job, const Dataset& dataset, std::int64_t batc
   // A GPU may still be at the steps before, whose time is theirs.
   if (!job.device().is_cpu()) Tensor::zeros({1}, DType::kFloat32, job.device()).item();
   const auto begin = std::chrono::steady_clock::now();
+  const auto communication_before = job.communication_time();
   const TraceScope scope(job.trace(), "evaluate", "evaluation");
   const std::int64_t batches = (dataset.size() + batch - 1) / batch;
   const int world = job.world_size();
@@ -46,7 +47,7 @@ std::vector<double> sum_over(Job& job, const Dataset& dataset, std::int64_t batc
   job.comm().all_gather(slices, "evaluation").wait();
   std::vector<double> sums(figures);
   for (std::size_t i = 0; i < results.size(); ++i) sums[i % figures] += results[i];
-  job.exclude(std::chrono::steady_clock::now() - begin);
+  job.exclude(std::chrono::steady_clock::now() - begin, job.communication_time() - communication_before);
   return sums;
 }
 

@@ -322,7 +322,7 @@ bool Job::begin_step() {
   current_.is_last_ = step_ + 1 == total_steps_;
   current_.extra_ = Record();
   step_began_ = Clock::now();
-  forward_ = backward_ = excluded_ = {};
+  forward_ = backward_ = excluded_ = excluded_comm_ = {};
   data_wait_ = loader_->wait_time();
   timing_->comm_ns = 0;
   exposed_before_ = {};

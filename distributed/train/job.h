@@ -188,8 +188,15 @@ class Job : public DataParallelContext {
   std::string digest() const;
   /// Says rank 0's results after training: throughput, digest, where things lie.
   void say_summary();
-  /// Leaves time out of the step's figures (evaluation).
-  void exclude(std::chrono::nanoseconds time) { excluded_ += time; }
+  /// Returns how long collectives of this step have run so far on the host's communicator.
+  std::chrono::nanoseconds communication_time() const {
+    return std::chrono::nanoseconds(timing_->comm_ns.load());
+  }
+  /// Leaves `time`, and the communication in it, out of the step's figures (evaluation).
+  void exclude(std::chrono::nanoseconds time, std::chrono::nanoseconds communication = {}) {
+    excluded_ += time;
+    excluded_comm_ += communication;
+  }
 
  private:
   friend class Step;
@@ -218,6 +225,10 @@ class Job : public DataParallelContext {
   JobState job_state() const;
   void begin_training(const Dataset& dataset);
   void resume(const JobState& now, const std::vector<std::string>& differences);
+  /// Warns of what the learning rate does that its flags alone do not tell.
+  void say_schedule(std::int64_t per_epoch);
+  /// Returns the learning rate that the optimizer used last; the schedule's if there was no optimizer.
+  double last_lr() const;
   void follow_profile();
   void start_loader(const Dataset& dataset);
   bool begin_step();
@@ -297,8 +308,8 @@ class Job : public DataParallelContext {
   std::optional<EngineLog> engines_;  // from start() on
   // Of the current step, in this rank.
   Clock::time_point step_began_, forward_began_;
-  std::chrono::nanoseconds forward_{0}, backward_{0}, data_wait_{0}, excluded_{0}, exposed_before_{0},
-      waited_before_forward_{0};
+  std::chrono::nanoseconds forward_{0}, backward_{0}, data_wait_{0}, excluded_{0}, excluded_comm_{0},
+      exposed_before_{0}, waited_before_forward_{0};
 };
 
 }  // namespace trireme

@@ -74,6 +74,12 @@ void Job::fail_not_finite(std::int64_t step, double loss) const {
                   step, loss, kept));
 }
 
+double Job::last_lr() const {
+  for (const auto& replica : replicas_)
+    if (const double lr = replica->last_lr(); !std::isnan(lr)) return lr;
+  return current_.lr();
+}
+
 Job::EndedStep Job::ended_step(int ticket, std::chrono::nanoseconds waited) {
   const auto now = Clock::now();
   std::chrono::nanoseconds exposed{-exposed_before_};
@@ -84,13 +90,13 @@ Job::EndedStep Job::ended_step(int ticket, std::chrono::nanoseconds waited) {
                     .epoch = current_.epoch(),
                     .epochs = epochs_,
                     .samples = current_.plan_.count};
-  report.lr = current_.lr();
+  report.lr = last_lr();
   report.step_ms = milliseconds(now - step_began_ - excluded_);
   report.forward_ms = milliseconds(forward_);
   report.backward_ms = milliseconds(backward_);
   // The host does not wait for a GPU while it computes: how long its collectives take is not known here.
   const bool measures = world_size() > 1 && device().is_cpu();
-  report.comm_ms = measures ? milliseconds(std::chrono::nanoseconds(timing_->comm_ns.load())) : 0;
+  report.comm_ms = measures ? milliseconds(communication_time() - excluded_comm_) : 0;
   report.comm_exposed_ms = measures ? milliseconds(exposed) : 0;
   report.data_wait_ms = milliseconds(loader_->wait_time() - data_wait_);
   report.optimizer_ms = std::max(0.0, report.step_ms - report.forward_ms - report.backward_ms -

@@ -4,10 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <new>
 #include <stdexcept>
 
+#include "core/metrics/jsonl.h"
 #include "core/nn/layers.h"
+#include "core/ops/ops.h"
+#include "distributed/ddp/data_parallel.h"
 #include "distributed/train/evaluate.h"
 #include "distributed/train/memory.h"
 #include "tests/support/errors.h"
@@ -60,6 +64,32 @@ TEST(Run, EvaluatesThroughHooks) {
       },
       &line);
   EXPECT_EQ(code, 0) << line;
+}
+
+TEST(Metrics, HaveTheLearningRateThatTheOptimizerUsed) {
+  const std::string path = testing::TempDir() + "/lr.jsonl";
+  std::filesystem::remove(path);
+  std::vector<std::string> words = {"test", "--quiet", "--metrics", path,         "--steps",
+                                    "3",    "--lr",    "0.7",       "--schedule", "cosine"};
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  testing::internal::CaptureStdout();
+  const int code = run(static_cast<int>(argv.size()), argv.data(), {}, [](Job& job) {
+    nn::Sequential model(nn::Flatten(), nn::Linear(16, 3));
+    DistributedDataParallel ddp(model, job);
+    optim::SGD sgd(ddp.parameters(), {.lr = 0.03});
+    const auto dataset = open_dataset("synthetic:1,4,4,3,384", Split::kTrain);
+    for (auto& step : job.steps(*dataset)) {
+      for (auto& shard : step.shards()) step.add(cross_entropy(ddp(shard.x), shard.y)).backward();
+      sgd.step();
+      sgd.set_lr(sgd.lr() / 2);  // for the next step
+    }
+  });
+  testing::internal::GetCapturedStdout();
+  EXPECT_EQ(code, 0);
+  std::vector<double> rates;
+  read_metrics(path, [&](const Record& line) { rates.push_back(line.number("lr").value_or(-1)); });
+  EXPECT_EQ(rates, (std::vector<double>{0.03, 0.015, 0.0075}));
 }
 
 TEST(Memory, BoundsModelsByWhatIsLeft) {
