@@ -16,6 +16,7 @@
 #include "distributed/train/identity.h"
 #include "distributed/train/initial_weights.h"
 #include "distributed/train/run.h"
+#include "distributed/train/schedule.h"
 #include "distributed/train/signals.h"
 
 namespace trireme {
@@ -210,8 +211,7 @@ void Job::begin_training(const Dataset& dataset) {
   dataset_size_ = dataset.size();
   unit_ = dataset.unit();
   const std::int64_t per_epoch = steps_per_epoch(dataset_size_, options_.global_batch());
-  total_steps_ =
-      options_.has_steps() ? options_.steps() : per_epoch * (options_.has_epochs() ? options_.epochs() : 1);
+  total_steps_ = total_steps_of(options_, per_epoch);
   epochs_ = (total_steps_ + per_epoch - 1) / per_epoch;
   const std::int64_t last_batch = dataset_size_ % options_.global_batch();
   if (options_.sync_batchnorm() && last_batch > 0 && last_batch < shards_)
@@ -233,6 +233,7 @@ void Job::begin_training(const Dataset& dataset) {
     for (const auto& replica : replicas_) std::ranges::move(replica->weights(), std::back_inserter(weights));
     load_initial_weights(*comm_, options_, std::move(weights));
   }
+  if (reporter_) say_schedule(per_epoch);
   profile_first_ = std::min(step_ + 1, total_steps_ - 1);  // memory and kernels are made ready once
   // Nothing of an earlier run is touched before all else is known to be right.
   agree(*comm_, "outputs", [&] {
@@ -262,6 +263,15 @@ void Job::resume(const JobState& now, const std::vector<std::string>& difference
     reporter_->warn(
         fmt::format("the checkpoint was made by another build, so bits may differ: {} then, {} now",
                     then.build, now.build));
+}
+
+void Job::say_schedule(std::int64_t per_epoch) {
+  if (step_ >= total_steps_) return;
+  std::optional<std::string> changed;
+  if (const std::optional<JobState>& then = checkpoints_->resumed())
+    changed = length_warning(options_, step_, total_steps_of(from_text(then->job), per_epoch), total_steps_);
+  for (const auto& line : {changed, warmup_warning(options_, total_steps_)})
+    if (line) reporter_->warn(*line);
 }
 
 void Job::start_loader(const Dataset& dataset) {

@@ -319,6 +319,9 @@ JobOptions parse_options(int argc, const char* const* argv, const Program& progr
     overlay(job, file, config);
   }
   overlay(job, given, "the command line");
+  // A program's own warm-up is for the schedules that have one.
+  if (job.schedule() == "onecycle" && !given.has_warmup_steps() && !file.has_warmup_steps())
+    job.set_warmup_steps(0);
   if (print_config) throw Error(ExitCode::kDone, to_text(job));
   return job;
 }
@@ -383,6 +386,12 @@ void validate(const JobOptions& job, int world_size) {
          shards, shards, world_size == 1 ? "is" : "are", world_size, shards);
   if (job.init().empty() && !job.init_map().empty())
     fail(ExitCode::kUsage, "--init-map '{}': there are no names to map without --init", job.init_map());
+  if (job.schedule() == "onecycle" && job.warmup_steps() > 0)
+    fail(
+        ExitCode::kUsage,
+        "--warmup-steps {}: --schedule onecycle rises by itself over 30 % of the run; leave the warm-up out, "
+        "or use --schedule cosine",
+        job.warmup_steps());
   if (job.checkpoint_every() > 0 && job.checkpoint_dir().empty() && job.out().empty())
     fail(ExitCode::kUsage,
          "--checkpoint-every {}: there is no folder for checkpoints; give --checkpoint-dir or --out",

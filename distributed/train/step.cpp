@@ -1,21 +1,9 @@
 // A step of the training loop as its body sees it; job.cpp drives it.
 #include "core/ops/ops.h"
 #include "distributed/train/job.h"
+#include "distributed/train/schedule.h"
 
 namespace trireme {
-
-namespace {
-
-optim::Schedule schedule_of(const JobOptions& o, std::int64_t total_steps) {
-  using Kind = optim::Schedule::Kind;
-  const Kind kind = o.schedule() == "cosine"     ? Kind::kCosine
-                    : o.schedule() == "onecycle" ? Kind::kOneCycle
-                    : o.schedule() == "step"     ? Kind::kStep
-                                                 : Kind::kConstant;
-  return {kind, o.lr(), o.warmup_steps(), total_steps};
-}
-
-}  // namespace
 
 void Job::measure(StepSum what, const Tensor& value, double weight) {
   const Tensor &all = step_sum_->leaf(),

@@ -1,0 +1,60 @@
+// A run is told what its schedule does that its flags alone do not tell.
+#include "distributed/train/schedule.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/errors.h"
+
+namespace trireme {
+namespace {
+
+JobOptions options(const std::string& schedule, std::int64_t warmup = 0) {
+  JobOptions o;
+  o.set_schedule(schedule);
+  o.set_lr(0.1);
+  o.set_warmup_steps(warmup);
+  return o;
+}
+
+TEST(LengthWarning, NamesBothLearningRatesOfTheFirstStepThatDiffers) {
+  // Cosine: 0.1 * 0.5 * (1 + cos(pi * 10 / 12)) = 0.0066987; the earlier run had come to 0.
+  EXPECT_EQ(
+      length_warning(options("cosine"), 10, 10, 12),
+      "the run has 12 steps and was planned for 10, which changes --schedule cosine: the learning rate after "
+      "10 steps is 0.006699, and was to be 0");
+  // The step schedule divides by 10 at one half: after 50 of 100 steps, after 100 of 200 steps.
+  EXPECT_EQ(
+      length_warning(options("step"), 20, 100, 200),
+      "the run has 200 steps and was planned for 100, which changes --schedule step: the learning rate after "
+      "50 steps is 0.1, and was to be 0.01");
+  test::expect_holds(length_warning(options("onecycle"), 50, 100, 80).value_or(""),
+                     {"has 80 steps and was planned for 100", "onecycle", "after 50 steps"});
+}
+
+TEST(LengthWarning, IsSilentWhereNoStepToComeChanges) {
+  EXPECT_FALSE(length_warning(options("constant"), 10, 10, 12));
+  EXPECT_FALSE(length_warning(options("cosine"), 5, 10, 10));
+  EXPECT_FALSE(length_warning(options("cosine"), 12, 10, 12)) << "nothing is left to train";
+  EXPECT_FALSE(length_warning(options("step"), 190, 210, 200)) << "both are in their last quarter";
+}
+
+TEST(WarmupWarning, SaysHowFarAWarmUpComesThatIsLongerThanTheRun) {
+  EXPECT_EQ(warmup_warning(options("cosine", 20), 2),
+            "--warmup-steps 20 is longer than the run of 2 steps: the learning rate rises to 0.01 and never "
+            "reaches --lr 0.1");
+  EXPECT_TRUE(warmup_warning(options("constant", 11), 10));
+  EXPECT_FALSE(warmup_warning(options("constant", 10), 10)) << "the last step has the whole learning rate";
+  EXPECT_FALSE(warmup_warning(options("constant"), 10));
+}
+
+TEST(TotalSteps, AreThoseOfStepsOrEpochs) {
+  JobOptions o;
+  EXPECT_EQ(total_steps_of(o, 7), 7);
+  o.set_epochs(3);
+  EXPECT_EQ(total_steps_of(o, 7), 21);
+  o.set_steps(5);
+  EXPECT_EQ(total_steps_of(o, 7), 5);
+}
+
+}  // namespace
+}  // namespace trireme
