@@ -109,19 +109,6 @@ int take_charge() {
   return signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-bool same_host(const std::string& a, const std::string& b) {
-  return a.substr(0, a.find('.')) == b.substr(0, b.find('.'));
-}
-
-/// Takes hosts that went away off the list. False when none is left.
-bool drop_hosts(const std::vector<std::string>& lost, std::vector<std::string>* hosts) {
-  if (hosts->empty()) return true;
-  for (const std::string& gone : lost) {
-    std::erase_if(*hosts, [&](const std::string& host) { return same_host(host, gone); });
-  }
-  return !hosts->empty();
-}
-
 std::string ranks_text(int ranks) { return fmt::format("{} rank{}", ranks, ranks == 1 ? "" : "s"); }
 
 /// Somebody who gave --restarts wonders why there was none.
@@ -147,7 +134,9 @@ Verdict run_job(LaunchOptions options, const Surroundings& here, int signals) {
     // Threads die together: all of them can come back.
     const int left = options.backend == "local" ? ranks : ranks - verdict.dead;
     const std::string what = verdict.line.empty() ? "a rank lost a peer" : verdict.line;
-    if (left < options.min_ranks || left < 1 || !drop_hosts(supervisor.lost_hosts(), &options.hosts)) {
+    const bool has_hosts = !options.hosts.empty();
+    options.hosts = hosts_left(options.hosts, ranks, supervisor.lost_ranks());
+    if (left < options.min_ranks || left < 1 || (has_hosts && options.hosts.empty())) {
       verdict.line = fmt::format("{}; {} left, too few to restart (--min {})", what, ranks_text(left),
                                  options.min_ranks);
       return verdict;

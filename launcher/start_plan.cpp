@@ -20,15 +20,19 @@ long number_or(const std::string& text, long otherwise) {
   return error == std::errc() && end == text.data() + text.size() ? number : otherwise;
 }
 
-/// "a:2,b:1": consecutive ranks share a host, as evenly as the numbers allow.
+/// Returns how many of `ranks` ranks each of `hosts` hosts gets: as evenly as the numbers allow.
+std::vector<int> shares(int hosts, int ranks) {
+  std::vector<int> all;
+  for (int i = 0; i < hosts; ++i) all.push_back(ranks / hosts + (i < ranks % hosts));
+  return all;
+}
+
+/// Returns mpirun's list of hosts with their ranks, "a:2,b:1": consecutive ranks share a host.
 std::string slots(const std::vector<std::string>& hosts, int ranks) {
   std::string text;
-  const int count = static_cast<int>(hosts.size());
-  for (int i = 0; i < count; ++i) {
-    const int share = ranks / count + (i < ranks % count);
-    if (share > 0)
-      text += fmt::format("{}{}:{}", text.empty() ? "" : ",", hosts[static_cast<size_t>(i)], share);
-  }
+  const std::vector<int> share = shares(static_cast<int>(hosts.size()), ranks);
+  for (std::size_t i = 0; i < hosts.size(); ++i)
+    if (share[i] > 0) text += fmt::format("{}{}:{}", text.empty() ? "" : ",", hosts[i], share[i]);
   return text;
 }
 
@@ -104,6 +108,22 @@ int ranks_to_start(const LaunchOptions& options, const Surroundings& here) {
     return static_cast<int>(number_or(value_of(here, "SLURM_NTASKS"), nodes));
   }
   fail(ExitCode::kUsage, "the number of ranks is missing: give -n N");
+}
+
+std::vector<std::string> hosts_left(const std::vector<std::string>& hosts, int ranks,
+                                    const std::vector<int>& lost) {
+  std::vector<std::string> gone;
+  int end = 0;
+  const std::vector<int> share = shares(static_cast<int>(hosts.size()), ranks);
+  for (std::size_t i = 0; i < hosts.size(); ++i) {
+    const int first = end;
+    end += share[i];
+    if (std::ranges::any_of(lost, [&](int rank) { return rank >= first && rank < end; }))
+      gone.push_back(hosts[i]);
+  }
+  std::vector<std::string> left = hosts;
+  std::erase_if(left, [&](const std::string& host) { return std::ranges::find(gone, host) != gone.end(); });
+  return left;
 }
 
 StartPlan plan_start(const LaunchOptions& options, const Surroundings& here, int ranks,

@@ -41,6 +41,12 @@ bool can_use_slurm(const Surroundings& here);
 /// The number of ranks to start with. Error(kUsage) when none was given and no allocation tells.
 int ranks_to_start(const LaunchOptions& options, const Surroundings& here);
 
+/// Returns the hosts without those that the ranks `lost` were on, of `ranks` that were started on `hosts`. A
+/// rank's host follows from its number. What the host calls itself does not matter, because the list may name
+/// it by an address or an alias.
+std::vector<std::string> hosts_left(const std::vector<std::string>& hosts, int ranks,
+                                    const std::vector<int>& lost);
+
 /// The plan for `ranks` ranks of the job. `guard` is the command that guards one rank: program and arguments
 /// follow it.
 StartPlan plan_start(const LaunchOptions& options, const Surroundings& here, int ranks,

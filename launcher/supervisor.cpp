@@ -83,12 +83,12 @@ Verdict Supervisor::run() {
   return conclude();
 }
 
-std::vector<std::string> Supervisor::lost_hosts() const {
-  std::vector<std::string> hosts;
+std::vector<int> Supervisor::lost_ranks() const {
+  std::vector<int> ranks;
   for (const RankEnd& end : ends_) {
-    if (end.how == RankEnd::How::kLost && !end.asked) hosts.push_back(end.host);
+    if (end.how == RankEnd::How::kLost && !end.asked) ranks.push_back(end.rank);
   }
-  return hosts;
+  return ranks;
 }
 
 void Supervisor::start() {

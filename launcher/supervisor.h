@@ -38,8 +38,8 @@ class Supervisor {
   Verdict run();
 
   bool stop_requested() const { return stop_signal_ != 0; }
-  /// Names of the hosts of ranks that were lost.
-  std::vector<std::string> lost_hosts() const;
+  /// Returns the numbers of the ranks that were lost with their host or guard.
+  std::vector<int> lost_ranks() const;
 
  private:
   enum class Late { kNothing, kStart, kTerminate, kKill, kGiveUp };  ///< what to do at the deadline

@@ -40,16 +40,17 @@ cat >"$work/agent" <<'AGENT'
 #!/bin/bash
 # In place of ssh: [options] HOST COMMAND... in namespaces of its own; its id is kept so that it can lose power.
 while [ "${1#-}" != "$1" ]; do shift; done
-host=$1
+host=$1 name=$1
 shift
+for pair in $NAMES; do [ "${pair%%=*}" = "$host" ] && name=${pair#*=}; done  # what the host calls itself
 unshare --uts --mount --ipc --pid --fork --kill-child --mount-proc \
-  sh -c "hostname $host; mount -t tmpfs tmpfs /dev/shm; $*" &
+  sh -c "hostname $name; mount -t tmpfs tmpfs /dev/shm; $*" &
 echo $! >"$HOSTS_DIR/$host"
 exec 2>/dev/null  # the shell's own word about a killed job is not the launcher's
 wait
 AGENT
 chmod +x "$work/agent"
-export "HOSTS_DIR=$work" OMPI_MCA_plm=rsh "OMPI_MCA_plm_rsh_agent=$work/agent" OMPI_MCA_btl=self,vader,tcp
+export NAMES="" "HOSTS_DIR=$work" OMPI_MCA_plm=rsh "OMPI_MCA_plm_rsh_agent=$work/agent" OMPI_MCA_btl=self,vader,tcp
 
 expect 0 "two hosts" "$TRIREME" launch -n 3 --hosts h1,h2 -- sh -c 'echo $(hostname) $OMPI_COMM_WORLD_RANK'
 [ "$(sort "$work/out" | tr '\n' ' ')" = "h1 0 h1 1 h2 2 " ] || bad "two hosts ran: $(tr '\n' ' ' <"$work/out")"
@@ -71,4 +72,21 @@ kill -9 "$(cat "$work/h2")"
 expect_end 0 "a host loses power" 25
 one_line "a host loses power" 'rank 2 was lost: its host h2 .*; restarting on 2 ranks'
 [ "$(grep -c 'again h1' "$work/out")" -eq 2 ] || bad "the restart ran: $(tr '\n' ' ' <"$work/out")"
+
+# The list of hosts may have addresses or aliases; what a host calls itself may even be another's name there.
+for case in "10.0.0.1 10.0.0.2 " "a1 a2 a1=one a2=two" "a1 a2 a1=a2 a2=a1"; do
+  read -r first second NAMES <<<"$case"
+  for dead in "$first" "$second"; do
+    left=$first
+    [ "$dead" = "$first" ] && left=$second
+    name=$left
+    for pair in $NAMES; do [ "${pair%%=*}" = "$left" ] && name=${pair#*=}; done
+    launch_in_background -n 2 --hosts "$first,$second" --restarts 1 -- \
+      sh -c 'echo up; [ $TRIREME_RESTART = 1 ] && echo again $(hostname) && exit 0; sleep 100 & wait'
+    wait_for 2 up
+    kill -9 "$(cat "$work/$dead")"
+    expect_end 0 "$dead of $case loses power" 25
+    [ "$(grep again "$work/out")" = "again $name" ] || bad "$dead of $case lost: $(tr '\n' ' ' <"$work/out")"
+  done
+done
 finish

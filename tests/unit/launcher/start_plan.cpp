@@ -78,6 +78,21 @@ TEST(StartPlan, HostsShareEvenly) {
   EXPECT_TRUE(has(planned(given, {}), "--host a:1,b:1 ")) << "a host without a rank is left out";
 }
 
+TEST(HostsLeft, FollowFromTheNumbersOfTheLostRanks) {
+  using Hosts = std::vector<std::string>;
+  const Hosts addresses = {"10.0.0.1", "10.0.0.2", "10.0.0.3"};
+  EXPECT_EQ(hosts_left(addresses, 5, {2}), (Hosts{"10.0.0.1", "10.0.0.3"}));
+  EXPECT_EQ(hosts_left(addresses, 5, {3}), (Hosts{"10.0.0.1", "10.0.0.3"}));
+  EXPECT_EQ(hosts_left(addresses, 5, {4}), (Hosts{"10.0.0.1", "10.0.0.2"}));
+  EXPECT_EQ(hosts_left(addresses, 5, {0, 1, 4}), (Hosts{"10.0.0.2"}));
+  EXPECT_EQ(hosts_left(addresses, 5, {}), addresses);
+  EXPECT_EQ(hosts_left({"a.x.org", "a.y.org"}, 2, {1}), (Hosts{"a.x.org"})) << "the same name in two domains";
+  EXPECT_EQ(hosts_left({"a", "b", "c"}, 2, {1}), (Hosts{"a", "c"})) << "a host without a rank is a spare";
+  EXPECT_EQ(hosts_left({"a", "b", "b"}, 3, {1}), (Hosts{"a"})) << "a host that is named twice is lost as one";
+  EXPECT_EQ(hosts_left({"a"}, 2, {0, 1}), Hosts());
+  EXPECT_EQ(hosts_left({}, 2, {0}), Hosts());
+}
+
 TEST(StartPlan, ThreadsAreOneProcess) {
   LaunchOptions given = options(8);
   given.backend = "local";
