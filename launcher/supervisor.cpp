@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <climits>
 #include <cstring>
 #include <utility>
 
@@ -22,8 +23,9 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr seconds kGrace{2};        // between a failure, SIGTERM and SIGKILL
-constexpr seconds kGiveUpAfter{8};  // longer than TCP takes to notice a lost host
+constexpr seconds kGrace{2};                  // between a failure, SIGTERM and SIGKILL
+constexpr seconds kGiveUpAfter{8};            // longer than TCP takes to notice a lost host
+constexpr std::size_t kMostOutput = 1 << 20;  // held for a reader that is slow
 
 void show(std::string_view text) {
   while (!text.empty()) {
@@ -74,13 +76,19 @@ Supervisor::~Supervisor() {
   peers_.clear();  // guards whose connection closes kill what they started
   kill_descendants();
   if (errors_ >= 0) close(errors_);
+  if (outputs_ >= 0) close(outputs_);
 }
 
 Verdict Supervisor::run() {
   start();
   while (!over_) wait_once();
   close_down();
-  return conclude();
+  Verdict verdict = conclude();
+  if (output_lost_ && verdict.exit_code == 0) {
+    verdict.exit_code = static_cast<int>(ExitCode::kInternal);
+    verdict.line = "standard output could not be written: what stands there is not all";
+  }
+  return verdict;
 }
 
 std::vector<int> Supervisor::lost_ranks() const {
@@ -92,13 +100,16 @@ std::vector<int> Supervisor::lost_ranks() const {
 }
 
 void Supervisor::start() {
-  int errors[2] = {-1, -1};
+  int errors[2] = {-1, -1}, outputs[2] = {-1, -1};
   // The one guard of the local backend needs no pipe: nobody but the program writes there.
   const bool through_pipe = plan_.command.front() == "mpirun" || plan_.command.front() == "srun";
-  if (through_pipe && pipe2(errors, O_CLOEXEC) != 0) {
+  if (through_pipe && (pipe2(errors, O_CLOEXEC) != 0 || pipe2(outputs, O_CLOEXEC) != 0)) {
     fail(ExitCode::kUsage, "cannot make a pipe: {}", std::strerror(errno));
   }
   errors_ = errors[0];
+  // mpirun dies of a standard output that is closed, so it writes to us.
+  outputs_ = outputs[0];
+  if (outputs_ >= 0) fcntl(outputs_, F_SETFL, O_NONBLOCK);
   // Whatever inherits the other end may outlive mpirun and keep it open: no read may wait for it.
   if (errors_ >= 0) fcntl(errors_, F_SETFL, O_NONBLOCK);
   ranks_spoke_ = !through_pipe;  // where we cannot hear them
@@ -107,14 +118,21 @@ void Supervisor::start() {
   options.env = plan_.env;
   options.env[kControlVariable] = server_.contact();
   options.errors = errors[1];
+  options.output = outputs[1];
   options.death_signal = SIGTERM;  // mpirun then removes its session directory
   starter_ = spawn(options);
   if (errors[1] >= 0) close(errors[1]);
+  if (outputs[1] >= 0) close(outputs[1]);
   arm(Late::kStart, patience_);
 }
 
 void Supervisor::wait_once() {
-  std::vector<pollfd> ready = {{signals_, POLLIN, 0}, {server_.fd(), POLLIN, 0}, {errors_, POLLIN, 0}};
+  std::vector<pollfd> ready = {{signals_, POLLIN, 0},
+                               {server_.fd(), POLLIN, 0},
+                               {errors_, POLLIN, 0},
+                               {output_.size() < kMostOutput ? outputs_ : -1, POLLIN, 0},
+                               {output_.empty() ? -1 : STDOUT_FILENO, POLLOUT, 0}};
+  const std::size_t first_peer = ready.size();
   for (const Peer& peer : peers_) ready.push_back({peer.socket ? peer.socket->fd() : -1, POLLIN, 0});
   int timeout = -1;
   if (late_ != Late::kNothing) {
@@ -125,8 +143,10 @@ void Supervisor::wait_once() {
   if (count < 0) return;
   if (late_ != Late::kNothing && Clock::now() >= deadline_) return expire();
   if (ready[2].revents) take_errors();
-  for (size_t i = 3; i < ready.size(); ++i) {
-    if (ready[i].revents) take_lines(peers_[i - 3]);
+  if (ready[3].revents) take_output();
+  if (ready[4].revents) pass_output_on();
+  for (size_t i = first_peer; i < ready.size(); ++i) {
+    if (ready[i].revents) take_lines(peers_[i - first_peer]);
   }
   if (ready[1].revents) {
     if (auto socket = server_.accept()) peers_.push_back({std::move(socket), -1, "", false});
@@ -195,6 +215,29 @@ void Supervisor::take_errors() {
     show_errors(filter_.feed(piece));
   } else if (early_errors_.size() < 65536) {
     early_errors_ += piece;  // no rank runs yet: this is mpirun or srun speaking
+  }
+}
+
+void Supervisor::take_output() {
+  char chunk[65536];
+  const ssize_t got = read(outputs_, chunk, sizeof chunk);
+  if (got < 0 && (errno == EINTR || errno == EAGAIN)) return;
+  if (got <= 0) {
+    close(outputs_);
+    outputs_ = -1;
+    return;
+  }
+  if (!output_lost_) output_.append(chunk, static_cast<size_t>(got));
+}
+
+void Supervisor::pass_output_on() {
+  // A pipe that is ready takes this much without a wait.
+  const ssize_t written = write(STDOUT_FILENO, output_.data(), std::min<size_t>(output_.size(), PIPE_BUF));
+  if (written >= 0) {
+    output_.erase(0, static_cast<size_t>(written));
+  } else if (errno != EINTR && errno != EAGAIN) {
+    output_lost_ = true;
+    output_.clear();
   }
 }
 
@@ -312,11 +355,21 @@ void Supervisor::close_down() {
   if (starter_ > 0 && !running_) kill(starter_, SIGTERM);  // it may be waiting for a host
   // Only the starter's end says that the last words of every rank have come through.
   const auto end = Clock::now() + seconds(5);
-  while (errors_ >= 0 && Clock::now() < end) {
-    pollfd ready{errors_, POLLIN, 0};
-    if (poll(&ready, 1, 100) > 0) take_errors();
+  const auto is_open = [&] { return errors_ >= 0 || outputs_ >= 0; };
+  // A reader of our output may take its time, unless a signal ends the wait.
+  for (bool told = false; !told && (!output_.empty() || (is_open() && Clock::now() < end));) {
+    pollfd ready[] = {{errors_, POLLIN, 0},
+                      {output_.size() < kMostOutput ? outputs_ : -1, POLLIN, 0},
+                      {output_.empty() ? -1 : STDOUT_FILENO, POLLOUT, 0}};
+    if (poll(ready, 3, 100) < 0) continue;
+    if (ready[0].revents) take_errors();
+    if (ready[1].revents) take_output();
+    if (ready[2].revents) pass_output_on();
+    signalfd_siginfo info;
+    while (read(signals_, &info, sizeof info) == static_cast<ssize_t>(sizeof info))
+      told = told || info.ssi_signo != SIGCHLD;
   }
-  if (starter_ > 0 && errors_ >= 0) kill(starter_, SIGTERM);
+  if (starter_ > 0 && is_open()) kill(starter_, SIGTERM);
   for (int i = 0; i < 200 && starter_ > 0 && waitpid(starter_, nullptr, WNOHANG) == 0; ++i) {
     poll(nullptr, 0, 10);
   }

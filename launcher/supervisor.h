@@ -56,6 +56,8 @@ class Supervisor {
   void take_signal(int number);
   void take_starter_end();
   void take_errors();
+  void take_output();
+  void pass_output_on();
   void show_errors(std::string_view text);
   void take_lines(Peer& peer);
   void take_line(Peer& peer, std::string_view line);
@@ -76,6 +78,9 @@ class Supervisor {
   pid_t starter_ = 0;  ///< mpirun, srun, or the one guard; 0: not running
   int errors_ = -1;    ///< the starter's standard error; -1: ours
   std::string early_errors_;
+  int outputs_ = -1;          ///< the starter's standard output; -1: ours
+  std::string output_;        ///< read there, and not written yet
+  bool output_lost_ = false;  ///< nobody reads our standard output any more
   BannerFilter filter_;
   bool ranks_spoke_ = false;  ///< on standard error, or may have
   std::vector<Peer> peers_;

@@ -54,12 +54,96 @@ class Outputs(training.Training):
         for redirection in (">/dev/full", ">&-", ">&- <&-"):
             for arguments in ([*JOB, "--steps", 3, "--quiet", "--metrics", metrics], ["--help"]):
                 with self.subTest(redirection, arguments=arguments):
+                    if arguments != ["--help"]:
+                        metrics.unlink(missing_ok=True)
                     code, said = self.run_in_shell(redirection, arguments)
                     self.assertEqual(code, 1, said)
                     self.assertRegex(said, r"\Astandard output could not be written.*\n\Z")
         self.assertEqual([line["step"] for line in training.read_metrics(metrics)], [1, 2, 3])
+        metrics.unlink()
         self.assertEqual(self.run_in_shell("2>&- >/dev/null", [*JOB, "--steps", 3, "--metrics", metrics]), (0, ""))
         self.assertEqual(len(training.read_metrics(metrics)), 3)
+
+    def test_a_reader_that_goes_away(self):
+        """`| head -1` ends the output and not the job, which then ends with 1."""
+        programs = {"train_classifier": JOB, "first_program": ["--data", "synthetic:1,4,4,2,640", "--global-batch", 64]}
+        for name, job in programs.items():
+            for launcher in ([], [training.TRIREME, "launch", "--backend", "local", "-n", "2", "--"],
+                             [training.TRIREME, "launch", "-n", "2", "--"]):
+                if launcher and name == "first_program":  # its ranks cannot be threads
+                    continue
+                with self.subTest(name, launcher=launcher):
+                    metrics = self.dir / f"{name}-{len(launcher)}.jsonl"
+                    line = [*launcher, training.BUILD / "bin" / name, *job, "--steps", 300, "--digest-every", 1, "--quiet",
+                            "--metrics", metrics]
+                    script = '"$@" | head -1; echo "exit code ${PIPESTATUS[0]}"'
+                    ended = subprocess.run(["bash", "-c", script, "bash", *map(str, line)], capture_output=True, text=True,
+                                           env=training.environment(), timeout=training.SECONDS)
+                    self.assertRegex(ended.stdout, r"\Adigest step=1 sha256=\w+\nexit code 1\n\Z", ended)
+                    self.assertRegex(ended.stderr, r"\A(trireme: )?standard output could not be written.*\n\Z")
+                    self.assertEqual(len(training.read_metrics(metrics)), 300, "training went on to its end")
+
+    def test_an_earlier_file_is_left_as_it_is(self):
+        earlier, notes = self.dir / "m.jsonl", self.dir / "notes.txt"
+        self.run_to_end([*JOB, "--steps", 5, "--metrics", earlier, "--digest-trail", self.dir / "t.jsonl"], how="plain")
+        notes.write_text("not metrics at all\n")
+        self.run_to_end([*JOB, "--steps", 5, "--out", self.dir / "out"], how="plain")
+        for flag, path in (("--metrics", earlier), ("--metrics", notes), ("--digest-trail", self.dir / "t.jsonl"),
+                           ("--digest-trail", notes), ("--out", self.dir / "out" / "metrics.jsonl")):
+            before = path.read_bytes()
+            value = path.parent if flag == "--out" else path
+            for where in (dict(how="plain"), dict(ranks=2), dict(ranks=2, how="threads")):
+                with self.subTest(flag=flag, path=path, **where):
+                    ended = self.run_to_end([*JOB, "--steps", 2, flag, value, "--resume", "never"], code=2, **where)
+                    self.assert_one_line(ended, f"^(rank 0: )?{flag}: {path} holds {len(before)} bytes.*another name, or remove the file")
+                    self.assertEqual(path.read_bytes(), before)
+
+    def test_a_replay_leaves_the_metrics_of_its_run(self):
+        metrics = self.dir / "m.jsonl"
+        kept = [*JOB, "--checkpoint-dir", self.dir / "c", "--steps", 6, "--metrics", metrics]
+        self.run_to_end([*kept, "--checkpoint-every", 3], how="plain")
+        self.run_to_end([*kept, "--replay-from", 3], code=2, how="plain")
+        self.assertEqual([line["step"] for line in training.read_metrics(metrics)], list(range(1, 7)))
+
+    def test_a_restart_without_a_checkpoint_sets_the_earlier_attempt_aside(self):
+        metrics = self.dir / "m.jsonl"
+        run = self.start([*JOB, "--steps", 200000, "--metrics", metrics], ranks=2, flags=["--restarts", 1])
+        while not metrics.exists() or len(metrics.read_bytes().splitlines()) < 3:
+            self.assertTrue(run.running(), run.err())
+        training.os.kill(training.rank_processes()[1], training.signal.SIGKILL)
+        while not (self.dir / "m.jsonl.attempt-1").exists():
+            self.assertTrue(run.running(), run.err())
+        while not metrics.exists() or len(metrics.read_bytes().splitlines()) < 3:
+            self.assertTrue(run.running(), run.err())
+        run.process.terminate()
+        run.wait()
+        for path in (metrics, self.dir / "m.jsonl.attempt-1"):
+            steps = [line["step"] for line in training.read_metrics(path)]
+            self.assertEqual(steps, list(range(1, len(steps) + 1)))
+
+    def test_the_figures_of_a_step(self):
+        """Epochs count from 1, and evaluating is no communication of a step."""
+        metrics = self.dir / "m.jsonl"
+        self.run_to_end([*JOB, "--epochs", 2, "--metrics", metrics], ranks=2)
+        lines = training.read_metrics(metrics)
+        self.assertEqual([line["epoch"] for line in lines], [1] * 12 + [2] * 12)
+        evaluated = [line for line in lines if "eval_accuracy" in line]
+        self.assertEqual(len(evaluated), 2)
+        for line in evaluated:
+            self.assertLessEqual(line["comm_ms"], line["step_ms"])
+
+    def test_a_schedule_of_another_length(self):
+        kept = [*JOB, "--quiet", "--schedule", "cosine", "--checkpoint-dir", self.dir / "c"]
+        self.run_to_end([*kept, "--steps", 10], how="plain")
+        for where in (dict(how="plain"), dict(ranks=2)):
+            ended = self.run_to_end([*kept, "--steps", 12], **where)
+            self.assert_one_line(ended, "^the run has 12 steps and was planned for 10, which changes --schedule cosine: the "
+                                        "learning rate after 10 steps is 0.006699, and was to be 0$")
+            training.shutil.rmtree(self.dir / "c" / "step-00000012")
+        ended = self.run_to_end([*JOB, "--quiet", "--steps", 4, "--warmup-steps", 8], how="plain")
+        self.assert_one_line(ended, "^--warmup-steps 8 is longer than the run of 4 steps: .* 0.05 and never reaches --lr 0.1$")
+        ended = self.run_to_end([*JOB, "--schedule", "onecycle", "--warmup-steps", 4], code=2, how="plain")
+        self.assert_one_line(ended, "^--warmup-steps 4: --schedule onecycle rises by itself")
 
     def test_two_jobs_in_one_folder(self):
         folder = self.dir / "c"
@@ -74,10 +158,17 @@ class Outputs(training.Training):
                     ended = self.run_to_end([*JOB, "--steps", 3, "--checkpoint-dir", folder, *more], code=2, seconds=20,
                                             **where)
                     self.assert_one_line(ended, fr"another job \(process {rank} on .*\) still writes to '{folder}'; ")
+        # Nor do two jobs share one file of metrics.
+        lines = len(training.read_metrics(self.dir / "m.jsonl"))
+        for where in (dict(how="plain"), dict(ranks=2)):
+            ended = self.run_to_end([*JOB, "--steps", 3, "--metrics", self.dir / "m.jsonl"], code=2, **where)
+            self.assert_one_line(ended, f"^(rank 0: )?--metrics: another job still writes to {self.dir}/m.jsonl: choose another file")
+        self.assertGreaterEqual(len(training.read_metrics(self.dir / "m.jsonl")), lines)
         # A killed job holds nothing.
         run.process.kill()
         run.process.wait()
         self.nobody_left()
+        (self.dir / "m.jsonl").unlink()
         self.run_to_end([*arguments, "--steps", 3], ranks=2)
         self.assertFalse((folder / ".lock").exists())
 
