@@ -20,6 +20,7 @@
 #include "distributed/checkpoint/store.h"
 #include "distributed/checkpoint/store_lock.h"
 #include "distributed/comm/local.h"
+#include "distributed/train/help.h"
 #include "launcher/commands.h"
 
 namespace trireme {
@@ -302,36 +303,38 @@ int checkpoint_main(int argc, char** argv) {
   std::string directory, second;
   std::optional<std::int64_t> step;
   int result = 0;
+  app.set_help_flag("-h,--help", "Show this text and end");
   const auto add = [&](const char* name, const char* what, const std::function<int()>& run) {
     CLI::App* command = app.add_subcommand(name, what);
-    command->add_option("dir", directory, "a store (its newest step counts) or one step-NNNNNNNN in it")
+    command->add_option("dir", directory, "A store (its newest step counts) or one step-NNNNNNNN in it")
+        ->type_name("")
         ->required();
     command->callback([&result, run] { result = run(); });
     return command;
   };
-  add("list", "print the committed checkpoints", [&] { return list(directory); });
-  add("verify", "check every byte; exit 4 if any is damaged", [&] { return verify(directory); });
-  add("inspect", "print the state of the job and the tensors", [&] { return inspect(directory); });
-  add("diff",
-      "name the first differing tensor and element, or of two files of --digest-trail the first differing "
-      "step "
-      "and its tensors; exit 1 if there is one",
-      [&] { return diff(directory, second); })
-      ->add_option("other", second, "the other checkpoint, or a plain file")
-      ->required();
-  add("export", "write one plain safetensors file", [&] { return export_to(directory, second); })
-      ->add_option("file", second, "the file to write")
-      ->required();
-  CLI::App* import = add("import", "make a checkpoint of one plain safetensors file",
+  const auto add_path = [&](CLI::App* command, const char* name, const char* what) {
+    command->add_option(name, second, what)->type_name("")->required();
+  };
+  add("list", "Print the committed checkpoints", [&] { return list(directory); });
+  add("verify", "Check every byte; exit 4 if any is damaged", [&] { return verify(directory); });
+  add("inspect", "Print the state of the job and the tensors", [&] { return inspect(directory); });
+  add_path(add("diff",
+               "Name the first differing tensor and element, or of two files of --digest-trail the first "
+               "differing step and its tensors; exit 1 if there is one",
+               [&] { return diff(directory, second); }),
+           "other", "The other checkpoint, or a plain file");
+  add_path(add("export", "Write one plain safetensors file", [&] { return export_to(directory, second); }),
+           "file", "The file to write");
+  CLI::App* import = add("import", "Make a checkpoint of one plain safetensors file",
                          [&] { return import_from(directory, second, step); });
-  import->add_option("file", second, "the file to read")->required();
-  import->add_option("--step", step, "finished steps (default: what the file says, else 0)")
+  add_path(import, "file", "The file to read");
+  import->add_option("--step", step, "Finished steps (default: what the file says, else 0)")
+      ->type_name("N")
       ->check(CLI::NonNegativeNumber);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    const auto chosen = app.get_subcommands();
-    fmt::print("{}", chosen.empty() ? app.help() : chosen.front()->help());
+    fmt::print("{}", help_text(app));
   } catch (const CLI::ParseError& error) {
     fail(ExitCode::kUsage, "checkpoint: {}: 'trireme checkpoint --help' tells more", error.what());
   }

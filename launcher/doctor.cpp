@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -19,6 +20,7 @@
 #include <string_view>
 #include <vector>
 
+#include "distributed/train/help.h"
 #include "kernels/error.h"
 #include "launcher/commands.h"
 
@@ -148,9 +150,11 @@ void print_summary(int fails, int warnings) {
 int doctor_main(int argc, char** argv) {
   const std::string_view option = argc > 1 ? argv[1] : "";
   if (option == "--help" || option == "-h") {
-    std::puts(
-        "usage: trireme doctor [--json]\n\nChecks whether this machine can train, and measures it: exit code "
-        "0 only if it can.");
+    CLI::App app("Checks whether this machine can train, and measures it. The exit code is 0 only if it can.",
+                 "trireme doctor");
+    app.set_help_flag("-h,--help", "Show this text and end");
+    app.add_flag("--json")->description("Print the findings as JSON");
+    fmt::print("{}", help_text(app));
     return 0;
   }
   const bool machine = option == "--json";

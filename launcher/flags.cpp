@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "core/base/nearest.h"
+#include "distributed/train/help.h"
 #include "kernels/error.h"
 
 namespace trireme {
@@ -24,11 +25,12 @@ void fail_unknown(const CLI::App& app) {
 }
 
 bool parse_flags(CLI::App& app, int argc, char** argv) {
+  app.set_help_flag("-h,--help", "Show this text and end");
   try {
     app.parse(argc, argv);
     return true;
   } catch (const CLI::CallForHelp&) {
-    fmt::print("{}", app.help());
+    fmt::print("{}", help_text(app));
     return false;
   } catch (const CLI::ExtrasError&) {
     fail_unknown(app);

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "core/base/terminal.h"
+#include "distributed/train/help.h"
 #include "kernels/error.h"
 #include "launcher/commands.h"
 #include "launcher/flags.h"
@@ -30,21 +32,32 @@ constexpr const char* kUsage = "trireme launch -n N [OPTIONS] -- PROGRAM [ARGS]"
 bool read_options(int argc, char** argv, LaunchOptions* options) {
   const int separator = static_cast<int>(std::find(argv, argv + argc, std::string("--")) - argv);
   CLI::App app("Start a program on N ranks, supervise it, restart it on what is left.", "trireme launch");
-  app.footer(fmt::format("usage: {}", kUsage));
-  app.add_option("-n,--ranks", options->ranks, "number of ranks (in a Slurm allocation: all of its tasks)")
-      ->check(CLI::Range(1, kMostRanks));
-  app.add_option("--hosts", options->hosts, "hosts to use, as a,b,c; reached by ssh")->delimiter(',');
-  app.add_option("--backend", options->backend, "mpi: processes; local: threads of one process")
-      ->check(CLI::IsMember({"mpi", "local"}))
+  app.set_help_flag("-h,--help", "Show this text and end");
+  // A range's own description would stand in the help as part of the value's name.
+  const auto range = [](auto least, auto most) { return CLI::Range(least, most).description(""); };
+  app.add_option("-n,--ranks", options->ranks,
+                 "Number of ranks; in a Slurm allocation it may be left out: all of its tasks")
+      ->type_name("N")
+      ->check(range(1, kMostRanks));
+  app.add_option("--hosts", options->hosts, "Hosts to use, reached by ssh")
+      ->type_name("A,B,...")
+      ->delimiter(',');
+  app.add_option("--backend", options->backend, "mpi: ranks are processes; local: threads of one process")
+      ->type_name("mpi|local")
+      ->check(CLI::IsMember({"mpi", "local"}).description(""))
       ->capture_default_str();
-  app.add_option("--min", options->min_ranks, "never restart on fewer ranks")
-      ->check(CLI::Range(1, kMostRanks))
+  app.add_option("--min", options->min_ranks, "Never restart on fewer ranks")
+      ->type_name("N")
+      ->check(range(1, kMostRanks))
       ->capture_default_str();
-  app.add_option("--restarts", options->restarts, "how often to restart after a lost rank")
-      ->check(CLI::Range(0, 1000000))
+  app.add_option("--restarts", options->restarts, "How often to restart after a lost rank")
+      ->type_name("R")
+      ->check(range(0, 1000000))
       ->capture_default_str();
-  app.add_option("--patience", options->patience, "seconds for ranks to start, and to end after a signal")
-      ->check(CLI::Range(0.1, 86400.0))
+  app.add_option("--patience", options->patience,
+                 "How long ranks may take to start, and to end after a signal")
+      ->type_name("SECONDS")
+      ->check(range(0.1, 86400.0))
       ->capture_default_str();
   const bool help = std::any_of(argv, argv + separator,
                                 [](std::string_view word) { return word == "--help" || word == "-h"; });
@@ -52,7 +65,7 @@ bool read_options(int argc, char** argv, LaunchOptions* options) {
   try {
     app.parse(separator, argv);
   } catch (const CLI::CallForHelp&) {
-    std::fputs(app.help().c_str(), stdout);
+    std::fputs(help_text(app, kUsage).c_str(), stdout);
     return false;
   } catch (const CLI::ExtrasError&) {
     fail_unknown(app);

@@ -1,4 +1,5 @@
 // `trireme`: one program, one subcommand per file.
+#include <CLI/CLI.hpp>
 #include <array>
 #include <cstdio>
 #include <exception>
@@ -8,6 +9,7 @@
 
 #include "core/base/nearest.h"
 #include "core/base/standard_output.h"
+#include "distributed/train/help.h"
 #include "kernels/error.h"
 #include "launcher/commands.h"
 
@@ -21,21 +23,22 @@ struct Command {
 };
 
 constexpr std::array kCommands = {
-    Command{"launch", launch_main, "start a program on N ranks, supervise it, restart it on what is left"},
-    Command{"doctor", doctor_main, "check whether this machine can train, and measure it"},
-    Command{"checkpoint", checkpoint_main, "list, verify, inspect, diff, export and import checkpoints"},
-    Command{"report", report_main, "write a page with pictures of a run, or of a scaling benchmark"},
-    Command{"simulate", simulate_main, "say how a traced job would scale to more ranks and other networks"},
+    Command{"launch", launch_main, "Start a program on N ranks, supervise it, restart it on what is left"},
+    Command{"doctor", doctor_main, "Check whether this machine can train, and measure it"},
+    Command{"checkpoint", checkpoint_main, "List, verify, inspect, diff, export and import checkpoints"},
+    Command{"report", report_main, "Write a page with pictures of a run, or of a scaling benchmark"},
+    Command{"simulate", simulate_main, "Say how a traced job would scale to more ranks and other networks"},
     Command{"rank-guard", rank_guard_main, ""},
     Command{"selftest-mpi", selftest_mpi_main, ""},
 };
 
 void print_help() {
-  std::puts("usage: trireme COMMAND [ARGS]\n");
-  for (const Command& command : kCommands) {
-    if (!command.what.empty()) fmt::print("  {:<12} {}\n", command.name, command.what);
-  }
-  std::puts("\n`trireme COMMAND --help` tells more; `trireme --version` names the version.");
+  CLI::App app("Starts, checks and looks at training jobs. `trireme COMMAND --help` tells more.", "trireme");
+  app.set_help_flag("-h,--help", "Show this text and end");
+  app.add_flag("--version")->description("Print the version");
+  for (const Command& command : kCommands)
+    if (!command.what.empty()) app.add_subcommand(std::string(command.name), std::string(command.what));
+  fmt::print("{}", help_text(app, "trireme COMMAND [ARGUMENTS]"));
 }
 
 [[noreturn]] void fail_unknown(std::string_view name) {
@@ -51,7 +54,10 @@ void print_help() {
 
 int run(int argc, char** argv) {
   const std::string_view name = argc > 1 ? argv[1] : "";
-  if (name.empty()) fail(ExitCode::kUsage, "a command is missing: 'trireme help' lists them");
+  if (name.empty()) {
+    print_help();
+    fail(ExitCode::kUsage, "a command is missing: 'trireme help' lists them");
+  }
   if (name == "help" || name == "--help" || name == "-h") {
     print_help();
     return 0;

@@ -49,15 +49,15 @@ std::string page_of(const fs::path& directory) {
 int report_main(int argc, char** argv) {
   CLI::App app(
       "Writes one HTML page, which needs no other file, with pictures of a run (its metrics and, where it "
-      "was "
-      "traced, the timeline of a step) or of a scaling benchmark.",
+      "was traced, the timeline of a step) or of a scaling benchmark.",
       "trireme report");
   std::string directory, out;
   app.add_option("dir", directory,
-                 "the run's folder (metrics *.jsonl; trace-rank-N.json, there or in trace/), or "
+                 "The run's folder (metrics *.jsonl; trace-rank-N.json, there or in trace/), or "
                  "one of cluster/scaling/run.sh")
+      ->type_name("")
       ->required();
-  app.add_option("--out", out, "the page (DIR/report.html)");
+  app.add_option("--out", out, "The page to write (default DIR/report.html)")->type_name("FILE");
   if (!parse_flags(app, argc, argv)) return 0;
   std::error_code ignored;
   if (!fs::is_directory(directory, ignored))

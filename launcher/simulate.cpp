@@ -129,34 +129,38 @@ int simulate(const Asked& asked) {
 int simulate_main(int argc, char** argv) {
   CLI::App app(
       "Says how a traced job would scale: the measured times of one step, replayed on other numbers of ranks "
-      "over "
-      "another network. The work of a rank stays the same (weak scaling); efficiency is its compute over the "
+      "over another network. The work of a rank stays the same (weak scaling); efficiency is its compute "
+      "over the "
       "step. Runs with --zero 1, --comm-hook powersgd or several passes a step cannot be traced for it.",
       "trireme simulate");
   Asked asked;
-  app.add_option("--trace", asked.trace, "the folder that the run's --trace named")->required();
-  app.add_option("--ranks", asked.ranks, "numbers of ranks (8,64,256,1024)")->delimiter(',');
-  app.add_option(
-      "--link", asked.link,
-      "between hosts: 10GbE, 100GbE, IB (200 Gbit/s), NVLink+IB (8 GPUs a host), trace (what the run's own "
-      "sums "
-      "tell), or latency,bandwidth[,time of the processor a message] such as 30us,10Gbit/s (10GbE)");
-  app.add_option("--within", asked.within, "inside a host, in the same form (shared memory; NVLink)");
-  app.add_option("--ranks-per-host", asked.ranks_per_host,
-                 "ranks that share a host's link (1; NVLink+IB: 8)");
-  app.add_option("--algorithm", asked.algorithm,
-                 "ring, tree, hierarchical or ordered, which is Trireme's (ordered)");
-  app.add_option("--bucket-mb", asked.bucket_mb, "gradients in buckets of so many megabytes (as traced)");
-  app.add_option("--comm-hook", asked.comm_hook,
-                 "none, fp16 or bf16: gradients in 16 bits, where the trace has 32 (none)")
-      ->check(CLI::IsMember({"none", "fp16", "bf16"}));
-  app.add_option(
-      "--spread", asked.spread,
-      "of the ranks' compute times: lognormal, the deviation of the logarithm (times as traced, drawn "
-      "anew for each rank and step)");
-  app.add_option("--compute-scale", asked.compute_scale, "times as long as traced (1)");
-  app.add_option("--seed", asked.seed, "of the stragglers (1)");
-  app.add_option("--efficiency", asked.efficiency, "to be reached by what is advised (0.9)");
+  const auto add = [&](const char* flag, auto& value, const char* type, const char* what) {
+    return app.add_option(flag, value, what)->type_name(type);
+  };
+  add("--trace", asked.trace, "DIR", "The folder that the run's --trace named")->required();
+  add("--ranks", asked.ranks, "N,N,...", "Numbers of ranks (default 8,64,256,1024)")->delimiter(',');
+  add("--link", asked.link, "LINK",
+      "Network between hosts: 10GbE, 100GbE, IB (200 Gbit/s), NVLink+IB (8 GPUs a host), trace (what the "
+      "run's "
+      "own sums tell), or latency,bandwidth[,processor time a message] such as 30us,10Gbit/s (default "
+      "10GbE)");
+  add("--within", asked.within, "LINK",
+      "Network inside a host, in the same form (default shared memory; with NVLink+IB NVLink)");
+  add("--ranks-per-host", asked.ranks_per_host, "N",
+      "Ranks that share a host's link (default 1; with NVLink+IB 8)");
+  add("--algorithm", asked.algorithm, "NAME",
+      "ring, tree, hierarchical or ordered, which is Trireme's (default ordered)");
+  add("--bucket-mb", asked.bucket_mb, "X", "Megabytes of gradients in a bucket (default as traced)");
+  add("--comm-hook", asked.comm_hook, "NAME",
+      "none, fp16 or bf16: gradients in 16 bits, where the trace has 32 (default none)")
+      ->check(CLI::IsMember({"none", "fp16", "bf16"}).description(""));
+  add("--spread", asked.spread, "X",
+      "Spread of the ranks' compute times: lognormal, the deviation of the logarithm (default: times as "
+      "traced, "
+      "drawn anew for each rank and step)");
+  add("--compute-scale", asked.compute_scale, "X", "Times as long as traced (default 1)");
+  add("--seed", asked.seed, "S", "Seed of the stragglers (default 1)");
+  add("--efficiency", asked.efficiency, "X", "Efficiency to be reached by what is advised (default 0.9)");
   if (!parse_flags(app, argc, argv)) return 0;
   return simulate(asked);
 }

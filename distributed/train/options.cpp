@@ -6,7 +6,6 @@
 
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
-#include <CLI/Formatter.hpp>
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -16,6 +15,7 @@
 
 #include "core/base/nearest.h"
 #include "core/base/text_file.h"
+#include "distributed/train/help.h"
 #include "kernels/table.h"
 
 namespace trireme {
@@ -49,6 +49,58 @@ bool is_unused(const Program& program, const std::string& flag) {
   return std::find(program.unused.begin(), program.unused.end(), flag) != program.unused.end();
 }
 
+/// Maps flags of other training programs, without dashes, to ours.
+constexpr std::pair<std::string_view, std::string_view> kKnownElsewhere[] = {
+    {"batch-size", "--global-batch"},
+    {"batch", "--global-batch"},
+    {"train-batch-size", "--global-batch"},
+    {"global-batch-size", "--global-batch"},
+    {"per-device-train-batch-size", "--global-batch"},
+    {"micro-batch-size", "--global-batch"},
+    {"bs", "--global-batch"},
+    {"b", "--global-batch"},
+    {"learning-rate", "--lr"},
+    {"wd", "--weight-decay"},
+    {"workers", "--loader-workers"},
+    {"num-workers", "--loader-workers"},
+    {"j", "--loader-workers"},
+    {"num-threads", "--threads"},
+    {"num-epochs", "--epochs"},
+    {"num-train-epochs", "--epochs"},
+    {"max-epochs", "--epochs"},
+    {"epoch", "--epochs"},
+    {"max-steps", "--steps"},
+    {"num-steps", "--steps"},
+    {"max-iters", "--steps"},
+    {"iterations", "--steps"},
+    {"train-iters", "--steps"},
+    {"warmup", "--warmup-steps"},
+    {"lr-scheduler", "--schedule"},
+    {"lr-scheduler-type", "--schedule"},
+    {"max-grad-norm", "--clip-norm"},
+    {"grad-clip", "--clip-norm"},
+    {"clip-grad", "--clip-norm"},
+    {"output-dir", "--out"},
+    {"out-dir", "--out"},
+    {"save-dir", "--checkpoint-dir"},
+    {"checkpoint", "--checkpoint-dir"},
+    {"save-every", "--checkpoint-every"},
+    {"save-steps", "--checkpoint-every"},
+    {"save-total-limit", "--keep-checkpoints"},
+    {"resume-from-checkpoint", "--resume"},
+    {"pretrained", "--init"},
+    {"weights", "--init"},
+    {"dataset", "--data"},
+    {"data-dir", "--data"},
+    {"data-path", "--data"},
+    {"arch", "--model"},
+    {"precision", "--dtype"},
+    {"log-file", "--metrics"},
+    {"logdir", "--tensorboard"},
+    {"dist-backend", "--backend"},
+    {"timeout", "--patience"},
+};
+
 /// Throws Error(kUsage): no such flag, and the one that was probably meant.
 [[noreturn]] void fail_unknown(const std::string& argument, const Program& program) {
   if (argument.size() < 2 || argument[0] != '-') {
@@ -56,6 +108,12 @@ bool is_unused(const Program& program, const std::string& flag) {
   }
   const std::string given = argument.substr(0, argument.find('='));
   if (is_unused(program, given)) fail(ExitCode::kUsage, "{}: this program has no use for it", given);
+  std::string plain =
+      given.substr(given.find_first_not_of('-') == given.npos ? 0 : given.find_first_not_of('-'));
+  std::ranges::replace(plain, '_', '-');
+  for (const auto& [theirs, ours] : kKnownElsewhere)
+    if (plain == theirs && !is_unused(program, std::string(ours)))
+      fail(ExitCode::kUsage, "unknown flag {}: it is called {} here", given, ours);
   std::vector<std::string> known = {"--config", "--print-config", "--help"};
   for (const auto* field : job_fields()) known.push_back(flag_name(field->name()));
   if (const std::string meant = nearest(given, known); !meant.empty()) {
@@ -261,7 +319,7 @@ void parse_command_line(CLI::App& app, int argc, const char* const* argv, const 
   try {
     app.parse(argc, const_cast<char**>(argv));
   } catch (const CLI::CallForHelp&) {
-    throw Error(ExitCode::kDone, app.help());
+    throw Error(ExitCode::kDone, help_text(app));
   } catch (const CLI::ArgumentMismatch& error) {
     const std::string message = error.what();  // "--steps: 1 required N missing"
     fail(ExitCode::kUsage, "{} needs a value", message.substr(0, message.find(':')));
@@ -294,7 +352,6 @@ JobOptions parse_options(int argc, const char* const* argv, const Program& progr
   CLI::App app{program.about};
   app.set_help_flag("-h,--help", "Show this text and end");
   app.allow_extras();
-  app.get_formatter()->column_width(42);
   std::string config;
   bool print_config = false;
   const CLI::Option* from_file =

@@ -63,7 +63,52 @@ class BadInput(training.Training):
         self.refused(2, [*SYNTHETIC, "--backend", "local"], "--backend local: .* started 2 ranks",
                      places=[dict(ranks=2, how="mpirun")])
 
+    # The environment
+
+    def test_ranks_of_launchers_that_cannot_be_joined(self):
+        for env in ({"PMI_RANK": "1", "PMI_SIZE": "2"}, {"RANK": "0", "WORLD_SIZE": "2"},
+                    {"FLUX_TASK_RANK": "0", "FLUX_JOB_SIZE": "2"}):
+            with self.subTest(env=env):
+                ended = self.run_to_end([*JOB, *SYNTHETIC, "--out", self.dir / "out"], code=2, how="plain", env=env)
+                self.assert_one_line(ended, f"{next(iter(env))}=.* start with Open MPI's mpirun")
+                self.assertFalse((self.dir / "out").exists(), "each of them would have written there")
+        for env in ({"PMI_RANK": "0", "PMI_SIZE": "1"}, {"RANK": "0", "WORLD_SIZE": "1"}, {"FLUX_TASK_RANK": "0"}):
+            self.run_to_end([*JOB, *SYNTHETIC, "--quiet"], how="plain", env=env)
+        # mpirun's ranks are joined, whatever the machine's environment says besides.
+        self.run_to_end([*JOB, *SYNTHETIC, "--quiet"], how="mpirun", ranks=2, env={"RANK": "0", "WORLD_SIZE": "8"})
+
+    def test_a_shell_of_one_slurm_task(self):
+        """As `srun --pty bash` gives it where Slurm has no MPI plugin: MPI would refuse to start."""
+        shell = dict(SLURM_JOB_ID="5", SLURM_JOBID="5", SLURM_STEP_ID="0", SLURM_STEPID="0", SLURM_PROCID="0", SLURM_LOCALID="0",
+                     SLURM_STEP_NUM_TASKS="1", SLURM_STEP_TASKS_PER_NODE="1", SLURM_NODEID="0", SLURM_NTASKS="1",
+                     SLURM_NODELIST="n1", SLURM_JOB_NODELIST="n1")
+        alone = self.run_to_end([*JOB, *SYNTHETIC], how="plain")
+        self.assertEqual(self.run_to_end([*JOB, *SYNTHETIC], how="plain", env=shell).digest, alone.digest)
+        ended = self.run_to_end([*JOB, *SYNTHETIC, "--backend", "mpi"], code=2, how="plain", env=shell)
+        self.assert_one_line(ended, "^--backend mpi: srun started this task without an MPI plugin")
+
+    def test_openmp_gives_fewer_threads(self):
+        job = [*JOB, *SYNTHETIC, "--threads", 2, "--quiet"]
+        digest = self.run_to_end(job, how="plain").digest
+        for where in (dict(how="plain"), dict(ranks=2), dict(ranks=2, how="threads")):
+            with self.subTest(**where):
+                self.assertEqual(self.run_to_end(job, env={"OMP_DYNAMIC": "true"}, **where).digest, digest)
+                for name, value in (("OMP_THREAD_LIMIT", "1"), ("OMP_MAX_ACTIVE_LEVELS", "0")):
+                    ended = self.run_to_end(job, code=2, seconds=30, env={name: value}, **where)
+                    self.assert_one_line(ended, f"^OpenMP provides 1 of the 2 compute threads.*{name}={value}.*ask for 1$")
+        one = self.run_to_end([*JOB, *SYNTHETIC, "--threads", 1], how="plain").digest
+        limited = self.run_to_end([*JOB, *SYNTHETIC, "--threads", 1], how="plain", env={"OMP_THREAD_LIMIT": "1"})
+        self.assertEqual(limited.digest, one, "one thread is what it gives")
+
     # Flags
+
+    def test_flags_of_other_programs(self):
+        for flag, ours in (("--batch-size", "--global-batch"), ("--batch_size=3", "--global-batch"),
+                           ("--learning-rate", "--lr"), ("--learning_rate", "--lr"), ("--workers", "--loader-workers"),
+                           ("--num-workers=2", "--loader-workers"), ("-b", "--global-batch"), ("-j", "--loader-workers"),
+                           ("--max-steps", "--steps"), ("--num-epochs", "--epochs"), ("--output-dir", "--out")):
+            ended = self.run_to_end([*SYNTHETIC, flag], code=2, how="plain")
+            self.assert_one_line(ended, f"^unknown flag {flag.split('=')[0]}: it is called {ours} here$")
 
     def test_flags(self):
         for flags, pattern in (
@@ -229,6 +274,7 @@ class BadInput(training.Training):
     def test_numbers_that_are_not_finite(self):
         for more in ([], ["--optimizer", "adamw"], ["--clip-norm", 1], ["--overlap", "off"]):
             shutil.rmtree(self.dir / "c", ignore_errors=True)
+            (self.dir / "m.jsonl").unlink(missing_ok=True)
             base = self.finished_job(more)
             before = {p: c for p, c in self.left().items() if p.name != "m.jsonl"}
             for where in PLACES:
@@ -268,6 +314,7 @@ class BadInput(training.Training):
         reference = self.run_to_end([*JOB, *SYNTHETIC], how="plain").digest
         for where in PLACES:
             shutil.rmtree(disk / "c", ignore_errors=True)
+            (self.dir / "m.jsonl").unlink(missing_ok=True)
             ended = self.run_to_end([*JOB, *flags], code=4, **where)
             self.assertEqual(len(re.findall(r"(?m)^.*No space left on device: free space and run again.*$", ended.err)), 1, ended)
             self.assertRegex(ended.err, "checkpoint of step 6 was not saved \\(earlier ones are as they were\\)")

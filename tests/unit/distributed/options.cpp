@@ -2,10 +2,12 @@
 #include "distributed/train/options.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
 namespace trireme {
 namespace {
@@ -148,6 +150,60 @@ TEST(Options, HelpNamesEveryFlagOnceWithDocAndDefault) {
   }
   EXPECT_TRUE(contains(text, "(default 0.625)"));
   EXPECT_TRUE(contains(text, "sgd|adamw"));
+}
+
+TEST(Options, HelpWrapsAtTheWidthOfTheTerminal) {
+  std::string words;
+  for (const int width : {50, 80, 120}) {
+    setenv("COLUMNS", std::to_string(width).c_str(), 1);
+    const std::string help = error_of(ExitCode::kDone, [&] { parse({"--help"}); });
+    unsetenv("COLUMNS");
+    std::istringstream lines(help);
+    for (std::string line; std::getline(lines, line);)
+      EXPECT_LE(line.size(), static_cast<std::size_t>(width)) << line;
+    // Nothing but the breaks depends on the width.
+    std::istringstream all(help);
+    std::string flat;
+    for (std::string word; all >> word;) flat += word + " ";
+    if (words.empty()) words = flat;
+    EXPECT_EQ(flat, words) << width;
+  }
+}
+
+TEST(Options, AProgramsOwnWarmUpGoesWithoutAOneCycleSchedule) {
+  JobOptions defaults;
+  defaults.set_warmup_steps(20);
+  EXPECT_EQ(parse({}, defaults).warmup_steps(), 20);
+  EXPECT_EQ(parse({"--schedule", "onecycle"}, defaults).warmup_steps(), 0);
+  validate(parse({"--schedule", "onecycle"}, defaults), 1);
+  EXPECT_EQ(
+      validate_error({"--schedule", "onecycle", "--warmup-steps", "4"}, 1),
+      "--warmup-steps 4: --schedule onecycle rises by itself over 30 % of the run; leave the warm-up out, or "
+      "use --schedule cosine");
+  const ConfigFile file("schedule: \"onecycle\"\nwarmup_steps: 4\n");
+  EXPECT_EQ(parse({"--config", file.path()}, defaults).warmup_steps(), 4) << "a file asks for it, too";
+}
+
+TEST(Options, AJobFileMayBeginWithAByteOrderMark) {
+  const ConfigFile file("\xef\xbb\xbfsteps: 7\r\nseed: 3\r\n\r\n");
+  EXPECT_EQ(parse({"--config", file.path()}).steps(), 7);
+  EXPECT_EQ(parse({"--config", file.path()}).seed(), 3u);
+}
+
+TEST(Options, AJobFileThatIsAPipeIsWaitedForWithThePatienceGiven) {
+  const std::string pipe = testing::TempDir() + "/job_pipe";
+  unlink(pipe.c_str());
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_TRUE(contains(usage_error({"--config", pipe, "--patience", "0.2"}),
+                       "nothing has come out of this pipe for 0.2 s"));
+}
+
+TEST(OptionsErrors, NamesOurFlagForThoseOfOtherPrograms) {
+  EXPECT_EQ(usage_error({"--batch-size", "3"}),
+            "unknown flag --batch-size: it is called --global-batch here");
+  EXPECT_EQ(usage_error({"--batch_size=3"}), "unknown flag --batch_size: it is called --global-batch here");
+  EXPECT_EQ(usage_error({"--learning-rate", "3"}), "unknown flag --learning-rate: it is called --lr here");
+  EXPECT_EQ(usage_error({"--workers", "3"}), "unknown flag --workers: it is called --loader-workers here");
 }
 
 TEST(OptionsErrors, UnknownFlagSuggestsTheNearest) {
