@@ -132,14 +132,22 @@ void explain_no_restart(const LaunchOptions& options, Verdict* verdict) {
                                verdict->exit_code);
 }
 
+/// Says a line on standard error, in place of a progress line that a rank may have left there.
+void say(const std::string& line) {
+  fmt::print(stderr, "{}trireme: {}\n", terminal_columns(STDERR_FILENO) > 0 ? "\r\x1b[K" : "", line);
+}
+
 /// Runs the job to its final verdict, restarts included.
-Verdict run_job(LaunchOptions options, const Surroundings& here, int signals) {
+Verdict run_job(LaunchOptions options, Surroundings here, int signals) {
   const std::vector<std::string> guard = {own_path(), "rank-guard"};
   const auto patience = std::chrono::milliseconds(std::llround(options.patience * 1e3));
   int ranks = ranks_to_start(options, here);
   for (int restart = 0;; ++restart) {
+    const Environment told = {{"TRIREME_RESTART", std::to_string(restart)},
+                              {kColumnsVariable, std::to_string(terminal_columns(STDERR_FILENO))}};
+    for (const auto& [name, value] : told) here.variables[name] = value;  // so that they reach other hosts
     StartPlan plan = plan_start(options, here, ranks, guard);
-    plan.env["TRIREME_RESTART"] = std::to_string(restart);
+    plan.env.insert(told.begin(), told.end());
     Supervisor supervisor(plan, patience, signals);
     Verdict verdict = supervisor.run();
     if (!supervisor.stop_requested()) explain_no_restart(options, &verdict);
@@ -155,8 +163,8 @@ Verdict run_job(LaunchOptions options, const Surroundings& here, int signals) {
       return verdict;
     }
     ranks = left;
-    fmt::print(stderr, "trireme: {}; restarting on {} (restart {} of {})\n", what, ranks_text(ranks),
-               restart + 1, options.restarts);
+    say(fmt::format("{}; restarting on {} (restart {} of {})", what, ranks_text(ranks), restart + 1,
+                    options.restarts));
   }
 }
 
@@ -171,7 +179,7 @@ int launch_main(int argc, char** argv) {
   const int signals = take_charge();
   const Verdict verdict = run_job(options, here, signals);
   close(signals);
-  if (!verdict.line.empty()) fmt::print(stderr, "trireme: {}\n", verdict.line);
+  if (!verdict.line.empty()) say(verdict.line);
   return verdict.exit_code;
 }
 

@@ -1,14 +1,13 @@
 #include "core/metrics/progress.h"
 
 #include <poll.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <vector>
 
+#include "core/base/terminal.h"
 #include "core/metrics/text.h"
 #include "kernels/error.h"
 
@@ -83,9 +82,17 @@ std::string joined(const std::vector<Piece>& pieces) {
   return line;
 }
 
-bool is_terminal(int descriptor) {
-  const char* term = std::getenv("TERM");
-  return isatty(descriptor) == 1 && term != nullptr && std::string_view(term) != "dumb";
+/// Returns the width of the terminal that shows what is written to `descriptor`; 0 if none does.
+int shown_columns(int descriptor) {
+  return descriptor == STDERR_FILENO ? columns_of_standard_error() : terminal_columns(descriptor);
+}
+
+/// Returns the line with its bar in green.
+std::string coloured(std::string line) {
+  const std::size_t begin = line.find('['), end = line.find(']', begin);
+  if (begin == line.npos || end == line.npos || !may_use_colours()) return line;
+  line.insert(end + 1, "\x1b[0m");
+  return line.insert(begin, "\x1b[32m");
 }
 
 }  // namespace
@@ -112,7 +119,8 @@ std::string format_progress(const Progress& progress, int width) {
   return line.substr(0, room);
 }
 
-ProgressLine::ProgressLine(int descriptor) : descriptor_(descriptor), terminal_(is_terminal(descriptor)) {}
+ProgressLine::ProgressLine(int descriptor)
+    : descriptor_(descriptor), terminal_(shown_columns(descriptor) > 0) {}
 
 ProgressLine::~ProgressLine() {
   if (open_) print("\n");
@@ -121,7 +129,7 @@ ProgressLine::~ProgressLine() {
 void ProgressLine::update(const Progress& progress, Clock::time_point now) {
   if (now < next_) return;
   if (terminal_) {
-    print(fmt::format("{}{}", kClearLine, format_progress(progress, width())));
+    print(fmt::format("{}{}", kClearLine, coloured(format_progress(progress, width()))));
     open_ = true;
     next_ = now + kTerminalPeriod;
   } else {
@@ -157,9 +165,9 @@ void ProgressLine::print(std::string_view text) {
 
 int ProgressLine::width() const {
   if (!terminal_) return kPlainWidth;
-  winsize size{};
   // The last column stays free: writing there makes some terminals wrap.
-  return (ioctl(descriptor_, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80) - 1;
+  const int columns = shown_columns(descriptor_);
+  return (columns > 1 ? columns : 80) - 1;
 }
 
 }  // namespace trireme

@@ -35,8 +35,9 @@ std::string format_progress(const Progress& progress, int width);
 std::string format_duration(double seconds);
 
 /// Shows progress on a file descriptor. On a terminal it rewrites one line in place, at most 10 times a
-/// second; elsewhere it prints plain lines, at most one every 5 s and one at each new epoch's end. Output
-/// that fails or would block is left out: showing progress never stops a run. One thread at a time.
+/// second, also where that terminal shows standard error through mpirun or `trireme launch`. Elsewhere it
+/// prints plain lines, at most one every 5 s and one at each new epoch's end. Output that fails or would
+/// block is left out: showing progress never stops a run. One thread at a time.
 class ProgressLine {
  public:
   using Clock = std::chrono::steady_clock;
