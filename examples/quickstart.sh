@@ -57,7 +57,7 @@ else
   configure=(true)
 fi
 echo "building (the output is in $log)"
-if ! { "${configure[@]}" && cmake --build build -j "$(nproc)" --target train_classifier trireme_cli; } >"$log" 2>&1; then
+if ! { "${configure[@]}" && cmake --build build -j "$(nproc)" --target train_classifier train_gpt trireme_cli; } >"$log" 2>&1; then
   tail -n 40 "$log" >&2
   echo "quickstart.sh: the build failed; its whole output is in $log" >&2
   exit 1

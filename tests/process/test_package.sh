@@ -8,7 +8,7 @@ project() {
   cp "$source/examples/first_program/main.cpp" "$work/$1"
   cat >"$work/$1/CMakeLists.txt" <<EOF
 cmake_minimum_required(VERSION 3.22)
-project(mine LANGUAGES C CXX)
+project(mine ${3:-CXX})
 $2
 add_executable(mine main.cpp)
 target_link_libraries(mine PRIVATE trireme::trireme)
