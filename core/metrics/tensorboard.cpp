@@ -126,9 +126,9 @@ TensorBoardWriter::~TensorBoardWriter() {
   }
 }
 
-void TensorBoardWriter::add(std::int64_t step, std::span<const Scalar> scalars, WallTime when) {
+void TensorBoardWriter::add(std::int64_t step, std::span<const TaggedScalar> scalars, WallTime when) {
   Message all;
-  for (const Scalar& scalar : scalars) {
+  for (const TaggedScalar& scalar : scalars) {
     Message one;
     one.text(summary_value::kTag, scalar.tag)
         .fixed32(summary_value::kSimpleValue, static_cast<float>(scalar.value));
@@ -149,7 +149,7 @@ void TensorBoardWriter::add(const Record& record, WallTime when) {
     tags.push_back(group_tag(key));
     values.push_back(*number);
   }
-  std::vector<Scalar> scalars;
+  std::vector<TaggedScalar> scalars;
   for (std::size_t i = 0; i < tags.size(); ++i) scalars.push_back({tags[i], values[i]});
   add(*step, scalars, when);
 }

@@ -15,7 +15,7 @@
 namespace trireme {
 
 /// One number under a name.
-struct Scalar {
+struct TaggedScalar {
   std::string_view tag;
   double value;  ///< kept as float32, which is what the format has
 };
@@ -38,7 +38,7 @@ class TensorBoardWriter {
   TensorBoardWriter& operator=(const TensorBoardWriter&) = delete;
 
   /// One event with all of a step's scalars.
-  void add(std::int64_t step, std::span<const Scalar> scalars, WallTime when = now());
+  void add(std::int64_t step, std::span<const TaggedScalar> scalars, WallTime when = now());
   /// The numbers of one line of metrics, in groups: "eval_loss" becomes "eval/loss", "step_ms"
   /// "time/step_ms", and the others "train/...". Text, nulls, and the step itself are left out.
   void add(const Record& record, WallTime when = now());

@@ -144,7 +144,7 @@ TEST(TensorBoard, BeginsWithTheFileVersion) {
 TEST(TensorBoard, WritesAStepsScalarsAsOneEvent) {
   const Scratch scratch;
   TensorBoardWriter writer(scratch.path());
-  const Scalar scalars[] = {{"train/loss", 0.5}, {std::string_view("e\xc3\xa9 \"x\""), -1e30}};
+  const TaggedScalar scalars[] = {{"train/loss", 0.5}, {std::string_view("e\xc3\xa9 \"x\""), -1e30}};
   writer.add(std::int64_t{1} << 40, scalars, kWhen);
   writer.flush();
   EXPECT_EQ(records_of(writer.path()).size(), 2u);
@@ -158,7 +158,7 @@ TEST(TensorBoard, LengthsThatNeedTwoBytes) {
   const Scratch scratch;
   TensorBoardWriter writer(scratch.path());
   const std::string tag(300, 't');
-  const Scalar scalars[] = {{tag, 1}};
+  const TaggedScalar scalars[] = {{tag, 1}};
   writer.add(127, scalars, kWhen);
   writer.add(128, scalars, kWhen);
   writer.flush();
@@ -197,7 +197,7 @@ TEST(TensorBoard, ResumeTellsReadersToForgetLaterSteps) {
 
 TEST(TensorBoard, GathersEventsForTwoSeconds) {
   const Scratch scratch;
-  const Scalar scalars[] = {{"loss", 1}};
+  const TaggedScalar scalars[] = {{"loss", 1}};
   std::filesystem::path path;
   {
     TensorBoardWriter writer(scratch.path());
