@@ -1,7 +1,8 @@
 // Elementwise functions, one line each, shared by every device.
 //
-// T is the type that is computed in: float for 16-bit storage. To add one: a line here; the op with its
-// derivative in core/ops/unary.cpp or binary.cpp; a row in the op test table.
+// T is the type that is computed in: float for 16-bit storage. The scalars a and b are of that type. To add a
+// function: a line here; the op with its derivative in core/ops/unary.cpp or binary.cpp; a row in the op test
+// table.
 #pragma once
 
 #include <cmath>
@@ -19,10 +20,15 @@
   F(sign, x > T(0) ? T(1) : (x < T(0) ? T(-1) : T(0)))           \
   F(square, x * x)                                               \
   F(relu, x > T(0) || x != x ? x : T(0))                         \
-  F(add_scalar, x + T(a))                                        \
-  F(rsub_scalar, T(a) - x)                                       \
-  F(mul_scalar, x * T(a))                                        \
-  F(clamp, x < T(a) ? T(a) : (x > T(b) ? T(b) : x))
+  F(add_scalar, x + a)                                           \
+  F(sub_scalar, x - a)                                           \
+  F(rsub_scalar, a - x)                                       \
+  F(mul_scalar, x * a)                                        \
+  F(floor, functors::floor_of(x))                                \
+  F(ceil, functors::ceil_of(x))                                  \
+  F(round, functors::nearest(x))                                 \
+  F(trunc, functors::trunc_of(x))                                \
+  F(clamp, functors::clamped(x, a, b))
 
 // For floating point only
 #define TRIREME_UNARY_FLOATING_OPS(F)                            \
@@ -47,41 +53,47 @@
   F(tanh, fast_tanh(x))                                          \
   F(erf, fast_erf(x))                                            \
   F(erfc, T(std::erfc(x)))                                       \
-  F(floor, T(std::floor(x)))                                     \
-  F(ceil, T(std::ceil(x)))                                       \
-  F(round, T(std::nearbyint(x)))                                 \
-  F(trunc, T(std::trunc(x)))                                     \
   F(sigmoid, fast_sigmoid(x))                                    \
   F(log_sigmoid, (x < T(0) ? x : T(0)) - fast_log1p(fast_exp(x < T(0) ? x : -x))) \
   F(softplus, (x > T(0) ? x : T(0)) + fast_log1p(fast_exp(x > T(0) ? -x : x))) \
   F(silu, x * fast_sigmoid(x))                                   \
-  F(gelu, T(0.5) * x * (T(1) + fast_erf(x * T(0.70710678118654752440)))) \
+  F(gelu, T(0.5) * x * fast_one_plus_erf(x * T(0.70710678118654752440))) \
   F(gelu_tanh, x * functors::gelu_tanh_gate(x))                  \
-  F(leaky_relu, x > T(0) ? x : x * T(a))                         \
-  F(elu, x > T(0) ? x : T(a) * fast_expm1(x))                    \
-  F(div_scalar, x / T(a))                                        \
-  F(pow_scalar, T(std::pow(x, T(a))))                            \
-  F(rpow_scalar, T(std::pow(T(a), x)))                           \
-  F(nan_to_num, x != x ? T(a) : (std::isinf(x) ? (x > T(0) ? std::numeric_limits<T>::max() : std::numeric_limits<T>::lowest()) : x))
+  F(leaky_relu, x > T(0) ? x : x * a)                         \
+  F(elu, x > T(0) ? x : a * fast_expm1(x))                    \
+  F(div_scalar, x / a)                                        \
+  F(pow_scalar, T(std::pow(x, a)))                            \
+  F(rpow_scalar, T(std::pow(a, x)))                           \
+  F(nan_to_num, x != x ? a : (std::isinf(x) ? (x > T(0) ? std::numeric_limits<T>::max() : std::numeric_limits<T>::lowest()) : x))
 
 #define TRIREME_UNARY_OPS(F) TRIREME_UNARY_NUMBER_OPS(F) TRIREME_UNARY_FLOATING_OPS(F)
 
-// F(name, expression of x and y), result of the inputs' type; every dtype but bool
+// F(name, expression of x, y and the scalars a and b), result of the inputs' type; every dtype but bool.
+// A function NAME_backward gives the gradient x times the slope of NAME at y. Where that slope is 0 by
+// definition the result is selected, since 0 times an infinite gradient would be NaN. A bound that is NaN is
+// none.
 #define TRIREME_BINARY_NUMBER_OPS(F)                             \
   F(add, x + y)                                                  \
   F(sub, x - y)                                                  \
   F(mul, x * y)                                                  \
   F(maximum, x > y || x != x ? x : y)                            \
   F(minimum, x < y || x != x ? x : y)                            \
+  F(pow, functors::power(x, y))                                  \
   F(fmod, functors::rest(x, y))                                  \
   F(remainder, functors::floored_rest(x, y))                     \
   F(floor_divide, functors::floored_quotient(x, y))
 
 #define TRIREME_BINARY_FLOATING_OPS(F)                           \
   F(div, x / y)                                                  \
-  F(pow, T(std::pow(x, y)))                                      \
   F(atan2, T(std::atan2(x, y)))                                  \
   F(relu_backward, y <= T(0) ? T(0) : x)                         \
+  F(clamp_backward, (y > a || a != a) && (y < b || b != b) ? x : T(0)) \
+  F(leaky_relu_backward, y > T(0) ? x : x * a)                   \
+  F(elu_backward, y > T(0) ? x : x * a * fast_exp(y))            \
+  F(log_sigmoid_backward, x * fast_sigmoid(-y))                  \
+  F(softplus_backward, x * fast_sigmoid(y))                      \
+  F(bce_with_logits, functors::binary_cross_entropy(x, y))       \
+  F(bce_with_logits_slope, functors::binary_cross_entropy_slope(x, y)) \
   F(tanh_backward, x * (T(1) - y * y))                           \
   F(sigmoid_backward, x * y * (T(1) - y))                        \
   F(silu_backward, x * functors::silu_slope(y))                  \
@@ -113,6 +125,60 @@ enum class CompareOp { TRIREME_COMPARE_OPS(TRIREME_NAME) };
 
 namespace functors {
 
+// Integers are their own floor, and so on.
+#define TRIREME_WHOLE(name, function)      \
+  template <class T>                       \
+  TRIREME_INLINE T name(T x) {             \
+    if constexpr (std::is_integral_v<T>)   \
+      return x;                            \
+    else                                   \
+      return static_cast<T>(function(x));  \
+  }
+TRIREME_WHOLE(floor_of, std::floor)
+TRIREME_WHOLE(ceil_of, std::ceil)
+TRIREME_WHOLE(nearest, std::nearbyint)
+TRIREME_WHOLE(trunc_of, std::trunc)
+#undef TRIREME_WHOLE
+
+/// Returns min(max(x, low), high), which is `high` where low is above high. NaN stays NaN.
+template <class T>
+TRIREME_INLINE T clamped(T x, T low, T high) {
+  const T raised = x < low ? low : x;
+  return raised > high ? high : raised;
+}
+
+/// Returns -t log s(x) - (1 - t) log(1 - s(x)), s being the sigmoid. Both terms of the sum below are at least
+/// 0 for t in 0..1, so no digits cancel.
+template <class T>
+TRIREME_INLINE T binary_cross_entropy(T x, T t) {
+  const T size = x < T(0) ? -x : x, miss = x > T(0) ? T(1) - t : t;
+  return size * miss + fast_log1p(fast_exp(-size));
+}
+
+/// Returns s(x) - t, computed from the smaller one of s(x) and s(-x), which has all its digits.
+template <class T>
+TRIREME_INLINE T binary_cross_entropy_slope(T x, T t) {
+  const T small = fast_sigmoid(x > T(0) ? -x : x);
+  return x > T(0) ? (T(1) - t) - small : small - t;
+}
+
+/// Returns x^y. Integers wrap around; a negative y gives 0 unless x is 1 or -1.
+template <class T>
+TRIREME_HOST_DEVICE T power(T x, T y) {
+  if constexpr (!std::is_integral_v<T>) {
+    return static_cast<T>(std::pow(x, y));
+  } else {
+    if (std::is_signed_v<T> && y < T(0)) {
+      if (x != T(1) && x != T(-1)) return T(0);
+      return x == T(1) || y % T(2) == T(0) ? T(1) : T(-1);
+    }
+    std::uint64_t result = 1, base = static_cast<std::uint64_t>(x), left = static_cast<std::uint64_t>(y);
+    for (; left > 0; left >>= 1, base *= base)
+      if (left & 1) result *= base;
+    return static_cast<T>(result);
+  }
+}
+
 template <class T>
 TRIREME_INLINE T silu_slope(T x) {
   const T s = fast_sigmoid(x);
@@ -121,7 +187,7 @@ TRIREME_INLINE T silu_slope(T x) {
 
 template <class T>
 TRIREME_INLINE T gelu_slope(T x) {
-  const T area = T(0.5) * (T(1) + fast_erf(x * T(0.70710678118654752440)));
+  const T area = T(0.5) * fast_one_plus_erf(x * T(0.70710678118654752440));
   return area + x * T(0.39894228040143267794) * fast_exp(T(-0.5) * x * x);
 }
 
@@ -171,15 +237,15 @@ TRIREME_HOST_DEVICE T floored_quotient(T x, T y) {
     return x / y - (rest(x, y) != T(0) && (x < T(0)) != (y < T(0)) ? T(1) : T(0));
   } else {
     if (y == T(0)) return x / y;
-    const T q = (x - floored_rest(x, y)) / y;
+    const T r = rest(x, y), q = (x - r) / y - (r != T(0) && (r < T(0)) != (y < T(0)) ? T(1) : T(0));
     return q == T(0) ? std::copysign(q, x / y) : std::nearbyint(q);
   }
 }
 
 #define TRIREME_DEFINE(name, expression)          \
+  template <class T>                              \
   struct name {                                   \
-    double a, b;                                  \
-    template <class T>                            \
+    T a, b;                                       \
     TRIREME_HOST_DEVICE T operator()(T x) const { \
       (void)a, (void)b;                           \
       return static_cast<T>(expression);          \
@@ -189,9 +255,11 @@ TRIREME_UNARY_OPS(TRIREME_DEFINE)
 #undef TRIREME_DEFINE
 
 #define TRIREME_DEFINE(name, expression)               \
+  template <class T>                                   \
   struct name {                                        \
-    template <class T>                                 \
+    T a, b;                                            \
     TRIREME_HOST_DEVICE T operator()(T x, T y) const { \
+      (void)a, (void)b;                                \
       return static_cast<T>(expression);               \
     }                                                  \
   };

@@ -54,6 +54,8 @@ struct Sum {
   using Out = std::conditional_t<std::is_integral_v<T>, std::int64_t, T>;
 };
 
+struct Mean : Sum {};
+
 struct Prod : Sum {
   template <class A>
   TRIREME_HOST_DEVICE static A start() {
@@ -118,6 +120,15 @@ struct All : Any {
     return x != 0 && y != 0 ? A(1) : A(0);
   }
 };
+
+/// The result of a reduction of `count` elements that were gathered in `a`: it is rounded once.
+template <class R, class Out, class A>
+TRIREME_HOST_DEVICE Out result_of(A a, std::int64_t count) {
+  if constexpr (std::is_same_v<R, Mean>)
+    return static_cast<Out>(a / static_cast<A>(count));
+  else
+    return static_cast<Out>(a);
+}
 
 template <class T>
 TRIREME_HOST_DEVICE Accumulator<T> to_accumulator(T x) {

@@ -15,12 +15,13 @@
 #include "kernels/device.h"
 #include "kernels/elementwise.h"
 #include "kernels/rng.h"
+#include "kernels/scalar.h"
 #include "kernels/tree.h"
 #include "kernels/view.h"
 
 namespace trireme {
 
-enum class ReduceOp { kSum, kProd, kMax, kMin, kAny, kAll };
+enum class ReduceOp { kSum, kProd, kMean, kMax, kMin, kAny, kAll };
 enum class ScatterOp { kSet, kAdd };
 enum class PoolOp { kMax, kAverage };
 
@@ -85,9 +86,9 @@ struct AttentionRule {
   std::int64_t first_sample = 0, matrices_per_sample = 1;
 };
 
-/// The scalars of a unary op.
+/// The scalars of a unary or binary op.
 struct Scalars {
-  double a = 0, b = 0;
+  Scalar a, b;
 };
 
 /// What became of recorded work, in all rounds of this thread.
@@ -131,19 +132,21 @@ struct KernelTable {
   /// stream has come so far.
   void (*enqueue_copy_to_host)(void* host, const void* device, std::size_t bytes);
 
-  void (*fill)(const View& out, double value);
+  void (*fill)(const View& out, Scalar value);
   /// Converts dtypes; `in` may be broadcast by zero strides.
   void (*copy)(const View& out, const View& in);
   /// Same shape and dtype.
   void (*unary)(UnaryOp op, const View& out, const View& in, Scalars scalars);
   /// Same shape (broadcast by zero strides) and dtype.
   void (*binary)(BinaryOp op, const View& out, const View& a, const View& b);
+  void (*binary_with_scalars)(BinaryOp op, const View& out, const View& a, const View& b, Scalars scalars);
   /// `out` is bool; a and b share a dtype.
   void (*compare)(CompareOp op, const View& out, const View& a, const View& b);
   /// out = condition (bool) ? a : b, broadcast by zero strides.
   void (*where)(const View& out, const View& condition, const View& a, const View& b);
   /// `out` has as many dimensions as `in`, of size 1 where reduced. Floating point is gathered in float64.
-  /// `out` has in's dtype, but int64 for sums and products of integers and bool, bool for any and all.
+  /// `out` has in's dtype, but int64 for sums and products of integers and bool, bool for any and all. Means
+  /// are of floating point only.
   void (*reduce)(ReduceOp op, const View& out, const View& in);
   /// Index of the first largest (kMax) or smallest (kMin) element of each row, NaN being both: in (R,C)
   /// row-major -> out (R) int64.
@@ -161,8 +164,10 @@ struct KernelTable {
   void (*argsort)(const View& out, const View& in, bool descending);
   /// Positions of true in mask (N), dense, to `out`, int64, which has just that many elements.
   void (*nonzero)(const View& out, const View& mask);
-  /// out (N), dense: start, start + step, ...
-  void (*arange)(const View& out, double start, double step);
+  /// out (N), dense: start, start + step, ... in int64 where both are whole, else in float64.
+  void (*arange)(const View& out, Scalar start, Scalar step);
+  /// out (N), dense: N numbers at equal distances. The first one is `start` and the last one `end`, exactly.
+  void (*linspace)(const View& out, Scalar start, Scalar end);
 
   /// out (B,M,N) = a (B,M,K) @ b (B,K,N) + bias (N), dense, unless it is null; matrices of a and b row- or
   /// column-major. Bits may depend on threads.

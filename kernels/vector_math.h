@@ -114,25 +114,46 @@ TRIREME_INLINE float fast_log1p(float x) {
   return x < -1.0f || x != x ? std::numeric_limits<float>::quiet_NaN() : y;
 }
 
+namespace vector_math {
+
+/// erf(a) / a - 1 for a in 0..0.9, from u = a^2.
+TRIREME_INLINE float erf_near(float u) {
+  return ((((-0.0006090358f * u + 0.00501196241f) * u - 0.0267789086f) * u + 0.112821408f) * u -
+          0.376125233f) *
+             u +
+         0.128379166f;
+}
+
+/// -log(1 - erf(c)) for c in 0.9..9. As a power of e it is exact within 1e-5 up to 3.6 and within 1 % up
+/// to 5.
+TRIREME_INLINE float erf_exponent(float c) {
+  return ((((((2.09095557e-05f * c - 0.000432303006f) * c + 0.004160527f) * c - 0.0250914968f) * c +
+            0.108236619f) *
+               c +
+           0.633386647f) *
+              c +
+          1.12949516f) *
+             c -
+         0.000170552033f;
+}
+
+}  // namespace vector_math
+
 /// Within 1.5 ulp.
 TRIREME_INLINE float fast_erf(float x) {
   // Near 0 a polynomial erf(x) / x - 1 of x^2; elsewhere 1 - e^-q(x), where q is a polynomial, too. From 4 on
   // it is 1.
-  const float a = std::fabs(x), u = x * x, c = a < 4.0f ? a : 4.0f;
-  const float near =
-      ((((-0.0006090358f * u + 0.00501196241f) * u - 0.0267789086f) * u + 0.112821408f) * u - 0.376125233f) *
-          u +
-      0.128379166f;
-  const float q = ((((((2.09095557e-05f * c - 0.000432303006f) * c + 0.004160527f) * c - 0.0250914968f) * c +
-                     0.108236619f) *
-                        c +
-                    0.633386647f) *
-                       c +
-                   1.12949516f) *
-                      c -
-                  0.000170552033f;
-  const float far = 1.0f - fast_exp(-q);
-  return x != x ? x : std::copysign(a < 0.9f ? a + a * near : far, x);
+  const float a = std::fabs(x), c = a < 4.0f ? a : 4.0f;
+  const float far = 1.0f - fast_exp(-vector_math::erf_exponent(c));
+  return x != x ? x : std::copysign(a < 0.9f ? a + a * vector_math::erf_near(x * x) : far, x);
+}
+
+/// 1 + erf x. Below -0.9 that is e^-q itself, which has digits where 1 + fast_erf(x) has none left.
+TRIREME_INLINE float fast_one_plus_erf(float x) {
+  const float a = std::fabs(x), tail = fast_exp(-vector_math::erf_exponent(a < 9.0f ? a : 9.0f));
+  const float size = a < 0.9f ? a + a * vector_math::erf_near(x * x) : 1.0f - tail;
+  const float y = x < -0.9f ? (a < 9.0f ? tail : 0.0f) : 1.0f + std::copysign(size, x);
+  return x != x ? x : y;
 }
 
 /// Within 2.5 ulp where e^-x is finite; below, it is 0 where the right result would be subnormal.
@@ -153,6 +174,7 @@ TRIREME_INLINE double fast_expm1(double x) { return std::expm1(x); }
 TRIREME_INLINE double fast_log(double x) { return std::log(x); }
 TRIREME_INLINE double fast_log1p(double x) { return std::log1p(x); }
 TRIREME_INLINE double fast_erf(double x) { return std::erf(x); }
+TRIREME_INLINE double fast_one_plus_erf(double x) { return std::erfc(-x); }
 TRIREME_INLINE double fast_sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 TRIREME_INLINE double fast_tanh(double x) { return std::tanh(x); }
 

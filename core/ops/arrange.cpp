@@ -73,24 +73,48 @@ std::vector<Tensor> chunk(const Tensor& x, std::int64_t count, int dim) {
   return split(x, std::max<std::int64_t>(1, x.size(dim) / count + (x.size(dim) % count != 0)), dim);
 }
 
+namespace {
+
+/// Returns x, seen as `shape`, with dimension `dim` repeated: (before, times, size, after).
+Tensor repeated_along(const Tensor& x, const Shape& shape, int dim, std::int64_t times) {
+  std::int64_t before = 1, after = 1;
+  for (int d = 0; d < dim; ++d) before *= shape[d];
+  for (int d = dim + 1; d < shape.size(); ++d) after *= shape[d];
+  const Shape wide{before, times, shape[dim], after};
+  check_size("repeat", wide);
+  return expand(reshape(x, {before, 1, shape[dim], after}), wide);
+}
+
+}  // namespace
+
 Tensor repeat(const Tensor& x, const Shape& times) {
   check_defined("repeat", x);
-  TRIREME_CHECK(times.size() >= x.dim() && 2 * times.size() <= kMaxDims, "repeat: {} numbers for shape {}",
+  TRIREME_CHECK(times.size() >= x.dim(), "repeat: {} numbers for shape {}; needs one for each dimension",
                 times.size(), x.shape().to_string());
-  // Each dimension becomes (times, size): expanded, then merged.
-  Shape split_shape, wide, merged = times;
   const int shift = times.size() - x.dim();
+  Shape shape = Shape::filled(times.size(), 1), split_shape, wide;
+  for (int d = shift; d < times.size(); ++d) shape[d] = x.shape()[d - shift];
+  if (2 * times.size() > kMaxDims) {  // one dimension after the other
+    Tensor y = x;
+    for (int d = 0; d < times.size(); ++d) {
+      TRIREME_CHECK(times[d] >= 0, "repeat: {} times", times[d]);
+      if (times[d] == 1) continue;
+      y = repeated_along(y, shape, d, times[d]);
+      shape[d] *= times[d];
+    }
+    return reshape(y, shape);
+  }
+  // Each dimension becomes (times, size): expanded, then merged.
   for (int d = 0; d < times.size(); ++d) {
     TRIREME_CHECK(times[d] >= 0, "repeat: {} times", times[d]);
-    const std::int64_t size = d < shift ? 1 : x.shape()[d - shift];
     split_shape.push_back(1);
-    split_shape.push_back(size);
+    split_shape.push_back(shape[d]);
     wide.push_back(times[d]);
-    wide.push_back(size);
+    wide.push_back(shape[d]);
   }
   check_size("repeat", wide);
-  for (int d = 0; d < merged.size(); ++d) merged[d] *= wide[2 * d + 1];
-  return reshape(expand(reshape(x, split_shape), wide), merged);
+  for (int d = 0; d < times.size(); ++d) shape[d] *= times[d];
+  return reshape(expand(reshape(x, split_shape), wide), shape);
 }
 
 Tensor flip(const Tensor& x, const std::vector<int>& dims) {
@@ -99,8 +123,7 @@ Tensor flip(const Tensor& x, const std::vector<int>& dims) {
   for (const int dim : dims) {
     const int d = wrap_dim(dim, x.dim(), "flip");
     if (x.dim() == 0) continue;
-    const auto size = static_cast<double>(x.shape()[d]);
-    out = index_select(out, d, arange(size - 1, -1, -1, DType::kInt64, x.device()));
+    out = index_select(out, d, arange(x.shape()[d] - 1, -1, -1, DType::kInt64, x.device()));
   }
   return out;
 }
@@ -113,7 +136,7 @@ Tensor roll(const Tensor& x, std::int64_t shift, int dim) {
   return cat({narrow(x, dim, size - by, by), narrow(x, dim, 0, size - by)}, dim);
 }
 
-Tensor pad(const Tensor& x, const std::vector<std::int64_t>& sizes, double value) {
+Tensor pad(const Tensor& x, const std::vector<std::int64_t>& sizes, Scalar value) {
   check_defined("pad", x);
   TRIREME_CHECK(sizes.size() % 2 == 0 && static_cast<int>(sizes.size()) <= 2 * x.dim(),
                 "pad: {} numbers for shape {}; needs two for each of the last dimensions", sizes.size(),
@@ -167,14 +190,10 @@ Tensor unfold(const Tensor& x, int dim, std::int64_t size, std::int64_t step) {
       "unfold", x, part.shape, part.strides, x.offset(), [dim, size, step, whole = x.shape()](Backward& g) {
         // Windows overlap: place the k-th elements of all windows, one k after the other.
         Tensor total = Tensor::zeros(whole, g.grad.dtype(), g.grad.device());
-        const double count = static_cast<double>(g.grad.shape()[dim] * step);
-        for (std::int64_t k = 0; k < size; ++k) {
-          const auto first = static_cast<double>(k);
-          total = index_add(
-              total, dim,
-              arange(first, first + count, static_cast<double>(step), DType::kInt64, g.grad.device()),
-              select(g.grad, -1, k));
-        }
+        const std::int64_t count = g.grad.shape()[dim] * step;
+        for (std::int64_t k = 0; k < size; ++k)
+          total = index_add(total, dim, arange(k, k + count, step, DType::kInt64, g.grad.device()),
+                            select(g.grad, -1, k));
         g.set(0, total);
       });
 }
@@ -185,12 +204,10 @@ namespace {
 Tensor triangle(const char* name, const Tensor& x, std::int64_t diagonal, bool upper) {
   check_defined(name, x);
   TRIREME_CHECK(x.dim() >= 2, "{}: needs at least two dimensions, got shape {}", name, x.shape().to_string());
-  const auto line = [&](int d) {
-    return arange(0, static_cast<double>(x.size(d)), 1, DType::kInt64, x.device());
-  };
+  const auto line = [&](int d) { return arange(0, x.size(d), 1, DType::kInt64, x.device()); };
   const Tensor offset = sub(line(-1), unsqueeze(line(-2), 1));
-  const auto at = static_cast<double>(diagonal);
-  return where(upper ? ge(offset, at) : le(offset, at), x, Tensor::zeros({}, x.dtype(), x.device()));
+  return where(upper ? ge(offset, diagonal) : le(offset, diagonal), x,
+               Tensor::zeros({}, x.dtype(), x.device()));
 }
 
 }  // namespace

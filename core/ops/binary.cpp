@@ -24,18 +24,18 @@ Tensor compare(const char* name, CompareOp op, const Tensor& x, const Tensor& y)
   return out;
 }
 
-/// The gradient of maximum or minimum: all to the winner, halves where both are equal.
+/// The gradient of maximum or minimum: all to the winner, halves where both are equal, and to both in full
+/// beside a NaN, as in PyTorch.
 Tensor extreme(const char* name, BinaryOp op, const Tensor& x, const Tensor& y,
-               Tensor (*wins)(const Tensor&, const Tensor&)) {
+               Tensor (*loses)(const Tensor&, const Tensor&)) {
   const Operands in(name, x, y);
   return record(name, run(name, op, in.a, in.b), {&in.a, &in.b},
-                [a = Saved(in.a), b = Saved(in.b), wins](Backward& g) {
-                  const Tensor p = g.get(a).detach(), q = g.get(b).detach(), half = mul(g.grad, 0.5);
-                  const Tensor tie = eq(p, q), none = mul(g.grad, 0);
-                  if (g.needs(0))
-                    g.set(0, sum_to(where(tie, half, where(wins(p, q), g.grad, none)), p.shape()));
-                  if (g.needs(1))
-                    g.set(1, sum_to(where(tie, half, where(wins(q, p), g.grad, none)), q.shape()));
+                [a = Saved(in.a), b = Saved(in.b), loses](Backward& g) {
+                  const Tensor p = g.get(a).detach(), q = g.get(b).detach(),
+                               none = Tensor::zeros({}, g.grad.dtype(), g.grad.device());
+                  const Tensor shared = where(eq(p, q), mul(g.grad, 0.5), g.grad);
+                  if (g.needs(0)) g.set(0, sum_to(where(loses(p, q), none, shared), p.shape()));
+                  if (g.needs(1)) g.set(1, sum_to(where(loses(q, p), none, shared), q.shape()));
                 });
 }
 
@@ -72,27 +72,41 @@ Tensor div(const Tensor& x, const Tensor& y) {
   const Operands in("div", x, y, Operands::Meet::kFloating);
   return record("div", run("div", BinaryOp::div, in.a, in.b), {&in.a, &in.b},
                 [a = Saved(in.a), b = Saved(in.b), sa = x.shape()](Backward& g) {
-                  const Tensor q = g.get(b), scaled = div(g.grad, q);
-                  if (g.needs(0)) g.set(0, sum_to(scaled, sa));
-                  if (g.needs(1)) g.set(1, sum_to(neg(mul(scaled, div(g.get(a), q))), q.shape()));
+                  const Tensor q = g.get(b);
+                  if (g.needs(0)) g.set(0, sum_to(div(g.grad, q), sa));
+                  if (!g.needs(1)) return;
+                  const auto slope = [](const Tensor& grad, const Tensor& n, const Tensor& d) {
+                    return neg(mul(div(grad, d), div(n, d)));
+                  };
+                  g.set(1, sum_to(in_full(slope, g.grad, g.get(a), q), q.shape()));
                 });
 }
 
+namespace {
+
+/// The gradients of p^q by p and by q.
+Tensor pow_slope_of_base(const Tensor& g, const Tensor& p, const Tensor& q) {
+  const Tensor none = Tensor::zeros({}, g.dtype(), g.device());
+  return where(eq(q, 0), none, mul(g, mul(q, pow(p, sub(q, 1)))));
+}
+Tensor pow_slope_of_exponent(const Tensor& g, const Tensor& p, const Tensor& q, const Tensor& power) {
+  // 0^q is 0 for all q > 0, although log(0) is not finite.
+  const Tensor none = Tensor::zeros({}, g.dtype(), g.device());
+  return mul(g, where(logical_and(eq(p, 0), ge(q, 0)), none, mul(power, log(p))));
+}
+
+}  // namespace
+
 Tensor pow(const Tensor& x, const Tensor& y) {
-  const Operands in("pow", x, y, Operands::Meet::kFloating);
+  const Operands in("pow", x, y);
+  if (in.a.dtype() == DType::kBool) return pow(to(in.a, DType::kFloat32), to(in.b, DType::kFloat32));
   const Tensor out = run("pow", BinaryOp::pow, in.a, in.b);
   return record("pow", out, {&in.a, &in.b},
                 [a = Saved(in.a), b = Saved(in.b), y = Saved::output(out)](Backward& g) {
                   const Tensor p = g.get(a), q = g.get(b);
-                  if (g.needs(0)) {
-                    const Tensor d = mul(g.grad, mul(q, pow(p, sub(q, 1))));
-                    g.set(0, sum_to(where(eq(q, 0), mul(g.grad, 0), d), p.shape()));
-                  }
-                  if (g.needs(1)) {
-                    // 0^q is 0 for all q > 0, although log(0) is not finite.
-                    const Tensor d = mul(g.grad, mul(g.get(y), log(p)));
-                    g.set(1, sum_to(where(logical_and(eq(p, 0), ge(q, 0)), mul(g.grad, 0), d), q.shape()));
-                  }
+                  if (g.needs(0)) g.set(0, sum_to(in_full(pow_slope_of_base, g.grad, p, q), p.shape()));
+                  if (g.needs(1))
+                    g.set(1, sum_to(in_full(pow_slope_of_exponent, g.grad, p, q, g.get(y)), q.shape()));
                 });
 }
 
@@ -100,9 +114,15 @@ Tensor atan2(const Tensor& x, const Tensor& y) {
   const Operands in("atan2", x, y, Operands::Meet::kFloating);
   return record("atan2", run("atan2", BinaryOp::atan2, in.a, in.b), {&in.a, &in.b},
                 [a = Saved(in.a), b = Saved(in.b)](Backward& g) {
-                  const Tensor p = g.get(a), q = g.get(b), scaled = div(g.grad, add(square(p), square(q)));
-                  if (g.needs(0)) g.set(0, sum_to(mul(scaled, q), p.shape()));
-                  if (g.needs(1)) g.set(1, sum_to(neg(mul(scaled, p)), q.shape()));
+                  // At the origin the slope is 0, as in PyTorch.
+                  const auto slope = [](const Tensor& grad, const Tensor& one, const Tensor& other) {
+                    const Tensor squares = add(square(one), square(other)),
+                                 none = Tensor::zeros({}, grad.dtype(), grad.device());
+                    return mul(grad, where(eq(squares, 0), none, div(other, squares)));
+                  };
+                  const Tensor p = g.get(a), q = g.get(b);
+                  if (g.needs(0)) g.set(0, sum_to(in_full(slope, g.grad, p, q), p.shape()));
+                  if (g.needs(1)) g.set(1, sum_to(neg(in_full(slope, g.grad, q, p)), q.shape()));
                 });
 }
 
@@ -146,42 +166,79 @@ Tensor floor_divide(const Tensor& x, const Tensor& y) {
   check_divisible("floor_divide", in);
   return run("floor_divide", BinaryOp::floor_divide, in.a, in.b);
 }
-Tensor remainder(const Tensor& x, double value) {
+Tensor operator/(Scalar value, const Tensor& x) { return div(scalar_like("div", x, value), x); }
+
+Tensor remainder(const Tensor& x, Scalar value) {
   return remainder(scalar_operand("remainder", x, value), scalar_like("remainder", x, value));
 }
-Tensor fmod(const Tensor& x, double value) {
+Tensor fmod(const Tensor& x, Scalar value) {
   return fmod(scalar_operand("fmod", x, value), scalar_like("fmod", x, value));
 }
-Tensor floor_divide(const Tensor& x, double value) {
+Tensor floor_divide(const Tensor& x, Scalar value) {
   return floor_divide(scalar_operand("floor_divide", x, value), scalar_like("floor_divide", x, value));
 }
 
-Tensor maximum(const Tensor& a, const Tensor& b) { return extreme("maximum", BinaryOp::maximum, a, b, gt); }
-Tensor minimum(const Tensor& a, const Tensor& b) { return extreme("minimum", BinaryOp::minimum, a, b, lt); }
+Tensor maximum(const Tensor& a, const Tensor& b) { return extreme("maximum", BinaryOp::maximum, a, b, lt); }
+Tensor minimum(const Tensor& a, const Tensor& b) { return extreme("minimum", BinaryOp::minimum, a, b, gt); }
+
+namespace {
+
+/// start + weight * (end - start), counted from the end that is nearer: a weight of 1 gives `end`, and
+/// infinite gradients reach both ends.
+Tensor lerped(const Tensor& from, const Tensor& to_, const Tensor& weight) {
+  const auto value = [](const Tensor& start, const Tensor& end, const Tensor& w) {
+    const Tensor distance = sub(end, start);
+    return where(lt(abs(w), 0.5), add(start, mul(distance, w)), sub(end, mul(distance, rsub(w, 1))));
+  };
+  Tensor out;
+  {
+    const NoGrad unrecorded;
+    out = in_full(value, from, to_, weight);
+  }
+  return record(
+      "lerp", out, {&from, &to_, &weight},
+      [from = Saved(from), to_ = Saved(to_), weight = Saved(weight)](Backward& g) {
+        const Tensor start = g.get(from), end = g.get(to_), w = g.get(weight);
+        const auto mine = [&](int i, const Tensor& t, const Tensor& gradient) {
+          if (g.needs(i)) g.set(i, to(sum_to(gradient, t.shape()), t.dtype()));
+        };
+        const auto times = [](const Tensor& a, const Tensor& b) { return mul(a, b); };
+        mine(0, start,
+             in_full([](const Tensor& a, const Tensor& b) { return mul(a, rsub(b, 1)); }, g.grad, w));
+        mine(1, end, in_full(times, g.grad, w));
+        mine(2, w,
+             in_full([](const Tensor& a, const Tensor& s, const Tensor& e) { return mul(a, sub(e, s)); },
+                     g.grad, start, end));
+      });
+}
+
+}  // namespace
 
 Tensor lerp(const Tensor& start, const Tensor& end, double weight) {
-  check_defined("lerp", end);
   check_floating("lerp", start);
-  broadcast_shapes(start.shape(), end.shape(), "lerp");
-  return add(start, mul(sub(end, start), weight));
+  return lerp(start, end, Tensor::full({}, weight, full(start.dtype()), start.device()));
 }
 Tensor lerp(const Tensor& start, const Tensor& end, const Tensor& weight) {
   check_defined("lerp", {&end, &weight});
   check_floating("lerp", start);
   broadcast_shapes(broadcast_shapes(start.shape(), end.shape(), "lerp"), weight.shape(), "lerp");
-  return add(start, mul(weight, sub(end, start)));
+  return lerped(start, end, weight);
 }
-Tensor addcmul(const Tensor& x, const Tensor& a, const Tensor& b, double value) {
+Tensor addcmul(const Tensor& x, const Tensor& a, const Tensor& b, Scalar value) {
   check_defined("addcmul", {&a, &b});
   check_number("addcmul", x);
   broadcast_shapes(x.shape(), broadcast_shapes(a.shape(), b.shape(), "addcmul"), "addcmul");
-  return add(x, mul(mul(a, b), value));
+  return in_full(
+      [value](const Tensor& t, const Tensor& p, const Tensor& q) { return add(t, mul(mul(p, q), value)); }, x,
+      a, b);
 }
 Tensor addcdiv(const Tensor& x, const Tensor& a, const Tensor& b, double value) {
   check_defined("addcdiv", {&a, &b});
   check_floating("addcdiv", x);
   broadcast_shapes(x.shape(), broadcast_shapes(a.shape(), b.shape(), "addcdiv"), "addcdiv");
-  return add(x, mul(div(a, b), value));
+  return in_full(
+      [value](const Tensor& t, const Tensor& p, const Tensor& q) { return add(t, mul(div(p, q), value)); }, x,
+      a, b);
 }
 
 Tensor where(const Tensor& condition, const Tensor& x, const Tensor& y) {
@@ -203,18 +260,19 @@ Tensor where(const Tensor& condition, const Tensor& x, const Tensor& y) {
                 });
 }
 
-Tensor masked_fill(const Tensor& x, const Tensor& mask, double value) {
+Tensor masked_fill(const Tensor& x, const Tensor& mask, Scalar value) {
   check_defined("masked_fill", {&x, &mask});
   TRIREME_CHECK(mask.dtype() == DType::kBool, "masked_fill: the mask must be bool, got {}",
                 name_of(mask.dtype()));
   broadcast_shapes(x.shape(), mask.shape(), "masked_fill");
+  check_fits("masked_fill", value, x.dtype());
   return where(mask, Tensor::full({}, value, x.dtype(), x.device()), x);
 }
 
 // clang-format off
 #define TRIREME_COMPARE(name)                                                                              \
   Tensor name(const Tensor& a, const Tensor& b) { return compare(#name, CompareOp::name, a, b); }          \
-  Tensor name(const Tensor& x, double value) {                                                             \
+  Tensor name(const Tensor& x, Scalar value) {                                                             \
     return compare(#name, CompareOp::name, scalar_operand(#name, x, value), scalar_like(#name, x, value)); \
   }
 TRIREME_COMPARE(eq)

@@ -16,6 +16,12 @@ inline void check_defined(const char* op, std::initializer_list<const Tensor*> t
   for (const Tensor* t : tensors) check_defined(op, *t);
 }
 
+/// Throws if `dtype` is an integer type whose range `value` is outside of.
+inline void check_fits(const char* op, Scalar value, DType dtype) {
+  TRIREME_CHECK(value.fits(dtype), "{}: {} is outside of the range of {}; convert the tensor with to()", op,
+                value.to_string(), name_of(dtype));
+}
+
 /// All defined, of one dtype and one device; throws naming `op` and what differs.
 inline void check_same_kind(const char* op, std::initializer_list<const Tensor*> tensors) {
   const Tensor* first = nullptr;

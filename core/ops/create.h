@@ -9,8 +9,10 @@
 namespace trireme {
 
 // --- create.cpp
-Tensor arange(double start, double end, double step = 1, DType dtype = DType::kFloat32, Device device = kCpu);
-Tensor linspace(double start, double end, std::int64_t steps, DType dtype = DType::kFloat32,
+/// start, start + step, ... up to but without `end`.
+Tensor arange(Scalar start, Scalar end, Scalar step = 1, DType dtype = DType::kFloat32, Device device = kCpu);
+/// Numbers at equal distances, both ends included. Integers are cut towards 0.
+Tensor linspace(Scalar start, Scalar end, std::int64_t steps, DType dtype = DType::kFloat32,
                 Device device = kCpu);
 Tensor eye(std::int64_t rows, std::int64_t columns, DType dtype = DType::kFloat32, Device device = kCpu);
 

@@ -49,17 +49,18 @@ Tensor leaky_relu(const Tensor& x, double negative_slope = 0.01);
 Tensor elu(const Tensor& x, double alpha = 1);
 Tensor relu6(const Tensor& x);
 Tensor hardtanh(const Tensor& x, double low = -1, double high = 1);
-/// At least one bound must be given.
-Tensor clamp(const Tensor& x, std::optional<double> low, std::optional<double> high = {});
+/// At least one bound must be given. Where low is above high, all becomes high.
+Tensor clamp(const Tensor& x, std::optional<Scalar> low, std::optional<Scalar> high = {});
 /// NaN becomes `nan`, infinities the largest finite numbers.
 Tensor nan_to_num(const Tensor& x, double nan = 0);
-Tensor add(const Tensor& x, double value);
-Tensor sub(const Tensor& x, double value);
-Tensor rsub(const Tensor& x, double value);  ///< value - x
-Tensor mul(const Tensor& x, double value);
-Tensor div(const Tensor& x, double value);
-Tensor pow(const Tensor& x, double exponent);
-Tensor pow(double base, const Tensor& x);
+Tensor add(const Tensor& x, Scalar value);
+Tensor sub(const Tensor& x, Scalar value);
+Tensor rsub(const Tensor& x, Scalar value);  ///< value - x
+Tensor mul(const Tensor& x, Scalar value);
+Tensor div(const Tensor& x, Scalar value);
+/// Integers to whole powers stay integers, which wrap around; the exponent must be at least 0.
+Tensor pow(const Tensor& x, Scalar exponent);
+Tensor pow(Scalar base, const Tensor& x);
 
 const Tensor& neg_(const Tensor& t);
 const Tensor& abs_(const Tensor& t);
@@ -101,6 +102,7 @@ Tensor add(const Tensor& a, const Tensor& b);
 Tensor sub(const Tensor& a, const Tensor& b);
 Tensor mul(const Tensor& a, const Tensor& b);
 Tensor div(const Tensor& a, const Tensor& b);  ///< of integers: float32
+/// Integers stay integers, which wrap around; a negative exponent gives 0 for bases other than 1 and -1.
 Tensor pow(const Tensor& a, const Tensor& b);
 Tensor atan2(const Tensor& y, const Tensor& x);
 /// a - b * floor(a / b), with the sign of b; a - b * trunc(a / b), with the sign of a; floor(a / b). Integers
@@ -108,32 +110,33 @@ Tensor atan2(const Tensor& y, const Tensor& x);
 Tensor remainder(const Tensor& a, const Tensor& b);
 Tensor fmod(const Tensor& a, const Tensor& b);
 Tensor floor_divide(const Tensor& a, const Tensor& b);  ///< has no gradient
-Tensor remainder(const Tensor& x, double value);
-Tensor fmod(const Tensor& x, double value);
-Tensor floor_divide(const Tensor& x, double value);
-Tensor maximum(const Tensor& a, const Tensor& b);  ///< where a == b the gradient goes to both by halves
+Tensor remainder(const Tensor& x, Scalar value);
+Tensor fmod(const Tensor& x, Scalar value);
+Tensor floor_divide(const Tensor& x, Scalar value);
+/// Where a == b the gradient goes to both by halves; beside a NaN, to both in full.
+Tensor maximum(const Tensor& a, const Tensor& b);
 Tensor minimum(const Tensor& a, const Tensor& b);
 /// start + weight * (end - start)
 Tensor lerp(const Tensor& start, const Tensor& end, double weight);
 Tensor lerp(const Tensor& start, const Tensor& end, const Tensor& weight);
 /// x + value * a * b, x + value * a / b
-Tensor addcmul(const Tensor& x, const Tensor& a, const Tensor& b, double value = 1);
+Tensor addcmul(const Tensor& x, const Tensor& a, const Tensor& b, Scalar value = 1);
 Tensor addcdiv(const Tensor& x, const Tensor& a, const Tensor& b, double value = 1);
 /// x where the condition (bool) holds, else y.
 Tensor where(const Tensor& condition, const Tensor& x, const Tensor& y);
-Tensor masked_fill(const Tensor& x, const Tensor& mask, double value);
+Tensor masked_fill(const Tensor& x, const Tensor& mask, Scalar value);
 inline Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }
 inline Tensor operator-(const Tensor& a, const Tensor& b) { return sub(a, b); }
 inline Tensor operator*(const Tensor& a, const Tensor& b) { return mul(a, b); }
 inline Tensor operator/(const Tensor& a, const Tensor& b) { return div(a, b); }
-inline Tensor operator+(const Tensor& x, double value) { return add(x, value); }
-inline Tensor operator-(const Tensor& x, double value) { return sub(x, value); }
-inline Tensor operator*(const Tensor& x, double value) { return mul(x, value); }
-inline Tensor operator/(const Tensor& x, double value) { return div(x, value); }
-inline Tensor operator+(double value, const Tensor& x) { return add(x, value); }
-inline Tensor operator-(double value, const Tensor& x) { return rsub(x, value); }
-inline Tensor operator*(double value, const Tensor& x) { return mul(x, value); }
-inline Tensor operator/(double value, const Tensor& x) { return mul(reciprocal(x), value); }
+inline Tensor operator+(const Tensor& x, Scalar value) { return add(x, value); }
+inline Tensor operator-(const Tensor& x, Scalar value) { return sub(x, value); }
+inline Tensor operator*(const Tensor& x, Scalar value) { return mul(x, value); }
+inline Tensor operator/(const Tensor& x, Scalar value) { return div(x, value); }
+inline Tensor operator+(Scalar value, const Tensor& x) { return add(x, value); }
+inline Tensor operator-(Scalar value, const Tensor& x) { return rsub(x, value); }
+inline Tensor operator*(Scalar value, const Tensor& x) { return mul(x, value); }
+Tensor operator/(Scalar value, const Tensor& x);
 inline Tensor operator-(const Tensor& x) { return neg(x); }
 
 /// Comparisons and tests give bool and have no gradient.
@@ -143,12 +146,12 @@ Tensor lt(const Tensor& a, const Tensor& b);
 Tensor le(const Tensor& a, const Tensor& b);
 Tensor gt(const Tensor& a, const Tensor& b);
 Tensor ge(const Tensor& a, const Tensor& b);
-Tensor eq(const Tensor& x, double value);
-Tensor ne(const Tensor& x, double value);
-Tensor lt(const Tensor& x, double value);
-Tensor le(const Tensor& x, double value);
-Tensor gt(const Tensor& x, double value);
-Tensor ge(const Tensor& x, double value);
+Tensor eq(const Tensor& x, Scalar value);
+Tensor ne(const Tensor& x, Scalar value);
+Tensor lt(const Tensor& x, Scalar value);
+Tensor le(const Tensor& x, Scalar value);
+Tensor gt(const Tensor& x, Scalar value);
+Tensor ge(const Tensor& x, Scalar value);
 Tensor logical_and(const Tensor& a, const Tensor& b);
 Tensor logical_or(const Tensor& a, const Tensor& b);
 Tensor logical_xor(const Tensor& a, const Tensor& b);
@@ -166,11 +169,11 @@ const Tensor& add_(const Tensor& t, const Tensor& other);
 const Tensor& sub_(const Tensor& t, const Tensor& other);
 const Tensor& mul_(const Tensor& t, const Tensor& other);
 const Tensor& div_(const Tensor& t, const Tensor& other);
-const Tensor& add_(const Tensor& t, double value);
-const Tensor& mul_(const Tensor& t, double value);
-const Tensor& clamp_(const Tensor& t, std::optional<double> low, std::optional<double> high = {});
-const Tensor& masked_fill_(const Tensor& t, const Tensor& mask, double value);
-const Tensor& fill_(const Tensor& t, double value);
+const Tensor& add_(const Tensor& t, Scalar value);
+const Tensor& mul_(const Tensor& t, Scalar value);
+const Tensor& clamp_(const Tensor& t, std::optional<Scalar> low, std::optional<Scalar> high = {});
+const Tensor& masked_fill_(const Tensor& t, const Tensor& mask, Scalar value);
+const Tensor& fill_(const Tensor& t, Scalar value);
 const Tensor& zero_(const Tensor& t);
 const Tensor& copy_(const Tensor& t, const Tensor& other);
 

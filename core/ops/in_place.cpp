@@ -1,8 +1,6 @@
 // Ops that change their first argument. All others of the kind `op_` are the op itself and copy_.
 #include "core/ops/in_place.h"
 
-#include <cmath>
-
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
 #include "core/ops/ops.h"
@@ -44,10 +42,11 @@ const Tensor& binary_in_place(const char* name, BinaryOp op, const Tensor& t, co
 }
 
 /// An op by a scalar whose derivative is `factor`.
-const Tensor& unary_in_place(const char* name, UnaryOp op, const Tensor& t, double value, double factor) {
+const Tensor& unary_in_place(const char* name, UnaryOp op, const Tensor& t, Scalar value, Scalar factor) {
   check_number(name, t);
-  TRIREME_CHECK(is_floating(t.dtype()) || value == std::trunc(value),
-                "{}: {} does not fit into {}; convert the target with to()", name, value, name_of(t.dtype()));
+  TRIREME_CHECK(is_floating(t.dtype()) || (value.is_whole() && value.fits(t.dtype())),
+                "{}: {} does not fit into {}; convert the target with to()", name, value.to_string(),
+                name_of(t.dtype()));
   check_in_place(name, t);
   kernels(t).unary(op, t.view(), t.view(), {value});
   t.bump_version(name);
@@ -92,19 +91,22 @@ const Tensor& div_(const Tensor& t, const Tensor& other) {
   return assign_("div_", t, div(t.clone(), other));
 }
 
-const Tensor& add_(const Tensor& t, double value) {
+const Tensor& add_(const Tensor& t, Scalar value) {
   return unary_in_place("add_", UnaryOp::add_scalar, t, value, 1);
 }
-const Tensor& mul_(const Tensor& t, double value) {
+const Tensor& mul_(const Tensor& t, Scalar value) {
   return unary_in_place("mul_", UnaryOp::mul_scalar, t, value, value);
 }
 
-const Tensor& clamp_(const Tensor& t, std::optional<double> low, std::optional<double> high) {
+const Tensor& clamp_(const Tensor& t, std::optional<Scalar> low, std::optional<Scalar> high) {
   check_number("clamp_", t);
-  return assign_("clamp_", t, clamp(recording({&t}) ? t.clone() : t, low, high));
+  const Tensor result = clamp(recording({&t}) ? t.clone() : t, low, high);
+  TRIREME_CHECK(result.dtype() == t.dtype(), "clamp_: bounds with fractions do not fit into {}",
+                name_of(t.dtype()));
+  return assign_("clamp_", t, result);
 }
 
-const Tensor& masked_fill_(const Tensor& t, const Tensor& mask, double value) {
+const Tensor& masked_fill_(const Tensor& t, const Tensor& mask, Scalar value) {
   check_defined("masked_fill_", {&t, &mask});
   return assign_("masked_fill_", t, masked_fill(t, mask, value));
 }
@@ -114,7 +116,9 @@ const Tensor& zero_(const Tensor& t) {
   return fill_(t, 0);
 }
 
-const Tensor& fill_(const Tensor& t, double value) {
+const Tensor& fill_(const Tensor& t, Scalar value) {
+  check_defined("fill_", t);
+  check_fits("fill_", value, t.dtype());
   check_in_place("fill_", t);
   kernels(t).fill(t.view(), value);
   t.bump_version("fill_");

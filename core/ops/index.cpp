@@ -3,6 +3,7 @@
 
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
+#include "core/ops/operands.h"
 #include "core/ops/ops.h"
 
 namespace trireme {
@@ -56,7 +57,7 @@ int check_alike(const char* op, const Tensor& x, int dim, const Tensor& index) {
   return dim;
 }
 
-/// x cut to the sizes of index outside `dim`: a view.
+/// x cut to `shape` outside `dim`, or everywhere where that is -1: a view.
 Tensor cut(const Tensor& x, int dim, const Shape& shape) {
   Tensor part = x;
   for (int d = 0; d < x.dim(); ++d)
@@ -65,11 +66,14 @@ Tensor cut(const Tensor& x, int dim, const Shape& shape) {
 }
 
 Tensor scattered(const char* name, ScatterOp op, const Tensor& x, int dim, const Tensor& index,
-                 const Tensor& src) {
+                 const Tensor& whole_src) {
   dim = check_alike(name, x, dim, index);
-  check_same_kind(name, {&x, &src});
-  TRIREME_CHECK(src.shape() == index.shape(), "{}: src {} and index {} must have one shape", name,
-                src.shape().to_string(), index.shape().to_string());
+  check_same_kind(name, {&x, &whole_src});
+  bool fits = whole_src.dim() == index.dim();
+  for (int d = 0; d < index.dim() && fits; ++d) fits = whole_src.shape()[d] >= index.shape()[d];
+  TRIREME_CHECK(fits, "{}: src {} is smaller than index {}", name, whole_src.shape().to_string(),
+                index.shape().to_string());
+  const Tensor src = cut(whole_src, -1, index.shape());
   const Tensor out = x.row_major().is_same(x) ? x.detach().clone() : x.row_major().detach();
   const Tensor target = cut(out, dim, index.shape()).detach();
   const Around values(src, dim), where(index, dim);
@@ -108,6 +112,8 @@ Tensor scatter(const Tensor& x, int dim, const Tensor& index, const Tensor& src)
 }
 
 Tensor scatter_add(const Tensor& x, int dim, const Tensor& index, const Tensor& src) {
+  if (x.defined() && src.defined() && is_low_precision(x.dtype()) && x.dtype() == src.dtype())
+    return in_full([&](const Tensor& t, const Tensor& s) { return scatter_add(t, dim, index, s); }, x, src);
   return scattered("scatter_add", ScatterOp::kAdd, x, dim, index, src);
 }
 
@@ -129,6 +135,8 @@ Tensor index_select(const Tensor& x, int dim, const Tensor& index) {
 
 Tensor index_add(const Tensor& x, int dim, const Tensor& index, const Tensor& src) {
   check_same_kind("index_add", {&x, &src});
+  if (is_low_precision(x.dtype()))
+    return in_full([&](const Tensor& t, const Tensor& s) { return index_add(t, dim, index, s); }, x, src);
   check_number("index_add", x);
   check_defined("index_add", index);
   TRIREME_CHECK(x.dim() > 0 && index.dim() == 1, "index_add: x {} needs dimensions, index {} exactly one",
@@ -173,11 +181,30 @@ Tensor embedding(const Tensor& weight, const Tensor& index, std::optional<std::i
   const Tensor rows = index_select(weight, 0, flat);
   if (!padding_index) return reshape(rows, shape);
   // The value stays, its gradient does not.
-  return reshape(where(unsqueeze(eq(flat, static_cast<double>(*padding_index)), 1), rows.detach(), rows),
-                 shape);
+  return reshape(where(unsqueeze(eq(flat, *padding_index), 1), rows.detach(), rows), shape);
 }
 
 namespace {
+
+/// The indices with each mask (bool) replaced by the positions of true, one index for each of its dimensions.
+std::vector<Tensor> without_masks(const char* op, const Tensor& x, const std::vector<Tensor>& indices) {
+  std::vector<Tensor> found;
+  for (const Tensor& index : indices) {
+    check_defined(op, index);
+    if (index.dtype() != DType::kBool) {
+      found.push_back(index);
+      continue;
+    }
+    const int first = static_cast<int>(found.size());
+    bool fits = index.dim() > 0 && first + index.dim() <= x.dim();
+    for (int d = 0; d < index.dim() && fits; ++d) fits = index.shape()[d] == x.shape()[first + d];
+    TRIREME_CHECK(fits, "{}: a mask {} does not fit dimensions {}... of x {}", op, index.shape().to_string(),
+                  first, x.shape().to_string());
+    const Tensor positions = nonzero(index);
+    for (int d = 0; d < index.dim(); ++d) found.push_back(select(positions, 1, d));
+  }
+  return found;
+}
 
 /// Positions in x's leading dimensions (one per index) as positions in their product; negative ones count
 /// from the end. Broadcast.
@@ -188,8 +215,8 @@ Tensor linear_index(const char* op, const Tensor& x, const std::vector<Tensor>& 
   for (std::size_t i = 0; i < indices.size(); ++i) {
     const std::int64_t size = x.shape()[static_cast<int>(i)];
     check_index(op, x, indices[i], -size, size);
-    const Tensor index = where(lt(indices[i], 0), add(indices[i], static_cast<double>(size)), indices[i]);
-    position = position.defined() ? add(mul(position, static_cast<double>(size)), index) : index;
+    const Tensor index = where(lt(indices[i], 0), add(indices[i], size), indices[i]);
+    position = position.defined() ? add(mul(position, size), index) : index;
   }
   return position;
 }
@@ -207,16 +234,18 @@ Tensor merged(const Tensor& x, std::size_t count) {
 
 }  // namespace
 
-Tensor index(const Tensor& x, const std::vector<Tensor>& indices) {
+Tensor index(const Tensor& x, const std::vector<Tensor>& given) {
   check_defined("index", x);
+  const std::vector<Tensor> indices = without_masks("index", x, given);
   const Tensor position = linear_index("index", x, indices);
   Shape shape = position.shape();
   for (int d = static_cast<int>(indices.size()); d < x.dim(); ++d) shape.push_back(x.shape()[d]);
   return reshape(index_select(merged(x, indices.size()), 0, reshape(position, {position.numel()})), shape);
 }
 
-Tensor index_put(const Tensor& x, const std::vector<Tensor>& indices, const Tensor& values, bool accumulate) {
+Tensor index_put(const Tensor& x, const std::vector<Tensor>& given, const Tensor& values, bool accumulate) {
   check_same_kind("index_put", {&x, &values});
+  const std::vector<Tensor> indices = without_masks("index_put", x, given);
   const Tensor position = linear_index("index_put", x, indices), rows = merged(x, indices.size());
   Shape shape = position.shape();
   for (int d = static_cast<int>(indices.size()); d < x.dim(); ++d) shape.push_back(x.shape()[d]);
@@ -232,7 +261,7 @@ Tensor index_put(const Tensor& x, const std::vector<Tensor>& indices, const Tens
 Tensor nonzero(const Tensor& x) {
   check_defined("nonzero", x);
   const Tensor mask = (x.dtype() == DType::kBool ? x.detach() : ne(x.detach(), 0)).row_major();
-  const auto count = static_cast<std::int64_t>(sum(mask).item());
+  const auto count = sum(mask).value<std::int64_t>();
   const Tensor flat = Tensor::empty({count}, DType::kInt64, x.device());
   kernels(x).nonzero(flat.view(), mask.alias({mask.numel()}, {1}, mask.offset()).view());
   std::vector<Tensor> columns;
@@ -309,9 +338,7 @@ Tensor one_hot(const Tensor& index, std::int64_t classes) {
     classes = last + 1;
   }
   check_index("one_hot", index, index, 0, classes);
-  return to(
-      eq(unsqueeze(index, -1), arange(0, static_cast<double>(classes), 1, DType::kInt64, index.device())),
-      DType::kInt64);
+  return to(eq(unsqueeze(index, -1), arange(0, classes, 1, DType::kInt64, index.device())), DType::kInt64);
 }
 
 }  // namespace trireme

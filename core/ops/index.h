@@ -12,7 +12,8 @@ namespace trireme {
 // --- index.cpp: indices are int64; sums over equal indices go in their order, so bits are fixed
 /// out[i][j] = x[index[i][j]][j] along `dim`.
 Tensor gather(const Tensor& x, int dim, const Tensor& index);
-/// x with out[index[i][j]][j] = src[i][j] along `dim`; of equal indices the last stays.
+/// x with out[index[i][j]][j] = src[i][j] along `dim`; of equal indices the last stays. src may be larger
+/// than index: the rest of it is not used.
 Tensor scatter(const Tensor& x, int dim, const Tensor& index, const Tensor& src);
 Tensor scatter_add(const Tensor& x, int dim, const Tensor& index, const Tensor& src);
 Tensor index_select(const Tensor& x, int dim, const Tensor& index);
@@ -21,7 +22,8 @@ Tensor index_add(const Tensor& x, int dim, const Tensor& index, const Tensor& sr
 Tensor take_along_dim(const Tensor& x, const Tensor& index, int dim);
 /// Rows of weight (rows, width); the row `padding_index` gets no gradient.
 Tensor embedding(const Tensor& weight, const Tensor& index, std::optional<std::int64_t> padding_index = {});
-/// x[indices[0], indices[1], ...]; negative ones count from the end.
+/// x[indices[0], indices[1], ...]; negative ones count from the end. A bool index is a mask over as many
+/// dimensions as it has.
 Tensor index(const Tensor& x, const std::vector<Tensor>& indices);
 /// x with values (broadcast) there, or added there.
 Tensor index_put(const Tensor& x, const std::vector<Tensor>& indices, const Tensor& values,

@@ -54,14 +54,15 @@ Tensor as_floating(const char* op, const Tensor& x) {
   return is_floating(x.dtype()) ? x : to(x, DType::kFloat32);
 }
 
-Tensor scalar_operand(const char* op, const Tensor& x, double value) {
+Tensor scalar_operand(const char* op, const Tensor& x, Scalar value) {
   check_defined(op, x);
   if (is_floating(x.dtype())) return x;
-  if (value != std::trunc(value)) return to(x, DType::kFloat32);
+  if (!value.is_whole()) return to(x, DType::kFloat32);
+  check_fits(op, value, x.dtype());
   return x.dtype() == DType::kBool ? to(x, DType::kInt64) : x;
 }
 
-Tensor scalar_like(const char* op, const Tensor& x, double value) {
+Tensor scalar_like(const char* op, const Tensor& x, Scalar value) {
   const Tensor operand = scalar_operand(op, x, value);
   return Tensor::full({}, value, operand.dtype(), operand.device());
 }

@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "core/ops/elementwise.h"
 #include "core/tensor/tensor.h"
 
 namespace trireme {
@@ -38,10 +39,27 @@ class Operands {
 /// x, or x as float32 if it is an integer or bool: what ops with fractional results compute with.
 Tensor as_floating(const char* op, const Tensor& x);
 
-/// x as it meets a scalar: bool becomes int64, an integer meets a fraction in float32.
-Tensor scalar_operand(const char* op, const Tensor& x, double value);
+/// x as it meets a scalar: bool becomes int64, an integer meets a fraction in float32. Throws if the scalar
+/// is a whole number outside of the range of x's dtype.
+Tensor scalar_operand(const char* op, const Tensor& x, Scalar value);
 /// The scalar without dimensions, of the dtype of scalar_operand.
-Tensor scalar_like(const char* op, const Tensor& x, double value);
+Tensor scalar_like(const char* op, const Tensor& x, Scalar value);
+
+/// The dtype that numbers are computed in: float32 for 16 bits, else their own.
+constexpr DType full(DType dtype) { return is_low_precision(dtype) ? DType::kFloat32 : dtype; }
+
+/// Calls fn(tensors...), a tensor of the first one's dtype, on 16-bit tensors converted to float32, and
+/// rounds the result to the first one's dtype: results in between are not rounded. Undefined tensors stay so.
+/// All is recorded.
+template <class Fn, class... Tensors>
+Tensor in_full(const Fn& fn, const Tensor& first, const Tensors&... more) {
+  if (!is_low_precision(first.dtype())) return fn(first, more...);
+  const auto wide = [](const Tensor& t) { return t.defined() ? to(t, full(t.dtype())) : t; };
+  return to(fn(wide(first), wide(more)...), first.dtype());
+}
+
+/// A tensor of zeros like t, which has no history.
+inline Tensor zeros_like(const Tensor& t) { return Tensor::zeros(t.shape(), t.dtype(), t.device()); }
 
 /// Memory for a result of `shape`, laid out as the first operand that has this shape.
 Tensor result_like(const Tensor& a, const Tensor& b, const Shape& shape, DType dtype);

@@ -36,7 +36,7 @@ Tensor repeat(const Tensor& x, const Shape& times);
 Tensor flip(const Tensor& x, const std::vector<int>& dims);
 Tensor roll(const Tensor& x, std::int64_t shift, int dim);
 /// Two sizes (before, after) for each of the last dimensions, from the last one back; negative ones cut off.
-Tensor pad(const Tensor& x, const std::vector<std::int64_t>& sizes, double value = 0);
+Tensor pad(const Tensor& x, const std::vector<std::int64_t>& sizes, Scalar value = 0);
 /// View of windows along `dim`: they become that dimension, their elements a new last one.
 Tensor unfold(const Tensor& x, int dim, std::int64_t size, std::int64_t step);
 Tensor tril(const Tensor& x, std::int64_t diagonal = 0);  ///< the rest becomes zero

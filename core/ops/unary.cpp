@@ -17,9 +17,9 @@ Tensor run(UnaryOp op, const Tensor& x, Scalars scalars = {}) {
   return out;
 }
 
-Tensor run_binary(BinaryOp op, const Tensor& a, const Tensor& b) {
+Tensor run_binary(BinaryOp op, const Tensor& a, const Tensor& b, Scalars scalars) {
   const Tensor out = Tensor::empty_like(b);
-  kernels(a).binary(op, out.view(), a.view(), b.view());
+  kernels(a).binary_with_scalars(op, out.view(), a.view(), b.view(), scalars);
   return out;
 }
 
@@ -36,48 +36,73 @@ Tensor recorded(const char* name, UnaryOp op, const Tensor& x, Scalars scalars, 
                 [saved, derivative](Backward& b) { b.set(0, derivative(b.grad, b.get(saved))); });
 }
 
-/// g * slope(x), itself differentiable: `change(g, x, gg)` is the gradient of sum(gg * g * slope(x)) by x.
+/// g * slope(x) by one kernel, itself differentiable: `change(g, x)` is g * slope'(x), or undefined where the
+/// slope is constant but for steps.
 template <class Change>
-Tensor slope(const char* name, BinaryOp op, const Tensor& g, const Tensor& x, Change change) {
-  return record(name, run_binary(op, g, x), {&g, &x},
-                [name, op, g = Saved(g), x = Saved(x), change](Backward& b) {
+Tensor slope(const char* name, BinaryOp op, const Tensor& g, const Tensor& x, Scalars scalars,
+             Change change) {
+  return record(name, run_binary(op, g, x, scalars), {&g, &x},
+                [name, op, g = Saved(g), x = Saved(x), scalars, change](Backward& b) {
                   const Tensor at = b.get(x);
-                  if (b.needs(0)) b.set(0, slope(name, op, b.grad, at, change));
-                  if (b.needs(1)) b.set(1, mul(mul(b.grad, b.get(g)), change(at)));
+                  if (b.needs(0)) b.set(0, slope(name, op, b.grad, at, scalars, change));
+                  if (!b.needs(1)) return;
+                  if (const Tensor bend = change(mul(b.grad, b.get(g)), at); bend.defined()) b.set(1, bend);
                 });
 }
 
+Tensor unbent(const Tensor&, const Tensor&) { return {}; }
+
 Tensor relu_backward(const Tensor& g, const Tensor& y) {
-  return slope("relu_backward", BinaryOp::relu_backward, g, y.detach(), [](const Tensor& at) { return at; });
+  return slope("relu_backward", BinaryOp::relu_backward, g, y, {}, unbent);
 }
 Tensor tanh_backward(const Tensor& g, const Tensor& y) {
-  return slope("tanh_backward", BinaryOp::tanh_backward, g, y, [](const Tensor& at) { return mul(at, -2); });
+  return slope("tanh_backward", BinaryOp::tanh_backward, g, y, {},
+               [](const Tensor& gg, const Tensor& at) { return mul(gg, mul(at, -2)); });
 }
 Tensor sigmoid_backward(const Tensor& g, const Tensor& y) {
-  return slope("sigmoid_backward", BinaryOp::sigmoid_backward, g, y,
-               [](const Tensor& at) { return add(mul(at, -2), 1); });
+  return slope("sigmoid_backward", BinaryOp::sigmoid_backward, g, y, {},
+               [](const Tensor& gg, const Tensor& at) { return mul(gg, add(mul(at, -2), 1)); });
+}
+/// Returns the slope of the sigmoid s, s(x) s(-x).
+Tensor bell(const Tensor& x) { return mul(sigmoid(x), sigmoid(neg(x))); }
+Tensor log_sigmoid_backward(const Tensor& g, const Tensor& x) {
+  return slope("log_sigmoid_backward", BinaryOp::log_sigmoid_backward, g, x, {},
+               [](const Tensor& gg, const Tensor& at) { return neg(mul(gg, bell(at))); });
+}
+Tensor softplus_backward(const Tensor& g, const Tensor& x) {
+  return slope("softplus_backward", BinaryOp::softplus_backward, g, x, {},
+               [](const Tensor& gg, const Tensor& at) { return mul(gg, bell(at)); });
 }
 Tensor silu_backward(const Tensor& g, const Tensor& x) {
-  return slope("silu_backward", BinaryOp::silu_backward, g, x, [](const Tensor& at) {
+  return slope("silu_backward", BinaryOp::silu_backward, g, x, {}, [](const Tensor& gg, const Tensor& at) {
     const Tensor s = sigmoid(at), ds = mul(s, rsub(s, 1));
-    return mul(ds, add(mul(at, rsub(mul(s, 2), 1)), 2));
+    return mul(gg, mul(ds, add(mul(at, rsub(mul(s, 2), 1)), 2)));
   });
 }
 Tensor gelu_backward(const Tensor& g, const Tensor& x) {
-  return slope("gelu_backward", BinaryOp::gelu_backward, g, x, [](const Tensor& at) {
-    return mul(mul(exp(mul(square(at), -0.5)), 0.39894228040143267794), rsub(square(at), 2));
+  return slope("gelu_backward", BinaryOp::gelu_backward, g, x, {}, [](const Tensor& gg, const Tensor& at) {
+    return mul(gg, mul(mul(exp(mul(square(at), -0.5)), 0.39894228040143267794), rsub(square(at), 2)));
   });
 }
 Tensor gelu_tanh_backward(const Tensor& g, const Tensor& x) {
-  return slope("gelu_tanh_backward", BinaryOp::gelu_tanh_backward, g, x, [](const Tensor& at) {
+  const auto bend = [](const Tensor& gg, const Tensor& at) {
     const double k = 0.79788456080286535588;
     const Tensor u = mul(add(at, mul(mul(square(at), at), 0.044715)), k), t = tanh(u);
     const Tensor du = mul(add(mul(square(at), 0.134145), 1), k), dt = mul(rsub(square(t), 1), du);
     const Tensor ddu = mul(at, 0.26829 * k);
     // d/dx of (1 + t) / 2 + x dt / 2, where dt' = (1 - t^2) u'' - 2 t dt u'
     const Tensor ddt = sub(mul(rsub(square(t), 1), ddu), mul(mul(mul(t, dt), du), 2));
-    return add(dt, mul(mul(at, ddt), 0.5));
-  });
+    return mul(gg, add(dt, mul(mul(at, ddt), 0.5)));
+  };
+  return slope("gelu_tanh_backward", BinaryOp::gelu_tanh_backward, g, x, {}, bend);
+}
+Tensor elu_backward(const Tensor& g, const Tensor& x, double alpha) {
+  return slope("elu_backward", BinaryOp::elu_backward, g, x, {alpha},
+               [alpha](const Tensor& gg, const Tensor& at) {
+                 // The exponential of a large number, which is not used, must not become infinite.
+                 const Tensor bend = mul(mul(gg, alpha), exp(clamp(at, {}, 0)));
+                 return where(gt(at, 0), zeros_like(bend), bend);
+               });
 }
 
 const Tensor& in_place(const char* name, const Tensor& t, Tensor (*op)(const Tensor&)) {
@@ -100,42 +125,46 @@ const Tensor& in_place(const char* name, const Tensor& t, Tensor (*op)(const Ten
                     [](const Tensor& g, const Tensor& v) { (void)v; return derivative; }); \
   }                                                                                        \
   const Tensor& name##_(const Tensor& t) { return in_place(#name "_", t, name); }
+// The same where the derivative takes several kernels, between which 16-bit numbers must not be rounded.
+#define TRIREME_OP_WIDE(name, check, from, derivative) \
+  TRIREME_OP(name, check, from, in_full([](const Tensor& g, const Tensor& v) { return derivative; }, g, v))
 
 TRIREME_OP(neg,         number,      kGradient, neg(g))
 TRIREME_OP(abs,         number,      kInput,    mul(g, sign(v)))
-TRIREME_OP(sign,        number,      kGradient, mul(g, 0))
+TRIREME_OP(sign,        number,      kGradient, zeros_like(g))
 TRIREME_OP(square,      number,      kInput,    mul(mul(g, v), 2))
 TRIREME_OP(relu,        number,      kOutput,   relu_backward(g, v))
 TRIREME_OP(exp,         as_floating, kOutput,   mul(g, v))
-TRIREME_OP(exp2,        as_floating, kOutput,   mul(mul(g, v), 0.69314718055994530942))
-TRIREME_OP(expm1,       as_floating, kOutput,   mul(g, add(v, 1)))
+TRIREME_OP_WIDE(exp2,   as_floating, kOutput,   mul(mul(g, v), 0.69314718055994530942))
+TRIREME_OP_WIDE(expm1,  as_floating, kInput,    mul(g, exp(v)))
 TRIREME_OP(log,         as_floating, kInput,    div(g, v))
-TRIREME_OP(log2,        as_floating, kInput,    div(g, mul(v, 0.69314718055994530942)))
-TRIREME_OP(log10,       as_floating, kInput,    div(g, mul(v, 2.30258509299404568402)))
-TRIREME_OP(log1p,       as_floating, kInput,    div(g, add(v, 1)))
-TRIREME_OP(sqrt,        as_floating, kOutput,   div(mul(g, 0.5), v))
-TRIREME_OP(rsqrt,       as_floating, kOutput,   mul(mul(g, -0.5), mul(square(v), v)))
-TRIREME_OP(reciprocal,  as_floating, kOutput,   neg(mul(g, square(v))))
-TRIREME_OP(sin,         as_floating, kInput,    mul(g, cos(v)))
-TRIREME_OP(cos,         as_floating, kInput,    neg(mul(g, sin(v))))
-TRIREME_OP(tan,         as_floating, kOutput,   mul(g, add(square(v), 1)))
-TRIREME_OP(asin,        as_floating, kInput,    mul(g, rsqrt(rsub(square(v), 1))))
-TRIREME_OP(acos,        as_floating, kInput,    neg(mul(g, rsqrt(rsub(square(v), 1)))))
-TRIREME_OP(atan,        as_floating, kInput,    div(g, add(square(v), 1)))
-TRIREME_OP(sinh,        as_floating, kInput,    mul(g, cosh(v)))
-TRIREME_OP(cosh,        as_floating, kInput,    mul(g, sinh(v)))
+TRIREME_OP_WIDE(log2,   as_floating, kInput,    div(g, mul(v, 0.69314718055994530942)))
+TRIREME_OP_WIDE(log10,  as_floating, kInput,    div(g, mul(v, 2.30258509299404568402)))
+TRIREME_OP_WIDE(log1p,  as_floating, kInput,    div(g, add(v, 1)))
+TRIREME_OP(sqrt,        as_floating, kOutput,   div(g, mul(v, 2)))
+TRIREME_OP_WIDE(rsqrt,  as_floating, kOutput,   mul(mul(g, -0.5), mul(square(v), v)))
+TRIREME_OP_WIDE(reciprocal,  as_floating, kOutput,   neg(mul(g, square(v))))
+TRIREME_OP_WIDE(sin,    as_floating, kInput,    mul(g, cos(v)))
+TRIREME_OP_WIDE(cos,    as_floating, kInput,    neg(mul(g, sin(v))))
+TRIREME_OP_WIDE(tan,    as_floating, kOutput,   mul(g, add(square(v), 1)))
+TRIREME_OP_WIDE(asin,   as_floating, kInput,    mul(g, rsqrt(mul(rsub(v, 1), add(v, 1)))))
+TRIREME_OP_WIDE(acos,   as_floating, kInput,    neg(mul(g, rsqrt(mul(rsub(v, 1), add(v, 1))))))
+TRIREME_OP_WIDE(atan,   as_floating, kInput,    div(g, add(square(v), 1)))
+TRIREME_OP_WIDE(sinh,   as_floating, kInput,    mul(g, cosh(v)))
+TRIREME_OP_WIDE(cosh,   as_floating, kInput,    mul(g, sinh(v)))
 TRIREME_OP(tanh,        as_floating, kOutput,   tanh_backward(g, v))
-TRIREME_OP(erf,         as_floating, kInput,    mul(mul(g, exp(neg(square(v)))), 1.12837916709551257390))
-TRIREME_OP(erfc,        as_floating, kInput,    mul(mul(g, exp(neg(square(v)))), -1.12837916709551257390))
-TRIREME_OP(floor,       as_floating, kGradient, mul(g, 0))
-TRIREME_OP(ceil,        as_floating, kGradient, mul(g, 0))
-TRIREME_OP(round,       as_floating, kGradient, mul(g, 0))
-TRIREME_OP(trunc,       as_floating, kGradient, mul(g, 0))
+TRIREME_OP_WIDE(erf,    as_floating, kInput,    mul(mul(g, exp(neg(square(v)))), 1.12837916709551257390))
+TRIREME_OP_WIDE(erfc,   as_floating, kInput,    mul(mul(g, exp(neg(square(v)))), -1.12837916709551257390))
+TRIREME_OP(floor,       number,      kGradient, zeros_like(g))
+TRIREME_OP(ceil,        number,      kGradient, zeros_like(g))
+TRIREME_OP(round,       number,      kGradient, zeros_like(g))
+TRIREME_OP(trunc,       number,      kGradient, zeros_like(g))
 TRIREME_OP(sigmoid,     as_floating, kOutput,   sigmoid_backward(g, v))
-TRIREME_OP(log_sigmoid, as_floating, kInput,    mul(g, sigmoid(neg(v))))
-TRIREME_OP(softplus,    as_floating, kInput,    mul(g, sigmoid(v)))
+TRIREME_OP(log_sigmoid, as_floating, kInput,    log_sigmoid_backward(g, v))
+TRIREME_OP(softplus,    as_floating, kInput,    softplus_backward(g, v))
 TRIREME_OP(silu,        as_floating, kInput,    silu_backward(g, v))
 #undef TRIREME_OP
+#undef TRIREME_OP_WIDE
 // clang-format on
 
 Tensor gelu(const Tensor& x, Gelu approximate) {
@@ -149,36 +178,35 @@ Tensor gelu(const Tensor& x, Gelu approximate) {
 Tensor leaky_relu(const Tensor& x, double negative_slope) {
   return recorded("leaky_relu", UnaryOp::leaky_relu, as_floating("leaky_relu", x), {negative_slope},
                   From::kInput, [negative_slope](const Tensor& g, const Tensor& v) {
-                    return where(gt(v, 0), g, mul(g, negative_slope));
+                    return slope("leaky_relu_backward", BinaryOp::leaky_relu_backward, g, v, {negative_slope},
+                                 unbent);
                   });
 }
 
 Tensor elu(const Tensor& x, double alpha) {
-  return recorded(
-      "elu", UnaryOp::elu, as_floating("elu", x), {alpha}, From::kInput,
-      [alpha](const Tensor& g, const Tensor& v) { return where(gt(v, 0), g, mul(mul(g, alpha), exp(v))); });
+  return recorded("elu", UnaryOp::elu, as_floating("elu", x), {alpha}, From::kInput,
+                  [alpha](const Tensor& g, const Tensor& v) { return elu_backward(g, v, alpha); });
 }
 
 namespace {
 
-Tensor clamped(const char* name, const Tensor& x, std::optional<double> low, std::optional<double> high) {
+Tensor clamped(const char* name, const Tensor& x, std::optional<Scalar> low, std::optional<Scalar> high) {
   check_number(name, x);
   TRIREME_CHECK(low || high, "{}: neither a lower nor an upper bound is given", name);
-  const bool is_byte = x.dtype() == DType::kUInt8;
-  const double most_of_all = is_floating(x.dtype()) ? INFINITY : is_byte ? 255 : 9.2e18;  // int64's, nearly
-  const double least = low.value_or(is_byte ? 0 : -most_of_all), most = high.value_or(most_of_all);
-  return recorded(name, UnaryOp::clamp, x, {least, most}, From::kInput,
-                  [low, high](const Tensor& g, const Tensor& v) {  // none on a bound itself, as in PyTorch
-                    const Tensor inside = !high  ? gt(v, *low)
-                                          : !low ? lt(v, *high)
-                                                 : logical_and(gt(v, *low), lt(v, *high));
-                    return mul(g, to(inside, g.dtype()));
+  const auto has_fraction = [](Scalar bound) { return std::trunc(bound.to<double>()) != bound.to<double>(); };
+  if (!is_floating(x.dtype()) && (has_fraction(low.value_or(0)) || has_fraction(high.value_or(0))))
+    return clamped(name, to(x, DType::kFloat32), low, high);
+  // No gradient passes at a bound itself, as in PyTorch; an infinity is none where there is no bound.
+  const Scalars bounds{low.value_or(NAN), high.value_or(NAN)};
+  return recorded(name, UnaryOp::clamp, x, {low.value_or(-INFINITY), high.value_or(INFINITY)}, From::kInput,
+                  [bounds](const Tensor& g, const Tensor& v) {
+                    return slope("clamp_backward", BinaryOp::clamp_backward, g, v, bounds, unbent);
                   });
 }
 
 }  // namespace
 
-Tensor clamp(const Tensor& x, std::optional<double> low, std::optional<double> high) {
+Tensor clamp(const Tensor& x, std::optional<Scalar> low, std::optional<Scalar> high) {
   return clamped("clamp", x, low, high);
 }
 Tensor relu6(const Tensor& x) { return clamped("relu6", x, 0, 6); }
@@ -189,41 +217,64 @@ Tensor nan_to_num(const Tensor& x, double nan) {
                   [](const Tensor& g, const Tensor& v) { return mul(g, to(isfinite(v), g.dtype())); });
 }
 
-Tensor add(const Tensor& x, double value) {
+Tensor add(const Tensor& x, Scalar value) {
   return recorded("add", UnaryOp::add_scalar, scalar_operand("add", x, value), {value}, From::kGradient,
                   [](const Tensor& g, const Tensor&) { return g; });
 }
 
-Tensor mul(const Tensor& x, double value) {
+Tensor mul(const Tensor& x, Scalar value) {
   return recorded("mul", UnaryOp::mul_scalar, scalar_operand("mul", x, value), {value}, From::kGradient,
                   [value](const Tensor& g, const Tensor&) { return mul(g, value); });
 }
 
-Tensor sub(const Tensor& x, double value) {
-  check_defined("sub", x);
-  return add(x, -value);
+Tensor sub(const Tensor& x, Scalar value) {
+  return recorded("sub", UnaryOp::sub_scalar, scalar_operand("sub", x, value), {value}, From::kGradient,
+                  [](const Tensor& g, const Tensor&) { return g; });
 }
 
-Tensor rsub(const Tensor& x, double value) {
+Tensor rsub(const Tensor& x, Scalar value) {
   return recorded("rsub", UnaryOp::rsub_scalar, scalar_operand("rsub", x, value), {value}, From::kGradient,
                   [](const Tensor& g, const Tensor&) { return neg(g); });
 }
 
-Tensor div(const Tensor& x, double value) {
+Tensor div(const Tensor& x, Scalar value) {
   return recorded("div", UnaryOp::div_scalar, as_floating("div", x), {value}, From::kGradient,
                   [value](const Tensor& g, const Tensor&) { return div(g, value); });
 }
 
-Tensor pow(const Tensor& x, double exponent) {
-  return recorded("pow", UnaryOp::pow_scalar, as_floating("pow", x), {exponent}, From::kInput,
-                  [exponent](const Tensor& g, const Tensor& v) {
-                    return exponent == 0 ? mul(g, 0) : mul(g, mul(pow(v, exponent - 1), exponent));
+Tensor pow(const Tensor& x, Scalar exponent) {
+  check_defined("pow", x);
+  if (!is_floating(x.dtype()) && x.dtype() != DType::kBool && exponent.is_whole()) {
+    TRIREME_CHECK(exponent.to<double>() >= 0,
+                  "pow: {} to the power {}; convert x to floating point with to()", name_of(x.dtype()),
+                  exponent.to_string());
+    return pow(x, scalar_like("pow", x, exponent));
+  }
+  const auto e = exponent.to<double>();
+  return recorded("pow", UnaryOp::pow_scalar, as_floating("pow", x), {e}, From::kInput,
+                  [e](const Tensor& grad, const Tensor& value) {
+                    if (e == 0) return zeros_like(grad);
+                    return in_full(
+                        [e](const Tensor& g, const Tensor& v) { return mul(g, mul(pow(v, e - 1), e)); }, grad,
+                        value);
                   });
 }
 
-Tensor pow(double base, const Tensor& x) {
-  return recorded("pow", UnaryOp::rpow_scalar, as_floating("pow", x), {base}, From::kOutput,
-                  [base](const Tensor& g, const Tensor& v) { return mul(mul(g, v), std::log(base)); });
+Tensor pow(Scalar base, const Tensor& x) {
+  check_defined("pow", x);
+  if (!is_floating(x.dtype()) && x.dtype() != DType::kBool && base.is_whole())
+    return pow(scalar_like("pow", x, base), x);
+  const auto b = base.to<double>();
+  return recorded("pow", UnaryOp::rpow_scalar, as_floating("pow", x), {b}, From::kOutput,
+                  [b](const Tensor& grad, const Tensor& value) {
+                    return in_full(
+                        [b](const Tensor& g, const Tensor& v) {
+                          if (b != 0) return mul(mul(g, v), std::log(b));
+                          // 0^x is 0 for all x > 0, although the logarithm of 0 is not finite.
+                          return mul(g, where(le(v, 1), zeros_like(v), mul(v, std::log(b))));
+                        },
+                        grad, value);
+                  });
 }
 
 }  // namespace trireme

@@ -82,10 +82,21 @@ Tensor Tensor::empty_strided(const Shape& shape, const Shape& strides, DType dty
   return empty({shape.numel() ? extent : 0}, dtype, device).alias(shape, strides, 0);
 }
 
-Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
+Tensor Tensor::full(const Shape& shape, Scalar value, DType dtype, Device device) {
+  TRIREME_CHECK(value.fits(dtype), "full: {} is outside of the range of {}", value.to_string(),
+                name_of(dtype));
   Tensor out = empty(shape, dtype, device);
   kernels_for(device).fill(out.view(), value);
   return out;
+}
+
+double Tensor::item() const {
+  const auto number = value<double>();
+  if (dtype() != DType::kInt64) return number;
+  const auto exact = value<std::int64_t>();
+  TRIREME_CHECK(Scalar(number).fits<std::int64_t>() && Scalar(number).to<std::int64_t>() == exact,
+                "item: {} is no double; read it with value<std::int64_t>()", exact);
+  return number;
 }
 
 View Tensor::view() const {

@@ -11,6 +11,7 @@
 #include "core/tensor/shape.h"
 #include "kernels/device.h"
 #include "kernels/dtype.h"
+#include "kernels/scalar.h"
 #include "kernels/view.h"
 
 namespace trireme {
@@ -72,7 +73,8 @@ class Tensor {
   /// Uninitialized, with these strides (not negative) in memory that just holds them.
   static Tensor empty_strided(const Shape& shape, const Shape& strides, DType dtype = DType::kFloat32,
                               Device device = kCpu);
-  static Tensor full(const Shape& shape, double value, DType dtype = DType::kFloat32, Device device = kCpu);
+  /// Throws if an integer dtype cannot hold the value, whose fraction it cuts off.
+  static Tensor full(const Shape& shape, Scalar value, DType dtype = DType::kFloat32, Device device = kCpu);
   static Tensor zeros(const Shape& shape, DType dtype = DType::kFloat32, Device device = kCpu) {
     return full(shape, 0, dtype, device);
   }
@@ -83,7 +85,7 @@ class Tensor {
   template <class T>
   static Tensor from(const std::vector<T>& values, const Shape& shape);
   /// 0-d.
-  static Tensor scalar(double value, DType dtype = DType::kFloat32) { return full({}, value, dtype); }
+  static Tensor scalar(Scalar value, DType dtype = DType::kFloat32) { return full({}, value, dtype); }
 
   bool defined() const { return static_cast<bool>(impl_); }
   const Shape& shape() const { return body().shape; }
@@ -123,9 +125,10 @@ class Tensor {
            body().offset * static_cast<std::int64_t>(size_of(dtype()));
   }
   View view() const;
-  /// The only element, converted; the host waits for the device. Throws unless numel() is 1.
-  double item() const { return value<double>(); }
-  /// The same as a T.
+  /// Returns the only element as a double; the host waits for the device. Throws unless numel() is 1, and for
+  /// an int64 that no double equals.
+  double item() const;
+  /// Returns the only element, converted to a T as static_cast does; otherwise as item().
   template <class T>
   T value() const;
   /// All elements in row-major order, converted; the host waits for the device.

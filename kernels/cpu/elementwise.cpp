@@ -11,10 +11,10 @@ void enqueue_copy_to_host(void* host, const void* device, std::size_t bytes) {
   copy_from_host(host, device, bytes);
 }
 
-void fill(const View& out, double value) {
+void fill(const View& out, Scalar value) {
   visit_dtype(out.dtype, [&](auto type) {
     using T = decltype(type);
-    const T filling = static_cast<T>(value);
+    const T filling = value.to<T>();
     const Loops<1> loops({&out});
     const std::int64_t stride = loops.inner_stride(0);
     loops.run([&](const auto& at, std::int64_t count) {
@@ -41,23 +41,31 @@ void where(const View& out, const View& condition, const View& a, const View& b)
   });
 }
 
-void binary(BinaryOp op, const View& out, const View& a, const View& b) {
+void binary_with_scalars(BinaryOp op, const View& out, const View& a, const View& b, Scalars s) {
   switch (op) {
-#define TRIREME_CASE(name, expression)                                                  \
-  case BinaryOp::name:                                                                  \
-    return visit_number(a.dtype, #name, [&](auto type) {                                \
-      map<decltype(type), decltype(type), decltype(type)>(functors::name{}, out, a, b); \
+#define TRIREME_CASE(name, expression)                                      \
+  case BinaryOp::name:                                                      \
+    return visit_number(a.dtype, #name, [&](auto type) {                    \
+      using T = decltype(type);                                             \
+      using C = Compute<T>;                                                 \
+      map<T, T, T>(functors::name<C>{s.a.to<C>(), s.b.to<C>()}, out, a, b); \
     });
     TRIREME_BINARY_NUMBER_OPS(TRIREME_CASE)
 #undef TRIREME_CASE
-#define TRIREME_CASE(name, expression)                                                  \
-  case BinaryOp::name:                                                                  \
-    return visit_any_floating(a.dtype, #name, [&](auto type) {                          \
-      map<decltype(type), decltype(type), decltype(type)>(functors::name{}, out, a, b); \
+#define TRIREME_CASE(name, expression)                                      \
+  case BinaryOp::name:                                                      \
+    return visit_any_floating(a.dtype, #name, [&](auto type) {              \
+      using T = decltype(type);                                             \
+      using C = Compute<T>;                                                 \
+      map<T, T, T>(functors::name<C>{s.a.to<C>(), s.b.to<C>()}, out, a, b); \
     });
     TRIREME_BINARY_FLOATING_OPS(TRIREME_CASE)
 #undef TRIREME_CASE
   }
+}
+
+void binary(BinaryOp op, const View& out, const View& a, const View& b) {
+  binary_with_scalars(op, out, a, b, {});
 }
 
 void compare(CompareOp op, const View& out, const View& a, const View& b) {

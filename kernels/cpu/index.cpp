@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/progression.h"
 
 namespace trireme::cpu {
 
@@ -98,11 +99,20 @@ void nonzero(const View& out, const View& mask) {
     if (mask.as<bool>()[i]) *to++ = i;
 }
 
-void arange(const View& out, double start, double step) {
+void arange(const View& out, Scalar start, Scalar step) {
   visit_dtype(out.dtype, [&](auto type) {
     using T = decltype(type);
-    for (std::int64_t i = 0; i < out.shape[0]; ++i)
-      out.as<T>()[i] = static_cast<T>(start + static_cast<double>(i) * step);
+    with_arange<T>(start, step, [&](const auto& number) {
+      for (std::int64_t i = 0; i < out.shape[0]; ++i) out.as<T>()[i] = number(i);
+    });
+  });
+}
+
+void linspace(const View& out, Scalar start, Scalar end) {
+  visit_dtype(out.dtype, [&](auto type) {
+    using T = decltype(type);
+    const auto number = linspace_of<T>(start, end, out.shape[0]);
+    for (std::int64_t i = 0; i < out.shape[0]; ++i) out.as<T>()[i] = number(i);
   });
 }
 

@@ -52,7 +52,7 @@ void reduce_rows(Out* out, const T* in, Dims kept, const Dims& reduced) {
         for (std::int64_t k = 0; k < count; ++k) lanes[k] = R::join(lanes[k], to_accumulator(row[k]));
       }
       Out* o = out + kept.offset(i / blocks, kept.out) + first * out_stride;
-      for (std::int64_t k = 0; k < count; ++k) o[k * out_stride] = static_cast<Out>(lanes[k]);
+      for (std::int64_t k = 0; k < count; ++k) o[k * out_stride] = result_of<R, Out>(lanes[k], runs);
     }
   });
 }
@@ -65,12 +65,12 @@ void reduce_as(const View& out, const View& in) {
   const T* x = in.as<T>();
   if (kept.count && kept.in[kept.count - 1] == 1 && reduced.count) return reduce_rows<R>(o, x, kept, reduced);
   const std::int64_t work = std::max<std::int64_t>(1, reduced.numel());
-  for_pieces(kept.numel(), std::max<std::int64_t>(1, kPiece / work),
-             [&](std::int64_t begin, std::int64_t end) {
-               for (std::int64_t i = begin; i < end; ++i)
-                 o[kept.offset(i, kept.out)] =
-                     static_cast<Out>(reduce_one<R, T>(x + kept.offset(i, kept.in), reduced));
-             });
+  for_pieces(
+      kept.numel(), std::max<std::int64_t>(1, kPiece / work), [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i)
+          o[kept.offset(i, kept.out)] =
+              result_of<R, Out>(reduce_one<R, T>(x + kept.offset(i, kept.in), reduced), reduced.numel());
+      });
 }
 
 }  // namespace
@@ -83,6 +83,9 @@ void reduce(ReduceOp op, const View& out, const View& in) {
         return reduce_as<Sum, T>(out, in);
       case ReduceOp::kProd:
         return reduce_as<Prod, T>(out, in);
+      case ReduceOp::kMean:
+        if constexpr (!std::is_integral_v<T>) return reduce_as<Mean, T>(out, in);
+        fail(ExitCode::kInternal, "mean: needs floating point, got {}", name_of(in.dtype));
       case ReduceOp::kMax:
         return reduce_as<Max, T>(out, in);
       case ReduceOp::kMin:

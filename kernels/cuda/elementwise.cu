@@ -1,5 +1,6 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/map.h"
+#include "kernels/progression.h"
 #include "kernels/visit.h"
 
 namespace trireme::cuda {
@@ -36,13 +37,12 @@ struct Tell {
   TRIREME_HOST_DEVICE void operator()(std::int64_t i) const { host[i] = device[i]; }
 };
 
-template <class T>
-struct Arange {
-  double start, step;
+/// out[i] = number(i).
+template <class T, class Number>
+struct Write {
+  Number number;
   T* out;
-  TRIREME_HOST_DEVICE void operator()(std::int64_t i) const {
-    out[i] = static_cast<T>(start + static_cast<double>(i) * step);
-  }
+  TRIREME_HOST_DEVICE void operator()(std::int64_t i) const { out[i] = number(i); }
 };
 
 }  // namespace
@@ -53,11 +53,11 @@ void enqueue_copy_to_host(void* host, const void* device, std::size_t bytes) {
   parallel_for(words, Tell{static_cast<std::uint32_t*>(host), static_cast<const std::uint32_t*>(device)});
 }
 
-void fill(const View& out, double value) {
+void fill(const View& out, Scalar value) {
   visit_dtype(out.dtype, [&](auto type) {
     using T = decltype(type);
     const MergedViews<1> views({&out});
-    parallel_for(views.numel(), Fill<T>{static_cast<T>(value), out.as<T>(), views});
+    parallel_for(views.numel(), Fill<T>{value.to<T>(), out.as<T>(), views});
   });
 }
 
@@ -74,23 +74,31 @@ void where(const View& out, const View& condition, const View& a, const View& b)
   });
 }
 
-void binary(BinaryOp op, const View& out, const View& a, const View& b) {
+void binary_with_scalars(BinaryOp op, const View& out, const View& a, const View& b, Scalars s) {
   switch (op) {
-#define TRIREME_CASE(name, expression)                                                  \
-  case BinaryOp::name:                                                                  \
-    return visit_number(a.dtype, #name, [&](auto type) {                                \
-      map<decltype(type), decltype(type), decltype(type)>(functors::name{}, out, a, b); \
+#define TRIREME_CASE(name, expression)                                      \
+  case BinaryOp::name:                                                      \
+    return visit_number(a.dtype, #name, [&](auto type) {                    \
+      using T = decltype(type);                                             \
+      using C = Compute<T>;                                                 \
+      map<T, T, T>(functors::name<C>{s.a.to<C>(), s.b.to<C>()}, out, a, b); \
     });
     TRIREME_BINARY_NUMBER_OPS(TRIREME_CASE)
 #undef TRIREME_CASE
-#define TRIREME_CASE(name, expression)                                                  \
-  case BinaryOp::name:                                                                  \
-    return visit_any_floating(a.dtype, #name, [&](auto type) {                          \
-      map<decltype(type), decltype(type), decltype(type)>(functors::name{}, out, a, b); \
+#define TRIREME_CASE(name, expression)                                      \
+  case BinaryOp::name:                                                      \
+    return visit_any_floating(a.dtype, #name, [&](auto type) {              \
+      using T = decltype(type);                                             \
+      using C = Compute<T>;                                                 \
+      map<T, T, T>(functors::name<C>{s.a.to<C>(), s.b.to<C>()}, out, a, b); \
     });
     TRIREME_BINARY_FLOATING_OPS(TRIREME_CASE)
 #undef TRIREME_CASE
   }
+}
+
+void binary(BinaryOp op, const View& out, const View& a, const View& b) {
+  binary_with_scalars(op, out, a, b, {});
 }
 
 void compare(CompareOp op, const View& out, const View& a, const View& b) {
@@ -105,10 +113,19 @@ void compare(CompareOp op, const View& out, const View& a, const View& b) {
   }
 }
 
-void arange(const View& out, double start, double step) {
+void arange(const View& out, Scalar start, Scalar step) {
   visit_dtype(out.dtype, [&](auto type) {
     using T = decltype(type);
-    parallel_for(out.numel(), Arange<T>{start, step, out.as<T>()});
+    with_arange<T>(start, step, [&](const auto& number) {
+      parallel_for(out.numel(), Write<T, std::decay_t<decltype(number)>>{number, out.as<T>()});
+    });
+  });
+}
+
+void linspace(const View& out, Scalar start, Scalar end) {
+  visit_dtype(out.dtype, [&](auto type) {
+    using T = decltype(type);
+    parallel_for(out.numel(), Write<T, Linspace<T>>{linspace_of<T>(start, end, out.numel()), out.as<T>()});
   });
 }
 

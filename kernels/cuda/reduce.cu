@@ -39,7 +39,7 @@ struct Chunks {
     if (partial)
       partial[i] = a;
     else
-      out[kept.offset(i, kept.out)] = static_cast<Out>(a);
+      out[kept.offset(i, kept.out)] = result_of<R, Out>(a, count);
   }
   TRIREME_HOST_DEVICE std::int64_t end_of(std::int64_t c) const {
     return (c + 1) * size < count ? (c + 1) * size : count;
@@ -64,13 +64,13 @@ template <class R, class A, class Out>
 struct Join {
   const A* partial;
   Dims kept;
-  std::int64_t outputs, chunks;
+  std::int64_t outputs, chunks, count;  ///< count: elements of each output
   Out* out;
   TRIREME_HOST_DEVICE void operator()(std::int64_t o, const Warp& warp) const {
     A a = R::template start<A>();
     for (std::int64_t c = warp.lane(); c < chunks; c += kWarp) a = R::join(a, partial[c * outputs + o]);
     a = warp.all(a, [](A x, A y) { return R::join(x, y); });
-    if (warp.lane() == 0) out[kept.offset(o, kept.out)] = static_cast<Out>(a);
+    if (warp.lane() == 0) out[kept.offset(o, kept.out)] = result_of<R, Out>(a, count);
   }
 };
 
@@ -89,7 +89,8 @@ void reduce_to(Out* out, const T* in, const SplitDims& dims) {
     parallel_for(outputs * chunks, work);
   else
     parallel_warps(outputs * chunks, work);
-  if (chunks > 1) parallel_warps(outputs, Join<R, A, Out>{partial.as<A>(), kept, outputs, chunks, out});
+  if (chunks > 1)
+    parallel_warps(outputs, Join<R, A, Out>{partial.as<A>(), kept, outputs, chunks, count, out});
 }
 
 template <class T, int P>
@@ -106,11 +107,12 @@ struct RowTerms {
   }
 };
 
-template <class T>
+template <class R, class T>
 struct Rounded {
   T* out;
+  std::int64_t count;
   TRIREME_HOST_DEVICE void operator()(std::int64_t k, const Sums<1>& sums) const {
-    out[k] = static_cast<T>(sums.values[0]);
+    out[k] = result_of<R, T>(sums.values[0], count);
   }
 };
 
@@ -125,14 +127,14 @@ template <class R, class T>
 void reduce_as(const View& out, const View& in) {
   using Out = typename R::template Out<T>;
   const SplitDims dims = split_dims(out, in);
-  if constexpr (std::is_same_v<R, Sum> && !std::is_integral_v<T>)
+  if constexpr ((std::is_same_v<R, Sum> || std::is_same_v<R, Mean>)&&!std::is_integral_v<T>)
     if (are_rows(dims)) {
       const std::int64_t width = dims.kept.shape[0];
       return with_pack<T>(
           width,
           [&](auto pack) {
             sum_columns<1>(dims.reduced.shape[0], width, sizeof(T), RowTerms<T, pack>{in.as<T>(), width},
-                           Rounded<T>{out.as<T>()});
+                           Rounded<R, T>{out.as<T>(), dims.reduced.shape[0]});
           },
           in.as<T>());
     }
@@ -195,6 +197,9 @@ void reduce(ReduceOp op, const View& out, const View& in) {
         return reduce_as<Sum, T>(out, in);
       case ReduceOp::kProd:
         return reduce_as<Prod, T>(out, in);
+      case ReduceOp::kMean:
+        if constexpr (!std::is_integral_v<T>) return reduce_as<Mean, T>(out, in);
+        fail(ExitCode::kInternal, "mean: needs floating point, got {}", name_of(in.dtype));
       case ReduceOp::kMax:
         return reduce_as<Max, T>(out, in);
       case ReduceOp::kMin:

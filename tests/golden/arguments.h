@@ -120,6 +120,8 @@ T decode(const Json& json, const Tensors& inputs) {
     return json.is_null() ? T() : T(decode<typename T::value_type>(json, inputs));
   } else if constexpr (std::is_same_v<T, double>) {  // JSON has no infinity: it is text
     return json.is_string() ? std::strtod(json.get<std::string>().c_str(), nullptr) : json.get<double>();
+  } else if constexpr (std::is_same_v<T, Scalar>) {
+    return json.is_number_integer() ? Scalar(json.get<std::int64_t>()) : Scalar(decode<double>(json, inputs));
   } else if constexpr (std::is_same_v<T, Device>) {
     fail(ExitCode::kInternal, "golden case: devices are left to their default");
   } else if constexpr (requires(T & options) { members(Members(json, inputs), options); }) {

@@ -1,8 +1,6 @@
 """Cases of ops, a function per family.
 
-Not compared, as Trireme means to differ: norm with p = 0, which it refuses; gradients of maximum and minimum where an
-operand is NaN, which PyTorch gives to both in full and Trireme to none; of relu6 and hardtanh of NaN, which PyTorch
-lets pass and Trireme does not.
+Special values under special gradients are in kinks.py.
 """
 import operator
 
@@ -48,11 +46,11 @@ def elementwise():
         case(op, T(3, 4, layout="strided"), *args)
     case("clamp", V([-1., -.5, 0., .5, 1.]), -.5, .5)
     for op in "add sub rsub mul div".split():
-        case(op if op == "rsub" else f"{op}(Tensor, double)", T(2, 3, layout="transposed"), 1.5)
+        case(op if op == "rsub" else f"{op}(Tensor, Scalar)", T(2, 3, layout="transposed"), 1.5)
     for exponent in (2., 3., .5, -1.5, 0., 1.):
-        case("pow(Tensor, double)", T(2, 3, low=.25), exponent)
-    case("pow(Tensor, double)", T(2, 3), 3.)
-    case("pow(double, Tensor)", 1.7, T(2, 3, layout="strided"))
+        case("pow(Tensor, Scalar)", T(2, 3, low=.25), exponent)
+    case("pow(Tensor, Scalar)", T(2, 3), 3.)
+    case("pow(Scalar, Tensor)", 1.7, T(2, 3, layout="strided"))
     case("pow(Tensor, Tensor)", T(2, 3, low=.25), T(3))
     for n, op in enumerate(("add sub mul div atan2 remainder fmod maximum minimum "
                             "operator+ operator- operator* operator/").split()):
@@ -65,13 +63,13 @@ def elementwise():
         case(d, T(3, 2, layout="expanded"), T(2, low=.25), ref=ref, derivatives=order)
     for op, sign in (("operator+", operator.add), ("operator-", operator.sub), ("operator*", operator.mul),
                      ("operator/", operator.truediv)):
-        case(f"{op}(Tensor, double)", T(2, 3), 1.25, ref=sign)
-        case(f"{op}(double, Tensor)", 1.25, T(2, 3, low=.25), ref=sign)
+        case(f"{op}(Tensor, Scalar)", T(2, 3), 1.25, ref=sign)
+        case(f"{op}(Scalar, Tensor)", 1.25, T(2, 3, low=.25), ref=sign)
     case("operator-(Tensor)", T(2, 3), ref=operator.neg)
     for op in ("maximum", "minimum"):
         case(op, V([1., 2., 3.]), V([1., 2.5, 2.]))
         case(op, V([1., NAN, 3.]), V([2., 1., NAN]),
-            derivatives=0)  # PyTorch's gradient of NaN goes to both in full
+            derivatives=0)
     case("lerp(Tensor, Tensor, double)", T(2, 3), T(3), .3)
     case("lerp(Tensor, Tensor, Tensor)", T(2, 3), T(2, 1), T(3))
     for op in ("addcmul", "addcdiv"):
@@ -85,7 +83,7 @@ def elementwise():
     for op in "eq ne lt le gt ge".split():
         case(f"{op}(Tensor, Tensor)", I(2, 1, 3, layout="transposed"), I(2, 1))
         case(f"{op}(Tensor, Tensor)", T(2, 3), T(2, 3, layout="strided"))
-        case(f"{op}(Tensor, double)", I(3, 4, high=3, dtype=torch.int64), 1.)
+        case(f"{op}(Tensor, Scalar)", I(3, 4, high=3, dtype=torch.int64), 1.)
     for op in ("logical_and", "logical_or", "logical_xor"):
         case(op, B(2, 3), B(3))
         case(op, I(2, 3, high=2), V([0., NAN, 2.]))
@@ -93,13 +91,13 @@ def elementwise():
     for op in ("isnan", "isinf", "isfinite"):
         case(op, T(2, 3))
     for dtype in ("float32", "int64", "uint8", "bool"):
-        case("to", T(2, 3, low=0, high=7, layout="transposed"), dtype, ref=lambda x, d: x.to(getattr(torch,
+        case("to(Tensor, DType)", T(2, 3, low=0, high=7, layout="transposed"), dtype, ref=lambda x, d: x.to(getattr(torch,
             d)),
              derivatives=1, float32=dtype != "float32")
     for op in ("add_(Tensor, Tensor)", "sub_", "mul_(Tensor, Tensor)", "div_"):
         case(op, T(2, 3), T(3, low=.25))
         case(op, T(2, 3, layout="transposed"), T(2, 1, low=.25))
-    for op in ("add_(Tensor, double)", "mul_(Tensor, double)", "fill_"):
+    for op in ("add_(Tensor, Scalar)", "mul_(Tensor, Scalar)", "fill_"):
         case(op, T(2, 3), 1.75)
     case("zero_", T(2, 3))
     case("copy_", T(2, 3), T(3, layout="strided"))
@@ -110,21 +108,48 @@ def elementwise():
                 high=2 if b == torch.bool else 7, dtype=b),
                  derivatives=0, float32=False)
     for op in ("add", "sub", "rsub", "mul", "div"):
-        case(op if op == "rsub" else f"{op}(Tensor, double)", I(2, 3), 2.5, derivatives=0)
+        case(op if op == "rsub" else f"{op}(Tensor, Scalar)", I(2, 3), 2.5, derivatives=0)
     case("exp", I(2, 3), derivatives=0)
     for op in ("remainder", "fmod", "floor_divide"):
-        for d in (f"{op}(Tensor, Tensor)", f"{op}(Tensor, double)"):
+        for d in (f"{op}(Tensor, Tensor)", f"{op}(Tensor, Scalar)"):
             numbers, whole = (V([3., -3, 2, -5], grad=False), V([3, -3, 2, -5],
                 torch.int64)) if "r, T" in d else (-2.5, 3.)
             case(d, T(3, 4, low=-9, high=9, layout="strided"), numbers,
                 derivatives=0 if op == "floor_divide" else 1)
             case(d, I(3, 4, low=-9, high=9), whole, ref=lambda x, y, op=op: getattr(torch, op)(x,
                 int(y) if isinstance(y, float) else y))
+    whole_numbers()
 
 
-def reduce():
-    def over(fn, **names):
-        return lambda x, dims=(), *a: fn(x, dim=tuple(dims) or None, **dict(zip(names, a)))
+def whole_numbers():
+    """int64 beyond what float64 can hold."""
+    low, high, odd = -2**63, 2**63 - 1, 2**53 + 1
+    ends = V([low, low + 1, -odd, -1, 0, 1, 2, odd, high - 1, high], torch.int64)
+    for bounds in ((0, None), (None, 0), (-odd, odd), (odd, high - 1), (low + 1, None), (5, -5)): case("clamp", ends, *bounds)
+    for op in ("add", "sub", "rsub", "mul"):
+        for number in (1, -1, odd, high): case(op if op == "rsub" else f"{op}(Tensor, Scalar)", ends, number)
+    for op in ("remainder", "fmod", "floor_divide"):
+        for number in (odd, -odd, high): case(f"{op}(Tensor, Scalar)", ends, number)
+    for op in "eq ne lt le gt ge".split():
+        for number in (odd, high, low, -odd): case(f"{op}(Tensor, Scalar)", ends, number)
+    for exponent in (0, 1, 2, 3, 63): case("pow(Tensor, Scalar)", ends, exponent)
+    case("pow(Scalar, Tensor)", 3, V([0, 1, 2, 39, 63], torch.int64))
+    case("pow(Scalar, Tensor)", -1, V([-3, -2, 0, 7], torch.int64))
+    case("pow(Tensor, Tensor)", V([3, -1, -1, 1, 2, 0, 2], torch.int64), V([39, -3, -2, -5, -1, 0, 62], torch.int64))
+    for number in (odd, high, low):
+        case("masked_fill", ends, B(10), number), case("masked_fill_", ends, B(10), number), case("fill_", ends, number)
+        case("add_(Tensor, Scalar)", ends, number), case("mul_(Tensor, Scalar)", ends, number)
+    case("clamp_", ends, odd, high - 1), case("where", B(10), ends, V(odd, torch.int64))
+    for op in ("abs", "neg", "sign", "square", "relu", "floor", "ceil", "round", "trunc"): case(op, ends)
+    for op in ("maximum", "minimum"): case(op, ends, V(odd, torch.int64))
+    for dtype in ("float64", "float32", "bool"):
+        case("to(Tensor, DType)", ends, dtype, ref=lambda x, d: x.to(getattr(torch, d)), float32=dtype == "bool")
+    case("addcmul", ends, V(odd, torch.int64), V(3, torch.int64), 5, ref=lambda x, a, b, v: torch.addcmul(x, a, b, value=v))
+
+
+def reduce_references():
+    """PyTorch's functions with Trireme's arguments: (x, dims, further ones)."""
+    keep = lambda fn: lambda x, dims=(), keepdim=False: fn(x, dim=tuple(dims) or None, keepdim=keepdim)
     def prod(x, dims=(), keepdim=False):
         for d in sorted((d % x.dim() for d in dims or range(x.dim())), reverse=True): x = x.prod(d, keepdim)
         return x
@@ -135,9 +160,17 @@ def reduce():
             x, dim=tuple(dims) or None, correction=correction, keepdim=keepdim)
     def p_norm(x, p=2, dims=(), keepdim=False):
         return torch.linalg.vector_norm(x, p, tuple(dims) or None, keepdim)
+    return {"sum": keep(torch.sum), "mean": keep(torch.mean), "prod": prod, "amax": extreme(torch.amax),
+            "amin": extreme(torch.amin), "var": spread(torch.var), "std": spread(torch.std),
+            "logsumexp": lambda x, dims, keepdim=False: torch.logsumexp(x, tuple(dims), keepdim), "norm": p_norm,
+            "prod_of_all": lambda x: x.prod()}
+
+
+def reduce():
+    every = reduce_references()
     keep = lambda fn: lambda x, dims=(), keepdim=False: fn(x, dim=tuple(dims) or None, keepdim=keepdim)
-    refs = {"sum": keep(torch.sum), "mean": keep(torch.mean), "prod": prod, "amax": extreme(torch.amax),
-            "amin": extreme(torch.amin)}
+    prod, p_norm = every["prod"], every["norm"]
+    refs = {op: every[op] for op in ("sum", "mean", "prod", "amax", "amin")}
     for op, ref in refs.items():
         case(op, T(2, 3), ref=ref)
         case(op, T(2, 3, 2, layout="transposed"), [-1], ref=ref)
@@ -151,11 +184,11 @@ def reduce():
         case(op, B(2, 3), ref=refs[op])
     for op in ("amax", "amin"): case(op, V([[1., 2, 2], [2, 1, 1]]), [1], ref=refs[op])
     case("prod", V([[0., 2, 3], [0, 0, 4], [5, 6, 7]]), [1], ref=prod)
-    for op, fn in (("var", torch.var), ("std", torch.std)):
-        case(op, T(2, 3), ref=spread(fn))
-        case(op, T(2, 3, 2, layout="transposed"), [-1, 0], 0., True, ref=spread(fn))
-        case(op, T(4, 3, layout="strided"), [0], 1.5, ref=spread(fn))
-        case(op, T(0, 3), [1], ref=spread(fn))
+    for op in ("var", "std"):
+        case(op, T(2, 3), ref=every[op])
+        case(op, T(2, 3, 2, layout="transposed"), [-1, 0], 0., True, ref=every[op])
+        case(op, T(4, 3, layout="strided"), [0], 1.5, ref=every[op])
+        case(op, T(0, 3), [1], ref=every[op])
     for p in (1., 2., 3., 1.5, INF):
         case("norm", T(2, 3, layout="transposed"), p, [-1], ref=p_norm)
         case("norm", T(2, 2), p, ref=p_norm)
@@ -224,6 +257,13 @@ def shape():
     case("linspace", -1., 2., 5, "float64", ref=to(torch.linspace), float32=False)
     case("linspace", 1., 2., 1, "float32", ref=to(torch.linspace))
     case("eye", 2, 3, "float64", ref=to(torch.eye), float32=False), case("eye", 2, 2, "int64", ref=to(torch.eye))
+    for size, times in (((1, 1, 1, 1, 2), [1, 2, 1, 1, 2]), ((2, 1, 2, 1, 2), [2, 2, 2, 2, 2, 2]),
+                        ((2,) * 5, [2, 1, 2, 2, 2]), ((2,) * 5, [2] * 5), ((2, 1, 2), [1, 1, 1, 1, 1, 3, 1, 2])):
+        case("repeat", T(*size), times, ref=lambda x, s: x.repeat(s), derivatives=1)
+    for first, last, count in ((0, 7, 445), (7, 0, 11), (-7, 7, 12), (-3, 3, 1), (2, 5, 0)):
+        case("linspace", first, last, count, "int64", ref=to(torch.linspace))
+        case("linspace", float(first), float(last), count, "float64", ref=to(torch.linspace), float32=False)
+    case("arange", 2**53, 2**53 + 5, 1, "int64", ref=to(torch.arange))
 
 
 def index():
@@ -262,6 +302,16 @@ def index():
         case(op, V([[1., NAN, 3], [2, 2, 1]]), 1)
         case(op, I(3, 4, high=3), 1), case(op, T(0, 3), -1)
     case("one_hot", I(2, 3)), case("one_hot", I(3, layout="strided"), 7)
+    case("index", T(3, 4), [B(3, 4)], ref=at), case("index", T(3, 4, 2), [B(3)], ref=at)
+    case("index", T(3, 4, 2), [V([0], torch.int64), B(4)], ref=at), case("index", T(2, 3, 2), [B(2, 3)], ref=at)
+    case("index", T(3, 2), [V([False] * 3, torch.bool)], ref=at)
+    case("index_put", T(3, 4), [B(3, 4)], T(), ref=put), case("index_put", T(3, 4), [B(3)], T(4), True, ref=put)
+    # PyTorch takes a larger source, but not in backward.
+    cut = lambda op: lambda x, dim, i, source: op(x, dim, i, source[:i.shape[0], :i.shape[1]])
+    case("scatter", T(3, 4), -1, V([[0, 3], [1, 2]], torch.int64), T(3, 4), ref=cut(torch.scatter))
+    case("scatter", T(3, 4, layout="transposed"), 0, V([[2, 0, 1]], torch.int64), T(2, 5, layout="strided"),
+         ref=cut(torch.scatter))
+    case("scatter_add", T(3, 4), 1, I(2, 3, high=4), T(3, 5, layout="transposed"), ref=cut(torch.scatter_add))
 
 
 def linear():
@@ -326,6 +376,11 @@ def conv():
               {"stride": 2, "dilation": 4, "output_padding": 3, "groups": 2}):  # a stride or more
         case("conv_transpose2d", T(2, 4, 3, 2), T(4, 2, 2, 2), T(2 * o.get("groups", 1)), o,
             ref=conv_ref("conv_transpose2d"))
+    for k, s, p, size in ((3, 2, 0, (2, 2)), (3, 2, 1, (4, 5)), (2, 3, 1, (6, 5)), (3, 3, 0, (4, 4)), (5, 4, 2, (3, 7)),
+                          (4, 3, 0, (2, 3)), (2, 2, 0, (5, 5))):
+        o = {"kernel": k, "stride": s, "padding": p, "ceil_mode": True}
+        case("max_pool2d", T(1, 2, *size), o, ref=lambda x, o, k=k, s=s, p=p: F.max_pool2d(x, k, s, p, 1, True))
+        case("avg_pool2d", T(1, 2, *size), o, ref=lambda x, o, k=k, s=s, p=p: F.avg_pool2d(x, k, s, p, True))
 
 
 def norm():

@@ -106,10 +106,10 @@ std::vector<OpRow> unary_rows() {
   ROW(tanh, -3, 3, kPromotes, 1 - 2 / (std::exp(2 * x) + 1))
   ROW(erf, -2, 2, kPromotes, 1 - std::erfc(x))
   ROW(erfc, -2, 2, kPromotes, 1 - std::erf(x))
-  ROW(floor, -3, 3, kPromotes, x - std::fmod(x, 1) - (std::fmod(x, 1) < 0 ? 1 : 0))
-  ROW(ceil, -3, 3, kPromotes, -std::floor(-x))
-  ROW(round, -3, 3, kPromotes, std::floor(x + 0.5))
-  ROW(trunc, -3, 3, kPromotes, x - std::fmod(x, 1))
+  ROW(floor, -3, 3, kNumbers, x - std::fmod(x, 1) - (std::fmod(x, 1) < 0 ? 1 : 0))
+  ROW(ceil, -3, 3, kNumbers, -std::floor(-x))
+  ROW(round, -3, 3, kNumbers, std::floor(x + 0.5))
+  ROW(trunc, -3, 3, kNumbers, x - std::fmod(x, 1))
   ROW(sigmoid, -5, 5, kPromotes, logistic(x))
   ROW(log_sigmoid, -5, 5, kPromotes, std::log(logistic(x)))
   ROW(softplus, -5, 5, kPromotes, std::log(1 + std::exp(x)))
@@ -121,8 +121,8 @@ std::vector<OpRow> scalar_rows() {
   const auto numbers = Takes::kNumbers, promotes = Takes::kPromotes, mixed = Takes::kAnything;
   const auto row = [](const char* name, const std::function<Tensor(const Tensor&)>& op, const Unary& fn, double low, double high,
                       const char* arguments, Takes takes) { return unary_row(name, op, fn, low, high, arguments, takes); };
-  const char *after = "(Tensor, double)", *before = "(double, Tensor)";
-  const char* bounds = "(Tensor, std::optional<double>, std::optional<double>)";
+  const char *after = "(Tensor, Scalar)", *before = "(Scalar, Tensor)", *slope = "(Tensor, double)";
+  const char* bounds = "(Tensor, std::optional<Scalar>, std::optional<Scalar>)";
   const double k = std::sqrt(2 / 3.14159265358979323846);
   std::vector<OpRow> rows{
       row("pow", [](const Tensor& x) { return pow(x, 2.5); }, [](double x) { return x * x * std::sqrt(x); }, 0.2, 3, after, promotes),
@@ -142,11 +142,11 @@ std::vector<OpRow> scalar_rows() {
       row("operator/", [](const Tensor& x) { return 3.0 / x; }, [](double x) { return 3 / x; }, 0.5, 2, before, promotes),
       row("operator-", [](const Tensor& x) { return -x; }, [](double x) { return -x; }, -1, 1, "(Tensor)", numbers),
       row("gelu", [](const Tensor& x) { return gelu(x); }, [](double x) { return x * 0.5 * std::erfc(-x / std::sqrt(2.0)); }, -3, 3, "(Tensor, Gelu)", promotes),
-      row("leaky_relu", [](const Tensor& x) { return leaky_relu(x, 0.1); }, [](double x) { return x > 0 ? x : 0.1 * x; }, -1, 1, after, promotes),
-      row("elu", [](const Tensor& x) { return elu(x, 1.5); }, [](double x) { return x > 0 ? x : 1.5 * (std::exp(x) - 1); }, -2, 2, after, promotes),
+      row("leaky_relu", [](const Tensor& x) { return leaky_relu(x, 0.1); }, [](double x) { return x > 0 ? x : 0.1 * x; }, -1, 1, slope, promotes),
+      row("elu", [](const Tensor& x) { return elu(x, 1.5); }, [](double x) { return x > 0 ? x : 1.5 * (std::exp(x) - 1); }, -2, 2, slope, promotes),
       row("relu6", relu6, [](double x) { return std::fmin(std::fmax(x, 0), 6); }, -5, 9, "(Tensor)", numbers),
       row("hardtanh", [](const Tensor& x) { return hardtanh(x, 0, 2); }, [](double x) { return std::fmin(std::fmax(x, 0), 2); }, -5, 9, "(Tensor, double, double)", numbers),
-      row("nan_to_num", [](const Tensor& x) { return nan_to_num(x, 3); }, [](double x) { return x; }, -1, 1, after, promotes),
+      row("nan_to_num", [](const Tensor& x) { return nan_to_num(x, 3); }, [](double x) { return x; }, -1, 1, slope, promotes),
       row("clamp", [](const Tensor& x) { return clamp(x, 0.0, 3.0); }, [](double x) { return std::fmin(std::fmax(x, 0), 3); }, -5, 9, bounds, numbers),
       row("clamp_", [](const Tensor& x) { return clamp_(fresh(x), 0.0, 3.0); }, [](double x) { return std::fmin(std::fmax(x, 0), 3); }, -5, 9, bounds, numbers)};
   const auto more = [&](const char* declaration, const char* label, double low, double high, const std::function<Tensor(const Tensor&)>& op, const Unary& fn) {
@@ -155,11 +155,11 @@ std::vector<OpRow> scalar_rows() {
         one.cases.push_back({label, {{{2, 3}, low, high}}, [op](const Tensors& in) { return op(in[0]); }, [fn](const Arrays& in) { return map(in[0], fn); }});
   };
   for (const double exponent : {0.0, 1.0, 2.0, -1.0})
-    more("pow(Tensor, double)", "exponent", 0.5, 2, [exponent](const Tensor& x) { return pow(x, exponent); }, [exponent](double x) { return std::pow(x, exponent); });
+    more("pow(Tensor, Scalar)", "exponent", 0.5, 2, [exponent](const Tensor& x) { return pow(x, exponent); }, [exponent](double x) { return std::pow(x, exponent); });
   more("gelu(Tensor, Gelu)", "tanh", -3, 3, [](const Tensor& x) { return gelu(x, Gelu::kTanh); },
        [k](double x) { return x / (1 + std::exp(-2 * k * (x + 0.044715 * x * x * x))); });
-  more("clamp(Tensor, std::optional<double>, std::optional<double>)", "below only", -5, 9, [](const Tensor& x) { return clamp(x, 1.0); }, [](double x) { return std::fmax(x, 1); });
-  more("clamp(Tensor, std::optional<double>, std::optional<double>)", "above only", -5, 9, [](const Tensor& x) { return clamp(x, {}, 1.0); }, [](double x) { return std::fmin(x, 1); });
+  more("clamp(Tensor, std::optional<Scalar>, std::optional<Scalar>)", "below only", -5, 9, [](const Tensor& x) { return clamp(x, 1.0); }, [](double x) { return std::fmax(x, 1); });
+  more("clamp(Tensor, std::optional<Scalar>, std::optional<Scalar>)", "above only", -5, 9, [](const Tensor& x) { return clamp(x, {}, 1.0); }, [](double x) { return std::fmin(x, 1); });
   for (OpRow& one : rows)
     if (one.name() == "clamp") one.bad.push_back({[] { clamp(Tensor::zeros({2}), {}); }, {"clamp:", "bound"}});
   return rows;
@@ -187,8 +187,8 @@ OpRow in_place_binary(const std::string& name, Op op, const Binary& fn, Takes ta
 /// Ops that divide: the divisor lies far from 0, and signs differ.
 std::vector<OpRow> division_rows() {
   std::vector<OpRow> rows;
-  const auto add = [&](const std::string& name, BinaryCall op, Tensor (*by)(const Tensor&, double), const Binary& fn) {
-    OpRow row{.declaration = name + "(Tensor, Tensor)", .takes = Takes::kAnything}, scalar{.declaration = name + "(Tensor, double)", .takes = Takes::kAnything};
+  const auto add = [&](const std::string& name, BinaryCall op, Tensor (*by)(const Tensor&, Scalar), const Binary& fn) {
+    OpRow row{.declaration = name + "(Tensor, Tensor)", .takes = Takes::kAnything}, scalar{.declaration = name + "(Tensor, Scalar)", .takes = Takes::kAnything};
     for (const double sign : {1.0, -1.0}) {
       for (const Shapes& s : {Shapes{{3, 4}, {3, 4}, {3, 4}}, Shapes{{2, 3, 4}, {3, 1}, {2, 3, 4}}, Shapes{{}, {2, 2}, {2, 2}}, Shapes{{0, 3}, {1, 3}, {0, 3}}})
         row.cases.push_back({s.a.to_string() + " " + s.b.to_string(), {{s.a, -9, 9}, {s.b, 0.5, 3}}, [op, sign](const Tensors& in) { return op(in[0], in[1].defined() ? mul(masked_fill(in[1], eq(in[1], 0), 1), sign) : in[1]); },
@@ -234,18 +234,18 @@ std::vector<OpRow> ternary_rows() {
   row("where(Tensor, Tensor, Tensor)", {mask, y, z}, [](const Tensors& in) { return where(mask_of(in[0]), in[1], in[2]); },
       [](double m, double a, double b) { return m > 0 ? a : b; }, Takes::kAnything);
   rows.back().bad.push_back({[] { where(Tensor::zeros({2}), Tensor::zeros({2}), Tensor::zeros({2})); }, {"where:", "bool", "float32"}});
-  row("masked_fill(Tensor, Tensor, double)", {x, mask}, [](const Tensors& in) { return masked_fill(in[0], mask_of(in[1]), 1); },
+  row("masked_fill(Tensor, Tensor, Scalar)", {x, mask}, [](const Tensors& in) { return masked_fill(in[0], mask_of(in[1]), 1); },
       [](double a, double m, double) { return m > 0 ? 1.0 : a; }, Takes::kAnything);
   rows.back().bad.push_back({[] { masked_fill(Tensor::zeros({2}), Tensor::zeros({2}), 1); }, {"masked_fill:", "bool", "float32"}});
   rows.back().bad.push_back({[] { masked_fill(Tensor::zeros({2}), Tensor::zeros({3}, DType::kBool), 1); }, {"masked_fill:", "(2)", "(3)"}});
-  row("masked_fill_(Tensor, Tensor, double)", {x, mask}, [](const Tensors& in) { return masked_fill_(fresh(in[0]), mask_of(in[1]), 1); },
+  row("masked_fill_(Tensor, Tensor, Scalar)", {x, mask}, [](const Tensors& in) { return masked_fill_(fresh(in[0]), mask_of(in[1]), 1); },
       [](double a, double m, double) { return m > 0 ? 1.0 : a; }, Takes::kAnything);
   row("lerp(Tensor, Tensor, double)", {x, y}, [](const Tensors& in) { return lerp(in[0], in[1], 0.25); },
       [](double a, double b, double) { return a + 0.25 * (b - a); }, Takes::kFloating);
   rows.back().bad.push_back({[] { lerp(Tensor::zeros({2}), Tensor::zeros({3}), 1); }, {"lerp:", "(2)", "(3)"}});
   row("lerp(Tensor, Tensor, Tensor)", {x, y, z}, [](const Tensors& in) { return lerp(in[0], in[1], in[2]); },
       [](double a, double b, double c) { return a + c * (b - a); }, Takes::kFloating);
-  row("addcmul(Tensor, Tensor, Tensor, double)", {x, y, z}, [](const Tensors& in) { return addcmul(in[0], in[1], in[2], 2); },
+  row("addcmul(Tensor, Tensor, Tensor, Scalar)", {x, y, z}, [](const Tensors& in) { return addcmul(in[0], in[1], in[2], 2); },
       [](double a, double b, double c) { return a + 2 * b * c; }, Takes::kNumbers);
   rows.back().bad.push_back({[] { addcmul(Tensor::zeros({2}), Tensor::zeros({2}), Tensor::zeros({3})); }, {"addcmul:", "(2)", "(3)"}});
   row("addcdiv(Tensor, Tensor, Tensor, double)", {x, y, z}, [](const Tensors& in) { return addcdiv(in[0], in[1], in[2], 2); },
@@ -270,7 +270,7 @@ std::vector<OpRow> elementwise_rows() {
       binary_row("operator-", operator-, minus, -1, 1, numbers),
       binary_row("operator*", operator*, times, -1, 1, numbers),
       binary_row("operator/", operator/, over, 0.5, 2, promotes),
-      binary_row("pow", pow, [](double x, double y) { return std::exp(y * std::log(x)); }, 0.5, 2, promotes),
+      binary_row("pow", pow, [](double x, double y) { return std::pow(x, y); }, 0.5, 2, promotes),
       binary_row("atan2", atan2, [](double x, double y) { return std::atan(x / y); }, 0.5, 2, promotes),
       binary_row("maximum", maximum, [](double x, double y) { return std::fmax(x, y); }, -1, 1, numbers),
       binary_row("minimum", minimum, [](double x, double y) { return std::fmin(x, y); }, -1, 1, numbers),
@@ -287,7 +287,7 @@ std::vector<OpRow> elementwise_rows() {
     rows.push_back(unary_row(name, op, fn, -1, 1, arguments, Takes::kAnything));
     rows.back().second = Second::kNone;
   };
-  const char* scalar = "(Tensor, double)";
+  const char* scalar = "(Tensor, Scalar)";
   test("eq", [](const Tensor& x) { return eq(x, 1); }, [](double x) { return x == 1; }, scalar);
   test("ne", [](const Tensor& x) { return ne(x, 1); }, [](double x) { return x != 1; }, scalar);
   test("lt", [](const Tensor& x) { return lt(x, 0.25); }, [](double x) { return x < 0.25; }, scalar);
@@ -304,7 +304,7 @@ std::vector<OpRow> elementwise_rows() {
 
 std::vector<OpRow> in_place_rows() {
   using TensorOp = const Tensor& (*)(const Tensor&, const Tensor&);
-  const auto scalar_row = [](const std::string& name, const std::function<Tensor(const Tensor&)>& op, const Unary& fn, Takes takes, const char* arguments = "(Tensor, double)") {
+  const auto scalar_row = [](const std::string& name, const std::function<Tensor(const Tensor&)>& op, const Unary& fn, Takes takes, const char* arguments = "(Tensor, Scalar)") {
     OpRow row{.declaration = name + arguments, .takes = takes};
     for (const Shape& shape : {Shape{3, 4}, Shape{}, Shape{0, 2}, Shape{2, 3, 2, 2}})
       row.cases.push_back({shape.to_string(), {{shape}}, [op](const Tensors& in) { return op(fresh(in[0])); },

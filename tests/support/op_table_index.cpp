@@ -174,7 +174,7 @@ std::vector<OpRow> order_rows() {
 
 std::vector<OpRow> arrange_rows() {
   OpRow one = anything("select(Tensor, int, std::int64_t)"), pile = anything("stack(std::vector<Tensor>, int)"), times = anything("repeat(Tensor, Shape)");
-  OpRow turned = anything("flip(Tensor, std::vector<int>)"), rolled = anything("roll(Tensor, std::int64_t, int)"), framed = anything("pad(Tensor, std::vector<std::int64_t>, double)");
+  OpRow turned = anything("flip(Tensor, std::vector<int>)"), rolled = anything("roll(Tensor, std::int64_t, int)"), framed = anything("pad(Tensor, std::vector<std::int64_t>, Scalar)");
   OpRow windows = anything("unfold(Tensor, int, std::int64_t, std::int64_t)"), lower = anything("tril(Tensor, std::int64_t)"), upper = anything("triu(Tensor, std::int64_t)");
   OpRow line = anything("diagonal(Tensor, std::int64_t, int, int)"), product = numbers("outer(Tensor, Tensor)");
   one.cases.push_back(moving({2, 3, 4}, [](const Tensor& x) { return select(x, 1, -1); }, [](const Array& x) { return made({2, 4}, [&](const Index& i) { return x.at({i[0], 2, i[1]}); }); }));
@@ -182,6 +182,8 @@ std::vector<OpRow> arrange_rows() {
   pile.cases.push_back({"last", {{{2, 3}}, {{2, 3}}}, [](const Tensors& in) { return stack(in, -1); }, [](const Arrays& in) { return made({2, 3, 2}, [&](const Index& i) { return in[u(static_cast<int>(i[2]))].at({i[0], i[1]}); }); }});
   pile.bad.push_back({[] { stack({Tensor::zeros({2}), Tensor::zeros({3})}); }, {"stack:", "(2)", "(3)"}});
   times.cases.push_back(moving({2, 3}, [](const Tensor& x) { return repeat(x, {2, 1, 3}); }, [](const Array& x) { return made({2, 2, 9}, [&](const Index& i) { return x.at({i[1], i[2] % 3}); }); }));
+  times.cases.push_back(moving({2, 1, 2, 3}, [](const Tensor& x) { return repeat(x, {2, 2, 2, 2, 3}); }, [](const Array& x) { return made({2, 4, 2, 4, 9}, [&](const Index& i) { return x.at({i[1] % 2, 0, i[3] % 2, i[4] % 3}); }); }));
+  times.cases.push_back(moving({2, 2, 2, 2, 2}, [](const Tensor& x) { return repeat(x, {2, 2, 2, 2, 2}); }, [](const Array& x) { return made({4, 4, 4, 4, 4}, [&](const Index& i) { return x.at({i[0] % 2, i[1] % 2, i[2] % 2, i[3] % 2, i[4] % 2}); }); }));
   times.bad.push_back({[] { repeat(Tensor::zeros({2, 3}), {2}); }, {"repeat:", "(2, 3)"}});
   turned.cases.push_back(moving({2, 3}, [](const Tensor& x) { return flip(x, {0, -1}); }, [](const Array& x) { return made({2, 3}, [&](const Index& i) { return x.at({1 - i[0], 2 - i[1]}); }); }));
   turned.bad.push_back({[] { flip(Tensor::zeros({2, 3}), {2}); }, {"flip:", "dimension 2"}});
@@ -227,8 +229,8 @@ std::vector<OpRow> split_rows() {
 }
 
 std::vector<OpRow> create_rows() {
-  OpRow range{.declaration = "arange(double, double, double, DType, Device)", .second = Second::kNone, .takes = Takes::kAnything}, line = range, unit = range;
-  line.declaration = "linspace(double, double, std::int64_t, DType, Device)";
+  OpRow range{.declaration = "arange(Scalar, Scalar, Scalar, DType, Device)", .second = Second::kNone, .takes = Takes::kAnything}, line = range, unit = range;
+  line.declaration = "linspace(Scalar, Scalar, std::int64_t, DType, Device)";
   unit.declaration = "eye(std::int64_t, std::int64_t, DType, Device)";
   const Input shape{{1}, -1, 1, Kind::kPlaceholder};
   range.cases.push_back({"down", {shape}, [](const Tensors& in) { return arange(8, -1.5, -2, in[0].dtype()); }, [](const Arrays&) { return made({5}, [](const Index& i) { return 8 - 2 * static_cast<double>(i[0]); }); }});
