@@ -32,7 +32,7 @@ struct CrossEntropySlope {
   TRIREME_INLINE CrossEntropySlope(const T* normalizer, double smoothing, std::int64_t width, T dloss)
       : largest(normalizer[0]),
         scale(dloss / normalizer[1]),
-        spread(static_cast<T>(smoothing / static_cast<double>(width)) * dloss),
+        spread(smoothing != 0 ? static_cast<T>(smoothing / static_cast<double>(width)) * dloss : T(0)),
         hit(static_cast<T>(1 - smoothing) * dloss) {}
   TRIREME_INLINE T operator()(T logit) const { return fast_exp(logit - largest) * scale - spread; }
   TRIREME_INLINE T at_label(T logit) const { return (*this)(logit)-hit; }

@@ -6,6 +6,7 @@
 #include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
+#include "core/ops/operands.h"
 #include "core/ops/ops.h"
 
 namespace trireme {
@@ -60,9 +61,6 @@ AttentionRule rule_of(const Shape& lead, std::int64_t width, const AttentionOpti
           o.first_sample,
           per_sample};
 }
-
-/// float32 for 16-bit numbers.
-DType full(DType dtype) { return is_low_precision(dtype) ? DType::kFloat32 : dtype; }
 
 /// The same made of differentiable ops; `mask` may be undefined.
 Tensor unfused(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask,

@@ -4,14 +4,12 @@
 #include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
+#include "core/ops/operands.h"
 #include "core/ops/ops.h"
 
 namespace trireme {
 
 namespace {
-
-/// What numbers of this type are computed in.
-DType full(DType dtype) { return is_low_precision(dtype) ? DType::kFloat32 : dtype; }
 
 /// Log-probabilities of the rows of x; not recorded.
 Tensor log_softmax_rows(const Tensor& x) {
@@ -24,15 +22,14 @@ Tensor log_softmax_rows(const Tensor& x) {
 
 /// Over the last dimension.
 Tensor last_log_softmax(const Tensor& x) {
-  if (is_low_precision(x.dtype())) return to(last_log_softmax(to(x, DType::kFloat32)), x.dtype());
   const Tensor y = log_softmax_rows(x);
   return record("log_softmax", y, {&x}, [y = Saved::output(y)](Backward& g) {
     g.set(0, sub(g.grad, mul(exp(g.get(y)), sum(g.grad, {-1}, true))));
   });
 }
 
+/// Log-probabilities along `dim`; x has no 16 bits.
 Tensor along(const char* op, const Tensor& x, int dim) {
-  check_floating(op, x);
   TRIREME_CHECK(x.dim() >= 1, "{}: needs at least one dimension, got shape {}", op, x.shape().to_string());
   dim = wrap_dim(dim, x.dim(), op);
   if (dim == x.dim() - 1) return last_log_softmax(x);
@@ -43,6 +40,12 @@ Tensor along(const char* op, const Tensor& x, int dim) {
 Tensor reduced(const Tensor& losses, LossReduction reduction) {
   if (reduction == LossReduction::kNone) return losses;
   return reduction == LossReduction::kSum ? sum(losses) : mean(losses);
+}
+
+/// Returns the losses fn(x, target), reduced. 16-bit numbers are computed with in float32 up to the end.
+template <class Fn>
+Tensor loss_of(const Fn& fn, const Tensor& x, const Tensor& target, LossReduction reduction) {
+  return in_full([&](const Tensor& a, const Tensor& b) { return reduced(fn(a, b), reduction); }, x, target);
 }
 
 void check_pair(const char* op, const Tensor& x, const Tensor& target) {
@@ -79,20 +82,31 @@ Tensor class_rows(const Tensor& x) {
   return reshape(permute(x, order), {-1, x.size(1)});
 }
 
-/// Weighted negative log-likelihood of rows of log-probabilities.
+/// Returns total / count. Where the count is 0 that is NaN, but its gradient is 0.
+Tensor mean_of_counted(const Tensor& total, const Tensor& count) {
+  const Tensor nothing = eq(count, 0), one = Tensor::ones({}, count.dtype(), count.device());
+  return where(nothing, div(total.detach(), count), div(total, where(nothing, one, count)));
+}
+
+/// Weighted negative log-likelihood of rows of log-probabilities. What is ignored is selected away: it may be
+/// infinite.
 Tensor weighted_nll(const Tensor& log_p, const Tensor& labels, const CrossEntropyOptions& o) {
-  const Tensor kept = ne(labels, static_cast<double>(o.ignore_index));
+  const Tensor kept = ne(labels, o.ignore_index), none = Tensor::zeros({}, log_p.dtype(), log_p.device());
   const Tensor safe = where(kept, labels, Tensor::zeros({}, DType::kInt64, labels.device()));
-  Tensor weight = to(kept, log_p.dtype());
-  if (o.weight.defined()) weight = mul(weight, index_select(o.weight, 0, safe));
-  Tensor losses = mul(neg(squeeze(gather(log_p, 1, unsqueeze(safe, 1)), 1)), weight);
+  Tensor weight = to(kept, log_p.dtype()), losses = neg(squeeze(gather(log_p, 1, unsqueeze(safe, 1)), 1));
+  if (o.weight.defined()) {
+    weight = where(kept, index_select(o.weight, 0, safe), none);
+    losses = mul(losses, weight);
+  }
+  losses = where(kept, losses, none);
   if (o.label_smoothing != 0) {
     const Tensor all = o.weight.defined() ? sum(mul(log_p, o.weight), {1}) : sum(log_p, {1});
     const Tensor spread =
-        mul(mul(all, to(kept, log_p.dtype())), -o.label_smoothing / static_cast<double>(log_p.size(1)));
+        where(kept, mul(all, -o.label_smoothing / static_cast<double>(log_p.size(1))), none);
     losses = add(mul(losses, 1 - o.label_smoothing), spread);
   }
-  return o.reduction == LossReduction::kMean ? div(sum(losses), sum(weight)) : reduced(losses, o.reduction);
+  return o.reduction == LossReduction::kMean ? mean_of_counted(sum(losses), sum(weight))
+                                             : reduced(losses, o.reduction);
 }
 
 /// One kernel, without weights and ignored labels.
@@ -132,8 +146,11 @@ void check_classes(const char* op, const Tensor& x, const CrossEntropyOptions& o
 /// In float32 of 16 bits.
 Tensor full_cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& o) {
   check_defined("cross_entropy", logits);
-  if (o.weight.defined() && is_low_precision(logits.dtype()))
-    return full_cross_entropy(to(logits, DType::kFloat32), labels, o);
+  if (o.weight.defined() && is_low_precision(logits.dtype())) {
+    CrossEntropyOptions wide = o;
+    wide.weight = to(o.weight, DType::kFloat32);
+    return full_cross_entropy(to(logits, DType::kFloat32), labels, wide);
+  }
   check_classes("cross_entropy", logits, o);
   if (logits.dim() > 2) {
     check_defined("cross_entropy", labels);
@@ -150,11 +167,13 @@ Tensor full_cross_entropy(const Tensor& logits, const Tensor& labels, const Cros
 
 Tensor log_softmax(const Tensor& x, int dim) {
   if (const amp::Cast c("log_softmax", {&x}); c) return log_softmax(c[0], dim);
-  return along("log_softmax", x, dim);
+  check_floating("log_softmax", x);
+  return in_full([dim](const Tensor& t) { return along("log_softmax", t, dim); }, x);
 }
 Tensor softmax(const Tensor& x, int dim) {
   if (const amp::Cast c("softmax", {&x}); c) return softmax(c[0], dim);
-  return exp(along("softmax", x, dim));
+  check_floating("softmax", x);
+  return in_full([dim](const Tensor& t) { return exp(along("softmax", t, dim)); }, x);
 }
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& o) {
@@ -170,43 +189,89 @@ Tensor nll_loss(const Tensor& log_probabilities, const Tensor& labels, const Cro
   check_defined("nll_loss", labels);
   const Tensor flat = reshape(labels, {labels.numel()}).row_major();
   check_labels("nll_loss", rows, flat, o.ignore_index);
-  const Tensor losses = weighted_nll(rows, flat, o);
+  const Tensor losses = in_full(
+      [&](const Tensor& log_p, const Tensor& weight) {
+        CrossEntropyOptions wide = o;
+        wide.weight = weight;
+        return weighted_nll(log_p, flat, wide);
+      },
+      rows, o.weight);
   return o.reduction == LossReduction::kNone ? reshape(losses, labels.shape()) : losses;
 }
 
 Tensor mse_loss(const Tensor& x, const Tensor& target, LossReduction reduction) {
   if (const amp::Cast c("mse_loss", {&x, &target}); c) return mse_loss(c[0], c[1], reduction);
   check_pair("mse_loss", x, target);
-  return reduced(square(sub(x, target)), reduction);
+  return loss_of([](const Tensor& a, const Tensor& b) { return square(sub(a, b)); }, x, target, reduction);
 }
 
 Tensor l1_loss(const Tensor& x, const Tensor& target, LossReduction reduction) {
   if (const amp::Cast c("l1_loss", {&x, &target}); c) return l1_loss(c[0], c[1], reduction);
   check_pair("l1_loss", x, target);
-  return reduced(abs(sub(x, target)), reduction);
+  return loss_of([](const Tensor& a, const Tensor& b) { return abs(sub(a, b)); }, x, target, reduction);
 }
+
+namespace {
+
+/// d^2 / 2 up to `delta`, then linear. The gradient is d cut to `delta`, not a difference of slopes.
+Tensor huber(const Tensor& d, double delta) {
+  Tensor value;
+  {
+    const NoGrad unrecorded;
+    const Tensor distance = abs(d), near = clamp(distance, {}, delta);
+    value = add(mul(square(near), 0.5), mul(sub(distance, near), delta));
+  }
+  return record("huber_loss", value, {&d}, [d = Saved(d), delta](Backward& g) {
+    g.set(0, mul(g.grad, clamp(g.get(d), -delta, delta)));
+  });
+}
+
+/// s(x) - t of the sigmoid s.
+Tensor bce_slope(const Tensor& x, const Tensor& t) {
+  const Tensor out = Tensor::empty_like(x);
+  kernels(x).binary(BinaryOp::bce_with_logits_slope, out.view(), x.view(), t.view());
+  return record("bce_with_logits", out, {&x, &t}, [x = Saved(x)](Backward& g) {
+    const Tensor at = g.get(x);
+    g.set(0, mul(g.grad, mul(sigmoid(at), sigmoid(neg(at)))));
+    g.set(1, neg(g.grad));
+  });
+}
+
+Tensor binary_cross_entropy(const Tensor& x, const Tensor& t) {
+  const Tensor out = Tensor::empty_like(x);
+  kernels(x).binary(BinaryOp::bce_with_logits, out.view(), x.view(), t.view());
+  return record("bce_with_logits", out, {&x, &t}, [x = Saved(x), t = Saved(t)](Backward& g) {
+    const Tensor at = g.get(x);
+    if (g.needs(0)) g.set(0, mul(g.grad, bce_slope(at, g.get(t))));
+    if (g.needs(1)) g.set(1, neg(mul(g.grad, at)));
+  });
+}
+
+Tensor divergence(const Tensor& log_x, const Tensor& target) {
+  const Tensor one = Tensor::ones({}, target.dtype(), target.device());
+  return mul(target, sub(log(where(eq(target.detach(), 0), one, target)), log_x));
+}
+
+}  // namespace
 
 Tensor huber_loss(const Tensor& x, const Tensor& target, double delta, LossReduction reduction) {
   if (const amp::Cast c("huber_loss", {&x, &target}); c) return huber_loss(c[0], c[1], delta, reduction);
   check_pair("huber_loss", x, target);
   TRIREME_CHECK(delta > 0, "huber_loss: delta {} must be positive", delta);
-  const Tensor distance = abs(sub(x, target)), near = clamp(distance, {}, delta);
-  // near^2 / 2 + delta (distance - near)
-  return reduced(add(mul(square(near), 0.5), mul(sub(distance, near), delta)), reduction);
+  return loss_of([delta](const Tensor& a, const Tensor& b) { return huber(sub(a, b), delta); }, x, target,
+                 reduction);
 }
 
 Tensor bce_with_logits(const Tensor& x, const Tensor& target, LossReduction reduction) {
   if (const amp::Cast c("bce_with_logits", {&x, &target}); c) return bce_with_logits(c[0], c[1], reduction);
   check_pair("bce_with_logits", x, target);
-  return reduced(sub(softplus(x), mul(x, target)), reduction);
+  return loss_of(binary_cross_entropy, x, target, reduction);
 }
 
 Tensor kl_div(const Tensor& log_x, const Tensor& target, LossReduction reduction) {
   if (const amp::Cast c("kl_div", {&log_x, &target}); c) return kl_div(c[0], c[1], reduction);
   check_pair("kl_div", log_x, target);
-  const Tensor safe =
-      where(gt(target.detach(), 0), target, Tensor::ones({}, target.dtype(), target.device()));
-  return reduced(mul(target, sub(log(safe), log_x)), reduction);
+  return loss_of(divergence, log_x, target, reduction);
 }
 
 }  // namespace trireme

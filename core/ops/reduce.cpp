@@ -4,6 +4,7 @@
 #include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
+#include "core/ops/operands.h"
 #include "core/ops/ops.h"
 
 namespace trireme {
@@ -59,10 +60,13 @@ Tensor extreme(const char* name, ReduceOp op, const Tensor& x, const std::vector
   check_not_empty(name, x, kept);
   const Tensor y = reduce_kernel(op, x, kept, keepdim ? kept : dropped_shape(x, dims));
   return record(name, y, {&x}, [x = Saved(x), y = Saved::output(y), kept](Backward& g) {
-    const Tensor in = g.get(x), best = reshape(g.get(y).detach(), kept);
-    const Tensor hits = to(eq(in.detach(), best), in.dtype());
-    const Tensor share = div(reshape(g.grad, kept), reduce_kernel(ReduceOp::kSum, hits, kept, kept));
-    g.set(0, mul(expand(share, in.shape()), hits));  // equal ones share, as in PyTorch
+    const Tensor best = reshape(g.get(y).detach(), kept);
+    const auto shared = [&](const Tensor& grad, const Tensor& in) {  // equal ones share, as in PyTorch
+      const Tensor hits = to(eq(in.detach(), best), in.dtype());
+      const Tensor share = div(reshape(grad, kept), reduce_kernel(ReduceOp::kSum, hits, kept, kept));
+      return mul(expand(share, in.shape()), hits);
+    };
+    g.set(0, in_full(shared, g.grad, g.get(x)));
   });
 }
 
@@ -132,30 +136,45 @@ Tensor sum(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
                 [kept, shape = x.shape()](Backward& g) { g.set(0, expand(reshape(g.grad, kept), shape)); });
 }
 
+namespace {
+
+/// Returns the gradient of the product of x along `dims`: g times the product of all other elements.
+Tensor prod_slope(const Tensor& g, const Tensor& x, const std::vector<int>& dims, const Shape& kept) {
+  const Tensor zero = eq(x, 0), above = expand(reshape(g, kept), x.shape());
+  if (grad_enabled() && any(zero).item()) return mul(above, products_of_others(x, dims));
+  const Tensor one = Tensor::ones({}, x.dtype(), x.device()), none = Tensor::zeros({}, x.dtype(), x.device());
+  // With the only zero left out, or zero.
+  const Tensor zeros = sum(to(zero, DType::kInt64), dims, true), rest = where(zero, one, x);
+  const Tensor others = div(expand(reshape(prod(rest, dims, true), kept), x.shape()), rest);
+  const Tensor counts = expand(reshape(zeros, kept), x.shape());
+  const Tensor seen = logical_or(eq(counts, 0), logical_and(eq(counts, 1), zero));
+  const Tensor slope = mul(above, where(seen, others, none));
+  // As in PyTorch, which looks for a second zero first where the product is of all elements.
+  return dims.empty() ? where(gt(counts, 1), none, slope) : slope;
+}
+
+}  // namespace
+
 Tensor prod(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
   if (const amp::Cast c("prod", {&x}); c) return prod(c[0], dims, keepdim);
   check_defined("prod", x);
   const Shape kept = kept_shape("prod", x, dims);
   const Tensor y = reduce_kernel(ReduceOp::kProd, x, kept, keepdim ? kept : dropped_shape(x, dims));
   return record("prod", y, {&x}, [x = Saved(x), kept, dims](Backward& g) {
-    // The product of all others: with the only zero left out, or zero.
-    const Tensor in = g.get(x), zero = eq(in, 0);
-    if (grad_enabled() && any(zero).item())
-      return g.set(0, mul(expand(reshape(g.grad, kept), in.shape()), products_of_others(in, dims)));
-    const Tensor ones = Tensor::ones({}, in.dtype(), in.device());
-    const Tensor zeros = sum(to(zero, DType::kInt64), dims, true), rest = where(zero, ones, in);
-    const Tensor product = reshape(prod(rest, dims, true), kept),
-                 others = div(expand(product, in.shape()), rest);
-    const Tensor counts = expand(reshape(zeros, kept), in.shape());
-    const Tensor seen = logical_or(eq(counts, 0), logical_and(eq(counts, 1), zero));
-    g.set(0, mul(expand(reshape(g.grad, kept), in.shape()), mul(others, to(seen, in.dtype()))));
+    g.set(0, in_full([&](const Tensor& grad, const Tensor& in) { return prod_slope(grad, in, dims, kept); },
+                     g.grad, g.get(x)));
   });
 }
 
 Tensor mean(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
   if (const amp::Cast c("mean", {&x}); c) return mean(c[0], dims, keepdim);
   check_floating("mean", x);
-  return mul(sum(x, dims, keepdim), 1 / count_of("mean", x, dims));
+  const Shape kept = kept_shape("mean", x, dims);
+  const double count = count_of("mean", x, dims);
+  return record("mean", reduce_kernel(ReduceOp::kMean, x, kept, keepdim ? kept : dropped_shape(x, dims)),
+                {&x}, [kept, count, shape = x.shape()](Backward& g) {
+                  g.set(0, expand(reshape(div(g.grad, count), kept), shape));
+                });
 }
 
 Tensor amax(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
@@ -165,39 +184,78 @@ Tensor amin(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
   return extreme("amin", ReduceOp::kMin, x, dims, keepdim);
 }
 
+namespace {
+
+/// Returns x minus its mean along `dims`. The rounded mean leaves a small mean, which is subtracted, too.
+Tensor centered(const Tensor& x, const std::vector<int>& dims) {
+  const Tensor from = sub(x, mean(x, dims, true));
+  return sub(from, mean(from, dims, true));
+}
+
+/// The variance of x along `dims`, kept as dimensions of size 1.
+Tensor kept_var(const Tensor& x, const std::vector<int>& dims, double degrees) {
+  Tensor value;
+  {
+    const NoGrad unrecorded;
+    value = div(sum(square(centered(x, dims)), dims, true), degrees);
+  }
+  return record("var", value, {&x}, [x = Saved(x), dims, degrees](Backward& g) {
+    g.set(0, mul(div(mul(g.grad, 2), degrees), centered(g.get(x), dims)));
+  });
+}
+
+/// Returns the number that a sum of squares is divided by.
+double degrees_of_freedom(const char* op, const Tensor& x, const std::vector<int>& dims, double correction) {
+  return std::max(0.0, count_of(op, x, dims) - correction);
+}
+
+Tensor with_dims(const Tensor& kept, const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  return keepdim ? kept : reshape(kept, dropped_shape(x, dims));
+}
+
+/// Returns the square root of a variance. Its gradient at 0 is 0, as PyTorch's std has it, not infinite.
+Tensor deviation_of(const char* name, const Tensor& variance) {
+  Tensor y;
+  {
+    const NoGrad unrecorded;
+    y = sqrt(variance);
+  }
+  return record(name, y, {&variance}, [y = Saved::output(y)](Backward& g) {
+    const Tensor root = g.get(y), none = Tensor::zeros({}, root.dtype(), root.device());
+    g.set(0, where(eq(root, 0), none, div(g.grad, mul(root, 2))));
+  });
+}
+
+}  // namespace
+
 Tensor var(const Tensor& x, const std::vector<int>& dims, double correction, bool keepdim) {
   if (const amp::Cast c("var", {&x}); c) return var(c[0], dims, correction, keepdim);
   check_floating("var", x);
-  const double count = count_of("var", x, dims);
-  const Tensor centered = sub(x, mean(x, dims, true));
-  return mul(sum(square(centered), dims, keepdim), 1 / std::max(0.0, count - correction));
+  const double degrees = degrees_of_freedom("var", x, dims, correction);
+  const auto spread = [&](const Tensor& t) { return kept_var(t, dims, degrees); };
+  return with_dims(in_full(spread, x), x, dims, keepdim);
 }
 
 Tensor std(const Tensor& x, const std::vector<int>& dims, double correction, bool keepdim) {
   if (const amp::Cast c("std", {&x}); c) return std(c[0], dims, correction, keepdim);
   check_floating("std", x);
-  count_of("std", x, dims);  // it names the op of a wrong dimension
-  return sqrt(var(x, dims, correction, keepdim));
-}
-
-Tensor norm(const Tensor& x, double p, const std::vector<int>& dims, bool keepdim) {
-  if (const amp::Cast c("norm", {&x}); c) return norm(c[0], p, dims, keepdim);
-  check_floating("norm", x);
-  TRIREME_CHECK(p > 0, "norm: p {} must be positive", p);
-  if (std::isinf(p)) return amax(abs(x), dims, keepdim);
-  if (p == 1) return sum(abs(x), dims, keepdim);
-  if (p == 2) return sqrt(sum(square(x), dims, keepdim));
-  return pow(sum(pow(abs(x), p), dims, keepdim), 1 / p);
+  const double degrees = degrees_of_freedom("std", x, dims, correction);
+  const auto deviation = [&](const Tensor& t) { return deviation_of("std", kept_var(t, dims, degrees)); };
+  return with_dims(in_full(deviation, x), x, dims, keepdim);
 }
 
 Tensor logsumexp(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
   if (const amp::Cast c("logsumexp", {&x}); c) return logsumexp(c[0], dims, keepdim);
   check_floating("logsumexp", x);
   kept_shape("logsumexp", x, dims);  // for its errors
-  const Tensor largest = amax(x.detach(), dims, true);
-  const Tensor shift = where(isfinite(largest), largest, Tensor::zeros({}, x.dtype(), x.device()));
-  const Tensor y = add(log(sum(exp(sub(x, shift)), dims, true)), shift);
-  return keepdim ? y : reshape(y, dropped_shape(x, dims));
+  const auto value = [&](const Tensor& t) {
+    const Tensor largest = amax(t.detach(), dims, true);
+    const Tensor shift = where(isfinite(largest), largest, Tensor::zeros({}, t.dtype(), t.device()));
+    // In float64, where a sum just above 1 has a logarithm that float32 would round away.
+    const Tensor total = sum(to(exp(sub(t, shift)), DType::kFloat64), dims, true);
+    return to(add(log(total), shift), t.dtype());
+  };
+  return with_dims(in_full(value, x), x, dims, keepdim);
 }
 
 Tensor any(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
@@ -222,9 +280,8 @@ Tensor cumsum(const Tensor& x, int dim) {
   kernels(x).cumsum(sums.alias({rows.count, rows.width}, {rows.width, 1}, 0).view(), rows.view());
   const Tensor out = x.dim() > 0 ? transpose(sums, rows.d, -1).row_major().detach() : sums;
   return record("cumsum", out, {&x}, [dim](Backward& g) {
-    // Everything from here on: the total less what came before.
-    const Tensor total = sum(g.grad, {dim}, true);
-    g.set(0, add(sub(total, cumsum(g.grad, dim)), g.grad));
+    // The sum of everything from here on. The total less what came before would cancel digits and infinities.
+    g.set(0, flip(cumsum(flip(g.grad, {dim}), dim), {dim}));
   });
 }
 

@@ -18,7 +18,8 @@ Tensor amin(const Tensor& x, const std::vector<int>& dims = {}, bool keepdim = f
 /// Divided by (count - correction).
 Tensor var(const Tensor& x, const std::vector<int>& dims = {}, double correction = 1, bool keepdim = false);
 Tensor std(const Tensor& x, const std::vector<int>& dims = {}, double correction = 1, bool keepdim = false);
-/// (sum |x|^p)^(1/p); p may be infinite.
+/// (sum |x|^p)^(1/p). p may also be 0, which counts what is not 0, or negative, or an infinity: the largest
+/// or smallest |x|.
 Tensor norm(const Tensor& x, double p = 2, const std::vector<int>& dims = {}, bool keepdim = false);
 Tensor logsumexp(const Tensor& x, const std::vector<int>& dims, bool keepdim = false);
 Tensor any(const Tensor& x, const std::vector<int>& dims = {}, bool keepdim = false);  ///< bool

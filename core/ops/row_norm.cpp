@@ -2,6 +2,7 @@
 #include "core/amp/autocast.h"
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
+#include "core/ops/operands.h"
 #include "core/ops/ops.h"
 
 namespace trireme {
@@ -106,16 +107,19 @@ Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& gamma, con
                 "group_norm: {} groups of x {}; needs (N,C,...) whose channels divide into the groups",
                 groups, x.shape().to_string());
   TRIREME_CHECK(x.numel() > 0, "group_norm: x {} has no elements", x.shape().to_string());
-  const std::int64_t rows = x.size(0) * groups;
-  Tensor y =
-      reshape(normalized("group_norm", reshape(x, {rows, x.numel() / rows}), {}, {}, eps, true), x.shape());
   Shape channel = Shape::filled(x.dim(), 1);
   channel[1] = x.size(1);
   for (const Tensor* t : {&gamma, &beta})
     TRIREME_CHECK(!t->defined() || t->numel() == x.size(1), "group_norm: weight or bias {} does not fit x {}",
                   t->defined() ? t->shape().to_string() : "", x.shape().to_string());
-  if (gamma.defined()) y = mul(y, reshape(gamma, channel));
-  return beta.defined() ? add(y, reshape(beta, channel)) : y;
+  const auto value = [&](const Tensor& t, const Tensor& scale, const Tensor& shift) {
+    const std::int64_t rows = t.size(0) * groups;
+    Tensor y =
+        reshape(normalized("group_norm", reshape(t, {rows, t.numel() / rows}), {}, {}, eps, true), t.shape());
+    if (scale.defined()) y = mul(y, reshape(scale, channel));
+    return shift.defined() ? add(y, reshape(shift, channel)) : y;
+  };
+  return in_full(value, x, gamma, beta);
 }
 
 }  // namespace trireme

@@ -65,8 +65,10 @@ void log_softmax(const View& y, const View& x) {
         T* out = y.as<T>() + r * width;
         const T largest = width ? largest_of(in, width) : T(0);
         const double sum = sum_over<double>(width, [=](std::int64_t k) { return fast_exp(in[k] - largest); });
-        const double shift = static_cast<double>(largest) + std::log(sum);
-        for (std::int64_t k = 0; k < width; ++k) out[k] = static_cast<T>(static_cast<double>(in[k]) - shift);
+        // One after the other: the sum of both would lose the logarithm beside a large logit.
+        const double most = static_cast<double>(largest), log_sum = std::log(sum);
+        for (std::int64_t k = 0; k < width; ++k)
+          out[k] = static_cast<T>(static_cast<double>(in[k]) - most - log_sum);
       }
     });
   });

@@ -58,6 +58,16 @@ void batch_norm_statistics(const View& mean, const View& variance, const View& x
       mean.as<T>()[k] = static_cast<T>(m);
       variance.as<T>()[k] = static_cast<T>(v < 0 ? 0 : v);  // a NaN stays a NaN
     }
+    // The difference above loses no digit that float32 has. Those of float64 need the mean first.
+    if constexpr (std::is_same_v<T, double>) {
+      const T* m = mean.as<T>();
+      const auto squares = gather(r, 1, [&](std::int64_t begin, std::int64_t end, double* sum) {
+        for (std::int64_t row = begin; row < end; ++row)
+          for (std::int64_t k = 0; k < c; ++k) sum[k] += (in[row * c + k] - m[k]) * (in[row * c + k] - m[k]);
+      });
+      for (std::int64_t k = 0; k < c; ++k)
+        variance.as<T>()[k] = squares[static_cast<std::size_t>(k)] / static_cast<double>(r.rows);
+    }
   });
 }
 
@@ -104,7 +114,7 @@ namespace {
 template <bool kRelu, class T>
 inline T masked(const T* dy, const T* y, std::int64_t k) {
   if constexpr (kRelu)
-    return y[k] > T(0) ? dy[k] : T(0);
+    return y[k] <= T(0) ? T(0) : dy[k];
   else
     return dy[k];
 }

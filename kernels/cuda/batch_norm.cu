@@ -39,6 +39,33 @@ struct Statistics {
   }
 };
 
+/// Squares of what float64 numbers differ from their mean by: their moments would cancel digits that they
+/// have.
+template <int P>
+struct CenteredSquares {
+  static constexpr int kPack = P;
+  const double *x, *mean;
+  std::int64_t channels;
+  TRIREME_HOST_DEVICE Pack<double, P> load(std::int64_t r, std::int64_t k) const {
+    return load_pack<P>(x + r * channels + k);
+  }
+  TRIREME_HOST_DEVICE void add(Sums<1> (&sums)[P], std::int64_t k, const Pack<double, P>& loaded) const {
+    TRIREME_UNROLL
+    for (int p = 0; p < P; ++p) {
+      const double d = loaded.values[p] - mean[k + p];
+      sums[p].values[0] += d * d;
+    }
+  }
+};
+
+struct Average {
+  double* out;
+  double n;
+  TRIREME_HOST_DEVICE void operator()(std::int64_t k, const Sums<1>& sums) const {
+    out[k] = sums.values[0] / n;
+  }
+};
+
 template <class In, int P, class T = Compute<In>>
 struct Apply {
   ColumnWalk walk;
@@ -88,7 +115,7 @@ struct GradientRows {
     Pack<In, P> x, dy, y;
     bool masked;
     TRIREME_HOST_DEVICE T gradient(int p) const {
-      return !masked || static_cast<T>(y.values[p]) > T(0) ? static_cast<T>(dy.values[p]) : T(0);
+      return masked && static_cast<T>(y.values[p]) <= T(0) ? T(0) : static_cast<T>(dy.values[p]);
     }
   };
   TRIREME_HOST_DEVICE Loaded load(std::int64_t r, std::int64_t k) const {
@@ -179,6 +206,10 @@ void batch_norm_statistics(const View& mean, const View& variance, const View& x
         [&](auto pack) {
           sum_columns<2>(rows, channels, sizeof(In), Moments<In, pack>{x.as<In>(), channels},
                          Statistics<T>{mean.as<T>(), variance.as<T>(), static_cast<double>(rows)});
+          if constexpr (std::is_same_v<In, double>)
+            sum_columns<1>(rows, channels, sizeof(In),
+                           CenteredSquares<pack>{x.as<In>(), mean.as<T>(), channels},
+                           Average{variance.as<T>(), static_cast<double>(rows)});
         },
         x.as<In>());
   });

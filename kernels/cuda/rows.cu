@@ -28,9 +28,10 @@ struct LogSoftmax {
     for (std::int64_t k = warp.lane(); k < width; k += kWarp) largest = in[k] > largest ? in[k] : largest;
     largest = warp.all(largest, [](T a, T b) { return a > b ? a : b; });
     const double sum = row_sum(warp, width, [=](std::int64_t k) { return fast_exp(in[k] - largest); });
-    const double shift = static_cast<double>(largest) + std::log(sum);
+    // One after the other: the sum of both would lose the logarithm beside a large logit.
+    const double most = static_cast<double>(largest), log_sum = std::log(sum);
     for (std::int64_t k = warp.lane(); k < width; k += kWarp)
-      y[r * width + k] = static_cast<T>(static_cast<double>(in[k]) - shift);
+      y[r * width + k] = static_cast<T>(static_cast<double>(in[k]) - most - log_sum);
   }
 };
 

@@ -51,6 +51,7 @@ def as_json(arg, inputs):
     if isinstance(arg, list) and arg and all(isinstance(a, In) for a in arg):
         return {"t": [inputs.index(a) for a in arg]}
     if isinstance(arg, dict): return {k: as_json(a, inputs) for k, a in arg.items()}
+    if isinstance(arg, list): return [as_json(a, inputs) for a in arg]
     return str(arg) if isinstance(arg, float) and not math.isfinite(arg) else arg
 
 
@@ -78,12 +79,12 @@ def reference(op):
     return getattr(torch, name, None) or getattr(F, name)
 
 
-def weighted(tensors):
-    """golden.cpp has the same weights."""
+def weighted(tensors, above=None):
+    """golden.cpp has the same weights. The gradients from above, if given, are these numbers in turn."""
     total = None
     for k, t in enumerate(tensors):
         if t is not None and t.is_floating_point() and t.requires_grad:
-            weights = 0.5 + ((37 * torch.arange(t.numel()) + 11 * k) % 101).double() / 101
+            weights = torch.tensor(above, dtype=torch.float64).repeat(t.numel())[:t.numel()] if above else 0.5 + ((37 * torch.arange(t.numel()) + 11 * k) % 101).double() / 101
             part = (t * weights.reshape(t.shape).to(t.dtype)).sum()
             total = part if total is None else total + part
     return total
@@ -92,7 +93,7 @@ def weighted(tensors):
 cases, tensors = [], {}
 
 
-def case(op, *args, ref=None, float32=True, derivatives=2):
+def case(op, *args, ref=None, float32=True, derivatives=2, above=None):
     name = f"{op.split('(')[0].removeprefix('nn.').removeprefix('optim.')}.{len(cases)}"
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     inputs, values = [], []
@@ -107,7 +108,7 @@ def case(op, *args, ref=None, float32=True, derivatives=2):
     outs = (ref or reference(op))(*walk(list(args), value))
     outs = [outs] if isinstance(outs, torch.Tensor) else list(outs)
     wanted, stored = [v for v in values if v.requires_grad], {"out": outs}
-    loss = weighted(outs)
+    loss = weighted(outs, above)
     for kind, more in (("grad", derivatives > 1), ("gradgrad",
         False))[:derivatives if loss is not None else 0]:
         found = [torch.zeros_like(v) for v in wanted] if loss is None else torch.autograd.grad(
@@ -120,7 +121,7 @@ def case(op, *args, ref=None, float32=True, derivatives=2):
                   "inputs": [{**({"layout": i.layout} if i.layout else {}),
                       **({} if i.grad else {"grad": False})}
                              for i in inputs],
-                  "derivatives": len(stored) - 1, **({} if float32 else {"float32": False})})
+                  **({"above": as_json(above, [])} if above else {}), "derivatives": len(stored) - 1, **({} if float32 else {"float32": False})})
 
 
 def write(family):

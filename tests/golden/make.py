@@ -14,11 +14,12 @@ import sys
 import torch
 
 from case import cases, tensors, write
+from kinks import kinks
 from layers import attention, modules, optimizers, sequences
 from ops import conv, elementwise, index, linear, loss, norm, recurrent, reduce, shape
 
 FAMILIES = [elementwise, reduce, shape, index, linear, conv, norm, loss, recurrent, modules, sequences, attention,
-    optimizers]
+    optimizers, kinks]
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

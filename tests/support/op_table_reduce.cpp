@@ -138,7 +138,7 @@ std::vector<OpRow> spread_rows() {
                                if (std::isinf(p)) return reduce(x, r.dims, r.keepdim, 0, [](double a, double b) { return std::fmax(a, b); });
                                return each(total(each(x, [p](double v) { return std::pow(v, p); }), r), [p](double v) { return std::pow(v, 1 / p); });
                              }});
-  norms.bad.push_back({[] { norm(Tensor::zeros({2}), -1); }, {"norm:", "-1"}});
+  norms.bad.push_back({[] { norm(Tensor::zeros({2}), std::nan("")); }, {"norm:", "NaN"}});
   OpRow sums = reduce_row("logsumexp", logsumexp, Takes::kFloating, [=](const Array& x, const Reduction& r) {
     return each(total(each(x, [](double v) { return std::exp(v); }), r), [](double v) { return std::log(v); });
   }, false);
