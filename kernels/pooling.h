@@ -35,8 +35,17 @@ struct PoolShape {
                ? adaptive(ox, w, ow)
                : PoolSpan{ox * window.stride_w - window.padding_w, window.kernel_w, window.dilation_w};
   }
+  /// Returns the number of elements of the padded image that a window covers: fewer than the kernel has where
+  /// the window reaches over the end of the padding.
+  TRIREME_HOST_DEVICE std::int64_t covered(std::int64_t oy, std::int64_t ox) const {
+    return inside(rows(oy), h + window.padding_h) * inside(columns(ox), w + window.padding_w);
+  }
 
  private:
+  TRIREME_HOST_DEVICE static std::int64_t inside(const PoolSpan& span, std::int64_t end) {
+    const std::int64_t most = (end - span.first + span.gap - 1) / span.gap;
+    return span.count < most ? span.count : most;
+  }
   TRIREME_HOST_DEVICE static PoolSpan adaptive(std::int64_t i, std::int64_t size, std::int64_t places) {
     const std::int64_t first = i * size / places;
     return {first, ((i + 1) * size + places - 1) / places - first, 1};

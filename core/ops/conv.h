@@ -36,11 +36,11 @@ struct PoolOptions {
   std::int64_t kernel = 2;
   std::int64_t stride = 0;  ///< 0: the kernel's size
   std::int64_t padding = 0;
-  std::int64_t dilation = 1;  ///< of max_pool2d only
-  bool ceil_mode = false;     ///< of max_pool2d only: a last window may reach over the end
+  std::int64_t dilation = 1;  ///< max_pool2d only
+  bool ceil_mode = false;     ///< a last window may reach over the end
 };
 Tensor max_pool2d(const Tensor& x, const PoolOptions& options = {});
-/// Padding counts as zeros.
+/// Padding counts as zeros; what a window covers beyond it does not count.
 Tensor avg_pool2d(const Tensor& x, const PoolOptions& options = {});
 /// (N,C,H,W) -> (N,C,height,width), windows as equal as can be.
 Tensor adaptive_avg_pool2d(const Tensor& x, std::int64_t height, std::int64_t width);

@@ -3,6 +3,7 @@
 
 #include "core/autograd/autograd.h"
 #include "core/ops/check.h"
+#include "core/ops/operands.h"
 #include "core/ops/ops.h"
 
 namespace trireme {
@@ -24,8 +25,8 @@ Pool pool_of(const char* name, PoolOp op, const Tensor& x, const PoolOptions& o)
       stride > 0 && o.padding >= 0 && o.kernel > 0 && o.dilation > 0,
       "{}: kernel {}, stride {}, padding {}, dilation {}: sizes must be positive, padding at least 0", name,
       o.kernel, stride, o.padding, o.dilation);
-  TRIREME_CHECK(op == PoolOp::kMax || (o.dilation == 1 && !o.ceil_mode),
-                "{}: dilation {} or ceil_mode; only max_pool2d has them", name, o.dilation);
+  TRIREME_CHECK(op == PoolOp::kMax || o.dilation == 1, "{}: dilation {}; only max_pool2d has one", name,
+                o.dilation);
   TRIREME_CHECK(o.padding <= o.kernel / 2, "{}: padding {} is more than half of the kernel {}", name,
                 o.padding, o.kernel);
   TRIREME_CHECK(x.size(2) > 0 && x.size(3) > 0, "{}: an image of x {} has no pixels", name,
@@ -37,10 +38,11 @@ Pool pool_of(const char* name, PoolOp op, const Tensor& x, const PoolOptions& o)
   const std::int64_t reach = (o.kernel - 1) * o.dilation + 1;
   Shape y = x.shape();
   for (int d = 2; d < 4; ++d) {
-    const std::int64_t room = x.size(d) + 2 * o.padding - reach;
+    // With ceil_mode the last window may reach over the end by less than a stride.
+    const std::int64_t room = x.size(d) + 2 * o.padding - reach + (o.ceil_mode ? stride - 1 : 0);
     TRIREME_CHECK(room >= 0, "{}: kernel {} x {} is larger than the padded input {} x {}", name, reach, reach,
                   x.size(2) + 2 * o.padding, x.size(3) + 2 * o.padding);
-    y[d] = (o.ceil_mode ? room + stride - 1 : room) / stride + 1;
+    y[d] = room / stride + 1;
     if (o.ceil_mode && (y[d] - 1) * stride >= x.size(d) + o.padding) --y[d];  // it would begin past the end
   }
   return {name,
@@ -84,16 +86,10 @@ Tensor maximum_of(const Pool& p, const Tensor& x) {
   });
 }
 
-/// fn(x), of 16-bit numbers computed in float32 and rounded once.
-template <class Fn>
-Tensor in_full(const Tensor& x, const Fn& fn) {
-  return is_low_precision(x.dtype()) ? to(fn(to(x, DType::kFloat32)), x.dtype()) : fn(x);
-}
-
-/// The same by kernels that do so themselves, where there are some.
+/// fn(x), in float32 where x has 16 bits and its device no kernels that compute so themselves.
 template <class Fn>
 Tensor pooled(const Tensor& x, const Fn& fn) {
-  return is_widened(x) ? in_full(x, fn) : fn(x);
+  return is_widened(x) ? in_full(fn, x) : fn(x);
 }
 
 void check_places(const char* op, const Tensor& x, std::int64_t height, std::int64_t width) {
@@ -129,7 +125,7 @@ Tensor avg_pool2d(const Tensor& x, const PoolOptions& options) {
 Tensor adaptive_avg_pool2d(const Tensor& x, std::int64_t height, std::int64_t width) {
   check_places("adaptive_avg_pool2d", x, height, width);
   if (is_low_precision(x.dtype()))
-    return in_full(x, [&](const Tensor& t) { return adaptive_avg_pool2d(t, height, width); });
+    return in_full([&](const Tensor& t) { return adaptive_avg_pool2d(t, height, width); }, x);
   // Window i covers floor(i * size / count) .. ceil((i + 1) * size / count).
   Tensor y = x;
   for (const int d : {2, 3}) {
@@ -147,7 +143,7 @@ Tensor adaptive_avg_pool2d(const Tensor& x, std::int64_t height, std::int64_t wi
 Tensor global_avg_pool2d(const Tensor& x) {
   check_floating("global_avg_pool2d", x);
   check_dims("global_avg_pool2d", "x (N,C,H,W)", x, 4);
-  return in_full(x, [](const Tensor& t) { return mean(t, {2, 3}); });
+  return mean(x, {2, 3});
 }
 
 }  // namespace trireme

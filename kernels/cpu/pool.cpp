@@ -33,7 +33,6 @@ void pool_forward(PoolOp op, const View& y, const View* indices, const View& x, 
     const T* in = x.as<T>();
     T* out = y.as<T>();
     const bool is_max = op == PoolOp::kMax;
-    const T share = T(1) / static_cast<T>(window.kernel_h * window.kernel_w);
     const std::int64_t image = p.oh * p.ow * p.c;
     for_pieces(p.n, 1, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t n = begin; n < end; ++n) {
@@ -54,8 +53,12 @@ void pool_forward(PoolOp op, const View& y, const View* indices, const View& x, 
             for (std::int64_t c = 0; c < p.c; ++c) o[c] += i[c];
           }
         });
-        if (!is_max)
-          for (std::int64_t k = n * image; k < (n + 1) * image; ++k) out[k] *= share;
+        if (is_max) continue;
+        for (std::int64_t pixel = 0; pixel < p.oh * p.ow; ++pixel) {
+          const T covered = static_cast<T>(p.covered(pixel / p.ow, pixel % p.ow));
+          T* o = out + n * image + pixel * p.c;
+          for (std::int64_t c = 0; c < p.c; ++c) o[c] /= covered;
+        }
       }
     });
   });
@@ -67,7 +70,6 @@ void pool_backward(PoolOp op, const View& dx, const View& dy, const View* indice
     using T = decltype(type);
     const T* in = dy.as<T>();
     T* out = dx.as<T>();
-    const T share = T(1) / static_cast<T>(window.kernel_h * window.kernel_w);
     const std::int64_t image = p.h * p.w * p.c;
     for_pieces(p.n, 1, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t n = begin; n < end; ++n) {
@@ -80,8 +82,8 @@ void pool_backward(PoolOp op, const View& dx, const View& dy, const View* indice
         }
         for_each_pair(p, n, [&](std::int64_t from, std::int64_t to, std::int64_t) {
           T* o = out + to * p.c;
-          const T* g = in + from * p.c;
-          for (std::int64_t c = 0; c < p.c; ++c) o[c] += g[c] * share;
+          const T *g = in + from * p.c, covered = static_cast<T>(p.covered(from / p.ow % p.oh, from % p.ow));
+          for (std::int64_t c = 0; c < p.c; ++c) o[c] += g[c] / covered;
         });
       }
     });

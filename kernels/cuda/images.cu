@@ -41,8 +41,7 @@ struct PoolForward {
           found = iy * p.w + ix;
         }
       }
-    const T share = T(1) / static_cast<T>(p.window.kernel_h * p.window.kernel_w);
-    y[i] = static_cast<In>(indices ? result : result * share);
+    y[i] = static_cast<In>(indices ? result : result / static_cast<T>(p.covered(to.y, to.x)));
     if (indices) indices[i] = found;
   }
 };
@@ -76,7 +75,6 @@ struct PoolBackward {
     const Window& k = p.window;
     const Covering rows(to.y, k.adaptive, p.h, p.oh, k.kernel_h, k.stride_h, k.padding_h, k.dilation_h),
         columns(to.x, k.adaptive, p.w, p.ow, k.kernel_w, k.stride_w, k.padding_w, k.dilation_w);
-    const T share = T(1) / static_cast<T>(k.kernel_h * k.kernel_w);
     T sum = 0;
     for (std::int64_t oy = rows.first; oy <= rows.last; ++oy)
       for (std::int64_t ox = columns.first; ox <= columns.last; ++ox) {
@@ -85,7 +83,7 @@ struct PoolBackward {
           sum += indices[from] == to.y * p.w + to.x ? static_cast<T>(dy[from]) : T(0);
         else if ((to.y + k.padding_h - oy * k.stride_h) % k.dilation_h == 0 &&
                  (to.x + k.padding_w - ox * k.stride_w) % k.dilation_w == 0)
-          sum += static_cast<T>(dy[from]) * share;
+          sum += static_cast<T>(dy[from]) / static_cast<T>(p.covered(oy, ox));
       }
     dx[i] = static_cast<In>(sum);
   }
@@ -169,9 +167,11 @@ struct ResampleBackward {
     const std::int64_t last_row = first_place(rows, to.y + 1), last_column = first_place(columns, to.x + 1);
     for (std::int64_t oy = first_place(rows, to.y - 1); oy < last_row; ++oy) {
       const double a = part_of(rows, oy, to.y);
-      for (std::int64_t ox = first_place(columns, to.x - 1); a != 0 && ox < last_column; ++ox)
-        sum += dy[((to.n * rows.places + oy) * columns.places + ox) * c + to.c] *
-               static_cast<T>(a * part_of(columns, ox, to.x));
+      for (std::int64_t ox = first_place(columns, to.x - 1); ox < last_column; ++ox) {
+        const double part = a * part_of(columns, ox, to.x);
+        if (part != 0)  // 0 times an infinite gradient would be NaN
+          sum += dy[((to.n * rows.places + oy) * columns.places + ox) * c + to.c] * static_cast<T>(part);
+      }
     }
     dx[i] = sum;
   }
