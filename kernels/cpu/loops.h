@@ -42,8 +42,10 @@ struct Loops : MergedViews<N> {
 
 /// Runs `count` elements, `step` elements apart in each array: out = fn(in...), computed in Compute<In>.
 template <class Out, class... In, class Fn>
-void map_run(const Fn& fn, std::int64_t count, const std::array<std::int64_t, sizeof...(In) + 1>& step,
+void map_run(const Fn& given, std::int64_t count, const std::array<std::int64_t, sizeof...(In) + 1>& step,
              Out* o, const In*... in) {
+  // A copy that no store can reach: its scalars stay in registers, and choices that use them stay vectors.
+  const Fn fn = given;
   constexpr int kInputs = sizeof...(In);
   const bool dense = std::all_of(step.begin(), step.end() - 1, [](std::int64_t s) { return s == 1; });
   const bool scalar_last = kInputs > 1 && step[kInputs] == 0;  // a scalar operand, most often
