@@ -54,8 +54,8 @@
   F(erf, fast_erf(x))                                            \
   F(erfc, T(std::erfc(x)))                                       \
   F(sigmoid, fast_sigmoid(x))                                    \
-  F(log_sigmoid, (x < T(0) ? x : T(0)) - fast_log1p(fast_exp(x < T(0) ? x : -x))) \
-  F(softplus, (x > T(0) ? x : T(0)) + fast_log1p(fast_exp(x > T(0) ? -x : x))) \
+  F(log_sigmoid, (x < T(0) ? x : T(0)) - fast_log1p_of_part(fast_exp(x < T(0) ? x : -x))) \
+  F(softplus, (x > T(0) ? x : T(0)) + fast_log1p_of_part(fast_exp(x > T(0) ? -x : x))) \
   F(silu, x * fast_sigmoid(x))                                   \
   F(gelu, T(0.5) * x * fast_one_plus_erf(x * T(0.70710678118654752440))) \
   F(gelu_tanh, x * functors::gelu_tanh_gate(x))                  \
@@ -152,7 +152,7 @@ TRIREME_INLINE T clamped(T x, T low, T high) {
 template <class T>
 TRIREME_INLINE T binary_cross_entropy(T x, T t) {
   const T size = x < T(0) ? -x : x, miss = x > T(0) ? T(1) - t : t;
-  return size * miss + fast_log1p(fast_exp(-size));
+  return size * miss + fast_log1p_of_part(fast_exp(-size));
 }
 
 /// Returns s(x) - t, computed from the smaller one of s(x) and s(-x), which has all its digits.

@@ -114,6 +114,15 @@ TRIREME_INLINE float fast_log1p(float x) {
   return x < -1.0f || x != x ? std::numeric_limits<float>::quiet_NaN() : y;
 }
 
+/// log(1 + x) of x in 0..1 or NaN: the bits of fast_log1p() without the choices that keep exponentials inside
+/// of it from becoming vector instructions.
+TRIREME_INLINE float fast_log1p_of_part(float x) {
+  const bool above = 1.0f + x >= 1.41421354f;  // where fast_log1p() halves
+  const float shrink = above ? 0.5f : 1.0f;
+  const float y = vector_math::logarithm(above ? 1.0f : 0.0f, x * shrink + (shrink - 1.0f));
+  return x < 1e-7f ? x : y;
+}
+
 namespace vector_math {
 
 /// erf(a) / a - 1 for a in 0..0.9, from u = a^2.
@@ -173,6 +182,7 @@ TRIREME_INLINE double fast_exp(double x) { return std::exp(x); }
 TRIREME_INLINE double fast_expm1(double x) { return std::expm1(x); }
 TRIREME_INLINE double fast_log(double x) { return std::log(x); }
 TRIREME_INLINE double fast_log1p(double x) { return std::log1p(x); }
+TRIREME_INLINE double fast_log1p_of_part(double x) { return std::log1p(x); }
 TRIREME_INLINE double fast_erf(double x) { return std::erf(x); }
 TRIREME_INLINE double fast_one_plus_erf(double x) { return std::erfc(-x); }
 TRIREME_INLINE double fast_sigmoid(double x) { return 1 / (1 + std::exp(-x)); }

@@ -86,5 +86,24 @@ TEST(VectorMath, EndsOfTheRange) {
   EXPECT_TRUE(std::signbit(fast_tanh(-0.0f)));
 }
 
+TEST(VectorMath, LogarithmsOfPartsHaveTheSameBits) {
+  for (std::uint32_t bits = 0; bits <= std::bit_cast<std::uint32_t>(1.0f); bits += 97) {
+    const auto x = std::bit_cast<float>(bits);
+    ASSERT_EQ(fast_log1p_of_part(x), fast_log1p(x)) << x;
+  }
+  EXPECT_TRUE(std::isnan(fast_log1p_of_part(std::numeric_limits<float>::quiet_NaN())));
+}
+
+TEST(VectorMath, OnePlusErfKeepsItsDigits) {
+  EXPECT_LE(worst(
+                fast_one_plus_erf, [](double x) { return std::erfc(-x); }, -2.5, 5),
+            20);
+  for (float x = -5; x < -2.5f; x += 0.01f)
+    EXPECT_NEAR(static_cast<double>(fast_one_plus_erf(x)) / std::erfc(-static_cast<double>(x)), 1, 0.01) << x;
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(fast_one_plus_erf(kInf), 2);
+  EXPECT_EQ(fast_one_plus_erf(-kInf), 0);
+}
+
 }  // namespace
 }  // namespace trireme
