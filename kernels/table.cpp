@@ -45,8 +45,9 @@ void set_threads(int threads) {
   if (provided == threads) return;
   omp_set_num_threads(1);
   fail(ExitCode::kUsage,
-       "OpenMP provides {} of the {} compute threads asked for (the environment has {}): unset what limits "
-       "it, or ask for {}",
+       "OpenMP provides {} of the {} compute threads asked for (the environment has {}; the system may limit "
+       "threads, "
+       "too): unset what limits it, or ask for {}",
        provided, threads, openmp_limits(), provided);
 }
 

@@ -36,7 +36,7 @@ bool read_options(int argc, char** argv, LaunchOptions* options) {
   // A range's own description would stand in the help as part of the value's name.
   const auto range = [](auto least, auto most) { return CLI::Range(least, most).description(""); };
   app.add_option("-n,--ranks", options->ranks,
-                 "Number of ranks; in a Slurm allocation it may be left out: all of its tasks")
+                 "Number of ranks (default in a Slurm allocation: its number of tasks)")
       ->type_name("N")
       ->check(range(1, kMostRanks));
   app.add_option("--hosts", options->hosts, "Hosts to use, reached by ssh")

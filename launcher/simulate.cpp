@@ -160,7 +160,7 @@ int simulate_main(int argc, char** argv) {
       "drawn anew for each rank and step)");
   add("--compute-scale", asked.compute_scale, "X", "Times as long as traced (default 1)");
   add("--seed", asked.seed, "S", "Seed of the stragglers (default 1)");
-  add("--efficiency", asked.efficiency, "X", "Efficiency to be reached by what is advised (default 0.9)");
+  add("--efficiency", asked.efficiency, "X", "Target efficiency of the advice (default 0.9)");
   if (!parse_flags(app, argc, argv)) return 0;
   return simulate(asked);
 }

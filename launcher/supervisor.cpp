@@ -86,7 +86,7 @@ Verdict Supervisor::run() {
   Verdict verdict = conclude();
   if (output_lost_ && verdict.exit_code == 0) {
     verdict.exit_code = static_cast<int>(ExitCode::kInternal);
-    verdict.line = "standard output could not be written: what stands there is not all";
+    verdict.line = "standard output could not be written; the output is incomplete";
   }
   return verdict;
 }
@@ -171,8 +171,9 @@ void Supervisor::take_signal(int number) {
   const bool again = number == SIGINT && stop_signal_ == SIGINT;
   if (stop) stop_signal_ = number;
   if (!running_) {
-    if (!stop) return waiting_signals_.push_back(number);
-    own_verdict_ = {.exit_code = 128 + number, .line = "", .restartable = false, .dead = 0};
+    // A scheduler's signal before a time limit: nothing is lost, and the same command goes on later.
+    const int code = stop ? 128 + number : static_cast<int>(ExitCode::kStopped);
+    own_verdict_ = {.exit_code = code, .line = "", .restartable = false, .dead = 0};
     over_ = true;
   } else if (again) {
     own_verdict_ = {.exit_code = 128 + number, .line = "", .restartable = false, .dead = 0};
@@ -281,7 +282,6 @@ void Supervisor::greet(Peer& peer, std::string_view rest) {
   running_ = true;
   if (stop_signal_ == 0) arm(Late::kNothing, milliseconds(0));
   send_all("go");
-  for (const int signal : std::exchange(waiting_signals_, {})) send_all(fmt::format("signal {}", signal));
 }
 
 void Supervisor::note_end(Peer& peer, RankEnd::How how, int value, bool asked) {
@@ -366,9 +366,14 @@ void Supervisor::close_down() {
     if (ready[1].revents) take_output();
     if (ready[2].revents) pass_output_on();
     signalfd_siginfo info;
-    while (read(signals_, &info, sizeof info) == static_cast<ssize_t>(sizeof info))
-      told = told || info.ssi_signo != SIGCHLD;
+    while (read(signals_, &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
+      const auto number = static_cast<int>(info.ssi_signo);
+      if (number != SIGINT && number != SIGTERM && number != SIGHUP) continue;
+      stop_signal_ = number;  // which keeps the job from being started again
+      told = true;
+    }
   }
+  output_lost_ = output_lost_ || !output_.empty();
   if (starter_ > 0 && is_open()) kill(starter_, SIGTERM);
   for (int i = 0; i < 200 && starter_ > 0 && waitpid(starter_, nullptr, WNOHANG) == 0; ++i) {
     poll(nullptr, 0, 10);

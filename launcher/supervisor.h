@@ -20,7 +20,8 @@ namespace trireme {
 /// - Ranks run only once all of them are there; those that are late after `patience` end the job.
 /// - SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU are passed on to each rank's program (and its
 ///   process group) as they are, once. After the first three the ranks have `patience` to end; a second
-///   SIGINT kills them at once. Before the ranks run, the first three end the job, and the others wait.
+///   SIGINT kills them at once. Before the ranks run, each of them ends the job, the
+///   last three with exit code 75.
 /// - Whatever ranks print is passed on as fast as our standard output takes it. Where that is closed, the
 ///   ranks go on, and a job that ends well ends with exit code 1.
 /// - When a rank fails the others have two seconds to end by themselves, two more after SIGTERM, and
@@ -87,7 +88,6 @@ class Supervisor {
   std::vector<RankEnd> ends_;
   std::optional<Verdict> own_verdict_;  ///< what the launcher itself saw, where ranks tell nothing
   int stop_signal_ = 0;
-  std::vector<int> waiting_signals_;  ///< to pass on once the ranks run
   int greeted_ = 0;
   bool running_ = false;  ///< the ranks have been told to go
   bool over_ = false;

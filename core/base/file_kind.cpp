@@ -49,8 +49,8 @@ std::string wide_text(std::span<const std::uint8_t> head) {
   if (text.starts_with("\xff\xfe"sv) || text.starts_with("\xfe\xff"sv)) return "UTF-16 text";
   std::size_t zeros[2] = {0, 0};
   for (std::size_t i = 0; i < head.size(); ++i) zeros[i % 2] += head[i] == 0;
-  // A quarter of one kind of places is zero even where most of a text is in another alphabet than Latin, by
-  // its spaces, digits and line feeds.
+  // At the even or at the odd positions, a quarter of the bytes is zero even if most of a text is not in
+  // Latin letters: its spaces, digits and line feeds have one.
   const auto [few, many] = std::minmax(zeros[0], zeros[1]);
   return head.size() >= 32 && many * 8 >= head.size() && few * 16 <= many ? "UTF-16 text" : "";
 }

@@ -24,7 +24,7 @@ int checked_output(int code) {
   const bool flushed = std::fflush(stdout) == 0;
   const int reason = errno;
   if ((flushed && !std::ferror(stdout)) || code != 0) return code;
-  std::fprintf(stderr, "standard output could not be written%s%s: what stands there is not all\n",
+  std::fprintf(stderr, "standard output could not be written%s%s; the output is incomplete\n",
                reason == 0 ? "" : ": ", reason == 0 ? "" : std::strerror(reason));
   return 1;
 }

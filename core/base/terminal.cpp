@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -40,6 +41,8 @@ int terminal_columns(int descriptor) {
 
 int columns_of_standard_error() {
   if (const int columns = terminal_columns(STDERR_FILENO); columns > 0) return columns;
+  struct stat status {};
+  if (fstat(STDERR_FILENO, &status) != 0 || !S_ISFIFO(status.st_mode)) return 0;  // a launcher reads a pipe
   if (const char* told = std::getenv(kColumnsVariable)) return std::max(0, std::atoi(told));
   return columns_of_mpirun();
 }

@@ -21,8 +21,8 @@ struct SafetensorsEntry {
   std::vector<std::int64_t> shape;
   std::uint64_t offset = 0;  ///< of its first byte, from the start of the file
   std::uint64_t bytes = 0;
-  std::string
-      foreign_dtype{};  ///< the file's name of a dtype that we have none for; then `dtype` means nothing
+  /// The file's name of a dtype that Trireme lacks; then `dtype` means nothing. Empty otherwise.
+  std::string foreign_dtype{};
 };
 
 /// What to do with a tensor of a dtype that we do not have.

@@ -25,8 +25,8 @@ LoadedTensors load_safetensors(const std::filesystem::path& path);
 
 /// Fills `ours` from a file. Floating point types are converted; other types and all shapes must be the same.
 /// Nothing is written unless everything fits: what is missing, unexpected or of another shape is listed in
-/// one Error(kCheckpoint). PyTorch's counters `num_batches_tracked` need not be wanted, and tensors that are
-/// not wanted may have any dtype.
+/// one Error(kCheckpoint). Tensors of the file that the model lacks may have
+/// any dtype where the map drops them. PyTorch's counters `num_batches_tracked` are skipped.
 void load_weights(const std::vector<NamedTensor>& ours, const std::filesystem::path& path,
                   const WeightMap& map = {});
 /// The same for the parameters and buffers of a module.

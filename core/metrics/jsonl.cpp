@@ -140,8 +140,9 @@ JsonlWriter::JsonlWriter(std::filesystem::path path)
   file_.lock();
   if (const std::int64_t size = file_.size(); size > 0)
     fail(ExitCode::kUsage,
-         "{} holds {} bytes already, and a run that does not resume leaves them as they are: choose another "
-         "name, or remove the file first",
+         "{} is not empty ({} bytes), and only a resumed run may append to it: choose another name, or "
+         "remove the "
+         "file first",
          file_.path().string(), size);
 }
 

@@ -8,6 +8,22 @@
 
 namespace trireme {
 
+namespace {
+
+/// While one is alive, a stop signal waits for what is being saved, however long a disk takes.
+class SavingPhase {
+ public:
+  SavingPhase() : before_(program_phase().exchange(Phase::kEnding)) {}
+  ~SavingPhase() { program_phase() = before_; }
+  SavingPhase(const SavingPhase&) = delete;
+  SavingPhase& operator=(const SavingPhase&) = delete;
+
+ private:
+  const Phase before_;
+};
+
+}  // namespace
+
 std::vector<StateTensor> Job::state() const {
   std::vector<StateTensor> all;
   for (const auto& replica : replicas_)
@@ -58,6 +74,7 @@ void Job::resume(const JobState& now, const std::vector<std::string>& difference
 void Job::save_checkpoint() {
   if (!checkpoints_->enabled() || saved_step_ == step_) return;
   const TraceScope scope(timing_->trace, "save checkpoint", "checkpoint");
+  const SavingPhase saving;
   gather_engines();
   checkpoints_->save(job_state(), state());
   saved_step_ = step_;
@@ -72,10 +89,10 @@ void Job::stop_if_asked() {
         ExitCode::kStopped,
         fmt::format("stopped by a signal after step {}; its checkpoint is committed, run again to go on",
                     step_));
-  throw AgreedError(
-      static_cast<ExitCode>(128 + std::max(1, stop_signal().load())),
-      fmt::format("stopped by a signal after step {}; nothing was kept, because there is no --checkpoint-dir",
-                  step_));
+  throw AgreedError(static_cast<ExitCode>(128 + std::max(1, stop_signal().load())),
+                    fmt::format("stopped by a signal after step {}; nothing was kept; give --checkpoint-dir "
+                                "or --out to keep checkpoints",
+                                step_));
 }
 
 }  // namespace trireme

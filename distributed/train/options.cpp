@@ -113,7 +113,8 @@ constexpr std::pair<std::string_view, std::string_view> kKnownElsewhere[] = {
   std::ranges::replace(plain, '_', '-');
   for (const auto& [theirs, ours] : kKnownElsewhere)
     if (plain == theirs && !is_unused(program, std::string(ours)))
-      fail(ExitCode::kUsage, "unknown flag {}: it is called {} here", given, ours);
+      fail(ExitCode::kUsage, "unknown flag {}: it is called {} here{}", given, ours,
+           ours == "--global-batch" ? ", and counts the samples of all ranks together" : "");
   std::vector<std::string> known = {"--config", "--print-config", "--help"};
   for (const auto* field : job_fields()) known.push_back(flag_name(field->name()));
   if (const std::string meant = nearest(given, known); !meant.empty()) {

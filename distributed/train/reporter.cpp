@@ -37,13 +37,17 @@ bool is_restarted() {
 }  // namespace
 
 OutputPaths::OutputPaths(const JobOptions& o)
-    : metrics(chosen(o.metrics(), o.out(), "metrics.jsonl")),
-      tensorboard(chosen(o.tensorboard(), o.out(), "tensorboard")),
-      checkpoints(chosen(o.checkpoint_dir(), o.out(), "checkpoints")),
-      curves(o.out().empty() ? std::filesystem::path() : std::filesystem::path(o.out()) / "curves.png") {}
+    : checkpoints(chosen(o.checkpoint_dir(), o.out(), "checkpoints")) {
+  // What a replay writes must not mix with the outputs of the run that it replays.
+  const std::string out = o.replay_from() > 0 ? "" : o.out();
+  metrics = chosen(o.metrics(), out, "metrics.jsonl");
+  tensorboard = chosen(o.tensorboard(), out, "tensorboard");
+  if (!out.empty()) curves = std::filesystem::path(out) / "curves.png";
+}
 
 Reporter::Reporter(const JobOptions& options)
     : quiet_(options.quiet()),
+      is_replay_(options.replay_from() > 0),
       paths_(options),
       metrics_flag_(options.metrics().empty() ? "--out" : "--metrics"),
       tensorboard_flag_(options.tensorboard().empty() ? "--out" : "--tensorboard"),
@@ -75,7 +79,7 @@ void Reporter::open_lines(const char* flag, const std::filesystem::path& path,
     if (resume_step) {
       lines.emplace(path, *resume_step);
     } else {
-      if (is_restarted()) set_aside(path);
+      if (is_restarted() && !is_replay_) set_aside(path);
       lines.emplace(path);
     }
   });
@@ -89,7 +93,8 @@ void Reporter::set_aside(const std::filesystem::path& path) {
     name = path.string() + fmt::format(".attempt-{}", attempt);
   std::filesystem::rename(path, name, error);
   if (!error)
-    note(fmt::format("{} is of an attempt before the restart, now named {}", path.string(), name.string()));
+    note(fmt::format("renamed {} to {}: an attempt before the restart wrote it", path.string(),
+                     name.string()));
 }
 
 void Reporter::step(const StepReport& r) {

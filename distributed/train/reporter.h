@@ -72,7 +72,7 @@ class Reporter {
   void set_aside(const std::filesystem::path& path);
   void show(const StepReport& report);
 
-  const bool quiet_;
+  const bool quiet_, is_replay_;
   const OutputPaths paths_;
   const char* const metrics_flag_;  // that named the path, for errors
   const char* const tensorboard_flag_;

@@ -32,10 +32,10 @@ std::optional<std::string> length_warning(const JobOptions& o, std::int64_t step
     const double before = optim::learning_rate(planned, step), after = optim::learning_rate(now, step);
     if (before == after) continue;
     return fmt::format(
-        "the run has {} steps and was planned for {}, which changes --schedule {}: the learning rate after "
-        "{} "
-        "steps is {:.4g}, and was to be {:.4g}",
-        total_steps, planned_steps, o.schedule(), step, after, before);
+        "the run was planned for {} steps and now has {}: with --schedule {} the learning rate after {} "
+        "steps is "
+        "{:.4g} instead of {:.4g}",
+        planned_steps, total_steps, o.schedule(), step, after, before);
   }
   return {};
 }

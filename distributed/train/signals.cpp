@@ -62,7 +62,10 @@ class StallWatch {
   void look(int signal) {
     const std::uint64_t count = progress_count();
     const auto now = Clock::now();
-    if (program_phase() != Phase::kSteps || count != last_count_ || !since_) {
+    // A process that was itself stopped (SIGSTOP) has made no progress and must not pay for it.
+    const bool was_suspended = now - last_look_ > std::chrono::seconds(1);
+    last_look_ = now;
+    if (program_phase() != Phase::kSteps || count != last_count_ || !since_ || was_suspended) {
       last_count_ = count;
       since_ = now;
     } else if (now - *since_ > longest_stall.load()) {
@@ -76,6 +79,7 @@ class StallWatch {
 
  private:
   std::uint64_t last_count_ = 0;
+  Clock::time_point last_look_{};
   std::optional<Clock::time_point> since_;  ///< the last progress that was seen
 };
 

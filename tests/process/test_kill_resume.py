@@ -346,7 +346,7 @@ class KillResume(training.Training):
         self.run_to_end(self.job("--lr", 0.01, steps=40), ranks=2)
         before = self.metrics.read_bytes()
         refused = self.run_to_end(self.job("--resume", "never"), code=2, ranks=2)
-        self.assert_one_line(refused, f"^rank 0: --metrics: {self.metrics} holds {len(before)} bytes already.*another name, or remove")
+        self.assert_one_line(refused, f"^rank 0: --metrics: {self.metrics} is not empty .{len(before)} bytes.*another name, or remove")
         self.assertEqual(self.metrics.read_bytes(), before)
         self.metrics.unlink()
         run = self.start(self.job("--resume", "never"), ranks=2)

@@ -95,7 +95,7 @@ class Outputs(training.Training):
             for where in (dict(how="plain"), dict(ranks=2), dict(ranks=2, how="threads")):
                 with self.subTest(flag=flag, path=path, **where):
                     ended = self.run_to_end([*JOB, "--steps", 2, flag, value, "--resume", "never"], code=2, **where)
-                    self.assert_one_line(ended, f"^(rank 0: )?{flag}: {path} holds {len(before)} bytes.*another name, or remove the file")
+                    self.assert_one_line(ended, f"^(rank 0: )?{flag}: {path} is not empty .{len(before)} bytes.*another name, or remove the file")
                     self.assertEqual(path.read_bytes(), before)
 
     def test_a_replay_leaves_the_metrics_of_its_run(self):
@@ -137,8 +137,8 @@ class Outputs(training.Training):
         self.run_to_end([*kept, "--steps", 10], how="plain")
         for where in (dict(how="plain"), dict(ranks=2)):
             ended = self.run_to_end([*kept, "--steps", 12], **where)
-            self.assert_one_line(ended, "^the run has 12 steps and was planned for 10, which changes --schedule cosine: the "
-                                        "learning rate after 10 steps is 0.006699, and was to be 0$")
+            self.assert_one_line(ended, "^the run was planned for 10 steps and now has 12: with --schedule cosine the learning "
+                                        "rate after 10 steps is 0.006699 instead of 0$")
             training.shutil.rmtree(self.dir / "c" / "step-00000012")
         ended = self.run_to_end([*JOB, "--quiet", "--steps", 4, "--warmup-steps", 8], how="plain")
         self.assert_one_line(ended, "^--warmup-steps 8 is longer than the run of 4 steps: .* 0.05 and never reaches --lr 0.1$")

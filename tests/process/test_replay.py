@@ -29,6 +29,16 @@ class Replay(training.Training):
             self.assertEqual(replay.digests, {at: digest for at, digest in real.digests.items() if int(at) > step})
             self.assertEqual(self.files(), before, "a replay keeps nothing")
 
+    def test_of_a_run_that_keeps_all_in_one_folder(self):
+        out = self.dir / "out"
+        real = self.run_to_end([*JOB, "--out", out, "--checkpoint-every", 3, "--keep-checkpoints", 5], ranks=2)
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        replay = self.run_to_end([*JOB, "--out", out, "--replay-ranks", 2, "--replay-from", 6], how="plain",
+                                 env={"SLURM_RESTART_COUNT": "1"})
+        self.assertEqual(replay.digests, {at: digest for at, digest in real.digests.items() if int(at) > 6})
+        after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        self.assertEqual(after, before, "a replay changes no file of the run")
+
     def diff(self, first, second, code):
         ran = subprocess.run([training.TRIREME, "checkpoint", "diff", first, second], capture_output=True, text=True, timeout=60)
         self.assertEqual(ran.returncode, code, ran)

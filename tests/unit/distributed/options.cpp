@@ -200,8 +200,11 @@ TEST(Options, AJobFileThatIsAPipeIsWaitedForWithThePatienceGiven) {
 
 TEST(OptionsErrors, NamesOurFlagForThoseOfOtherPrograms) {
   EXPECT_EQ(usage_error({"--batch-size", "3"}),
-            "unknown flag --batch-size: it is called --global-batch here");
-  EXPECT_EQ(usage_error({"--batch_size=3"}), "unknown flag --batch_size: it is called --global-batch here");
+            "unknown flag --batch-size: it is called --global-batch here, and counts the samples of all "
+            "ranks together");
+  EXPECT_EQ(usage_error({"--batch_size=3"}),
+            "unknown flag --batch_size: it is called --global-batch here, and counts the samples of all "
+            "ranks together");
   EXPECT_EQ(usage_error({"--learning-rate", "3"}), "unknown flag --learning-rate: it is called --lr here");
   EXPECT_EQ(usage_error({"--workers", "3"}), "unknown flag --workers: it is called --loader-workers here");
 }

@@ -18,17 +18,17 @@ JobOptions options(const std::string& schedule, std::int64_t warmup = 0) {
 
 TEST(LengthWarning, NamesBothLearningRatesOfTheFirstStepThatDiffers) {
   // Cosine: 0.1 * 0.5 * (1 + cos(pi * 10 / 12)) = 0.0066987; the earlier run had come to 0.
-  EXPECT_EQ(
-      length_warning(options("cosine"), 10, 10, 12),
-      "the run has 12 steps and was planned for 10, which changes --schedule cosine: the learning rate after "
-      "10 steps is 0.006699, and was to be 0");
+  EXPECT_EQ(length_warning(options("cosine"), 10, 10, 12),
+            "the run was planned for 10 steps and now has 12: with --schedule cosine the learning rate after "
+            "10 steps "
+            "is 0.006699 instead of 0");
   // The step schedule divides by 10 at one half: after 50 of 100 steps, after 100 of 200 steps.
-  EXPECT_EQ(
-      length_warning(options("step"), 20, 100, 200),
-      "the run has 200 steps and was planned for 100, which changes --schedule step: the learning rate after "
-      "50 steps is 0.1, and was to be 0.01");
+  EXPECT_EQ(length_warning(options("step"), 20, 100, 200),
+            "the run was planned for 100 steps and now has 200: with --schedule step the learning rate after "
+            "50 steps "
+            "is 0.1 instead of 0.01");
   test::expect_holds(length_warning(options("onecycle"), 50, 100, 80).value_or(""),
-                     {"has 80 steps and was planned for 100", "onecycle", "after 50 steps"});
+                     {"planned for 100 steps and now has 80", "onecycle", "after 50 steps"});
 }
 
 TEST(LengthWarning, IsSilentWhereNoStepToComeChanges) {
