@@ -126,13 +126,13 @@ enum class CompareOp { TRIREME_COMPARE_OPS(TRIREME_NAME) };
 namespace functors {
 
 // Integers are their own floor, and so on.
-#define TRIREME_WHOLE(name, function)      \
-  template <class T>                       \
-  TRIREME_INLINE T name(T x) {             \
-    if constexpr (std::is_integral_v<T>)   \
-      return x;                            \
-    else                                   \
-      return static_cast<T>(function(x));  \
+#define TRIREME_WHOLE(name, function)     \
+  template <class T>                      \
+  TRIREME_INLINE T name(T x) {            \
+    if constexpr (std::is_integral_v<T>)  \
+      return x;                           \
+    else                                  \
+      return static_cast<T>(function(x)); \
   }
 TRIREME_WHOLE(floor_of, std::floor)
 TRIREME_WHOLE(ceil_of, std::ceil)

@@ -25,8 +25,8 @@ Tensor read_tensor(const FileSystem& files, const fs::path& path, const Safetens
   return t;
 }
 
-/// Returns whether a tensor is PyTorch's count of batches in a batch normalization, which does not influence results
-/// unless the layer has no momentum. Our layers do not keep it.
+/// Returns whether a tensor is PyTorch's count of batches in a batch normalization, which does not influence
+/// results unless the layer has no momentum. Our layers do not keep it.
 bool is_batch_counter(const std::string& name) {
   constexpr std::string_view kName = "num_batches_tracked";
   return name == kName || name.ends_with("." + std::string(kName));

@@ -69,10 +69,11 @@ class NcclTransport final : public DeviceTransport {
       : patience_(patience) {
     cuda::stream();  // the library works on this thread's device
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    // Calls of a blocking communicator wait for peers, in the first exchange and in this call, without a deadline.
-    // ncclCommAbort from another thread is no way out: it frees the communicator under the thread that waits. Only
-    // the calls of a non-blocking communicator run on a thread that ncclCommAbort joins first (NCCL 2.28: group.cc,
-    // ncclGroupEndInternal, and init.cc, ncclCommEnsureReady). The price is a short-lived thread for each group.
+    // Calls of a blocking communicator wait for peers, in the first exchange and in this call, without a
+    // deadline. ncclCommAbort from another thread is no way out: it frees the communicator under the thread
+    // that waits. Only the calls of a non-blocking communicator run on a thread that ncclCommAbort joins
+    // first (NCCL 2.28: group.cc, ncclGroupEndInternal, and init.cc, ncclCommEnsureReady). The price is a
+    // short-lived thread for each group.
     config.blocking = 0;
     require(nccl().ncclCommInitRankConfig(&comm_, size, id, rank, &config), "ncclCommInitRank");
     settle("the meeting of all ranks");

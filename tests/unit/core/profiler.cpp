@@ -169,8 +169,8 @@ TEST(Profiler, SpansGoToTheTrace) {
 }
 
 TEST(Profiler, EveryKernelIsTimed) {
-  // All entries are of the size of a pointer. The device's name, multiplies_16_bits and the seven functions after
-  // them are no kernels.
+  // All entries are of the size of a pointer. The device's name, multiplies_16_bits and the seven functions
+  // after them are no kernels.
   std::vector<void*> plain(sizeof(KernelTable) / sizeof(void*)), timed(plain.size());
   std::memcpy(plain.data(), &kernels_of(kCpu), sizeof(KernelTable));
   std::memcpy(timed.data(), &profiler::timed_kernels(), sizeof(KernelTable));

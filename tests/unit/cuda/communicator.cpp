@@ -1,5 +1,5 @@
-// The communicator of an emulated GPU: groups, events, mismatches and failures. What its collectives compute is in
-// collectives.cpp, which also runs on a real GPU.
+// The communicator of an emulated GPU: groups, events, mismatches and failures. What its collectives compute
+// is in collectives.cpp, which also runs on a real GPU.
 #include <gtest/gtest.h>
 
 #include <atomic>
