@@ -122,7 +122,7 @@ class Examples(training.Training):
     def test_tokens(self):
         tokens = self.dir / "tokens"
         tokens.write_bytes(struct.pack("<2000H", *(i % 50257 * 25 for i in range(2000))))
-        small = ["--model", "gpt:layers=1,width=16,heads=1,context=8", "--steps", 2, "--global-batch", 4]
+        small = ["--model", "gpt:layers=1,width=16,heads=1,context=8", "--steps", 2, "--global-batch", 4, "--warmup-steps", 0]
         ended = self.run_example("train_gpt", [*small, "--data", f"tokens:{tokens}"], how="plain")
         self.assertRegex(ended.out, r"sample:10( \d+){32}\n")
         tokens.write_bytes(b"\xff" * 4000)
