@@ -10,17 +10,24 @@
 
 namespace trireme {
 
-/// Element i of start, start + step, ... N is the type that is counted in: int64 or double.
+/// Gives element i of start, start + step, ... N is the type that is counted in: int64 or double.
 template <class T, class N>
 struct Arange {
   N start, step;
   TRIREME_HOST_DEVICE T operator()(std::int64_t i) const {
-    return static_cast<T>(start + static_cast<N>(i) * step);
+    if constexpr (std::is_integral_v<N>) {
+      // Modulo 2^64, so that a product outside of int64 does not harm a sum inside it.
+      const auto sum = static_cast<std::uint64_t>(start) +
+                       static_cast<std::uint64_t>(i) * static_cast<std::uint64_t>(step);
+      return static_cast<T>(static_cast<std::int64_t>(sum));
+    } else {
+      return static_cast<T>(start + static_cast<N>(i) * step);
+    }
   }
 };
 
-/// Element i of `last + 1` numbers from `start` to `end`: each is counted from the end that is nearer, so
-/// both ends are exact.
+/// Gives element i of `last + 1` numbers from `start` to `end`: each is counted from the end that is nearer,
+/// so both ends are exact.
 template <class T>
 struct Linspace {
   T start, end;
