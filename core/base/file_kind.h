@@ -1,4 +1,4 @@
-// What a file is, by its first bytes: for readers that would take anything for data.
+// Recognizes the kind of a file from its first bytes, so that readers of raw data can refuse other files.
 #pragma once
 
 #include <cstddef>

@@ -25,7 +25,7 @@ struct SafetensorsEntry {
   std::string foreign_dtype{};
 };
 
-/// What to do with a tensor of a dtype that we do not have.
+/// Selects how a tensor is read whose dtype Trireme does not support.
 enum class ForeignDTypes {
   kRefuse,  ///< the file cannot be read
   kKeep,    ///< the entry names it (foreign_dtype), and must not be read

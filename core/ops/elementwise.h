@@ -113,7 +113,7 @@ Tensor floor_divide(const Tensor& a, const Tensor& b);  ///< has no gradient
 Tensor remainder(const Tensor& x, Scalar value);
 Tensor fmod(const Tensor& x, Scalar value);
 Tensor floor_divide(const Tensor& x, Scalar value);
-/// Where a == b the gradient goes to both by halves; beside a NaN, to both in full.
+/// If a == b, each input gets half of the gradient. If either input is NaN, each gets all of it.
 Tensor maximum(const Tensor& a, const Tensor& b);
 Tensor minimum(const Tensor& a, const Tensor& b);
 /// start + weight * (end - start)

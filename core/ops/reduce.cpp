@@ -149,7 +149,7 @@ Tensor prod_slope(const Tensor& g, const Tensor& x, const std::vector<int>& dims
   const Tensor counts = expand(reshape(zeros, kept), x.shape());
   const Tensor seen = logical_or(eq(counts, 0), logical_and(eq(counts, 1), zero));
   const Tensor slope = mul(above, where(seen, others, none));
-  // As in PyTorch, which looks for a second zero first where the product is of all elements.
+  // PyTorch does the same: for a product of all elements, it first looks for a second zero.
   return dims.empty() ? where(gt(counts, 1), none, slope) : slope;
 }
 

@@ -125,7 +125,7 @@ const Tensor& in_place(const char* name, const Tensor& t, Tensor (*op)(const Ten
                     [](const Tensor& g, const Tensor& v) { (void)v; return derivative; }); \
   }                                                                                        \
   const Tensor& name##_(const Tensor& t) { return in_place(#name "_", t, name); }
-// The same where the derivative takes several kernels, between which 16-bit numbers must not be rounded.
+// Defines an op whose derivative takes several kernels. 16-bit numbers are not rounded between them.
 #define TRIREME_OP_WIDE(name, check, from, derivative) \
   TRIREME_OP(name, check, from, in_full([](const Tensor& g, const Tensor& v) { return derivative; }, g, v))
 

@@ -16,7 +16,7 @@ namespace trireme {
 std::string to_text(const EngineChoices& engines);
 EngineChoices engines_from_text(const std::string& text);
 
-/// What one rank knows of how its GPU computes.
+/// Describes how the GPU of one rank computes.
 struct EngineReport {
   EngineChoices engines;
   std::vector<std::string> notices;  ///< lines for the user
@@ -35,7 +35,7 @@ class EngineLog {
   /// no engines. Returns lines for the user, the same on all ranks and each of them once: the kernels'
   /// notices, and what makes bits doubtful.
   std::vector<std::string> gather(Communicator& comm);
-  /// The same with this rank's report given.
+  /// Gathers reports like gather(comm), but takes this rank's report from the caller.
   std::vector<std::string> gather(Communicator& comm, const EngineReport& mine);
   /// Returns true after steps 1, 2, 4, 8, ... of this run, when gather() is worth its time.
   static bool is_due(std::int64_t steps_of_this_run);

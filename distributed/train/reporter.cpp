@@ -38,7 +38,7 @@ bool is_restarted() {
 
 OutputPaths::OutputPaths(const JobOptions& o)
     : checkpoints(chosen(o.checkpoint_dir(), o.out(), "checkpoints")) {
-  // What a replay writes must not mix with the outputs of the run that it replays.
+  // A replay must not write into the output folder of the run that it replays.
   const std::string out = o.replay_from() > 0 ? "" : o.out();
   metrics = chosen(o.metrics(), out, "metrics.jsonl");
   tensorboard = chosen(o.tensorboard(), out, "tensorboard");

@@ -59,7 +59,8 @@ TEST(MeasureLink, IsReadAlikeInAProgramWithADecimalComma) {
   if (!setlocale(LC_NUMERIC, "de_DE.UTF-8")) {
     const std::string folder = testing::TempDir(),
                       make = "localedef -i de_DE -f UTF-8 " + folder + "de_DE.UTF-8";
-    if (std::system((make + " >/dev/null 2>&1").c_str()) != 0) GTEST_SKIP() << "there is no locale to be had";
+    if (std::system((make + " >/dev/null 2>&1").c_str()) != 0)
+      GTEST_SKIP() << "skipped: no locale with a decimal comma can be made here";
     setenv("LOCPATH", folder.c_str(), 1);
     ASSERT_TRUE(setlocale(LC_NUMERIC, "de_DE.UTF-8"));
     unsetenv("LOCPATH");
