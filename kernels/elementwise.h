@@ -10,6 +10,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "kernels/trigonometry.h"
 #include "kernels/vector_math.h"
 
 // F(name, expression of x and the scalars a and b), for every dtype but bool
@@ -19,6 +20,7 @@
   F(abs, x < T(0) ? -x : x + T(0))                               \
   F(sign, x > T(0) ? T(1) : (x < T(0) ? T(-1) : T(0)))           \
   F(square, x * x)                                               \
+  F(cube, x * x * x)                                             \
   F(relu, x > T(0) || x != x ? x : T(0))                         \
   F(add_scalar, x + a)                                           \
   F(sub_scalar, x - a)                                           \
@@ -33,11 +35,11 @@
 // For floating point only
 #define TRIREME_UNARY_FLOATING_OPS(F)                            \
   F(exp, fast_exp(x))                                            \
-  F(exp2, T(std::exp2(x)))                                       \
+  F(exp2, fast_exp2(x))                                         \
   F(expm1, fast_expm1(x))                                        \
   F(log, fast_log(x))                                            \
-  F(log2, T(std::log2(x)))                                       \
-  F(log10, T(std::log10(x)))                                     \
+  F(log2, fast_log2(x))                                         \
+  F(log10, fast_log10(x))                                       \
   F(log1p, fast_log1p(x))                                        \
   F(sqrt, T(std::sqrt(x)))                                       \
   F(rsqrt, T(1) / T(std::sqrt(x)))                               \
@@ -45,14 +47,14 @@
   F(sin, T(std::sin(x)))                                         \
   F(cos, T(std::cos(x)))                                         \
   F(tan, T(std::tan(x)))                                         \
-  F(asin, T(std::asin(x)))                                       \
-  F(acos, T(std::acos(x)))                                       \
-  F(atan, T(std::atan(x)))                                       \
+  F(asin, fast_asin(x))                                         \
+  F(acos, fast_acos(x))                                         \
+  F(atan, fast_atan(x))                                         \
   F(sinh, T(std::sinh(x)))                                       \
   F(cosh, T(std::cosh(x)))                                       \
   F(tanh, fast_tanh(x))                                          \
   F(erf, fast_erf(x))                                            \
-  F(erfc, T(std::erfc(x)))                                       \
+  F(erfc, fast_erfc(x))                                         \
   F(sigmoid, fast_sigmoid(x))                                    \
   F(log_sigmoid, (x < T(0) ? x : T(0)) - fast_log1p_of_part(fast_exp(x < T(0) ? x : -x))) \
   F(softplus, (x > T(0) ? x : T(0)) + fast_log1p_of_part(fast_exp(x > T(0) ? -x : x))) \
@@ -85,8 +87,11 @@
 
 #define TRIREME_BINARY_FLOATING_OPS(F)                           \
   F(div, x / y)                                                  \
-  F(atan2, T(std::atan2(x, y)))                                  \
+  F(atan2, fast_atan2(x, y))                                     \
   F(relu_backward, y <= T(0) ? T(0) : x)                         \
+  F(lerp, functors::lerped(x, y, a))                             \
+  F(huber, functors::huber_value(x - y, a))                      \
+  F(huber_slope, functors::clamped(x - y, -a, a))                \
   F(clamp_backward, (y > a || a != a) && (y < b || b != b) ? x : T(0)) \
   F(leaky_relu_backward, y > T(0) ? x : x * a)                   \
   F(elu_backward, y > T(0) ? x : x * a * fast_exp(y))            \
@@ -145,6 +150,20 @@ template <class T>
 TRIREME_INLINE T clamped(T x, T low, T high) {
   const T raised = x < low ? low : x;
   return raised > high ? high : raised;
+}
+
+/// Returns start + w (end - start), counted from the nearer end: w = 1 gives `end`.
+template <class T>
+TRIREME_INLINE T lerped(T start, T end, T w) {
+  const T distance = end - start;
+  return w < T(0.5) && w > T(-0.5) ? start + distance * w : end - distance * (T(1) - w);
+}
+
+/// Returns d^2 / 2 up to |d| = delta, then a line (P. Huber, 1964).
+template <class T>
+TRIREME_INLINE T huber_value(T d, T delta) {
+  const T distance = d < T(0) ? -d : d, near = distance > delta ? delta : distance;
+  return near * near * T(0.5) + (distance - near) * delta;
 }
 
 /// Returns -t log s(x) - (1 - t) log(1 - s(x)), s being the sigmoid. Both terms of the sum below are at least
@@ -253,6 +272,24 @@ TRIREME_HOST_DEVICE T floored_quotient(T x, T y) {
   };
 TRIREME_UNARY_OPS(TRIREME_DEFINE)
 #undef TRIREME_DEFINE
+
+// Float32 sines have two forms with the same bits: operator() takes any x, and inside(), which vectorizes,
+// takes |x| <= kBound.
+#define TRIREME_BOUNDED(name)                                                                \
+  template <>                                                                                \
+  struct name<float> {                                                                       \
+    static constexpr float kBound = vector_math::kLargestAngle;                              \
+    float a, b;                                                                              \
+    TRIREME_INLINE float inside(float x) const { return near_##name(x); }                    \
+    TRIREME_HOST_DEVICE float operator()(float x) const {                                    \
+      return std::fabs(x) <= kBound ? near_##name(x)                                         \
+                                    : static_cast<float>(std::name(static_cast<double>(x))); \
+    }                                                                                        \
+  };
+TRIREME_BOUNDED(sin)
+TRIREME_BOUNDED(cos)
+TRIREME_BOUNDED(tan)
+#undef TRIREME_BOUNDED
 
 #define TRIREME_DEFINE(name, expression)               \
   template <class T>                                   \

@@ -6,3 +6,6 @@
 #else
 #define TRIREME_HOST_DEVICE
 #endif
+
+/// A call in a loop would keep it from becoming vector instructions.
+#define TRIREME_INLINE [[gnu::always_inline]] TRIREME_HOST_DEVICE inline

@@ -12,9 +12,6 @@
 
 #include "kernels/host_device.h"
 
-/// A call in a loop would keep it from becoming vector instructions.
-#define TRIREME_INLINE [[gnu::always_inline]] TRIREME_HOST_DEVICE inline
-
 namespace trireme {
 
 namespace vector_math {
@@ -30,16 +27,27 @@ struct Exponential {
   float rest;
 };
 
+/// e^r - 1 for |r| <= ln 2 / 2.
+TRIREME_INLINE float exponential_near(float r) {
+  // (e^r - 1 - r) / r^2
+  const float p =
+      (((0.00138145394f * r + 0.00836874545f) * r + 0.041668389f) * r + 0.166665211f) * r + 0.49999994f;
+  return r + r * r * p;
+}
+
 /// For x in -104..89.
 TRIREME_INLINE Exponential exponential(float x) {
   constexpr float kShift = 0x1.8p23f;  // adding it rounds to a whole number, which the low bits then hold
   // x = n ln 2 + r with |r| <= ln 2 / 2; the upper part of ln 2 has few enough bits for exact products.
   const float shifted = x * 1.44269504f + kShift, n = shifted - kShift;
   const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  // (e^r - 1 - r) / r^2
-  const float p =
-      (((0.00138145394f * r + 0.00836874545f) * r + 0.041668389f) * r + 0.166665211f) * r + 0.49999994f;
-  return {std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(kShift), r + r * r * p};
+  return {std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(kShift), exponential_near(r)};
+}
+
+/// 2^n (1 + rest) for n in -252..254, in two factors, since 2^n alone can be outside of the exponents' range.
+TRIREME_INLINE float scaled_power(std::int32_t n, float rest) {
+  const auto half = n >> 1;
+  return (1.0f + rest) * power_of_two(half) * power_of_two(n - half);
 }
 
 /// n ln 2 + log(1 + f) for f in -0.293..0.415.
@@ -70,9 +78,22 @@ TRIREME_INLINE float fast_exp(float x) {
   x = x > 89.0f ? 89.0f : x;
   x = x < -104.0f ? -104.0f : x;
   const auto [n, rest] = vector_math::exponential(x);
-  // 2^n in two factors, since n alone can be outside of the exponents' range.
-  const auto half = n >> 1;
-  return (1.0f + rest) * vector_math::power_of_two(half) * vector_math::power_of_two(n - half);
+  return vector_math::scaled_power(n, rest);
+}
+
+/// 2^x within 1.5 ulp; exact for whole numbers.
+TRIREME_INLINE float fast_exp2(float x) {
+  constexpr float kShift = 0x1.8p23f;
+  x = x > 129.0f ? 129.0f : x;
+  x = x < -151.0f ? -151.0f : x;
+  const float shifted = x + kShift, r = x - (shifted - kShift);
+  // (2^r - 1) / r
+  const float p = ((((0.000154763009f * r + 0.00134002697f) * r + 0.00961800385f) * r + 0.055503279f) * r +
+                   0.240226507f) *
+                      r +
+                  0.693147182f;
+  return vector_math::scaled_power(std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(kShift),
+                                   r * p);
 }
 
 /// e^x - 1 within 1.5 ulp.
@@ -86,29 +107,64 @@ TRIREME_INLINE float fast_expm1(float x) {
   return std::fabs(whole) < 1e-7f ? whole : y;  // keeps the sign of 0
 }
 
-/// log x within 1 ulp; -infinity of 0, NaN below.
-TRIREME_INLINE float fast_log(float x) {
-  constexpr float kInf = std::numeric_limits<float>::infinity();
+namespace vector_math {
+
+/// x = 2^n (1 + f) with f in -0.293..0.415, for x > 0.
+struct Binade {
+  float n, f;
+};
+
+TRIREME_INLINE Binade binade(float x) {
   const bool subnormal = x < std::numeric_limits<float>::min();
   const float scaled = subnormal ? x * 0x1p23f : x;
-  const std::int32_t n = vector_math::nearest_exponent(scaled);
+  const std::int32_t n = nearest_exponent(scaled);
   const float m =
       std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) - (static_cast<std::uint32_t>(n) << 23));
-  float y = vector_math::logarithm(static_cast<float>(n) - (subnormal ? 23.0f : 0.0f), m - 1.0f);
-  y = x < kInf ? y : x;  // infinity and NaN
+  return {static_cast<float>(n) - (subnormal ? 23.0f : 0.0f), m - 1.0f};
+}
+
+/// Returns `logarithm`, which is that of x > 0, or what it is of other x: -infinity of 0, NaN below.
+TRIREME_INLINE float with_log_limits(float x, float logarithm) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  float y = x < kInf ? logarithm : x;  // infinity and NaN
   y = x == 0.0f ? -kInf : y;
   return x < 0.0f ? std::numeric_limits<float>::quiet_NaN() : y;
+}
+
+}  // namespace vector_math
+
+/// log x within 1 ulp; -infinity of 0, NaN below.
+TRIREME_INLINE float fast_log(float x) {
+  const auto [n, f] = vector_math::binade(x);
+  return vector_math::with_log_limits(x, vector_math::logarithm(n, f));
+}
+
+/// log2 x within 2 ulp; exact for powers of 2.
+TRIREME_INLINE float fast_log2(float x) {
+  const auto [n, f] = vector_math::binade(x);
+  const double y = n + vector_math::logarithm(0.0f, f) * 1.44269504088896340736;
+  return vector_math::with_log_limits(x, static_cast<float>(y));
+}
+
+/// log10 x within 2 ulp.
+TRIREME_INLINE float fast_log10(float x) {
+  const auto [n, f] = vector_math::binade(x);
+  const double y = n * 0.30102999566398119521 + vector_math::logarithm(0.0f, f) * 0.43429448190325182765;
+  return vector_math::with_log_limits(x, static_cast<float>(y));
 }
 
 /// log(1 + x) within 1.5 ulp.
 TRIREME_INLINE float fast_log1p(float x) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
-  // With 1 + x = 2^n m, m - 1 = 2^-n x + (2^-n - 1) is rounded once, though 1 + x was rounded, too.
-  const float inside = x < 1e30f ? x : 1e30f;  // beyond, 2^-n leaves the range
-  const std::int32_t n = vector_math::nearest_exponent(1.0f + inside);
+  // With 1 + x = 2^n m, m - 1 = 2^-n x + (2^-n - 1) is rounded once, though 1 + x was rounded, too. Where
+  // 2^-n would leave the range, x is scaled by 2^-64 first; the 1 does not change such a sum.
+  const bool huge = x >= 1e30f;
+  const float one = huge ? 0.0f : 1.0f, inside = huge ? x * 0x1p-64f : x;
+  const std::int32_t n = vector_math::nearest_exponent(one + inside);
   const float shrink = vector_math::power_of_two(-(n < -25 ? 0 : n));
-  const float near = vector_math::logarithm(static_cast<float>(n), inside * shrink + (shrink - 1.0f));
-  float y = x < 1e30f ? near : fast_log(x);
+  const float near = vector_math::logarithm(static_cast<float>(n) + (huge ? 64.0f : 0.0f),
+                                            inside * shrink + (one * shrink - 1.0f));
+  float y = x < kInf ? near : x;
   y = x == -1.0f ? -kInf : y;
   y = std::fabs(x) < 1e-7f ? x : y;  // keeps the sign of 0
   return x < -1.0f || x != x ? std::numeric_limits<float>::quiet_NaN() : y;
@@ -165,6 +221,34 @@ TRIREME_INLINE float fast_one_plus_erf(float x) {
   return x != x ? x : y;
 }
 
+/// 1 - erf x within 7 ulp, subnormal results included.
+TRIREME_INLINE float fast_erfc(float x) {
+  // For a >= 1/2 it is e^(-a^2) times a polynomial of 1 / (1 + 0.4 a). The square is exact in float64.
+  const float a = std::fabs(x), c = a < 10.25f ? a : 10.25f;
+  const double power = -(static_cast<double>(c) * c), shifted = power * 1.44269504088896340736 + 0x1.8p52;
+  const double n = shifted - 0x1.8p52;
+  const float rest = vector_math::exponential_near(static_cast<float>(power - n * 0.69314718055994530942));
+  const float t = 1.0f / (1.0f + 0.4f * c);
+  const float p =
+      (((((((((-0.0385181718f * t + 0.249375492f) * t - 0.6282897f) * t + 0.735345662f) * t - 0.457914174f) *
+               t +
+           0.378457159f) *
+              t +
+          0.0859068558f) *
+             t +
+         0.226838052f) *
+            t +
+        0.222898424f) *
+           t +
+       0.22590898f) *
+          t -
+      8.62392699e-06f;
+  const float tail = p * vector_math::scaled_power(static_cast<std::int32_t>(n), rest);
+  const float far = x < 0.0f ? 2.0f - tail : tail;
+  const float y = a < 0.5f ? 1.0f - (x + x * vector_math::erf_near(x * x)) : far;
+  return x != x ? x : y;
+}
+
 /// Within 2.5 ulp where e^-x is finite; below, it is 0 where the right result would be subnormal.
 TRIREME_INLINE float fast_sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
 
@@ -179,11 +263,15 @@ TRIREME_INLINE float fast_tanh(float x) {
 }
 
 TRIREME_INLINE double fast_exp(double x) { return std::exp(x); }
+TRIREME_INLINE double fast_exp2(double x) { return std::exp2(x); }
 TRIREME_INLINE double fast_expm1(double x) { return std::expm1(x); }
 TRIREME_INLINE double fast_log(double x) { return std::log(x); }
+TRIREME_INLINE double fast_log2(double x) { return std::log2(x); }
+TRIREME_INLINE double fast_log10(double x) { return std::log10(x); }
 TRIREME_INLINE double fast_log1p(double x) { return std::log1p(x); }
 TRIREME_INLINE double fast_log1p_of_part(double x) { return std::log1p(x); }
 TRIREME_INLINE double fast_erf(double x) { return std::erf(x); }
+TRIREME_INLINE double fast_erfc(double x) { return std::erfc(x); }
 TRIREME_INLINE double fast_one_plus_erf(double x) { return std::erfc(-x); }
 TRIREME_INLINE double fast_sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 TRIREME_INLINE double fast_tanh(double x) { return std::tanh(x); }

@@ -119,13 +119,21 @@ Tensor repeat(const Tensor& x, const Shape& times) {
 
 Tensor flip(const Tensor& x, const std::vector<int>& dims) {
   check_defined("flip", x);
-  Tensor out = x;
+  const Tensor out = Tensor::empty(x.shape(), x.dtype(), x.device());
+  // Tensors have no negative strides, but a kernel's view may walk backwards from the last element.
+  View backwards = x.view();
+  std::int64_t last = 0;
   for (const int dim : dims) {
     const int d = wrap_dim(dim, x.dim(), "flip");
     if (x.dim() == 0) continue;
-    out = index_select(out, d, arange(x.shape()[d] - 1, -1, -1, DType::kInt64, x.device()));
+    last += (x.shape()[d] - 1) * backwards.strides[d];
+    backwards.strides[d] = -backwards.strides[d];
   }
-  return out;
+  if (x.numel() > 0) {
+    backwards.data = static_cast<std::byte*>(backwards.data) + last * size_of(x.dtype());
+    kernels(x).copy(out.view(), backwards);
+  }
+  return record("flip", out, {&x}, [dims](Backward& g) { g.set(0, flip(g.grad, dims)); });
 }
 
 Tensor roll(const Tensor& x, std::int64_t shift, int dim) {

@@ -8,11 +8,11 @@ namespace trireme {
 
 namespace {
 
-Tensor run(const char* name, BinaryOp op, const Tensor& a, const Tensor& b) {
+Tensor run(const char* name, BinaryOp op, const Tensor& a, const Tensor& b, Scalars scalars = {}) {
   number(name, a);
   const Shape shape = broadcast_shapes(a.shape(), b.shape(), name);
   const Tensor out = result_like(a, b, shape, a.dtype());
-  kernels(a).binary(op, out.view(), broadcast_view(a, shape), broadcast_view(b, shape));
+  kernels(a).binary_with_scalars(op, out.view(), broadcast_view(a, shape), broadcast_view(b, shape), scalars);
   return out;
 }
 
@@ -215,8 +215,13 @@ Tensor lerped(const Tensor& from, const Tensor& to_, const Tensor& weight) {
 }  // namespace
 
 Tensor lerp(const Tensor& start, const Tensor& end, double weight) {
+  const Operands in("lerp", start, end);
   check_floating("lerp", start);
-  return lerp(start, end, Tensor::full({}, weight, full(start.dtype()), start.device()));
+  return record("lerp", run("lerp", BinaryOp::lerp, in.a, in.b, {weight}), {&in.a, &in.b},
+                [weight, sa = start.shape(), sb = end.shape()](Backward& g) {
+                  if (g.needs(0)) g.set(0, sum_to(mul(g.grad, 1 - weight), sa));
+                  if (g.needs(1)) g.set(1, sum_to(mul(g.grad, weight), sb));
+                });
 }
 Tensor lerp(const Tensor& start, const Tensor& end, const Tensor& weight) {
   check_defined("lerp", {&end, &weight});

@@ -213,38 +213,50 @@ Tensor l1_loss(const Tensor& x, const Tensor& target, LossReduction reduction) {
 
 namespace {
 
-/// d^2 / 2 up to `delta`, then linear. The gradient is d cut to `delta`, not a difference of slopes.
-Tensor huber(const Tensor& d, double delta) {
-  Tensor value;
-  {
-    const NoGrad unrecorded;
-    const Tensor distance = abs(d), near = clamp(distance, {}, delta);
-    value = add(mul(square(near), 0.5), mul(sub(distance, near), delta));
-  }
-  return record("huber_loss", value, {&d}, [d = Saved(d), delta](Backward& g) {
-    g.set(0, mul(g.grad, clamp(g.get(d), -delta, delta)));
-  });
+Tensor run_pair(BinaryOp op, const Tensor& x, const Tensor& t, Scalars scalars = {}) {
+  const Tensor out = Tensor::empty_like(x);
+  kernels(x).binary_with_scalars(op, out.view(), x.view(), t.view(), scalars);
+  return out;
+}
+
+/// x - t cut to -delta..delta. Its own gradient is passed where it is not cut.
+Tensor huber_slope(const Tensor& x, const Tensor& t, double delta) {
+  return record("huber_loss", run_pair(BinaryOp::huber_slope, x, t, {delta}), {&x, &t},
+                [x = Saved(x), t = Saved(t), delta](Backward& g) {
+                  const Tensor distance = abs(sub(g.get(x), g.get(t)).detach());
+                  const Tensor passed = masked_fill(g.grad, ge(distance, delta), 0);
+                  if (g.needs(0)) g.set(0, passed);
+                  if (g.needs(1)) g.set(1, neg(passed));
+                });
+}
+
+/// d^2 / 2 of d = x - t up to |d| = delta, then linear.
+Tensor huber(const Tensor& x, const Tensor& t, double delta) {
+  return record("huber_loss", run_pair(BinaryOp::huber, x, t, {delta}), {&x, &t},
+                [x = Saved(x), t = Saved(t), delta](Backward& g) {
+                  const Tensor slope = mul(g.grad, huber_slope(g.get(x), g.get(t), delta));
+                  if (g.needs(0)) g.set(0, slope);
+                  if (g.needs(1)) g.set(1, neg(slope));
+                });
 }
 
 /// s(x) - t of the sigmoid s.
 Tensor bce_slope(const Tensor& x, const Tensor& t) {
-  const Tensor out = Tensor::empty_like(x);
-  kernels(x).binary(BinaryOp::bce_with_logits_slope, out.view(), x.view(), t.view());
-  return record("bce_with_logits", out, {&x, &t}, [x = Saved(x)](Backward& g) {
-    const Tensor at = g.get(x);
-    g.set(0, mul(g.grad, mul(sigmoid(at), sigmoid(neg(at)))));
-    g.set(1, neg(g.grad));
-  });
+  return record("bce_with_logits", run_pair(BinaryOp::bce_with_logits_slope, x, t), {&x, &t},
+                [x = Saved(x)](Backward& g) {
+                  const Tensor at = g.get(x);
+                  g.set(0, mul(g.grad, mul(sigmoid(at), sigmoid(neg(at)))));
+                  g.set(1, neg(g.grad));
+                });
 }
 
 Tensor binary_cross_entropy(const Tensor& x, const Tensor& t) {
-  const Tensor out = Tensor::empty_like(x);
-  kernels(x).binary(BinaryOp::bce_with_logits, out.view(), x.view(), t.view());
-  return record("bce_with_logits", out, {&x, &t}, [x = Saved(x), t = Saved(t)](Backward& g) {
-    const Tensor at = g.get(x);
-    if (g.needs(0)) g.set(0, mul(g.grad, bce_slope(at, g.get(t))));
-    if (g.needs(1)) g.set(1, neg(mul(g.grad, at)));
-  });
+  return record("bce_with_logits", run_pair(BinaryOp::bce_with_logits, x, t), {&x, &t},
+                [x = Saved(x), t = Saved(t)](Backward& g) {
+                  const Tensor at = g.get(x);
+                  if (g.needs(0)) g.set(0, mul(g.grad, bce_slope(at, g.get(t))));
+                  if (g.needs(1)) g.set(1, neg(mul(g.grad, at)));
+                });
 }
 
 Tensor divergence(const Tensor& log_x, const Tensor& target) {
@@ -258,7 +270,7 @@ Tensor huber_loss(const Tensor& x, const Tensor& target, double delta, LossReduc
   if (const amp::Cast c("huber_loss", {&x, &target}); c) return huber_loss(c[0], c[1], delta, reduction);
   check_pair("huber_loss", x, target);
   TRIREME_CHECK(delta > 0, "huber_loss: delta {} must be positive", delta);
-  return loss_of([delta](const Tensor& a, const Tensor& b) { return huber(sub(a, b), delta); }, x, target,
+  return loss_of([delta](const Tensor& a, const Tensor& b) { return huber(a, b, delta); }, x, target,
                  reduction);
 }
 

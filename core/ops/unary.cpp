@@ -242,6 +242,20 @@ Tensor div(const Tensor& x, Scalar value) {
                   [value](const Tensor& g, const Tensor&) { return div(g, value); });
 }
 
+namespace {
+
+/// Returns the cheapest op that raises to the power `exponent`, as PyTorch chooses it.
+UnaryOp power_op(double exponent) {
+  if (exponent == 2) return UnaryOp::square;
+  if (exponent == 3) return UnaryOp::cube;
+  if (exponent == 0.5) return UnaryOp::sqrt;
+  if (exponent == -0.5) return UnaryOp::rsqrt;
+  if (exponent == -1) return UnaryOp::reciprocal;
+  return UnaryOp::pow_scalar;
+}
+
+}  // namespace
+
 Tensor pow(const Tensor& x, Scalar exponent) {
   check_defined("pow", x);
   if (!is_floating(x.dtype()) && x.dtype() != DType::kBool && exponent.is_whole()) {
@@ -251,13 +265,14 @@ Tensor pow(const Tensor& x, Scalar exponent) {
     return pow(x, scalar_like("pow", x, exponent));
   }
   const auto e = exponent.to<double>();
-  return recorded("pow", UnaryOp::pow_scalar, as_floating("pow", x), {e}, From::kInput,
-                  [e](const Tensor& grad, const Tensor& value) {
-                    if (e == 0) return zeros_like(grad);
-                    return in_full(
-                        [e](const Tensor& g, const Tensor& v) { return mul(g, mul(pow(v, e - 1), e)); }, grad,
-                        value);
-                  });
+  return recorded(
+      "pow", power_op(e), as_floating("pow", x), {e}, From::kInput,
+      [e](const Tensor& grad, const Tensor& value) {
+        if (e == 0) return zeros_like(grad);
+        return in_full(
+            [e](const Tensor& g, const Tensor& v) { return mul(g, mul(e == 2 ? v : pow(v, e - 1), e)); },
+            grad, value);
+      });
 }
 
 Tensor pow(Scalar base, const Tensor& x) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <tuple>
 #include <utility>
 
@@ -40,6 +41,23 @@ struct Loops : MergedViews<N> {
   std::int64_t inner_stride(int v) const { return strides[v][dims - 1]; }
 };
 
+/// A function that vectorizes only for arguments up to kBound in absolute value, as inside().
+template <class Fn>
+concept Bounded = requires {
+  Fn::kBound;
+};
+
+/// Runs o[k] = fn.inside(in[k]) over `count` elements and returns true, or returns false, with nothing done,
+/// if one of them is beyond the bound or NaN.
+template <class T, class Fn>
+bool map_inside(const Fn& fn, std::int64_t count, T* o, const T* in) {
+  int beyond = 0;
+  for (std::int64_t k = 0; k < count; ++k) beyond |= !(std::fabs(in[k]) <= Fn::kBound);
+  if (beyond != 0) return false;
+  for (std::int64_t k = 0; k < count; ++k) o[k] = fn.inside(in[k]);
+  return true;
+}
+
 /// Runs `count` elements, `step` elements apart in each array: out = fn(in...), computed in Compute<In>.
 template <class Out, class... In, class Fn>
 void map_run(const Fn& given, std::int64_t count, const std::array<std::int64_t, sizeof...(In) + 1>& step,
@@ -59,6 +77,8 @@ void map_run(const Fn& given, std::int64_t count, const std::array<std::int64_t,
     const auto all = [&](std::int64_t k, std::int64_t last) {
       return value((I + 1 == kInputs ? last : k)...);
     };
+    if constexpr (kFast && Bounded<Fn>)
+      if (dense && step[kInputs] == 1 && map_inside(fn, count, o, in...)) return;
     if (kFast && dense && step[kInputs] == 1) {
       for (std::int64_t k = 0; k < count; ++k) o[k] = all(k, k);
     } else if (kFast && dense && scalar_last) {

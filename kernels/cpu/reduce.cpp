@@ -10,10 +10,29 @@ namespace trireme::cpu {
 
 namespace {
 
+/// The type that R gathers elements of type T in. The largest and the smallest element need no wider one.
+template <class R, class T>
+using Gathered =
+    std::conditional_t<std::is_base_of_v<Max, R> && !std::is_integral_v<T>, Compute<T>, Accumulator<T>>;
+
+template <class R, class T>
+Gathered<R, T> gathered(T x) {
+  return static_cast<Gathered<R, T>>(static_cast<Compute<T>>(x));
+}
+
+/// Joins element k of `count`, which are `stride` apart, to lane k mod 8. A constant stride of 1 vectorizes.
+template <class R, class T, class Stride>
+void join_run(Gathered<R, T> (&lanes)[8], const T* x, std::int64_t count, Stride stride) {
+  std::int64_t k = 0;
+  for (; k + 8 <= count; k += 8)
+    for (int l = 0; l < 8; ++l) lanes[l] = R::join(lanes[l], gathered<R>(x[(k + l) * stride]));
+  for (int l = 0; k < count; ++k, ++l) lanes[l] = R::join(lanes[l], gathered<R>(x[k * stride]));
+}
+
 /// One output: all reduced elements, the inner run in eight fixed lanes.
 template <class R, class T>
-Accumulator<T> reduce_one(const T* in, const Dims& reduced) {
-  using A = Accumulator<T>;
+Gathered<R, T> reduce_one(const T* in, const Dims& reduced) {
+  using A = Gathered<R, T>;
   const std::int64_t inner = reduced.count ? reduced.shape[reduced.count - 1] : 1;
   const std::int64_t stride = reduced.count ? reduced.in[reduced.count - 1] : 1;
   Dims rest = reduced;
@@ -23,10 +42,10 @@ Accumulator<T> reduce_one(const T* in, const Dims& reduced) {
   const std::int64_t runs = rest.numel();
   for (std::int64_t r = 0; r < runs; ++r) {
     const T* x = in + rest.offset(r, rest.in);
-    std::int64_t k = 0;
-    for (; k + 8 <= inner; k += 8)
-      for (int l = 0; l < 8; ++l) lanes[l] = R::join(lanes[l], to_accumulator(x[(k + l) * stride]));
-    for (int l = 0; k < inner; ++k, ++l) lanes[l] = R::join(lanes[l], to_accumulator(x[k * stride]));
+    if (stride == 1)
+      join_run<R>(lanes, x, inner, std::integral_constant<std::int64_t, 1>());
+    else
+      join_run<R>(lanes, x, inner, stride);
   }
   for (int width = 4; width; width /= 2)
     for (int l = 0; l < width; ++l) lanes[l] = R::join(lanes[l], lanes[l + width]);
@@ -36,7 +55,7 @@ Accumulator<T> reduce_one(const T* in, const Dims& reduced) {
 /// The innermost dimension is kept: rows are gathered side by side.
 template <class R, class T, class Out>
 void reduce_rows(Out* out, const T* in, Dims kept, const Dims& reduced) {
-  using A = Accumulator<T>;
+  using A = Gathered<R, T>;
   const std::int64_t width = kept.shape[kept.count - 1], out_stride = kept.out[kept.count - 1];
   --kept.count;
   constexpr std::int64_t kBlock = 256;
@@ -49,7 +68,7 @@ void reduce_rows(Out* out, const T* in, Dims kept, const Dims& reduced) {
       std::fill(lanes, lanes + count, R::template start<A>());
       for (std::int64_t r = 0; r < runs; ++r) {
         const T* row = x + reduced.offset(r, reduced.in);
-        for (std::int64_t k = 0; k < count; ++k) lanes[k] = R::join(lanes[k], to_accumulator(row[k]));
+        for (std::int64_t k = 0; k < count; ++k) lanes[k] = R::join(lanes[k], gathered<R>(row[k]));
       }
       Out* o = out + kept.offset(i / blocks, kept.out) + first * out_stride;
       for (std::int64_t k = 0; k < count; ++k) o[k * out_stride] = result_of<R, Out>(lanes[k], runs);
@@ -123,13 +142,16 @@ void cumsum(const View& out, const View& in) {
   visit_dtype(in.dtype, [&](auto type) {
     using T = decltype(type);
     using Out = Sum::Out<T>;
-    for (std::int64_t r = 0; r < rows; ++r) {
-      Accumulator<T> total = 0;
-      for (std::int64_t k = r * width; k < (r + 1) * width; ++k) {
-        total += to_accumulator(in.as<T>()[k]);
-        out.as<Out>()[k] = static_cast<Out>(total);
-      }
-    }
+    for_pieces(rows, std::max<std::int64_t>(1, kPiece / std::max<std::int64_t>(1, width)),
+               [&](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t r = begin; r < end; ++r) {
+                   Accumulator<T> total = 0;
+                   for (std::int64_t k = r * width; k < (r + 1) * width; ++k) {
+                     total += to_accumulator(in.as<T>()[k]);
+                     out.as<Out>()[k] = static_cast<Out>(total);
+                   }
+                 }
+               });
   });
 }
 

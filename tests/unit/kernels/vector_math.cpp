@@ -6,15 +6,17 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/trigonometry.h"
+
 namespace trireme {
 namespace {
 
 /// The largest error over floats of (low, high), in units of the last place of the right result.
 double worst(float (*fn)(float), double (*right)(double), float low, float high) {
   double error = 0;
-  const int steps = 400000;
+  const int steps = low < high ? 400000 : 0;
   for (int i = 0; i <= steps; ++i) {
-    const float x = low + (high - low) * static_cast<float>(i) / steps;
+    const float x = low + (high - low) * static_cast<float>(i) / std::max(steps, 1);
     const double wanted = right(static_cast<double>(x));
     const float near = std::fabs(static_cast<float>(wanted));
     const double ulp =
@@ -46,6 +48,53 @@ TEST(VectorMath, StaysWithinItsErrors) {
   EXPECT_LE(worst(fast_tanh, std::tanh, -12, 12), 1.5);
   EXPECT_LE(worst(fast_tanh, std::tanh, -0.7f, 0.7f), 1.5);
   EXPECT_LE(worst(fast_tanh, std::tanh, 1e-30f, 1e-20f), 1);
+  EXPECT_LE(worst(fast_exp2, std::exp2, -149, 127.9f), 1.5);
+  EXPECT_LE(worst(fast_exp2, std::exp2, -1, 1), 1.5);
+  EXPECT_LE(worst(fast_log2, std::log2, 1e-40f, 1e-37f), 2);
+  EXPECT_LE(worst(fast_log2, std::log2, 0.5, 2), 2);
+  EXPECT_LE(worst(fast_log2, std::log2, 0.999f, 1.001f), 2);
+  EXPECT_LE(worst(fast_log2, std::log2, 2, 3e38f), 2);
+  EXPECT_LE(worst(fast_log10, std::log10, 1e-40f, 1e-37f), 2);
+  EXPECT_LE(worst(fast_log10, std::log10, 0.5, 2), 2);
+  EXPECT_LE(worst(fast_log10, std::log10, 0.999f, 1.001f), 2);
+  EXPECT_LE(worst(fast_log10, std::log10, 2, 3e38f), 2);
+  EXPECT_LE(worst(fast_erfc, std::erfc, -4, 4), 7);
+  EXPECT_LE(worst(fast_erfc, std::erfc, 4, 10.05f), 7);
+}
+
+TEST(VectorMath, AnglesStayWithinTheirErrors) {
+  for (const float end : {1e-30f, 1e-3f, 0.8f, 4.0f, 100.0f, 1e4f, 1e6f}) {
+    EXPECT_LE(worst(near_sin, std::sin, -end, end), 2) << end;
+    EXPECT_LE(worst(near_cos, std::cos, -end, end), 2) << end;
+    EXPECT_LE(worst(near_tan, std::tan, -end, end), 4) << end;
+    EXPECT_LE(worst(fast_atan, std::atan, -end, end), 2) << end;
+  }
+  // The floats nearest to multiples of pi / 2, where most digits cancel.
+  for (int k = 1; k <= 600000; k += 7) {
+    const auto x = static_cast<float>(k * 1.57079632679489661923);
+    EXPECT_LE(worst(near_sin, std::sin, x, x), 2) << k;
+    EXPECT_LE(worst(near_cos, std::cos, x, x), 2) << k;
+  }
+  EXPECT_LE(worst(fast_atan, std::atan, 1e6f, 3e38f), 2);
+  EXPECT_LE(worst(fast_asin, std::asin, -1, 1), 3);
+  EXPECT_LE(worst(fast_asin, std::asin, 0.9999f, 1), 2);
+  EXPECT_LE(worst(fast_acos, std::acos, -1, 1), 2);
+  EXPECT_LE(worst(fast_acos, std::acos, 0.9999f, 1), 2);
+  EXPECT_LE(worst(fast_acos, std::acos, -1, -0.9999f), 2);
+}
+
+TEST(VectorMath, AnglesOfPoints) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const float values[] = {0.0f,  -0.0f, 1e-40f, -1e-40f, 0.3f,   -0.3f, 1.0f,
+                          -1.0f, 5.0f,  -5.0f,  3e38f,   -3e38f, kInf,  -kInf};
+  for (const float y : values)
+    for (const float x : values) {
+      const double right = std::atan2(static_cast<double>(y), static_cast<double>(x));
+      const float got = fast_atan2(y, x);
+      EXPECT_NEAR(got, right, std::fabs(right) * 2e-7 + 1e-45) << y << " " << x;
+      EXPECT_EQ(std::signbit(got), std::signbit(right)) << y << " " << x;
+    }
+  EXPECT_TRUE(std::isnan(fast_atan2(std::nanf(""), 1.0f)) && std::isnan(fast_atan2(kInf, std::nanf(""))));
 }
 
 TEST(VectorMath, EndsOfTheRange) {
@@ -84,6 +133,32 @@ TEST(VectorMath, EndsOfTheRange) {
   EXPECT_EQ(fast_tanh(-kInf), -1);
   EXPECT_TRUE(std::isnan(fast_tanh(nan)));
   EXPECT_TRUE(std::signbit(fast_tanh(-0.0f)));
+  for (int k = -149; k < 128; ++k) {
+    EXPECT_EQ(fast_exp2(static_cast<float>(k)), std::ldexp(1.0f, k)) << k;
+    EXPECT_EQ(fast_log2(std::ldexp(1.0f, k)), static_cast<float>(k)) << k;
+  }
+  EXPECT_EQ(fast_exp2(128.0f), kInf);
+  EXPECT_EQ(fast_exp2(kInf), kInf);
+  EXPECT_EQ(fast_exp2(-kInf), 0);
+  EXPECT_EQ(fast_exp2(-151.0f), 0);
+  EXPECT_TRUE(std::isnan(fast_exp2(nan)));
+  EXPECT_EQ(fast_log10(1000.0f), 3);
+  for (float (*const log)(float) :
+       {static_cast<float (*)(float)>(fast_log2), static_cast<float (*)(float)>(fast_log10)}) {
+    EXPECT_EQ(log(1.0f), 0);
+    EXPECT_EQ(log(-0.0f), -kInf);
+    EXPECT_EQ(log(kInf), kInf);
+    EXPECT_TRUE(std::isnan(log(-1.0f)) && std::isnan(log(nan)));
+  }
+  EXPECT_EQ(fast_erfc(kInf), 0);
+  EXPECT_EQ(fast_erfc(-kInf), 2);
+  EXPECT_EQ(fast_erfc(0.0f), 1);
+  EXPECT_TRUE(std::isnan(fast_erfc(nan)));
+  EXPECT_EQ(fast_acos(1.0f), 0);
+  EXPECT_TRUE(std::isnan(fast_asin(1.001f)) && std::isnan(fast_acos(-1.001f)) && std::isnan(fast_asin(nan)));
+  EXPECT_TRUE(std::isnan(fast_atan(nan)) && std::isnan(fast_acos(nan)));
+  EXPECT_TRUE(std::signbit(fast_atan(-0.0f)) && std::signbit(fast_asin(-0.0f)) &&
+              std::signbit(near_sin(-0.0f)));
 }
 
 TEST(VectorMath, LogarithmsOfPartsHaveTheSameBits) {
