@@ -6,8 +6,10 @@
 #include <array>
 #include <charconv>
 #include <cstdlib>
+#include <initializer_list>
 #include <system_error>
 
+#include "core/base/whole_number.h"
 #include "kernels/error.h"
 
 namespace trireme {
@@ -99,33 +101,41 @@ World from_slurm(const GetEnv& env) {
   return world;
 }
 
-/// A launcher whose ranks cannot find each other through Open MPI or Slurm.
+/// A launcher whose ranks cannot find each other through Open MPI or Slurm. Names of variables may be null.
 struct ForeignLauncher {
   const char* name;
   const char* rank;
-  const char* size;         ///< empty: the launcher does not say how many ranks there are
-  bool needs_size = false;  ///< the rank's variable alone may mean something else
+  std::array<const char*, 2> sizes;  ///< either says how many ranks there are
+  const char* local_size = nullptr;  ///< says how many ranks this host has
+  bool needs_size = false;           ///< the rank's variable alone may mean something else
 };
 
 constexpr std::array kForeignLaunchers = {
-    ForeignLauncher{"MPICH, Intel MPI or another launcher with PMI", "PMI_RANK", "PMI_SIZE"},
-    ForeignLauncher{"torchrun", "RANK", "WORLD_SIZE", true},
-    ForeignLauncher{"Flux", "FLUX_TASK_RANK", "FLUX_JOB_SIZE"},
-    ForeignLauncher{"MVAPICH", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"},
-    ForeignLauncher{"jsrun", "JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE"},
-    ForeignLauncher{"PALS", "PALS_RANKID", ""},
-    ForeignLauncher{"ALPS", "ALPS_APP_PE", ""},
-    ForeignLauncher{"a launcher with PMIx", "PMIX_RANK", ""},
+    ForeignLauncher{"PALS", "PALS_RANKID", {"PALS_SIZE", "PMI_SIZE"}, "PALS_LOCAL_SIZE"},
+    ForeignLauncher{"ALPS", "ALPS_APP_PE", {"PMI_SIZE"}},
+    ForeignLauncher{
+        "MPICH, Intel MPI or another launcher with PMI", "PMI_RANK", {"PMI_SIZE"}, "MPI_LOCALNRANKS"},
+    ForeignLauncher{"torchrun", "RANK", {"WORLD_SIZE"}, nullptr, true},
+    ForeignLauncher{"Flux", "FLUX_TASK_RANK", {"FLUX_JOB_SIZE"}},
+    ForeignLauncher{"MVAPICH", "MV2_COMM_WORLD_RANK", {"MV2_COMM_WORLD_SIZE"}, "MV2_COMM_WORLD_LOCAL_SIZE"},
+    ForeignLauncher{"jsrun", "JSM_NAMESPACE_RANK", {"JSM_NAMESPACE_SIZE"}, "JSM_NAMESPACE_LOCAL_SIZE"},
+    ForeignLauncher{"a launcher with PMIx", "PMIX_RANK", {}},
 };
 
-/// Returns the variable's value if it is a whole number; nothing for other text, which is not ours to judge.
-std::optional<int> number_in(const GetEnv& env, const char* name) {
-  const auto text = env(name);
-  if (!text) return {};
-  int value = 0;
-  const char* end = text->data() + text->size();
-  const auto [stop, error] = std::from_chars(text->data(), end, value);
-  return error == std::errc() && stop == end ? std::optional(value) : std::nullopt;
+/// A variable of the environment that holds a whole number.
+struct NumberVariable {
+  const char* name;
+  int value;
+};
+
+/// Returns the first of these variables that holds a whole number. Other text is not ours to judge.
+std::optional<NumberVariable> first_number(const GetEnv& env, std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    const auto text = name ? env(name) : std::nullopt;
+    if (const auto value = text ? whole_number<int>(*text) : std::nullopt)
+      return NumberVariable{name, *value};
+  }
+  return {};
 }
 
 /// Throws Error(kUsage) if another launcher started this process as one of several ranks: each would take
@@ -133,16 +143,20 @@ std::optional<int> number_in(const GetEnv& env, const char* name) {
 /// because a shell may have inherited them.
 void refuse_foreign_ranks(const GetEnv& env) {
   for (const ForeignLauncher& launcher : kForeignLaunchers) {
-    const std::optional<int> rank = number_in(env, launcher.rank);
-    const std::optional<int> size = *launcher.size ? number_in(env, launcher.size) : std::nullopt;
+    const auto rank = first_number(env, {launcher.rank});
+    auto size = first_number(env, {launcher.sizes[0], launcher.sizes[1]});
     if (!rank || (launcher.needs_size && !size)) continue;
-    if (size ? *size <= 1 : *rank <= 0) continue;
-    const std::string sizes = size ? fmt::format(", {}={}", launcher.size, *size) : "";
+    const auto local = first_number(env, {launcher.local_size});
+    const bool alone_by_size = size ? size->value <= 1 : rank->value <= 0;
+    const bool alone_on_host = !local || local->value <= 1;
+    if (alone_by_size && alone_on_host) continue;
+    if (alone_by_size) size = local;
+    const std::string sizes = size ? fmt::format(", {}={}", size->name, size->value) : "";
     fail(ExitCode::kUsage,
          "{} started this process as one of several ranks ({}={}{}), which cannot find each other and would "
          "each train alone: start with Open MPI's mpirun, srun --mpi=pmix or trireme launch, or unset {} to "
          "train alone",
-         launcher.name, launcher.rank, *rank, sizes, launcher.rank);
+         launcher.name, launcher.rank, rank->value, sizes, launcher.rank);
   }
 }
 
@@ -169,6 +183,10 @@ GetEnv process_environment() {
   };
 }
 
+bool is_restarted(const GetEnv& env) {
+  return env("TRIREME_RESTART").value_or("0") != "0" || env("SLURM_RESTART_COUNT").value_or("0") != "0";
+}
+
 World detect_world(const GetEnv& env) {
   const auto threads = optional(env, "TRIREME_LOCAL_RANKS", 1, kMostRanks);
   World world;
@@ -188,7 +206,9 @@ World detect_world(const GetEnv& env) {
     }
     world = {.size = *threads, .local_size = *threads, .source = Source::kThreads};
   }
-  if (world.source == Source::kAlone || (world.source == Source::kSlurm && world.size == 1))
+  // mpirun and srun have joined the ranks that they started, whatever else the environment holds.
+  if (world.source == Source::kAlone || world.source == Source::kThreads ||
+      (world.source == Source::kSlurm && world.size == 1))
     refuse_foreign_ranks(env);
   world.host = host_name();
   return world;

@@ -31,6 +31,9 @@ struct World {
 using GetEnv = std::function<std::optional<std::string>(const std::string& name)>;
 GetEnv process_environment();
 
+/// Returns whether `trireme launch` or Slurm (a requeued job) has started this very command before.
+bool is_restarted(const GetEnv& env);
+
 /// Reads the launcher's variables. Throws Error(kUsage) naming the variable if one holds garbage, if two
 /// launchers contradict each other, or if each of several ranks would take itself for the only one: where
 /// srun started them without an MPI plugin, or a launcher that Trireme does not know how to join did (MPICH,

@@ -50,8 +50,6 @@ std::vector<std::filesystem::path> without_manifest(const std::filesystem::path&
   return found;
 }
 
-bool restarted() { return process_environment()("TRIREME_RESTART").value_or("0") != "0"; }
-
 }  // namespace
 
 JobCheckpoints::JobCheckpoints(Communicator& comm, const JobOptions& options,
@@ -83,7 +81,7 @@ void JobCheckpoints::check_writable() try {
 
 std::filesystem::path JobCheckpoints::choose() {
   const std::string& resume = options_.resume();
-  if (store_ && (resume == "auto" || restarted())) {
+  if (store_ && (resume == "auto" || is_restarted(process_environment()))) {
     const std::filesystem::path newest = newest_sound(*store_, directory_);
     if (resume == "auto" && newest.empty() && !notes_.empty())
       fail(ExitCode::kCheckpoint,

@@ -28,12 +28,6 @@ void for_flag(const char* flag, const Work& work) {
   }
 }
 
-/// Returns whether `trireme launch` or Slurm has started this very command before.
-bool is_restarted() {
-  const GetEnv env = process_environment();
-  return env("TRIREME_RESTART").value_or("0") != "0" || env("SLURM_RESTART_COUNT").value_or("0") != "0";
-}
-
 }  // namespace
 
 OutputPaths::OutputPaths(const JobOptions& o)
@@ -79,7 +73,7 @@ void Reporter::open_lines(const char* flag, const std::filesystem::path& path,
     if (resume_step) {
       lines.emplace(path, *resume_step);
     } else {
-      if (is_restarted() && !is_replay_) set_aside(path);
+      if (is_restarted(process_environment()) && !is_replay_) set_aside(path);
       lines.emplace(path);
     }
   });

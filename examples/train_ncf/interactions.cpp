@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "core/base/text_file.h"
+#include "core/base/whole_number.h"
 #include "kernels/error.h"
 #include "kernels/rng.h"
 
@@ -20,14 +21,6 @@ namespace {
 struct Rating {
   std::int64_t user, item, time;
 };
-
-/// Returns the whole number that a field holds; nothing for other text.
-std::optional<std::int64_t> number_in(std::string_view field) {
-  std::int64_t value = 0;
-  const char* const end = field.data() + field.size();
-  const auto [stop, error] = std::from_chars(field.data(), end, value);
-  return error == std::errc() && stop == end ? std::optional(value) : std::nullopt;
-}
 
 /// Returns the rating in a line "user item rating time" with tabs, commas or colons between; nothing for
 /// other lines.
@@ -41,7 +34,8 @@ std::optional<Rating> rating_in(std::string_view line) {
   }
   if (fields.size() < 4) return {};
   const std::string_view seconds = fields[3].substr(0, fields[3].find('.'));  // fractions are left out
-  const auto user = number_in(fields[0]), item = number_in(fields[1]), time = number_in(seconds);
+  const auto user = whole_number<std::int64_t>(fields[0]), item = whole_number<std::int64_t>(fields[1]);
+  const auto time = whole_number<std::int64_t>(seconds);
   return user && item && time ? std::optional(Rating{*user, *item, *time}) : std::nullopt;
 }
 

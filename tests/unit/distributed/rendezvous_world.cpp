@@ -12,12 +12,14 @@ namespace {
 
 using Variables = std::map<std::string, std::string>;
 
-World detect(const Variables& variables) {
-  return detect_world([&](const std::string& name) -> std::optional<std::string> {
+GetEnv env(const Variables& variables) {
+  return [&variables](const std::string& name) -> std::optional<std::string> {
     const auto found = variables.find(name);
     return found == variables.end() ? std::nullopt : std::optional(found->second);
-  });
+  };
 }
+
+World detect(const Variables& variables) { return detect_world(env(variables)); }
 
 // The message of the usage error that these variables are.
 std::string refusal(const Variables& variables) {
@@ -106,7 +108,13 @@ TEST(World, RefusesRanksOfLaunchersThatItCannotJoin) {
                  {{{"MV2_COMM_WORLD_RANK", "0"}, {"MV2_COMM_WORLD_SIZE", "2"}}, "MVAPICH"},
                  {{{"JSM_NAMESPACE_RANK", "0"}, {"JSM_NAMESPACE_SIZE", "2"}}, "jsrun"},
                  {{{"PALS_RANKID", "2"}}, "PALS"},
+                 {{{"PALS_RANKID", "0"}, {"PALS_SIZE", "2"}}, "PALS .*PALS_RANKID=0, PALS_SIZE=2"},
+                 {{{"PALS_RANKID", "0"}, {"PALS_LOCAL_SIZE", "4"}}, "PALS .*PALS_LOCAL_SIZE=4"},
+                 {{{"PALS_RANKID", "0"}, {"PMI_RANK", "0"}, {"PMI_SIZE", "8"}}, "PALS .*PMI_SIZE=8"},
                  {{{"ALPS_APP_PE", "2"}}, "ALPS"},
+                 {{{"ALPS_APP_PE", "0"}, {"PMI_SIZE", "3"}}, "ALPS .*ALPS_APP_PE=0, PMI_SIZE=3"},
+                 {{{"PMI_RANK", "0"}, {"MPI_LOCALNRANKS", "2"}}, "PMI_RANK=0, MPI_LOCALNRANKS=2"},
+                 {{{"TRIREME_LOCAL_RANKS", "2"}, {"PMI_RANK", "1"}, {"PMI_SIZE", "2"}}, "PMI_RANK=1"},
                  {{{"PMIX_RANK", "1"}}, "PMIX_RANK=1"}};
   for (const auto& [variables, named] : several)
     EXPECT_TRUE(std::regex_search(refusal(variables), std::regex(std::string(named) + ".*trireme launch")))
@@ -123,11 +131,22 @@ TEST(World, TakesStaleVariablesOfOneRankForAlone) {
        {Variables{{"PMI_RANK", "0"}, {"PMI_SIZE", "1"}}, Variables{{"PMI_RANK", "0"}},
         Variables{{"RANK", "0"}, {"WORLD_SIZE", "1"}}, Variables{{"RANK", "7"}},
         Variables{{"WORLD_SIZE", "8"}}, Variables{{"FLUX_TASK_RANK", "0"}, {"FLUX_JOB_SIZE", "1"}},
-        Variables{{"FLUX_JOB_SIZE", "4"}}, Variables{{"PMIX_RANK", "0"}},
+        Variables{{"FLUX_JOB_SIZE", "4"}}, Variables{{"PMIX_RANK", "0"}}, Variables{{"PALS_RANKID", "0"}},
+        Variables{{"PALS_RANKID", "0"}, {"PALS_LOCAL_SIZE", "1"}}, Variables{{"ALPS_APP_PE", "0"}},
         Variables{{"RANK", "major"}, {"WORLD_SIZE", "big"}}})
     expect_world(detect(variables), Source::kAlone, 0, 1, 0, 1);
   // A launcher that is ours counts, whatever the machine's environment holds besides.
   expect_world(detect(with(kMpirun, {{"RANK", "0"}, {"WORLD_SIZE", "8"}})), Source::kOpenMpi, 3, 4, 1, 2);
+}
+
+TEST(World, TellsARestartByTheLauncherAndByARequeue) {
+  for (const Variables& variables : {Variables{}, Variables{{"TRIREME_RESTART", "0"}},
+                                     Variables{{"SLURM_RESTART_COUNT", "0"}, {"TRIREME_RESTART", "0"}}})
+    EXPECT_FALSE(is_restarted(env(variables)));
+  for (const Variables& variables :
+       {Variables{{"TRIREME_RESTART", "1"}}, Variables{{"SLURM_RESTART_COUNT", "2"}},
+        Variables{{"SLURM_RESTART_COUNT", "1"}, {"TRIREME_RESTART", "0"}}})
+    EXPECT_TRUE(is_restarted(env(variables)));
 }
 
 TEST(World, ConnectsRanksThroughMpiWhateverMovesTheirGradients) {
