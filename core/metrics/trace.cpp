@@ -137,7 +137,7 @@ std::string Trace::header(std::int64_t dropped) const {
 }
 
 void Trace::close() {
-  if (!enabled_.exchange(false)) return;
+  if (!enabled_.exchange(false) || !is_kept_) return;
   std::int64_t dropped = 0;
   for (Shard& shard : shards_) {
     std::lock_guard lock(shard.mutex);

@@ -52,6 +52,8 @@ class Trace {
   /// Writes DIR/trace-rank-N.json, whole or not at all, and records nothing from then on. Error(kUsage) when
   /// it cannot be written. Later calls do nothing.
   void close();
+  /// Decides whether close() writes the file, as it does by default. Safe from any thread.
+  void set_kept(bool is_kept) { is_kept_ = is_kept; }
 
   /// Nanoseconds of the steady clock, which all processes of a host share.
   static std::int64_t ns(std::chrono::steady_clock::time_point time) {
@@ -80,7 +82,7 @@ class Trace {
   void record(std::string_view name, std::string_view category, std::string_view args, const Event& event);
   std::string header(std::int64_t dropped) const;
 
-  std::atomic<bool> enabled_{false};
+  std::atomic<bool> enabled_{false}, is_kept_{true};
   std::filesystem::path path_;
   int rank_ = 0;
   std::mutex tracks_mutex_;

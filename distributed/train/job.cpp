@@ -110,12 +110,7 @@ void Job::start() {
     check_inspection(options_, world_size(), rank());
     timing_ = options_.trace().empty() ? std::make_shared<Timing>()
                                        : std::make_shared<Timing>(options_.trace(), rank());
-    // Traces of an earlier run with more ranks would be taken for this one's.
-    std::error_code ignored;
-    for (int more = world_size(); is_root() && !options_.trace().empty() &&
-                                  std::filesystem::remove(Trace::file_path(options_.trace(), more), ignored);
-         ++more) {
-    }
+    timing_->trace.set_kept(false);  // until begin_training() has claimed the folder
   });
   shards_ = static_cast<int>(options_.shards());
   start_communication();
@@ -159,6 +154,10 @@ void Job::start_communication() {
     timing->comm_ns += job.end_ns - job.begin_ns;
     record(timing->trace, job);
   });
+}
+
+void Job::claim_output(const std::filesystem::path& file) {
+  if (reporter_) reporter_->claim({"--out", file}, checkpoints_->resumed() && options_.replay_from() == 0);
 }
 
 void Job::say(const std::string& line) {
@@ -211,10 +210,17 @@ void Job::begin_training(const Dataset& dataset) {
     // A replay must not cut off the lines of the run that it looks at.
     const bool continues = checkpoints_->resumed() && options_.replay_from() == 0;
     reporter_->open(continues ? std::optional(step_) : std::nullopt, unit_);
+    // Traces of the resumed run with more ranks would be taken for this one's.
+    std::error_code ignored;
+    for (int more = world_size(); !options_.trace().empty() &&
+                                  std::filesystem::remove(Trace::file_path(options_.trace(), more), ignored);
+         ++more) {
+    }
     if (const std::filesystem::path folder = checkpoints_->set_aside(); !folder.empty())
       reporter_->note(
           fmt::format("checkpoints that this run does not go on from are set aside in {}", folder.string()));
   });
+  timing_->trace.set_kept(true);
   start_loader(dataset);
 }
 

@@ -161,6 +161,10 @@ class Job : public DataParallelContext {
   bool is_root() const { return rank() == 0; }
   /// Rank 0's standard output.
   void say(const std::string& line);
+  /// Makes sure, on the root, that the program may write this file of the folder of --out: a run that does
+  /// not go on from a checkpoint throws Error(kUsage) if an earlier run left something in it. Call it before
+  /// steps().
+  void claim_output(const std::filesystem::path& file);
   Trace& trace() { return timing_->trace; }
 
   class Steps {

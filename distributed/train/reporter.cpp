@@ -34,6 +34,7 @@ OutputPaths::OutputPaths(const JobOptions& o)
     : checkpoints(chosen(o.checkpoint_dir(), o.out(), "checkpoints")) {
   // A replay must not write into the output folder of the run that it replays.
   const std::string out = o.replay_from() > 0 ? "" : o.out();
+  folder = out;
   metrics = chosen(o.metrics(), out, "metrics.jsonl");
   tensorboard = chosen(o.tensorboard(), out, "tensorboard");
   if (!out.empty()) curves = std::filesystem::path(out) / "curves.png";
@@ -44,51 +45,70 @@ Reporter::Reporter(const JobOptions& options)
       is_replay_(options.replay_from() > 0),
       paths_(options),
       metrics_flag_(options.metrics().empty() ? "--out" : "--metrics"),
+      checkpoints_flag_(options.checkpoint_dir().empty() ? "--out" : "--checkpoint-dir"),
       tensorboard_flag_(options.tensorboard().empty() ? "--out" : "--tensorboard"),
       title_(options.model() + " on " + options.data()),
-      trail_path_(options.digest_trail()) {
+      trail_path_(options.digest_trail()),
+      trace_folder_(options.trace()) {
   if (!quiet_) progress_.emplace(STDERR_FILENO);
 }
 
 void Reporter::open(std::optional<std::int64_t> resume_step, const std::string& unit) {
   unit_ = unit;
-  open_lines(metrics_flag_, paths_.metrics, resume_step, metrics_);
-  if (!trail_path_.empty() && trail_path_.lexically_normal() == paths_.metrics.lexically_normal())
-    fail(ExitCode::kUsage, "--digest-trail {}: the metrics go there; choose another file",
-         trail_path_.string());
-  open_lines("--digest-trail", trail_path_, resume_step, trail_);
-  for_flag(tensorboard_flag_, [&] {
-    if (!paths_.tensorboard.empty()) tensorboard_.emplace(paths_.tensorboard, resume_step);
-  });
+  check_apart({{metrics_flag_, paths_.metrics},
+               {"--digest-trail", trail_path_},
+               {"--out", paths_.curves},
+               {tensorboard_flag_, paths_.tensorboard, true},
+               {checkpoints_flag_, paths_.checkpoints, true},
+               {"--trace", trace_folder_, true}});
+  for (const Output& file : {Output{metrics_flag_, paths_.metrics}, Output{"--digest-trail", trail_path_}}) {
+    // A file's folder that is not there is a slip of the pen more often than a wish.
+    const std::filesystem::path folder = file.path.parent_path();
+    if (file.flag != std::string_view("--out") && !folder.empty() && !std::filesystem::exists(folder))
+      fail(ExitCode::kUsage, "{}: there is no folder {} for {}", file.flag, folder.string(),
+           file.path.string());
+    if (!resume_step && !is_replay_ && is_restarted(process_environment()))
+      set_aside(file.path, [this](const std::string& line) { note(line); });
+  }
+  // Files that are there may be refused, so new ones are made after them.
+  const bool is_new[] = {!std::filesystem::exists(paths_.metrics), !std::filesystem::exists(trail_path_)};
+  try {
+    const auto open_files = [&](bool that_are_new) {
+      if (is_new[0] == that_are_new) open_lines(metrics_flag_, paths_.metrics, resume_step, metrics_);
+      if (is_new[1] == that_are_new) open_lines("--digest-trail", trail_path_, resume_step, trail_);
+    };
+    open_files(false);
+    claim({"--out", paths_.curves}, resume_step.has_value());
+    for (const std::filesystem::path& trace : traces_in(trace_folder_))
+      claim({"--trace", trace}, resume_step.has_value());
+    open_files(true);
+    for_flag(tensorboard_flag_, [&] {
+      if (!paths_.tensorboard.empty()) tensorboard_.emplace(paths_.tensorboard, resume_step);
+    });
+  } catch (const Error&) {
+    std::error_code ignored;
+    if (metrics_ && is_new[0]) std::filesystem::remove(paths_.metrics, ignored);
+    if (trail_ && is_new[1]) std::filesystem::remove(trail_path_, ignored);
+    throw;
+  }
+}
+
+void Reporter::claim(const Output& output, bool resumes) {
+  if (resumes || output.path.empty()) return;
+  if (is_restarted(process_environment()) && !is_replay_)
+    set_aside(output.path, [this](const std::string& line) { note(line); });
+  check_unwritten(output);
 }
 
 void Reporter::open_lines(const char* flag, const std::filesystem::path& path,
                           std::optional<std::int64_t> resume_step, std::optional<JsonlWriter>& lines) {
   if (path.empty()) return;
   for_flag(flag, [&] {
-    // A file's folder that is not there is a slip of the pen more often than a wish.
-    const std::filesystem::path folder = path.parent_path();
-    if (flag != std::string_view("--out") && !folder.empty() && !std::filesystem::exists(folder))
-      fail(ExitCode::kUsage, "there is no folder {} for {}", folder.string(), path.string());
-    if (resume_step) {
+    if (resume_step)
       lines.emplace(path, *resume_step);
-    } else {
-      if (is_restarted(process_environment()) && !is_replay_) set_aside(path);
+    else
       lines.emplace(path);
-    }
   });
-}
-
-void Reporter::set_aside(const std::filesystem::path& path) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error) || std::filesystem::file_size(path, error) == 0) return;
-  std::filesystem::path name;
-  for (int attempt = 1; name.empty() || std::filesystem::exists(name, error); ++attempt)
-    name = path.string() + fmt::format(".attempt-{}", attempt);
-  std::filesystem::rename(path, name, error);
-  if (!error)
-    note(fmt::format("renamed {} to {}: an attempt before the restart wrote it", path.string(),
-                     name.string()));
 }
 
 void Reporter::step(const StepReport& r) {

@@ -16,12 +16,14 @@
 #include "core/metrics/tensorboard.h"
 #include "distributed/train/digest.h"
 #include "distributed/train/job.pb.h"
+#include "distributed/train/output_files.h"
 
 namespace trireme {
 
 /// Where a job's outputs go: --out's folder unless a flag names another place; empty: nowhere.
 struct OutputPaths {
   explicit OutputPaths(const JobOptions& options);
+  std::filesystem::path folder;  ///< of --out, for files of the program's own; empty in a replay, too
   std::filesystem::path metrics, tensorboard, checkpoints, curves;
 };
 
@@ -44,12 +46,15 @@ class Reporter {
  public:
   /// Touches no file.
   explicit Reporter(const JobOptions& options);
-  /// Opens the files that steps are written to. `resume_step` is the number of finished steps of the run that
-  /// this one continues: later lines are cut off. Without it the run is a new one, which throws Error(kUsage)
-  /// where a file of metrics or digests holds something already. Only where a launcher or Slurm has restarted
-  /// the same command are such files renamed, in one line, because they are an earlier attempt's. `unit` is
-  /// what a sample is called.
+  /// Opens the files that steps are written to, and claims the picture of the curves and the traces.
+  /// `resume_step` is the number of finished steps of the run that this one continues: later lines are cut
+  /// off. Throws Error(kUsage) where an output cannot be written or claimed; then no file has changed, and
+  /// none was made. `unit` is what a sample is called.
   void open(std::optional<std::int64_t> resume_step, const std::string& unit);
+  /// Makes sure that this run may replace `output`. A run that resumes may. Another one throws Error(kUsage)
+  /// if the file holds something; only where a launcher or Slurm has restarted the same command is the file
+  /// renamed, in one line, because it is an earlier attempt's.
+  void claim(const Output& output, bool resumes);
   void step(const StepReport& report);
   /// A line of --digest-trail: after `step`, the digest of all and of each tensor.
   void digests(std::int64_t step, const std::string& all, const TensorDigests& tensors);
@@ -69,16 +74,16 @@ class Reporter {
  private:
   void open_lines(const char* flag, const std::filesystem::path& path,
                   std::optional<std::int64_t> resume_step, std::optional<JsonlWriter>& lines);
-  void set_aside(const std::filesystem::path& path);
   void show(const StepReport& report);
 
   const bool quiet_, is_replay_;
   const OutputPaths paths_;
   const char* const metrics_flag_;  // that named the path, for errors
+  const char* const checkpoints_flag_;
   const char* const tensorboard_flag_;
   const std::string title_;
   std::string unit_;
-  const std::filesystem::path trail_path_;
+  const std::filesystem::path trail_path_, trace_folder_;
   std::optional<JsonlWriter> metrics_, trail_;
   std::optional<TensorBoardWriter> tensorboard_;
   std::optional<ProgressLine> progress_;

@@ -69,9 +69,20 @@ Judgement judge(Job& job, Discriminator& discriminator, Generator& generator, co
   return {sums[0] / count, sums[1] / count};
 }
 
-/// Collective, because a picture that cannot be written concerns all.
+/// Claims the pictures of an earlier run in the folder of --out. Collective.
+void claim_samples(Job& job) {
+  agree(job.comm(), "samples", [&] {
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(OutputPaths(job.options()).folder, ignored))
+      if (entry.path().filename().string().starts_with("samples-") && entry.path().extension() == ".png")
+        job.claim_output(entry.path());
+  });
+}
+
+/// Writes a picture of samples into the folder of --out. Collective, because a picture that cannot be written
+/// concerns all.
 void write_samples(Job& job, Generator& generator, std::int64_t epoch) {
-  const std::filesystem::path folder = job.options().out();
+  const std::filesystem::path folder = OutputPaths(job.options()).folder;
   if (folder.empty()) return;
   agree(job.comm(), "samples", [&] {
     if (!job.is_root()) return;
@@ -97,6 +108,7 @@ void train(Job& job) {
   const auto critic_optimizer = make_optimizer(o, critic.parameters(), {.beta1 = 0.5});
   const auto maker_optimizer = make_optimizer(o, maker.parameters(), {.beta1 = 0.5});
 
+  claim_samples(job);
   std::optional<Judgement> last;
   for (auto& step : job.steps(*training)) {
     critic_optimizer->set_lr(step.lr());

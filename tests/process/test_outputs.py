@@ -98,6 +98,60 @@ class Outputs(training.Training):
                     self.assert_one_line(ended, f"^(rank 0: )?{flag}: {path} is not empty .{len(before)} bytes.*another name, or remove the file")
                     self.assertEqual(path.read_bytes(), before)
 
+    def test_earlier_pictures_and_traces_are_left_as_they_are(self):
+        kept = [*JOB, "--steps", 3, "--checkpoint-dir", self.dir / "c"]
+        self.run_to_end([*kept, "--out", self.dir / "out", "--trace", self.dir / "t"], ranks=2)
+        gan = ["--data", "synthetic:1,16,16,3,64", "--global-batch", 16, "--steps", 2]
+        gan_folder = self.dir / "gan"
+        by_gan = dict(program=training.BUILD / "bin" / "train_gan")
+        self.run_to_end([*gan, "--out", gan_folder, "--metrics", self.dir / "g.jsonl"], **by_gan)
+        curves, trace, samples = self.dir / "out" / "curves.png", self.dir / "t" / "trace-rank-1.json", gan_folder / "samples-0001.png"
+        trace.with_name("trace-rank-0.json").unlink()
+        for job, path, flags, where in (
+                (JOB, curves, ["--out", self.dir / "out", "--metrics", self.dir / "n.jsonl"], {}),
+                (JOB, trace, ["--trace", self.dir / "t"], {}),
+                (gan, samples, ["--out", gan_folder, "--metrics", self.dir / "n.jsonl"], by_gan)):
+            before = path.read_bytes()
+            for ranks in (1, 2):
+                with self.subTest(path=path, ranks=ranks):
+                    ended = self.run_to_end([*job, *flags, "--shards", 2, "--resume", "never"], code=2, ranks=ranks, **where)
+                    self.assert_one_line(ended, f"^(rank 0: )?{flags[0]}: {path} is not empty .{len(before)} bytes.*, and only a "
+                                                "resumed run may replace it: choose another name, or remove the file first$")
+                    self.assertEqual(path.read_bytes(), before)
+                    self.assertFalse((self.dir / "n.jsonl").exists(), "a refused run makes no file")
+        # A run that goes on replaces its own pictures and traces, those of ranks that it lacks included.
+        before = curves.read_bytes()
+        self.run_to_end([*kept, "--steps", 9, "--out", self.dir / "out", "--trace", self.dir / "t"], how="plain")
+        self.assertNotEqual(curves.read_bytes(), before)
+        self.assertEqual([p.name for p in (self.dir / "t").iterdir()], ["trace-rank-0.json"])
+
+    def test_a_run_that_does_not_begin_leaves_no_trace(self):
+        folder = self.dir / "t"
+        for code, wrong in ((2, ["--model", "none"]), (2, ["--metrics", "/dev/null/m"]), (4, ["--init", "/dev/null"])):
+            self.run_to_end([*JOB, "--steps", 2, "--trace", folder, *wrong], code=code, how="plain")
+        self.run_to_end([*JOB, "--steps", 2, "--trace", folder], how="plain")
+        self.assertGreater((folder / "trace-rank-0.json").stat().st_size, 0)
+
+    def test_outputs_that_meet_are_refused_before_any_is_made(self):
+        (self.dir / "real").mkdir()
+        (self.dir / "link").symlink_to(self.dir / "real")
+        (self.dir / "taken").write_text("notes\n")
+        m, other = self.dir / "real" / "m", self.dir / "link" / "m"
+        for flags, pattern in (
+                (["--metrics", m, "--digest-trail", m], f"^--digest-trail {m}: --metrics writes there, too .{m}.; choose another name"),
+                (["--metrics", m, "--digest-trail", other], f"^--digest-trail {other}: --metrics writes there, too"),
+                (["--metrics", m, "--digest-trail", f"{self.dir}/real/../real/m"], "^--digest-trail .*: --metrics writes there, too"),
+                (["--metrics", m, "--tensorboard", m], f"^--tensorboard {m}: --metrics writes there, too"),
+                (["--metrics", m, "--digest-trail", self.dir / "taken"], f"^--digest-trail: {self.dir}/taken is not empty"),
+                (["--digest-trail", m, "--metrics", self.dir / "taken"], f"^--metrics: {self.dir}/taken is not empty"),
+                (["--metrics", m, "--digest-trail", self.dir], f"^--digest-trail: cannot open {self.dir}: Is a directory"),
+                (["--metrics", m, "--tensorboard", self.dir / "taken"], f"^--tensorboard: cannot make folder {self.dir}/taken")):
+            ended = self.run_to_end([*JOB, "--steps", 2, *flags], code=2, how="plain")
+            self.assert_one_line(ended, pattern)
+            self.assertEqual(list((self.dir / "real").iterdir()), [], flags)
+            self.assertEqual((self.dir / "taken").read_text(), "notes\n")
+        self.run_to_end([*JOB, "--steps", 2, "--metrics", "/dev/null", "--digest-trail", "/dev/null"], how="plain")
+
     def test_a_replay_leaves_the_metrics_of_its_run(self):
         metrics = self.dir / "m.jsonl"
         kept = [*JOB, "--checkpoint-dir", self.dir / "c", "--steps", 6, "--metrics", metrics]
