@@ -15,6 +15,7 @@
 
 #include "core/base/nearest.h"
 #include "core/base/text_file.h"
+#include "distributed/train/dependent_options.h"
 #include "distributed/train/help.h"
 #include "kernels/table.h"
 
@@ -341,15 +342,32 @@ void parse_command_line(CLI::App& app, int argc, const char* const* argv, const 
   if (!unknown.empty()) fail_unknown(unknown.front(), program);
 }
 
+/// Throws Error(kUsage) if a flag in `given` has no effect in the job, and adds a line to `notes` for each
+/// such field that has its value from the file `config`.
+void check_effects(const JobOptions& job, const JobOptions& given, const JobOptions& defaults,
+                   const std::string& config, std::vector<std::string>* notes) {
+  for (const auto* field : job_fields()) {
+    const std::optional<std::string> why = why_no_effect(job, field->name());
+    const std::string value = value_text(job, field);
+    if (!why || value == "off" || value == "0" || value == "auto") continue;
+    if (given.GetReflection()->HasField(given, field))
+      fail(ExitCode::kUsage, "{} {}: {}", flag_name(field->name()), value, *why);
+    if (notes && !config.empty() && value != value_text(defaults, field))
+      notes->push_back(fmt::format("{}: {} {}: {}", config, field->name(), value, *why));
+  }
+}
+
 }  // namespace
 
-JobOptions parse_options(int argc, const char* const* argv, const Program& program) {
+JobOptions parse_options(int argc, const char* const* argv, const Program& program,
+                         std::vector<std::string>* notes) {
   for (const std::string& flag : program.unused)
     TRIREME_CHECK(
         std::ranges::any_of(job_fields(), [&](auto* field) { return flag_name(field->name()) == flag; }),
         "{} is no flag that a program could have no use for", flag);
   JobOptions job = program.defaults;
   fill_defaults(job);
+  const JobOptions defaults = job;
   CLI::App app{program.about};
   app.set_help_flag("-h,--help", "Show this text and end");
   app.allow_extras();
@@ -370,6 +388,9 @@ JobOptions parse_options(int argc, const char* const* argv, const Program& progr
     set_field(given, flag.field, flag.text);
     check_field(given, flag.field, flag_name(flag.field->name()));
   }
+  if (from_file->count() > 1)
+    fail(ExitCode::kUsage, "--config {}: --config is given {} times, and a job has one file; join the files",
+         config, from_file->count());
   if (from_file->count() > 0) {
     JobOptions base = job;
     if (given.has_patience()) base.set_patience(given.patience());
@@ -380,6 +401,7 @@ JobOptions parse_options(int argc, const char* const* argv, const Program& progr
   // A program's own warm-up is for the schedules that have one.
   if (job.schedule() == "onecycle" && !given.has_warmup_steps() && !file.has_warmup_steps())
     job.set_warmup_steps(0);
+  check_effects(job, given, defaults, config, notes);
   if (print_config) throw Error(ExitCode::kDone, to_text(job));
   return job;
 }

@@ -25,12 +25,16 @@ struct Program {
 /// --epochs are one choice: naming one in a stronger place drops the other from a weaker one.
 /// Fields with a default are all set in the result.
 ///
+/// A flag that has no effect beside the others is an error. Such a field of the file, whose values flags may
+/// override, only adds a line to `notes`, and none where it repeats the default.
+///
 /// Throws Error(kUsage) with one line that names the flag, or the file and line, and the value.
 /// Throws Error(kDone) for --help and --print-config: its what() is the text that belongs on standard
 /// output, and the program ends with 0.
 ///
 /// Touches no global state: safe from any thread.
-JobOptions parse_options(int argc, const char* const* argv, const Program& program = {});
+JobOptions parse_options(int argc, const char* const* argv, const Program& program = {},
+                         std::vector<std::string>* notes = nullptr);
 
 /// The whole job as a text that --config reads back to the same job.
 std::string to_text(const JobOptions& job);

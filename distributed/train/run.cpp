@@ -59,10 +59,14 @@ int say_error(const std::exception_ptr& error, const World& world) {
   return static_cast<int>(ExitCode::kInternal);
 }
 
-/// Every rank has the same arguments, so an error in them is everyone's.
-JobOptions parse_for_all(int argc, char** argv, const Program& program) {
+/// Every rank has the same arguments, so an error in them is everyone's, and rank 0 speaks for all.
+JobOptions parse_for_all(int argc, char** argv, const Program& program, int rank) {
   try {
-    return parse_options(argc, argv, program);
+    std::vector<std::string> notes;
+    JobOptions options = parse_options(argc, argv, program, &notes);
+    for (const std::string& note : notes)
+      if (rank == 0) std::fprintf(stderr, "%s\n", note.c_str());
+    return options;
   } catch (const Error& error) {
     throw AgreedError(error.code(), error.what());
   }
@@ -191,7 +195,7 @@ int run(int argc, char** argv, const Program& program, const std::function<void(
   World world;
   try {
     world = detect_world(process_environment());
-    const JobOptions options = parse_for_all(argc, argv, program);
+    const JobOptions options = parse_for_all(argc, argv, program, world.rank);
     install_handlers(options, world.rank);
     return checked_output(run_ranks(options, world, body));
   } catch (const AgreedError&) {
@@ -206,7 +210,7 @@ int run(int argc, char** argv, const Program& program, const std::function<void(
 std::unique_ptr<JobRuntime> JobRuntime::from_main(int argc, char** argv, const Program& program) {
   std::set_terminate(say_and_end);
   main_world = detect_world(process_environment());
-  JobOptions options = parse_for_all(argc, argv, program);
+  JobOptions options = parse_for_all(argc, argv, program, main_world.rank);
   if (main_world.source == Source::kThreads)
     fail(ExitCode::kUsage,
          "this program cannot run its ranks as threads; start it with `trireme launch --backend mpi`, or "

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cmath>
 #include <map>
+#include <set>
 #include <sstream>
 
 namespace trireme {
@@ -26,11 +27,13 @@ GptOptions parse_gpt(const std::string& spec) {
   GptOptions o;
   const std::map<std::string, std::int64_t*> sizes{
       {"layers", &o.layers}, {"width", &o.width}, {"heads", &o.heads}, {"context", &o.context}};
+  std::set<std::string> seen;
   std::istringstream parts(spec.substr(4));
   for (std::string part; std::getline(parts, part, ',');) {
     const std::size_t equals = std::min(part.find('='), part.size());
     const auto size = sizes.find(part.substr(0, equals));
     if (size == sizes.end()) refuse(fmt::format("'{}' is none of its sizes", part));
+    if (!seen.insert(size->first).second) refuse(fmt::format("{} is given twice", size->first));
     const char* const end = part.data() + part.size();
     std::int64_t value = 0;
     if (equals == part.size() || std::from_chars(part.data() + equals + 1, end, value).ptr != end ||

@@ -220,6 +220,71 @@ TEST(OptionsErrors, UnknownFlagSuggestsTheNearest) {
   EXPECT_TRUE(contains(usage_error({"--quiet", "yes"}), "on or off"));
 }
 
+TEST(Options, RefusesFlagsThatHaveNoEffectBesideTheOthers) {
+  EXPECT_EQ(
+      usage_error({"--momentum", "0.5", "--optimizer", "adamw"}),
+      "--momentum 0.5: has no effect with --optimizer adamw; leave it out, or use --optimizer sgd or lars");
+  EXPECT_EQ(
+      usage_error({"--momentum=0.9", "--optimizer", "lamb"}),
+      "--momentum 0.9: has no effect with --optimizer lamb; leave it out, or use --optimizer sgd or lars");
+  EXPECT_EQ(
+      usage_error({"--powersgd-rank", "4"}),
+      "--powersgd-rank 4: has no effect with --comm-hook none; leave it out, or use --comm-hook powersgd");
+  EXPECT_EQ(
+      usage_error({"--comm-hook", "fp16", "--powersgd-rank", "2"}),
+      "--powersgd-rank 2: has no effect with --comm-hook fp16; leave it out, or use --comm-hook powersgd");
+  EXPECT_EQ(usage_error({"--share-gpu"}),
+            "--share-gpu on: has no effect with --device cpu; leave it out, or use --device cuda");
+  EXPECT_EQ(usage_error({"--keep-checkpoints", "3"}),
+            "--keep-checkpoints 3: has no effect without a folder for checkpoints; leave it out, or give "
+            "--checkpoint-dir or --out");
+  EXPECT_EQ(usage_error({"--replay-from", "4", "--resume", "never", "--checkpoint-dir", "c"}),
+            "--resume never: has no effect with --replay-from 4, which names the checkpoint; leave it out, "
+            "or leave "
+            "--replay-from out");
+}
+
+TEST(Options, AcceptsFlagsThatHaveAnEffectOrAreOff) {
+  EXPECT_EQ(parse({"--momentum", "0.5"}).momentum(), 0.5);
+  EXPECT_EQ(parse({"--momentum", "0.5", "--optimizer", "lars"}).momentum(), 0.5);
+  EXPECT_EQ(parse({"--powersgd-rank", "4", "--comm-hook", "powersgd"}).powersgd_rank(), 4);
+  EXPECT_EQ(parse({"--keep-checkpoints", "3", "--out", "o"}).keep_checkpoints(), 3);
+  EXPECT_EQ(parse({"--momentum", "0", "--optimizer", "adamw"}).momentum(), 0);
+  EXPECT_FALSE(parse({"--share-gpu", "off"}).share_gpu());
+  EXPECT_EQ(parse({"--resume", "auto", "--replay-from", "4"}).resume(), "auto");
+}
+
+TEST(Options, TellsWhichFieldsOfAJobFileHaveNoEffect) {
+  std::vector<std::string> notes;
+  const auto parse_file = [&](const std::string& text, const Words& more = {}) {
+    const ConfigFile file(text);
+    notes.clear();
+    Words words = {"program", "--config", file.path()};
+    words.insert(words.end(), more.begin(), more.end());
+    std::vector<const char*> argv;
+    for (const auto& word : words) argv.push_back(word.c_str());
+    parse_options(static_cast<int>(argv.size()), argv.data(), {}, &notes);
+    return file.path();
+  };
+  const std::string path = parse_file("momentum: 0.5 powersgd_rank: 4", {"--optimizer", "adamw"});
+  EXPECT_EQ(notes,
+            (Words{path + ": momentum 0.5: has no effect with --optimizer adamw; leave it out, or use "
+                          "--optimizer sgd or lars",
+                   path + ": powersgd_rank 4: has no effect with --comm-hook none; leave it out, or use "
+                          "--comm-hook powersgd"}));
+  parse_file("momentum: 0.5");
+  EXPECT_EQ(notes, Words{});
+  parse_file(to_text(parse({"--optimizer", "adamw"})));  // what --print-config writes repeats the defaults
+  EXPECT_EQ(notes, Words{});
+}
+
+TEST(Options, RefusesASecondJobFile) {
+  const ConfigFile file("lr: 0.5");
+  EXPECT_EQ(
+      usage_error({"--config", "none", "--config", file.path()}),
+      "--config " + file.path() + ": --config is given 2 times, and a job has one file; join the files");
+}
+
 TEST(OptionsErrors, NumbersAreNumbersInRange) {
   EXPECT_EQ(usage_error({"--steps", "0"}), "--steps 0: must be at least 1");
   EXPECT_EQ(usage_error({"--steps", "-3"}), "--steps -3: must be at least 1");
