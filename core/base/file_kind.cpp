@@ -10,6 +10,7 @@ using namespace std::string_view_literals;
 
 struct Format {
   std::string_view begin, name;
+  std::size_t at = 0;  ///< where the mark stands
 };
 
 // Formats whose mark has at least three bytes, so that plain data hardly begins so by chance.
@@ -28,7 +29,15 @@ constexpr Format kFormats[] = {{"\x1f\x8b\x08"sv, "a gzip file"},
                                {"ARROW1"sv, "an Arrow file"},
                                {"SQLite format 3"sv, "an SQLite file"},
                                {"MMIDIDX"sv, "a Megatron index"},
-                               {"%PDF-"sv, "a PDF file"}};
+                               {"%PDF-"sv, "a PDF file"},
+                               {"\x89PNG\r\n"sv, "a PNG picture"},
+                               {"\xff\xd8\xff"sv, "a JPEG picture"},
+                               {"GIF8"sv, "a GIF picture"},
+                               {"\x7f"
+                                "ELF"sv,
+                                "a program (ELF)"},
+                               {"GGUF"sv, "a GGUF file"},
+                               {"ustar"sv, "a tar archive", 257}};
 
 std::string_view text_of(std::span<const std::uint8_t> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -39,7 +48,19 @@ std::string_view text_of(std::span<const std::uint8_t> bytes) {
 std::string known_format(std::span<const std::uint8_t> head) {
   const std::string_view text = text_of(head);
   for (const Format& format : kFormats)
-    if (text.starts_with(format.begin)) return std::string(format.name);
+    if (text.substr(std::min(format.at, text.size())).starts_with(format.begin))
+      return std::string(format.name);
+  // Python's protocols 2 to 5: from 4 on a frame of at most 2^40 bytes follows, before that hardly anything
+  // but a list, a dictionary, a tuple or a class.
+  if (text.size() >= 11 && text[0] == '\x80') {
+    if ((text[1] == '\x04' || text[1] == '\x05') && text[2] == '\x95' && text.substr(8, 3) == "\0\0\0"sv)
+      return "a Python pickle";
+    if ((text[1] == '\x02' || text[1] == '\x03') && "](}c\x8a"sv.find(text[2]) != text.npos)
+      return "a Python pickle";
+  }
+  // A length of 64 bits, of which the upper half is zero, and a JSON object.
+  if (text.size() >= 10 && text.substr(4, 4) == "\0\0\0\0"sv && text.substr(8, 2) == "{\""sv)
+    return "a safetensors file";
   return "";
 }
 
@@ -47,8 +68,15 @@ std::string wide_text(std::span<const std::uint8_t> head) {
   const std::string_view text = text_of(head);
   if (text.starts_with("\xff\xfe\0\0"sv) || text.starts_with("\0\0\xfe\xff"sv)) return "UTF-32 text";
   if (text.starts_with("\xff\xfe"sv) || text.starts_with("\xfe\xff"sv)) return "UTF-16 text";
-  std::size_t zeros[2] = {0, 0};
-  for (std::size_t i = 0; i < head.size(); ++i) zeros[i % 2] += head[i] == 0;
+  std::size_t zeros_of_four[4] = {0, 0, 0, 0};
+  for (std::size_t i = 0; i < head.size(); ++i) zeros_of_four[i % 4] += head[i] == 0;
+  // The first or the last byte of four is always zero, the one beside it nearly so, and the other end seldom.
+  const std::size_t fours = head.size() / 4;
+  for (const auto& [first, second] : {std::pair(0, 1), std::pair(3, 2)})
+    if (head.size() >= 32 && zeros_of_four[first] >= fours && zeros_of_four[second] * 10 >= fours * 9 &&
+        zeros_of_four[3 - first] * 2 <= fours)
+      return "UTF-32 text";
+  const std::size_t zeros[2] = {zeros_of_four[0] + zeros_of_four[2], zeros_of_four[1] + zeros_of_four[3]};
   // At the even or at the odd positions, a quarter of the bytes is zero even if most of a text is not in
   // Latin letters: its spaces, digits and line feeds have one.
   const auto [few, many] = std::minmax(zeros[0], zeros[1]);

@@ -17,12 +17,12 @@ namespace trireme {
 
 namespace {
 
-/// Reads up to 16 KiB from the beginning of a file.
-std::vector<std::uint8_t> read_head(int file) {
-  std::vector<std::uint8_t> head(16384);
-  const ssize_t got = ::pread(file, head.data(), head.size(), 0);
-  head.resize(static_cast<std::size_t>(std::max<ssize_t>(0, got)));
-  return head;
+/// Reads up to 16 KiB of a file.
+std::vector<std::uint8_t> read_part(int file, std::int64_t at) {
+  std::vector<std::uint8_t> part(16384);
+  const ssize_t got = ::pread(file, part.data(), part.size(), at);
+  part.resize(static_cast<std::size_t>(std::max<ssize_t>(0, got)));
+  return part;
 }
 
 std::uint32_t word_at(std::span<const std::uint8_t> bytes, std::size_t at, int width) {
@@ -31,21 +31,41 @@ std::uint32_t word_at(std::span<const std::uint8_t> bytes, std::size_t at, int w
   return word;
 }
 
-/// Returns what these bytes are if they are no uint16 tokens; an empty text if they may be.
-std::string not_tokens(std::span<const std::uint8_t> head) {
+/// Returns whether a part of a file, from a multiple of 8 on, holds numbers of 32 or 64 bits.
+bool is_wide_numbers(std::span<const std::uint8_t> part) {
+  // No vocabulary has more than 3 * 65536 tokens, so the upper halves of wider numbers are small; where a
+  // token is missing, -1 stands for it.
+  std::uint32_t largest_upper = 0;
+  std::size_t tokens = 0;
+  const std::size_t pairs = part.size() / 4;
+  for (std::size_t i = 0; i < pairs; ++i) {
+    const std::uint32_t lower = word_at(part, 4 * i, 2), upper = word_at(part, 4 * i + 2, 2);
+    if (lower == 0xffff && upper == 0xffff) continue;
+    if (lower > 2) ++tokens;
+    largest_upper = std::max(largest_upper, upper);
+  }
+  return pairs >= 8 && largest_upper <= 2 && tokens > pairs / 4;
+}
+
+bool is_plain_text(std::span<const std::uint8_t> part) {
+  const auto is_of_text = [](std::uint8_t byte) {
+    return (byte >= ' ' && byte < 0x7f) || byte == '\n' || byte == '\r' || byte == '\t';
+  };
+  return part.size() >= 64 && std::ranges::all_of(part, is_of_text);
+}
+
+/// Returns what a file of `size` bytes that begins with `head` is if it holds no uint16 tokens; an empty text
+/// if it may hold them.
+std::string not_tokens(int file, std::int64_t size, std::span<const std::uint8_t> head) {
   // llm.c's files begin with a magic number: 20240520 for GPT-2's tokens, 20240801 for Llama 3's.
   if (head.size() >= 4)
     if (const std::uint32_t magic = word_at(head, 0, 4); magic == 20240520 || magic == 20240801)
       return "begins with llm.c's header of 1024 bytes, which is not read yet: cut it off (tail -c +1025)";
-  // No vocabulary has more than 3 * 65536 tokens, so the upper halves of wider numbers are small.
-  std::uint32_t largest_lower = 0, largest_upper = 0;
-  const std::size_t pairs = head.size() / 4;
-  for (std::size_t i = 0; i < pairs; ++i) {
-    largest_lower = std::max(largest_lower, word_at(head, 4 * i, 2));
-    largest_upper = std::max(largest_upper, word_at(head, 4 * i + 2, 2));
-  }
-  if (pairs >= 8 && largest_upper <= 2 && largest_lower > 2)
-    return "holds numbers of 32 or 64 bits: write the tokens as uint16";
+  if (is_plain_text(head)) return "is text: name it with --data text:FILE";
+  // The beginning may be padding.
+  for (const std::int64_t part : {0, 1, 2, 3})
+    if (is_wide_numbers(read_part(file, size / 4 * part / 8 * 8)))
+      return "holds numbers of 32 or 64 bits: write the tokens as uint16";
   return "";
 }
 
@@ -69,12 +89,13 @@ TokenFile::TokenFile(const std::string& spec) {
   struct stat status {};
   if (::fstat(file_, &status) != 0) refuse(std::strerror(errno));
   if (!S_ISREG(status.st_mode)) refuse(S_ISDIR(status.st_mode) ? "is a folder" : "is not a regular file");
-  const std::vector<std::uint8_t> head = read_head(file_);
+  const std::vector<std::uint8_t> head = read_part(file_, 0);
   if (const std::string format = known_format(head); !format.empty())
     refuse("is " + format + ", which is not read: unpack or convert it");
   if (const std::string wide = is_text() ? wide_text(head) : ""; !wide.empty())
     refuse("is " + wide + ", which is not read: convert it to UTF-8 (iconv -t UTF-8)");
-  if (const std::string what = is_text() ? "" : not_tokens(head); !what.empty()) refuse(what);
+  if (const std::string what = is_text() ? "" : not_tokens(file_, status.st_size, head); !what.empty())
+    refuse(what);
   if (status.st_size % width_ != 0)
     refuse(fmt::format("has {} bytes, which is no whole number of tokens", status.st_size));
   size_ = status.st_size / width_;

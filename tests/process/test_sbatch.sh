@@ -8,6 +8,7 @@ chmod +x "$work/bin/srun"
 cd "$work" || exit 1
 printf 'model: "mlp" checkpoint_dir: "/shared/run1"\n' >named.textproto
 printf "steps: 3\nout: '/shared/run2'\n" >out.textproto
+printf '\xef\xbb\xbfcheckpoint_dir: "/shared/run4"\r\n' >marked.textproto
 printf 'checkpoint_dir: ""\nout: ""\n# checkpoint_dir: "/shared/run3"\n' >unnamed.textproto
 
 # is_given WHAT FLAGS...: what srun is asked to run; `added` says whether a folder was added.
@@ -20,7 +21,8 @@ is_given() {
 }
 
 for flags in "--checkpoint-dir /x" "--checkpoint-dir=/x" "--out /x" "--out=/x" "--config named.textproto" \
-  "--config=named.textproto" "--steps 3 --config out.textproto --quiet" "--config unnamed.textproto --out /x"; do
+  "--config=named.textproto" "--steps 3 --config out.textproto --quiet" \
+  "--config marked.textproto" "--config unnamed.textproto --out /x"; do
   # shellcheck disable=SC2086
   is_given "$flags" $flags
   [ $added = no ] || bad "$flags: $(cat "$work/out")"

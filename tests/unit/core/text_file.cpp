@@ -88,6 +88,11 @@ TEST(FileKind, KnowsWideTextWithAndWithoutAMark) {
   EXPECT_EQ(wide_text(bytes_of(utf16(latin, false))), "UTF-16 text");
   EXPECT_EQ(wide_text(bytes_of(utf16(latin, true))), "UTF-16 text");
   EXPECT_EQ(wide_text(bytes_of("\xfe\xff\x04\x14"s)), "UTF-16 text");
+  std::string little, big;
+  for (const char c : latin) little += c + "\0\0\0"s, big += "\0\0\0"s + c;
+  EXPECT_EQ(wide_text(bytes_of(little)), "UTF-32 text");
+  EXPECT_EQ(wide_text(bytes_of(big)), "UTF-32 text");
+  EXPECT_EQ(wide_text(bytes_of(std::string(4096, '\0'))), "");
   EXPECT_EQ(wide_text(bytes_of(latin)), "");
   EXPECT_EQ(wide_text(bytes_of("")), "");
   std::string random;
@@ -106,6 +111,16 @@ TEST(FileKind, KnowsPackedFilesByTheirFirstBytes) {
                                                         "an xz file"},
                                                        {"BZh9", "a bzip2 file"},
                                                        {"\x93NUMPY", "a NumPy file"},
+                                                       {"\x89PNG\r\n\x1a\n", "a PNG picture"},
+                                                       {"\xff\xd8\xff\xe0", "a JPEG picture"},
+                                                       {"\x7f"
+                                                        "ELF",
+                                                        "a program (ELF)"},
+                                                       {"GGUF", "a GGUF file"},
+                                                       {std::string(257, 'a') + "ustar", "a tar archive"},
+                                                       {"\x80\x04\x95\x1f\0\0\0\0\0\0\0"s, "a Python pickle"},
+                                                       {"\x80\x02}q\0X\1\0\0\0a"s, "a Python pickle"},
+                                                       {"\x40\0\0\0\0\0\0\0{\"a\":"s, "a safetensors file"},
                                                        {"PAR1", "a Parquet file"}};
   for (const auto& [bytes, name] : known) {
     EXPECT_EQ(known_format(bytes_of(bytes)), name);

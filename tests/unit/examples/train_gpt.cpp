@@ -111,6 +111,16 @@ TEST(TokenFile, RefusesWhatIsNoUint16) {
   test::expect_holds(refusal("tokens", numbers(5000, 50257, 4)), {"numbers of 32 or 64 bits", "uint16"});
   test::expect_holds(refusal("tokens", numbers(5000, 128256, 4)), {"numbers of 32 or 64 bits"});
   test::expect_holds(refusal("tokens", numbers(5000, 50257, 8)), {"numbers of 32 or 64 bits"});
+  test::expect_holds(refusal("tokens", "\xff\xff\xff\xff"s + numbers(4999, 50257, 4)),
+                     {"numbers of 32 or 64 bits"});
+  test::expect_holds(refusal("tokens", std::string(20000, '\0') + numbers(15000, 50257, 4)),
+                     {"numbers of 32 or 64 bits"});
+  EXPECT_EQ(refusal("tokens", numbers(5000, 50257, 2) + std::string(80000, '\0') + "\7\0\0\0"s), "")
+      << "padding is no upper half";
+  std::string text;
+  while (text.size() < 4000)
+    text += "It was a bright cold day in April,\r\n\tand the clocks were striking thirteen.";
+  test::expect_holds(refusal("tokens", text), {"is text", "--data text:FILE"});
   test::expect_holds(refusal("tokens", numbers(5000, 50257, 2) + "x"),
                      {"10001 bytes", "no whole number of tokens"});
   for (const std::string kind : {"text", "tokens"}) {
