@@ -59,6 +59,11 @@ int run(int argc, char** argv) {
     fail(ExitCode::kUsage, "a command is missing: 'trireme help' lists them");
   }
   if (name == "help" || name == "--help" || name == "-h") {
+    if (name == "help" && argc > 2) {
+      std::string of_command = "--help";
+      std::array<char*, 4> words{argv[0], argv[2], of_command.data(), nullptr};
+      return run(3, words.data());
+    }
     print_help();
     return 0;
   }

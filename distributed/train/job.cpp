@@ -225,6 +225,10 @@ void Job::begin_training(const Dataset& dataset) {
 }
 
 void Job::say_schedule(std::int64_t per_epoch) {
+  if (dataset_size_ < options_.global_batch())
+    reporter_->warn(
+        fmt::format("--global-batch {} is larger than the training set: each step has its {} samples",
+                    options_.global_batch(), dataset_size_));
   if (step_ >= total_steps_) return;
   std::optional<std::string> changed;
   if (const std::optional<JobState>& then = checkpoints_->resumed())

@@ -16,6 +16,7 @@
 #include "core/base/nearest.h"
 #include "core/base/text_file.h"
 #include "distributed/train/dependent_options.h"
+#include "distributed/train/flags_elsewhere.h"
 #include "distributed/train/help.h"
 #include "kernels/table.h"
 
@@ -49,58 +50,6 @@ std::vector<const pb::FieldDescriptor*> job_fields() {
 bool is_unused(const Program& program, const std::string& flag) {
   return std::find(program.unused.begin(), program.unused.end(), flag) != program.unused.end();
 }
-
-/// Maps flags of other training programs, without dashes, to ours.
-constexpr std::pair<std::string_view, std::string_view> kKnownElsewhere[] = {
-    {"batch-size", "--global-batch"},
-    {"batch", "--global-batch"},
-    {"train-batch-size", "--global-batch"},
-    {"global-batch-size", "--global-batch"},
-    {"per-device-train-batch-size", "--global-batch"},
-    {"micro-batch-size", "--global-batch"},
-    {"bs", "--global-batch"},
-    {"b", "--global-batch"},
-    {"learning-rate", "--lr"},
-    {"wd", "--weight-decay"},
-    {"workers", "--loader-workers"},
-    {"num-workers", "--loader-workers"},
-    {"j", "--loader-workers"},
-    {"num-threads", "--threads"},
-    {"num-epochs", "--epochs"},
-    {"num-train-epochs", "--epochs"},
-    {"max-epochs", "--epochs"},
-    {"epoch", "--epochs"},
-    {"max-steps", "--steps"},
-    {"num-steps", "--steps"},
-    {"max-iters", "--steps"},
-    {"iterations", "--steps"},
-    {"train-iters", "--steps"},
-    {"warmup", "--warmup-steps"},
-    {"lr-scheduler", "--schedule"},
-    {"lr-scheduler-type", "--schedule"},
-    {"max-grad-norm", "--clip-norm"},
-    {"grad-clip", "--clip-norm"},
-    {"clip-grad", "--clip-norm"},
-    {"output-dir", "--out"},
-    {"out-dir", "--out"},
-    {"save-dir", "--checkpoint-dir"},
-    {"checkpoint", "--checkpoint-dir"},
-    {"save-every", "--checkpoint-every"},
-    {"save-steps", "--checkpoint-every"},
-    {"save-total-limit", "--keep-checkpoints"},
-    {"resume-from-checkpoint", "--resume"},
-    {"pretrained", "--init"},
-    {"weights", "--init"},
-    {"dataset", "--data"},
-    {"data-dir", "--data"},
-    {"data-path", "--data"},
-    {"arch", "--model"},
-    {"precision", "--dtype"},
-    {"log-file", "--metrics"},
-    {"logdir", "--tensorboard"},
-    {"dist-backend", "--backend"},
-    {"timeout", "--patience"},
-};
 
 /// Throws Error(kUsage): no such flag, and the one that was probably meant.
 [[noreturn]] void fail_unknown(const std::string& argument, const Program& program) {

@@ -106,7 +106,9 @@ class BadInput(training.Training):
         for flag, ours in (("--batch-size", "--global-batch"), ("--batch_size=3", "--global-batch"),
                            ("--learning-rate", "--lr"), ("--learning_rate", "--lr"), ("--workers", "--loader-workers"),
                            ("--num-workers=2", "--loader-workers"), ("-b", "--global-batch"), ("-j", "--loader-workers"),
-                           ("--max-steps", "--steps"), ("--num-epochs", "--epochs"), ("--output-dir", "--out")):
+                           ("--max-steps", "--steps"), ("--num-epochs", "--epochs"), ("--output-dir", "--out"), ("--optim", "--optimizer"),
+                           ("--save-interval=5", "--checkpoint-every"), ("--bf16", "--dtype bfloat16"), ("--log_dir", "--tensorboard"),
+                           ("--world-size", "trireme launch -n"), ("--load", "--resume")):
             ended = self.run_to_end([*SYNTHETIC, flag], code=2, how="plain")
             self.assert_one_line(ended, f"^unknown flag {flag.split('=')[0]}: it is called {ours} here")
 
@@ -162,6 +164,8 @@ class BadInput(training.Training):
                 (["--out", "/dev/null", "--checkpoint-dir", self.dir / "c"], "--out: .*/dev/null"),
                 (["--out", "/dev/null/out"], "/dev/null/out.*another --out$")):
             self.refused(2, [*SYNTHETIC, *flags], pattern)
+        self.refused(4, [*SYNTHETIC, "--resume", "/dev/null"], "^--resume '/dev/null': is a file; name a checkpoint's folder",
+                     places=(dict(how="plain"), dict(ranks=2)))
         self.refused(2, [*SYNTHETIC, "--replay-ranks", 4], "--replay-ranks 4 needs one process, but 2 ranks",
                      places=[where for where in PLACES if where.get("ranks") == 2])
         self.refused(2, [*SYNTHETIC], "5 ranks for 4 shards: start with at most 4 ranks, or a new job with --shards 5",

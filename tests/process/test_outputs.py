@@ -132,6 +132,13 @@ class Outputs(training.Training):
         self.run_to_end([*JOB, "--steps", 2, "--trace", folder], how="plain")
         self.assertGreater((folder / "trace-rank-0.json").stat().st_size, 0)
 
+    def test_a_batch_that_is_larger_than_the_data(self):
+        job = ["--model", "mlp", "--data", "synthetic:1,4,4,3,60", "--quiet", "--steps", 2]
+        for where in (dict(how="plain"), dict(ranks=2)):
+            ended = self.run_to_end([*job, "--shards", 2, "--global-batch", 64], **where)
+            self.assert_one_line(ended, "^--global-batch 64 is larger than the training set: each step has its 60 samples$")
+        self.assertEqual(self.run_to_end([*job, "--global-batch", 60], how="plain").err, "")
+
     def test_outputs_that_meet_are_refused_before_any_is_made(self):
         (self.dir / "real").mkdir()
         (self.dir / "link").symlink_to(self.dir / "real")

@@ -72,6 +72,13 @@ class Progress(training.Training):
                     self.assertIn("\n\nUsage: ", ended.stdout)
                     self.assertRegex(ended.stdout, "-h,--help +Show this text and end\n")
                     self.assertLessEqual(max(map(len, ended.stdout.splitlines())), columns, ended.stdout)
+        for name in ("launch", "doctor", "checkpoint", "report", "simulate"):
+            texts = [subprocess.run([training.TRIREME, *words], capture_output=True, text=True, env=training.environment()).stdout
+                     for words in (("help", name), (name, "--help"))]
+            self.assertEqual(texts[0], texts[1])
+        unknown = subprocess.run([training.TRIREME, "help", "lunch"], capture_output=True, text=True, env=training.environment())
+        self.assertEqual((unknown.returncode, unknown.stderr),
+                         (2, "trireme: unknown command 'lunch': did you mean 'trireme launch'?\n"))
         bare = subprocess.run([training.TRIREME], capture_output=True, text=True, env=training.environment())
         self.assertEqual(bare.returncode, 2)
         self.assertIn("Usage: trireme COMMAND", bare.stdout)
