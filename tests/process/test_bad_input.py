@@ -164,7 +164,7 @@ class BadInput(training.Training):
                 (["--out", "/dev/null", "--checkpoint-dir", self.dir / "c"], "--out: .*/dev/null"),
                 (["--out", "/dev/null/out"], "/dev/null/out.*another --out$")):
             self.refused(2, [*SYNTHETIC, *flags], pattern)
-        self.refused(4, [*SYNTHETIC, "--resume", "/dev/null"], "^--resume '/dev/null': is a file; name a checkpoint's folder",
+        self.refused(4, [*SYNTHETIC, "--resume", "/dev/null"], "^(rank 0: )?--resume '/dev/null': is a file; name a checkpoint's folder",
                      places=(dict(how="plain"), dict(ranks=2)))
         self.refused(2, [*SYNTHETIC, "--replay-ranks", 4], "--replay-ranks 4 needs one process, but 2 ranks",
                      places=[where for where in PLACES if where.get("ranks") == 2])
