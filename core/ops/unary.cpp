@@ -193,6 +193,11 @@ namespace {
 Tensor clamped(const char* name, const Tensor& x, std::optional<Scalar> low, std::optional<Scalar> high) {
   check_number(name, x);
   TRIREME_CHECK(low || high, "{}: neither a lower nor an upper bound is given", name);
+  const auto is_nan = [](const std::optional<Scalar>& bound) {
+    return bound && std::isnan(bound->to<double>());
+  };
+  if (is_nan(low) || is_nan(high))  // all becomes NaN, as in PyTorch
+    return masked_fill(as_floating(name, x), Tensor::ones({}, DType::kBool, x.device()), NAN);
   const auto has_fraction = [](Scalar bound) { return std::trunc(bound.to<double>()) != bound.to<double>(); };
   if (!is_floating(x.dtype()) && (has_fraction(low.value_or(0)) || has_fraction(high.value_or(0))))
     return clamped(name, to(x, DType::kFloat32), low, high);
@@ -213,6 +218,8 @@ Tensor relu6(const Tensor& x) { return clamped("relu6", x, 0, 6); }
 Tensor hardtanh(const Tensor& x, double low, double high) { return clamped("hardtanh", x, low, high); }
 
 Tensor nan_to_num(const Tensor& x, double nan) {
+  check_defined("nan_to_num", x);
+  if (!is_floating(x.dtype())) return x.clone();  // float32 would not hold every integer
   return recorded("nan_to_num", UnaryOp::nan_to_num, as_floating("nan_to_num", x), {nan}, From::kInput,
                   [](const Tensor& g, const Tensor& v) { return mul(g, to(isfinite(v), g.dtype())); });
 }

@@ -29,7 +29,7 @@ def kinks():
                "leaky_relu elu").split():
         at(op, ref=others.get(op), values=points + [6., -6.])
     for how in ("none", "tanh"): at("gelu", how, ref=lambda x, a: F.gelu(x, approximate=a), values=points[1:-2] + [NAN])
-    for bounds in ((-.5, 1.), (None, .5), (0.,), (1., -1.), (-INF, INF), (2., 2.)): at("clamp", *bounds, values=points)
+    for bounds in ((-.5, 1.), (None, .5), (0.,), (1., -1.), (-INF, INF), (2., 2.), (NAN, 1.), (0., NAN)): at("clamp", *bounds, values=points)
     at("leaky_relu", 0., values=points), at("nan_to_num", values=points[1:-2] + [NAN])
     # What PyTorch makes of a NaN here depends on where in memory it lies.
     at("hardtanh", -.5, 1., values=points[:-1]), at("elu", 1.5, values=points[:-1])

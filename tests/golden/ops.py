@@ -145,6 +145,7 @@ def whole_numbers():
     for dtype in ("float64", "float32", "bool"):
         case("to(Tensor, DType)", ends, dtype, ref=lambda x, d: x.to(getattr(torch, d)), float32=dtype == "bool")
     case("addcmul", ends, V(odd, torch.int64), V(3, torch.int64), 5, ref=lambda x, a, b, v: torch.addcmul(x, a, b, value=v))
+    case("nan_to_num", ends), case("nan_to_num", B(3))
 
 
 def reduce_references():
@@ -209,6 +210,9 @@ def reduce():
         case("cumsum", x, 0)
     for shape in ([3], [2, 1, 3], [1, 1], []):
         case("sum_to", T(2, 4, 3, layout="transposed"), shape, ref=lambda x, s: x.sum_to_size(s))
+    for correction in (2., 3., 5.):  # leaves 1, 0 and fewer degrees of freedom of 3
+        for op in ("var", "std"): case(op, T(2, 3), [1], correction, ref=every[op], derivatives=1)
+    case("logsumexp", T(2, 0), [1], ref=every["logsumexp"]), case("logsumexp", T(0, 3), [0, 1], True, ref=every["logsumexp"])
 
 
 def shape():
@@ -264,6 +268,8 @@ def shape():
         case("linspace", first, last, count, "int64", ref=to(torch.linspace))
         case("linspace", float(first), float(last), count, "float64", ref=to(torch.linspace), float32=False)
     case("arange", 2**53, 2**53 + 5, 1, "int64", ref=to(torch.arange))
+    case("narrow", T(3, 4), -1, -3, 2), case("narrow", T(3, 4, layout="transposed"), 0, -1, 1), case("narrow", T(3), 0, -3, 0)
+    case("cat", [T(0), T(2, 3)]), case("cat", [T(2, 3), T(0), T(2, 1)], -1), case("cat", [T(0), T(0)])
 
 
 def index():
@@ -312,6 +318,14 @@ def index():
     case("scatter", T(3, 4, layout="transposed"), 0, V([[2, 0, 1]], torch.int64), T(2, 5, layout="strided"),
          ref=cut(torch.scatter))
     case("scatter_add", T(3, 4), 1, I(2, 3, high=4), T(3, 5, layout="transposed"), ref=cut(torch.scatter_add))
+    case("embedding", T(5, 3), V([4, 0, 3, 4], torch.int64), -1, ref=lambda w, i, p: F.embedding(i, w, padding_idx=p))
+    zero, zeros = V(0, torch.int64), V([0, 0], torch.int64)
+    for x, i in ((T(), zero), (T(), zeros), (T(3), zero)): case("gather", x, 0, i)
+    for op in ("scatter", "scatter_add"): case(op, T(), -1, zero, T())
+    case("index_select", T(3, 4), -1, V(2, torch.int64)), case("index_select", T(), 0, zero)
+    case("index_select", T(), 0, V([0], torch.int64)), case("index_add", T(3, 2), 0, V(1, torch.int64), T(1, 2))
+    for op in ("max", "min"): case(op, T(), 0), case(op, T(), -1, True)
+    case("topk", T(), 1)
 
 
 def linear():
@@ -381,6 +395,9 @@ def conv():
         o = {"kernel": k, "stride": s, "padding": p, "ceil_mode": True}
         case("max_pool2d", T(1, 2, *size), o, ref=lambda x, o, k=k, s=s, p=p: F.max_pool2d(x, k, s, p, 1, True))
         case("avg_pool2d", T(1, 2, *size), o, ref=lambda x, o, k=k, s=s, p=p: F.avg_pool2d(x, k, s, p, True))
+    # PyTorch goes half a pixel where a size doubles, whatever the scale factor.
+    for scales in ([2.3, 1.7], [2.2, 2.]):
+        case("interpolate", T(1, 1, 3, 4), {"scale_factor": scales}, ref=lambda x, o: F.interpolate(x, **o))
 
 
 def norm():
@@ -436,6 +453,7 @@ def loss():
             case(op, T(2, 3, layout="transposed"), T(2, 3, low=.125, high=.875), *args, ref=ref)
         case(op, T(3, 2, layout="expanded"), T(3, 2, low=.125, high=.875), ref=fn)
         case(op, T(4, low=-8, high=8), T(4, low=.125, high=.875), ref=fn)
+    for op in ("softmax", "log_softmax"): case(op, T(), -1, ref=getattr(F, op))
 
 
 def recurrent():
