@@ -19,7 +19,9 @@ struct Resize {
 Resampling resampling(std::int64_t size, std::int64_t count, double step, const InterpolateOptions& o) {
   Resampling axis;
   const bool nearest = o.mode == Interpolation::kNearest;
-  if (nearest && count == size) step = 1;  // as PyTorch, also where a scale factor is a little off
+  // PyTorch does the same, also where a scale factor is a little off.
+  if (nearest && count == size) step = 1;
+  if (nearest && count == 2 * size) step = 0.5;
   if (o.align_corners) step = count > 1 ? static_cast<double>(size - 1) / static_cast<double>(count - 1) : 0;
   for (std::int64_t i = 0; i < count; ++i) {
     const auto at = static_cast<double>(i);
