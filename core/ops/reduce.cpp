@@ -186,18 +186,21 @@ Tensor amin(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
 
 namespace {
 
+// Squares are computed in float64, where those of no float32 number overflow or vanish.
+
 /// Returns x minus its mean along `dims`. The rounded mean leaves a small mean, which is subtracted, too.
 Tensor centered(const Tensor& x, const std::vector<int>& dims) {
   const Tensor from = sub(x, mean(x, dims, true));
   return sub(from, mean(from, dims, true));
 }
 
-/// The variance of x along `dims`, kept as dimensions of size 1.
+/// Returns the variance of x along `dims`, kept as dimensions of size 1. Degrees of freedom below 0 count as
+/// 0 in the value, but not in the gradient, as in PyTorch.
 Tensor kept_var(const Tensor& x, const std::vector<int>& dims, double degrees) {
   Tensor value;
   {
     const NoGrad unrecorded;
-    value = div(sum(square(centered(x, dims)), dims, true), degrees);
+    value = div(sum(square(centered(x, dims)), dims, true), std::max(0.0, degrees));
   }
   return record("var", value, {&x}, [x = Saved(x), dims, degrees](Backward& g) {
     g.set(0, mul(div(mul(g.grad, 2), degrees), centered(g.get(x), dims)));
@@ -206,7 +209,7 @@ Tensor kept_var(const Tensor& x, const std::vector<int>& dims, double degrees) {
 
 /// Returns the number that a sum of squares is divided by.
 double degrees_of_freedom(const char* op, const Tensor& x, const std::vector<int>& dims, double correction) {
-  return std::max(0.0, count_of(op, x, dims) - correction);
+  return count_of(op, x, dims) - correction;
 }
 
 Tensor with_dims(const Tensor& kept, const Tensor& x, const std::vector<int>& dims, bool keepdim) {
@@ -232,22 +235,24 @@ Tensor var(const Tensor& x, const std::vector<int>& dims, double correction, boo
   if (const amp::Cast c("var", {&x}); c) return var(c[0], dims, correction, keepdim);
   check_floating("var", x);
   const double degrees = degrees_of_freedom("var", x, dims, correction);
-  const auto spread = [&](const Tensor& t) { return kept_var(t, dims, degrees); };
-  return with_dims(in_full(spread, x), x, dims, keepdim);
+  return with_dims(to(kept_var(to(x, DType::kFloat64), dims, degrees), x.dtype()), x, dims, keepdim);
 }
 
 Tensor std(const Tensor& x, const std::vector<int>& dims, double correction, bool keepdim) {
   if (const amp::Cast c("std", {&x}); c) return std(c[0], dims, correction, keepdim);
   check_floating("std", x);
   const double degrees = degrees_of_freedom("std", x, dims, correction);
-  const auto deviation = [&](const Tensor& t) { return deviation_of("std", kept_var(t, dims, degrees)); };
-  return with_dims(in_full(deviation, x), x, dims, keepdim);
+  const Tensor deviation = deviation_of("std", kept_var(to(x, DType::kFloat64), dims, degrees));
+  return with_dims(to(deviation, x.dtype()), x, dims, keepdim);
 }
 
 Tensor logsumexp(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
   if (const amp::Cast c("logsumexp", {&x}); c) return logsumexp(c[0], dims, keepdim);
   check_floating("logsumexp", x);
   kept_shape("logsumexp", x, dims);  // for its errors
+  if (x.numel() == 0) {  // The sum of nothing is 0, and its logarithm -infinity. No gradient flows.
+    return log(sum(x, dims, keepdim));
+  }
   const auto value = [&](const Tensor& t) {
     const Tensor largest = amax(t.detach(), dims, true);
     const Tensor shift = where(isfinite(largest), largest, Tensor::zeros({}, t.dtype(), t.device()));

@@ -1,4 +1,4 @@
-// Norms of vectors. Powers and their sums are computed in float32 for 16 bits.
+// Norms of vectors. Powers and their sums are computed in float64, so that they neither overflow nor vanish.
 #include <cmath>
 
 #include "core/amp/autocast.h"
@@ -54,8 +54,7 @@ Tensor norm(const Tensor& x, double p, const std::vector<int>& dims, bool keepdi
   check_floating("norm", x);
   TRIREME_CHECK(!std::isnan(p), "norm: p is NaN; it must be a number or an infinity");
   const Shape shape = sum(x.detach(), dims, keepdim).shape();
-  const auto value = [&](const Tensor& t) { return kept_norm(t, p, dims); };
-  return reshape(in_full(value, x), shape);
+  return reshape(to(kept_norm(to(x, DType::kFloat64), p, dims), x.dtype()), shape);
 }
 
 }  // namespace trireme

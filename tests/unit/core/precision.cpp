@@ -135,6 +135,30 @@ TEST(Precision, SpreadOfNumbersFarFromZero) {
   EXPECT_EQ(var(Tensor::from(std::vector<float>{0x1p24f, 0x1p24f + 2}, {2})).item(), 2);
 }
 
+TEST(Precision, SquaresNeitherOverflowNorVanish) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16})
+    for (const double size : {0x1p100, 0x1p-100, 0x1p-120}) {
+      SCOPED_TRACE(size);
+      const Tensor x = to_dtype(Tensor::from(std::vector<double>{3 * size, 0, 4 * size}, {3}), dtype);
+      for (const double p : {1.5, 2.0, 3.0, -1.0}) {
+        const Tensor leaf = x.clone().set_requires_grad(true),
+                     exact = to(x, DType::kFloat64).clone().set_requires_grad(true);
+        const Tensor got = norm(leaf, p), wanted = norm(exact, p);
+        EXPECT_NEAR(got.item() / size, wanted.item() / size, 10 * rounding(dtype)) << p;
+        got.backward();
+        wanted.backward();
+        const auto slopes = leaf.grad().to_vector<double>(), right = exact.grad().to_vector<double>();
+        for (std::size_t i = 0; i < right.size(); ++i) EXPECT_NEAR(slopes[i], right[i], rounding(dtype)) << p;
+      }
+      const Tensor leaf = x.clone().set_requires_grad(true), deviation = std(leaf);
+      EXPECT_NEAR(deviation.item() / size, std::sqrt(13.0 / 3), 3 * rounding(dtype));
+      deviation.backward();
+      EXPECT_NEAR(leaf.grad().to_vector<double>()[2], (4 - 7.0 / 3) / 2 / std::sqrt(13.0 / 3),
+                  rounding(dtype));
+    }
+  EXPECT_EQ(norm(Tensor::full({4}, 0x1p70)).item(), 0x1p71);
+}
+
 /// fn and the gradients of its inputs in float32 against float64, relative to each result.
 void expect_relative(const std::function<Tensor(const Tensors&)>& fn,
                      const std::vector<std::vector<double>>& at, double tolerance) {
