@@ -25,6 +25,14 @@ void check_index(const char* op, const Tensor& x, const Tensor& index, std::int6
                 first, size - 1);
 }
 
+/// Returns x with one dimension if it has none.
+Tensor as_row(const Tensor& x) { return x.dim() == 0 ? reshape(x, {1}) : x; }
+
+/// Tells whether x and index have no more than one dimension, and at least one of them none.
+bool is_without_dims(const Tensor& x, const Tensor& index) {
+  return x.dim() <= 1 && index.dim() <= 1 && x.dim() + index.dim() < 2;
+}
+
 /// A tensor as (before, along, after) dimension `dim`, dense.
 struct Around {
   Around(const Tensor& t, int dim) : dense(t.detach().row_major()) {
@@ -67,6 +75,9 @@ Tensor cut(const Tensor& x, int dim, const Shape& shape) {
 
 Tensor scattered(const char* name, ScatterOp op, const Tensor& x, int dim, const Tensor& index,
                  const Tensor& whole_src) {
+  check_defined(name, {&x, &index, &whole_src});
+  if (is_without_dims(x, index) && whole_src.dim() <= 1)
+    return reshape(scattered(name, op, as_row(x), dim, as_row(index), as_row(whole_src)), x.shape());
   dim = check_alike(name, x, dim, index);
   check_same_kind(name, {&x, &whole_src});
   bool fits = whole_src.dim() == index.dim();
@@ -98,6 +109,8 @@ Tensor scattered(const char* name, ScatterOp op, const Tensor& x, int dim, const
 }  // namespace
 
 Tensor gather(const Tensor& x, int dim, const Tensor& index) {
+  check_defined("gather", {&x, &index});
+  if (is_without_dims(x, index)) return reshape(gather(as_row(x), dim, as_row(index)), index.shape());
   dim = check_alike("gather", x, dim, index);
   const Tensor out = Tensor::empty(index.shape(), x.dtype(), x.device());
   const Around from(cut(x.detach(), dim, index.shape()), dim), where(index, dim), to(out, dim);
@@ -119,6 +132,8 @@ Tensor scatter_add(const Tensor& x, int dim, const Tensor& index, const Tensor& 
 
 Tensor index_select(const Tensor& x, int dim, const Tensor& index) {
   check_defined("index_select", {&x, &index});
+  if (index.dim() == 0) return index_select(x, dim, as_row(index));
+  if (x.dim() == 0 && index.numel() == 1) return reshape(index_select(as_row(x), dim, index), {});
   TRIREME_CHECK(x.dim() > 0 && index.dim() == 1, "index_select: x {} needs dimensions, index {} exactly one",
                 x.shape().to_string(), index.shape().to_string());
   dim = wrap_dim(dim, x.dim(), "index_select");
@@ -139,6 +154,7 @@ Tensor index_add(const Tensor& x, int dim, const Tensor& index, const Tensor& sr
     return in_full([&](const Tensor& t, const Tensor& s) { return index_add(t, dim, index, s); }, x, src);
   check_number("index_add", x);
   check_defined("index_add", index);
+  if (index.dim() == 0) return index_add(x, dim, as_row(index), src);
   TRIREME_CHECK(x.dim() > 0 && index.dim() == 1, "index_add: x {} needs dimensions, index {} exactly one",
                 x.shape().to_string(), index.shape().to_string());
   dim = wrap_dim(dim, x.dim(), "index_add");
@@ -180,8 +196,12 @@ Tensor embedding(const Tensor& weight, const Tensor& index, std::optional<std::i
   const Tensor flat = reshape(index, {index.numel()});
   const Tensor rows = index_select(weight, 0, flat);
   if (!padding_index) return reshape(rows, shape);
+  const std::int64_t count = weight.size(0);
+  TRIREME_CHECK(*padding_index >= -count && *padding_index < count,
+                "embedding: padding_index {} is outside {}..{}", *padding_index, -count, count - 1);
+  const std::int64_t padding = *padding_index < 0 ? *padding_index + count : *padding_index;
   // The value stays, its gradient does not.
-  return reshape(where(unsqueeze(eq(flat, *padding_index), 1), rows.detach(), rows), shape);
+  return reshape(where(unsqueeze(eq(flat, padding), 1), rows.detach(), rows), shape);
 }
 
 namespace {
@@ -306,6 +326,7 @@ Found sort(const Tensor& x, int dim, bool descending) {
 
 Found topk(const Tensor& x, std::int64_t k, int dim, bool largest) {
   check_defined("topk", x);
+  if (x.dim() == 0 && k == 1) return {gather(x, dim, argsort(x, dim)), argsort(x, dim)};
   TRIREME_CHECK(x.dim() > 0 && k >= 0 && k <= x.size(dim),
                 "topk: {} of dimension {} of x {}; needs 0 to the dimension's size", k, dim,
                 x.shape().to_string());
@@ -318,7 +339,7 @@ namespace {
 Found found(const char* name, const Tensor& x, int dim, bool keepdim,
             Tensor (*arg)(const Tensor&, int, bool)) {
   check_defined(name, x);
-  TRIREME_CHECK(x.dim() > 0, "{}: needs a dimension to look along, got shape ()", name);
+  if (x.dim() == 0) return found(name, as_row(x), dim, false, arg);
   const Tensor at = arg(x, dim, true), values = gather(x, dim, at);
   return keepdim ? Found{values, at} : Found{squeeze(values, dim), squeeze(at, dim)};
 }

@@ -124,11 +124,12 @@ Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count) 
   check_defined("narrow", x);
   TRIREME_CHECK(x.dim() > 0, "narrow: needs at least one dimension, got shape {}", x.shape().to_string());
   dim = wrap_dim(dim, x.dim(), "narrow");
-  TRIREME_CHECK(first >= 0 && count >= 0 && count <= x.size(dim) && first <= x.size(dim) - count,
+  const std::int64_t size = x.size(dim), begin = first < 0 ? first + size : first;
+  TRIREME_CHECK(begin >= 0 && count >= 0 && count <= size && begin <= size - count,
                 "narrow: {} elements from {} on of dimension {} of shape {}; they must lie inside of it",
                 count, first, dim, x.shape().to_string());
   return strided_view("narrow", x, [&](const Shape& strides) {
-    Part part{x.shape(), strides, first * strides[dim]};
+    Part part{x.shape(), strides, begin * strides[dim]};
     part.shape[dim] = count;
     return part;
   });
@@ -170,7 +171,11 @@ std::vector<Tensor> of_one_dtype(const char* op, const std::vector<Tensor>& tens
 }  // namespace
 
 Tensor cat(const std::vector<Tensor>& tensors, int dim) {
-  const std::vector<Tensor> parts = of_one_dtype("cat", tensors);
+  const std::vector<Tensor> all = of_one_dtype("cat", tensors);
+  std::vector<Tensor> parts;
+  for (const Tensor& part : all)
+    if (part.shape() != Shape{0}) parts.push_back(part);
+  if (parts.empty()) parts = all;
   dim = wrap_dim(dim, parts[0].dim(), "cat");
   Shape shape = parts[0].shape();
   TRIREME_CHECK(shape.size() > 0, "cat: tensors need at least one dimension");

@@ -17,10 +17,13 @@ Tensor flatten(const Tensor& x, int first = 0, int last = -1);
 Tensor permute(const Tensor& x, const std::vector<int>& order);                   ///< view
 Tensor transpose(const Tensor& x, int a, int b);                                  ///< view
 Tensor expand(const Tensor& x, const Shape& shape);                               ///< view with zero strides
-Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count);  ///< view
+/// View of `count` elements from `first` on, which counts from the end if it is negative.
+Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count);
 Tensor squeeze(const Tensor& x, int dim);                                         ///< view
 Tensor unsqueeze(const Tensor& x, int dim);                                       ///< view
-Tensor cat(const std::vector<Tensor>& parts, int dim = 0);  ///< of different dtypes: promoted
+/// Joins parts along `dim`. Dtypes are promoted. A part of shape (0) adds nothing, whatever the others' shape
+/// is.
+Tensor cat(const std::vector<Tensor>& parts, int dim = 0);
 Tensor contiguous(const Tensor& x);                         ///< x itself if row-major
 /// (N,C,H,W) with channels next to each other in memory; x itself if it is so already.
 Tensor channels_last(const Tensor& x);

@@ -99,6 +99,7 @@ std::vector<OpRow> pick_rows() {
   table.cases.push_back({"matrix of indices", {{{4, 3}}, label({2, 5}, 4)}, [](const Tensors& in) { return embedding(in[0], in[1]); },
                          [](const Arrays& in) { return made({2, 5, 3}, [&](const Index& i) { return in[0].at({static_cast<std::int64_t>(in[1].at({i[0], i[1]})), i[2]}); }); }});
   table.bad.push_back({[] { embedding(Tensor::zeros({4, 3}), Tensor::full({1}, 4, DType::kInt64)); }, {"embedding:", "index 4", "0..3"}});
+  table.bad.push_back({[] { embedding(Tensor::zeros({4, 3}), Tensor::zeros({1}, DType::kInt64), -5); }, {"embedding:", "-5", "-4..3"}});
   picked.cases.push_back({"two", {{{3, 4, 2}}, label({5}, 3), label({2, 1}, 4)}, [](const Tensors& in) { return index(in[0], {in[1], in[2].defined() ? sub(in[2], 4) : in[2]}); }, [](const Arrays& in) {
                             return made({2, 5, 2}, [&](const Index& i) { return in[0].at({static_cast<std::int64_t>(in[1][i[1]]), static_cast<std::int64_t>(in[2][i[0]]), i[2]}); });
                           }});
@@ -162,7 +163,7 @@ std::vector<OpRow> order_rows() {
   top.bad.push_back({[] { topk(Tensor::zeros({2, 3}), 4); }, {"topk:", "4", "(2, 3)"}});
   largest.cases.push_back(moving({3, 4}, [](const Tensor& x) { return max(x, 1, true).values; }, [](const Array& x) { return by_line(x, 1, [](auto line) { return sorted(line, true); }); }));
   least.cases.push_back(moving({3, 4}, [](const Tensor& x) { return unsqueeze(min(x, 1).values, 1); }, [](const Array& x) { return by_line(x, 1, [](auto line) { return sorted(line, false); }); }));
-  largest.bad.push_back({[] { max(Tensor::zeros({}), 0); }, {"max:", "()"}});
+  largest.bad.push_back({[] { max(Tensor::zeros({}), 1); }, {"max:", "dimension 1"}});
   hot.cases.push_back({"labels", {label({2, 3}, 4)}, [](const Tensors& in) { return one_hot(in[0], 4); }, [](const Arrays& in) {
                          return made({2, 3, 4}, [&](const Index& i) { return in[0].at({i[0], i[1]}) == static_cast<double>(i[2]); });
                        }});
