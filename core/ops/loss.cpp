@@ -28,10 +28,10 @@ Tensor last_log_softmax(const Tensor& x) {
   });
 }
 
-/// Log-probabilities along `dim`; x has no 16 bits.
+/// Returns log-probabilities along `dim`; x has no 16 bits. Without dimensions, x is one class.
 Tensor along(const char* op, const Tensor& x, int dim) {
-  TRIREME_CHECK(x.dim() >= 1, "{}: needs at least one dimension, got shape {}", op, x.shape().to_string());
   dim = wrap_dim(dim, x.dim(), op);
+  if (x.dim() == 0) return reshape(last_log_softmax(reshape(x, {1})), {});
   if (dim == x.dim() - 1) return last_log_softmax(x);
   const Tensor turned = transpose(last_log_softmax(transpose(x, dim, -1)), dim, -1);
   return x.is_contiguous() ? contiguous(turned) : turned;  // row-major as x is: reshape() shall give a view
@@ -82,12 +82,6 @@ Tensor class_rows(const Tensor& x) {
   return reshape(permute(x, order), {-1, x.size(1)});
 }
 
-/// Returns total / count. Where the count is 0 that is NaN, but its gradient is 0.
-Tensor mean_of_counted(const Tensor& total, const Tensor& count) {
-  const Tensor nothing = eq(count, 0), one = Tensor::ones({}, count.dtype(), count.device());
-  return where(nothing, div(total.detach(), count), div(total, where(nothing, one, count)));
-}
-
 /// Weighted negative log-likelihood of rows of log-probabilities. What is ignored is selected away: it may be
 /// infinite.
 Tensor weighted_nll(const Tensor& log_p, const Tensor& labels, const CrossEntropyOptions& o) {
@@ -105,8 +99,7 @@ Tensor weighted_nll(const Tensor& log_p, const Tensor& labels, const CrossEntrop
         where(kept, mul(all, -o.label_smoothing / static_cast<double>(log_p.size(1))), none);
     losses = add(mul(losses, 1 - o.label_smoothing), spread);
   }
-  return o.reduction == LossReduction::kMean ? mean_of_counted(sum(losses), sum(weight))
-                                             : reduced(losses, o.reduction);
+  return o.reduction == LossReduction::kMean ? div(sum(losses), sum(weight)) : reduced(losses, o.reduction);
 }
 
 /// One kernel, without weights and ignored labels.

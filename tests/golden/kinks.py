@@ -2,7 +2,7 @@
 
 An op that multiplies a gradient by a mask gives NaN where PyTorch selects. Left out is what is NaN in PyTorch alone:
 dropout of an infinite gradient, kl_div's gradient of its target, bce_with_logits of logits so large that PyTorch's slope
-is 0, var of infinite numbers, and cross_entropy where classes of weight 0 are all that counts.
+is 0, and var of infinite numbers.
 """
 import torch
 import torch.nn.functional as F
@@ -92,6 +92,11 @@ def losses():
                             derivatives=1, above=[above])
                 case("cross_entropy", V(rows[:1] * 6), target, {"reduction": how, "label_smoothing": .1},
                     ref=lambda x, y, o: F.cross_entropy(x, y, **o), derivatives=1, above=[above])
+    for labels in ([0], [-100], [0, -100], [0, 2]):  # whose weights are 0, or which are ignored
+        for op, ref in (("cross_entropy", F.cross_entropy), ("nll_loss", F.nll_loss)):
+            for how in ("mean", "sum", "none"):
+                case(op, V(logs[:1] * len(labels)), V(labels, torch.int64), {"reduction": how, "weight": V([0., 1., 0.], grad=False)},
+                     ref=lambda x, y, o, ref=ref: ref(x, y, **o), derivatives=1)
     points = [-INF, -2., -1., 0., .5, 1., 3., INF, NAN]
     for op, ref in (("mse_loss", F.mse_loss), ("l1_loss", F.l1_loss), ("huber_loss(1)", F.huber_loss)):
         args = (1., "none") if "(" in op else ("none",)

@@ -40,7 +40,7 @@ OpRow softmax_row(const std::string& name, Tensor (*op)(const Tensor&, int), boo
                            for (double& v : y.values) v = std::exp(v);
                          return y;
                        }});
-  row.bad.push_back({[op] { op(Tensor::scalar(1), -1); }, {"softmax:", "()"}});
+  row.bad.push_back({[op] { op(Tensor::scalar(1), 1); }, {"softmax:", "dimension 1"}});
   return row;
 }
 
