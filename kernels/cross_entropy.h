@@ -25,17 +25,23 @@ TRIREME_HOST_DEVICE inline double cross_entropy_of(T largest, double sum, double
 }
 
 /// Gradient of a row's logits: (e^(logit - largest) / sum - smoothing / width) * dloss, with 1 - smoothing
-/// less in the parentheses at the label.
+/// less in the parentheses at the label. The normalizer of a row is its largest logit and sum - 1, the sum
+/// over all logits but one that is largest. Where that is the label's, its gradient is -(sum - 1) / sum *
+/// dloss: a difference from 1 would lose the digits of a probability near 1.
 template <class T>
 struct CrossEntropySlope {
-  T largest, scale, spread, hit;
+  T largest, others, scale, spread, hit;
   TRIREME_INLINE CrossEntropySlope(const T* normalizer, double smoothing, std::int64_t width, T dloss)
       : largest(normalizer[0]),
-        scale(dloss / normalizer[1]),
+        others(normalizer[1]),
+        scale(dloss / (normalizer[1] + T(1))),
         spread(smoothing != 0 ? static_cast<T>(smoothing / static_cast<double>(width)) * dloss : T(0)),
         hit(static_cast<T>(1 - smoothing) * dloss) {}
   TRIREME_INLINE T operator()(T logit) const { return fast_exp(logit - largest) * scale - spread; }
-  TRIREME_INLINE T at_label(T logit) const { return (*this)(logit)-hit; }
+  TRIREME_INLINE T at_label(T logit) const {
+    if (logit != largest || spread != T(0)) return (*this)(logit)-hit;
+    return (hit - hit) - others * scale;  // NaN where dloss is infinite, as the difference would be
+  }
 };
 
 }  // namespace trireme

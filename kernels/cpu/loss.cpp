@@ -92,7 +92,7 @@ void cross_entropy_forward(const View& losses, const View& normalizers, const Vi
         });
         losses.as<T>()[r] = static_cast<T>(cross_entropy_of(largest, sum, excess, own, smoothing, width));
         normalizers.as<T>()[2 * r] = largest;
-        normalizers.as<T>()[2 * r + 1] = static_cast<T>(sum);
+        normalizers.as<T>()[2 * r + 1] = static_cast<T>(sum - 1);
       }
     });
   });

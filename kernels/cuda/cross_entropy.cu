@@ -99,7 +99,7 @@ struct CrossEntropyForward {
     if (warp.lane() != 0) return;
     losses[r] = static_cast<T>(cross_entropy_of(largest, sum, excess, label_logit, smoothing, width));
     normalizers[2 * r] = largest;
-    normalizers[2 * r + 1] = static_cast<T>(sum);
+    normalizers[2 * r + 1] = static_cast<T>(sum - 1);
   }
 
   TRIREME_HOST_DEVICE Seen<T> seen_by_lane(const In* row, int lane, double origin) const {

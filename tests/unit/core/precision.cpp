@@ -256,6 +256,22 @@ TEST(Precision, SoftmaxBesideLargeLogits) {
   for (std::size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i] / wanted[i], 1, 0x1p-8);
 }
 
+TEST(Precision, CrossEntropyOfConfidentRows) {
+  for (const double rest : {-1.0, -5.0, -10.0, -17.0, -20.0})
+    for (const std::int64_t label : {0, 1}) {
+      const Tensor x = Tensor::from(std::vector<float>{0, static_cast<float>(rest), -90}, {1, 3}),
+                   labels = Tensor::from(std::vector<std::int64_t>{label}, {1});
+      const Tensor small = x.clone().set_requires_grad(true);
+      cross_entropy(small, labels).backward();
+      const double others = std::exp(rest) + std::exp(-90.0), sum = 1 + others;
+      const std::vector<double> wanted = label == 0 ? std::vector<double>{-others / sum, std::exp(rest) / sum}
+                                                    : std::vector<double>{1 / sum, std::exp(rest) / sum - 1};
+      const auto got = small.grad().to_vector<double>();
+      for (std::size_t i = 0; i < wanted.size(); ++i)
+        EXPECT_NEAR(got[i] / wanted[i], 1, 5e-7) << rest << ", label " << label << ", logit " << i;
+    }
+}
+
 TEST(Precision, SumsOverEqualIndicesIn16Bits) {
   for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
     const Tensor to_one = Tensor::zeros({1}, dtype), ones = Tensor::ones({1000}, dtype),
