@@ -27,6 +27,36 @@ def resnet18():
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
 
 
+def conv_norm(inputs, outputs, kernel, stride=1, groups=1):
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+                         nn.BatchNorm2d(outputs), nn.ReLU6(inplace=True))
+
+
+class InvertedResidual(nn.Module):
+    def __init__(self, inputs, outputs, stride, expansion):
+        super().__init__()
+        wide = inputs * expansion
+        self.is_residual = stride == 1 and inputs == outputs
+        widen = [conv_norm(inputs, wide, 1)] if expansion != 1 else []
+        self.conv = nn.Sequential(*widen, conv_norm(wide, wide, 3, stride, wide),
+                                  nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        return x + self.conv(x) if self.is_residual else self.conv(x)
+
+
+def mobilenet():
+    """MobileNetV2 for images of 224 pixels (M. Sandler et al., 2018)."""
+    layers, inputs = [conv_norm(3, 32, 3, 2)], 32
+    for expansion, width, blocks, stride in [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2),
+                                             (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]:
+        for i in range(blocks):
+            layers.append(InvertedResidual(inputs, width, stride if i == 0 else 1, expansion))
+            inputs = width
+    layers += [conv_norm(inputs, 1280, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(1280, 1000)]
+    return nn.Sequential(*layers)
+
+
 def mlp():
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10))
 

@@ -84,8 +84,10 @@ struct ImageCase {
   const char* name;
   std::int64_t batch, channels, side, classes;
 };
-constexpr ImageCase kOnCpu[] = {
-    {"mlp", 128, 1, 28, 10}, {"lenet", 64, 1, 28, 10}, {"resnet18", 64, 3, 32, 10}};
+constexpr ImageCase kOnCpu[] = {{"mlp", 128, 1, 28, 10},
+                                {"lenet", 64, 1, 28, 10},
+                                {"resnet18", 64, 3, 32, 10},
+                                {"mobilenet", 8, 3, 224, 1000}};
 constexpr ImageCase kOnGpu[] = {{"mlp", 128, 1, 28, 10}, {"resnet50", 128, 3, 224, 1000}};
 
 void image_steps(benchmark::State& state, const Setting& setting, const ImageCase& c) {

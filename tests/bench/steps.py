@@ -38,7 +38,7 @@ def arguments():
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="cuda: larger networks")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"],
                         help="bfloat16: autocast")
-    parser.add_argument("--models", nargs="*", help="gpt mlp lenet resnet18; on a GPU gpt mlp resnet50")
+    parser.add_argument("--models", nargs="*", help="gpt mlp lenet resnet18 mobilenet; on a GPU gpt mlp resnet50")
     parser.add_argument("--json", help="also write all figures to this file")
     return parser.parse_args()
 
@@ -50,7 +50,7 @@ if args.only != "ours":
     import torch  # after OMP_NUM_THREADS is set, which it reads
     from torch.nn import functional as F
 
-    from networks import Gpt, lenet, mlp, resnet18
+    from networks import Gpt, lenet, mlp, mobilenet, resnet18
 
     torch.set_num_threads(args.threads)
 
@@ -76,6 +76,7 @@ if args.device == "cpu":
         "mlp": (lambda: mlp(), lambda: images(128, 1, 28)),
         "lenet": (lambda: lenet(), lambda: images(64, 1, 28)),
         "resnet18": (lambda: resnet18(), lambda: images(64, 3, 32)),
+        "mobilenet": (lambda: mobilenet(), lambda: images(8, 3, 224)),
     }
 else:
     CASES = {
@@ -84,7 +85,7 @@ else:
         "mlp": (lambda: mlp(), lambda: images(128, 1, 28)),
         "resnet50": (resnet50, lambda: images(128, 3, 224)),
     }
-CONVOLUTIONAL = ("lenet", "resnet18", "resnet50")
+CONVOLUTIONAL = ("lenet", "mobilenet", "resnet18", "resnet50")
 
 # Steps between two waits of the host for a GPU, as in steps.cpp.
 ROUND = 1 if args.device == "cpu" else min(10, args.iterations or 10)
