@@ -24,10 +24,11 @@ TRIREME_HOST_DEVICE inline double cross_entropy_of(T largest, double sum, double
   return smoothing != 0 ? loss - smoothing / static_cast<double>(width) * excess : loss;
 }
 
-/// Gradient of a row's logits: (e^(logit - largest) / sum - smoothing / width) * dloss, with 1 - smoothing
-/// less in the parentheses at the label. The normalizer of a row is its largest logit and sum - 1, the sum
-/// over all logits but one that is largest. Where that is the label's, its gradient is -(sum - 1) / sum *
-/// dloss: a difference from 1 would lose the digits of a probability near 1.
+/// Computes the gradient of a row's logits: (e^(logit - largest) / sum - smoothing / width) * dloss, with
+/// 1 - smoothing less in the parentheses at the label. A row has two normalizers: its largest logit, and
+/// sum - 1, which is the sum over all logits except one that is the largest. Where the label's logit is the
+/// largest and nothing is smoothed, the label's gradient is computed as -(sum - 1) / sum * dloss, because the
+/// difference of a probability near 1 and 1 would lose its digits.
 template <class T>
 struct CrossEntropySlope {
   T largest, others, scale, spread, hit;
@@ -40,7 +41,7 @@ struct CrossEntropySlope {
   TRIREME_INLINE T operator()(T logit) const { return fast_exp(logit - largest) * scale - spread; }
   TRIREME_INLINE T at_label(T logit) const {
     if (logit != largest || spread != T(0)) return (*this)(logit)-hit;
-    return (hit - hit) - others * scale;  // NaN where dloss is infinite, as the difference would be
+    return (hit - hit) - others * scale;  // hit - hit makes it NaN where dloss is infinite
   }
 };
 

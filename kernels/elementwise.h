@@ -35,11 +35,11 @@
 // For floating point only
 #define TRIREME_UNARY_FLOATING_OPS(F)                            \
   F(exp, fast_exp(x))                                            \
-  F(exp2, fast_exp2(x))                                         \
+  F(exp2, fast_exp2(x))                                          \
   F(expm1, fast_expm1(x))                                        \
   F(log, fast_log(x))                                            \
-  F(log2, fast_log2(x))                                         \
-  F(log10, fast_log10(x))                                       \
+  F(log2, fast_log2(x))                                          \
+  F(log10, fast_log10(x))                                        \
   F(log1p, fast_log1p(x))                                        \
   F(sqrt, T(std::sqrt(x)))                                       \
   F(rsqrt, T(1) / T(std::sqrt(x)))                               \
@@ -47,14 +47,14 @@
   F(sin, T(std::sin(x)))                                         \
   F(cos, T(std::cos(x)))                                         \
   F(tan, T(std::tan(x)))                                         \
-  F(asin, fast_asin(x))                                         \
-  F(acos, fast_acos(x))                                         \
-  F(atan, fast_atan(x))                                         \
+  F(asin, fast_asin(x))                                          \
+  F(acos, fast_acos(x))                                          \
+  F(atan, fast_atan(x))                                          \
   F(sinh, T(std::sinh(x)))                                       \
   F(cosh, T(std::cosh(x)))                                       \
   F(tanh, fast_tanh(x))                                          \
   F(erf, fast_erf(x))                                            \
-  F(erfc, fast_erfc(x))                                         \
+  F(erfc, fast_erfc(x))                                          \
   F(sigmoid, fast_sigmoid(x))                                    \
   F(log_sigmoid, (x < T(0) ? x : T(0)) - fast_log1p_of_part(fast_exp(x < T(0) ? x : -x))) \
   F(softplus, (x > T(0) ? x : T(0)) + fast_log1p_of_part(fast_exp(x > T(0) ? -x : x))) \
@@ -72,8 +72,8 @@
 
 // F(name, expression of x, y and the scalars a and b), result of the inputs' type; every dtype but bool.
 // A function NAME_backward gives the gradient x times the slope of NAME at y. Where that slope is 0 by
-// definition the result is selected, since 0 times an infinite gradient would be NaN. A bound that is NaN is
-// none.
+// definition the result is selected, since 0 times an infinite gradient would be NaN. To clamp_backward, a
+// bound that is NaN is no bound. The scalar a is the weight of lerp, and the delta of huber and huber_slope.
 #define TRIREME_BINARY_NUMBER_OPS(F)                             \
   F(add, x + y)                                                  \
   F(sub, x - y)                                                  \
@@ -152,14 +152,16 @@ TRIREME_INLINE T clamped(T x, T low, T high) {
   return raised > high ? high : raised;
 }
 
-/// Returns start + w (end - start), counted from the nearer end: w = 1 gives `end`.
+/// Returns start + w (end - start). For |w| >= 1/2 it is computed from `end`, so that w = 1 gives exactly
+/// `end`.
 template <class T>
 TRIREME_INLINE T lerped(T start, T end, T w) {
   const T distance = end - start;
   return w < T(0.5) && w > T(-0.5) ? start + distance * w : end - distance * (T(1) - w);
 }
 
-/// Returns d^2 / 2 up to |d| = delta, then a line (P. Huber, 1964).
+/// Returns the Huber loss of a difference d: d^2 / 2 for |d| <= delta, and delta (|d| - delta / 2) beyond
+/// (P. Huber, 1964).
 template <class T>
 TRIREME_INLINE T huber_value(T d, T delta) {
   const T distance = d < T(0) ? -d : d, near = distance > delta ? delta : distance;
@@ -273,8 +275,8 @@ TRIREME_HOST_DEVICE T floored_quotient(T x, T y) {
 TRIREME_UNARY_OPS(TRIREME_DEFINE)
 #undef TRIREME_DEFINE
 
-// Float32 sines have two forms with the same bits: operator() takes any x, and inside(), which vectorizes,
-// takes |x| <= kBound.
+// Float32 sin, cos and tan have two forms, which give the same bits: operator() takes any x; inside() takes
+// only |x| <= kBound, and compilers vectorize loops over it.
 #define TRIREME_BOUNDED(name)                                                                \
   template <>                                                                                \
   struct name<float> {                                                                       \

@@ -7,5 +7,6 @@
 #define TRIREME_HOST_DEVICE
 #endif
 
-/// A call in a loop would keep it from becoming vector instructions.
+/// Marks a function that is always inlined, since a call in a loop keeps the compiler from vectorizing the
+/// loop.
 #define TRIREME_INLINE [[gnu::always_inline]] TRIREME_HOST_DEVICE inline

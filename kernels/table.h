@@ -218,9 +218,9 @@ struct KernelTable {
 
   // Cross entropy of rows of logits (R,C), row-major, with labels (R) int64 in 0..C-1. Losses and normalizers
   // are of logits' dtype, or float32 beside 16 bits.
-  /// losses (R); normalizers (R,2) are each row's largest logit and its sum of e^(logit - largest), less 1,
-  /// which is the largest logit's own term. They lie apart, since the logarithm of both together would lose
-  /// the sum beside large logits.
+  /// losses (R). normalizers (R,2) hold each row's largest logit, and its sum of e^(logit - largest) without
+  /// the largest logit's own term, which is 1. These are two numbers, since the logarithm of the whole sum
+  /// would lose the second one's digits beside a large logit.
   void (*cross_entropy_forward)(const View& losses, const View& normalizers, const View& logits,
                                 const View& labels, double smoothing);
   /// dx (R,C), of logits' dtype; dlosses (R).

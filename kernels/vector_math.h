@@ -27,7 +27,7 @@ struct Exponential {
   float rest;
 };
 
-/// e^r - 1 for |r| <= ln 2 / 2.
+/// Returns e^r - 1 for |r| <= ln 2 / 2.
 TRIREME_INLINE float exponential_near(float r) {
   // (e^r - 1 - r) / r^2
   const float p =
@@ -44,7 +44,8 @@ TRIREME_INLINE Exponential exponential(float x) {
   return {std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(kShift), exponential_near(r)};
 }
 
-/// 2^n (1 + rest) for n in -252..254, in two factors, since 2^n alone can be outside of the exponents' range.
+/// Returns 2^n (1 + rest) for n in -252..254. It multiplies by two powers of 2, since float32 does not hold
+/// 2^n for every such n.
 TRIREME_INLINE float scaled_power(std::int32_t n, float rest) {
   const auto half = n >> 1;
   return (1.0f + rest) * power_of_two(half) * power_of_two(n - half);
@@ -81,7 +82,7 @@ TRIREME_INLINE float fast_exp(float x) {
   return vector_math::scaled_power(n, rest);
 }
 
-/// 2^x within 1.5 ulp; exact for whole numbers.
+/// Returns 2^x within 1.5 ulp; exact for whole numbers.
 TRIREME_INLINE float fast_exp2(float x) {
   constexpr float kShift = 0x1.8p23f;
   x = x > 129.0f ? 129.0f : x;
@@ -109,11 +110,12 @@ TRIREME_INLINE float fast_expm1(float x) {
 
 namespace vector_math {
 
-/// x = 2^n (1 + f) with f in -0.293..0.415, for x > 0.
+/// A number 2^n (1 + f) with f in -0.293..0.415.
 struct Binade {
   float n, f;
 };
 
+/// Splits x > 0, which may be subnormal. The result means nothing for other x.
 TRIREME_INLINE Binade binade(float x) {
   const bool subnormal = x < std::numeric_limits<float>::min();
   const float scaled = subnormal ? x * 0x1p23f : x;
@@ -123,7 +125,8 @@ TRIREME_INLINE Binade binade(float x) {
   return {static_cast<float>(n) - (subnormal ? 23.0f : 0.0f), m - 1.0f};
 }
 
-/// Returns `logarithm`, which is that of x > 0, or what it is of other x: -infinity of 0, NaN below.
+/// Returns the logarithm of x: `logarithm` for a finite x > 0, x itself for infinity and NaN, -infinity for
+/// 0, and NaN for x < 0.
 TRIREME_INLINE float with_log_limits(float x, float logarithm) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
   float y = x < kInf ? logarithm : x;  // infinity and NaN
@@ -139,14 +142,14 @@ TRIREME_INLINE float fast_log(float x) {
   return vector_math::with_log_limits(x, vector_math::logarithm(n, f));
 }
 
-/// log2 x within 2 ulp; exact for powers of 2.
+/// Returns log2 x within 2 ulp; exact for powers of 2.
 TRIREME_INLINE float fast_log2(float x) {
   const auto [n, f] = vector_math::binade(x);
   const double y = n + vector_math::logarithm(0.0f, f) * 1.44269504088896340736;
   return vector_math::with_log_limits(x, static_cast<float>(y));
 }
 
-/// log10 x within 2 ulp.
+/// Returns log10 x within 2 ulp.
 TRIREME_INLINE float fast_log10(float x) {
   const auto [n, f] = vector_math::binade(x);
   const double y = n * 0.30102999566398119521 + vector_math::logarithm(0.0f, f) * 0.43429448190325182765;
@@ -156,8 +159,9 @@ TRIREME_INLINE float fast_log10(float x) {
 /// log(1 + x) within 1.5 ulp.
 TRIREME_INLINE float fast_log1p(float x) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
-  // With 1 + x = 2^n m, m - 1 = 2^-n x + (2^-n - 1) is rounded once, though 1 + x was rounded, too. Where
-  // 2^-n would leave the range, x is scaled by 2^-64 first; the 1 does not change such a sum.
+  // With 1 + x = 2^n m, m - 1 = 2^-n x + (2^-n - 1) is rounded once, though 1 + x was rounded, too. For a
+  // huge x, float32 would not hold 2^-n, so x is scaled by 2^-64 first, and the 1, which changes no bit, is
+  // left out.
   const bool huge = x >= 1e30f;
   const float one = huge ? 0.0f : 1.0f, inside = huge ? x * 0x1p-64f : x;
   const std::int32_t n = vector_math::nearest_exponent(one + inside);
@@ -221,9 +225,9 @@ TRIREME_INLINE float fast_one_plus_erf(float x) {
   return x != x ? x : y;
 }
 
-/// 1 - erf x within 7 ulp, subnormal results included.
+/// Returns 1 - erf x within 7 ulp, also where the result is subnormal.
 TRIREME_INLINE float fast_erfc(float x) {
-  // For a >= 1/2 it is e^(-a^2) times a polynomial of 1 / (1 + 0.4 a). The square is exact in float64.
+  // For a >= 1/2, erfc a is e^(-a^2) times a polynomial of 1 / (1 + 0.4 a). The square is exact in float64.
   const float a = std::fabs(x), c = a < 10.25f ? a : 10.25f;
   const double power = -(static_cast<double>(c) * c), shifted = power * 1.44269504088896340736 + 0x1.8p52;
   const double n = shifted - 0x1.8p52;

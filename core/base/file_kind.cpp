@@ -10,7 +10,7 @@ using namespace std::string_view_literals;
 
 struct Format {
   std::string_view begin, name;
-  std::size_t at = 0;  ///< where the mark stands
+  std::size_t at = 0;  ///< the offset of `begin` in the file
 };
 
 // Formats whose mark has at least three bytes, so that plain data hardly begins so by chance.
@@ -50,15 +50,15 @@ std::string known_format(std::span<const std::uint8_t> head) {
   for (const Format& format : kFormats)
     if (text.substr(std::min(format.at, text.size())).starts_with(format.begin))
       return std::string(format.name);
-  // Python's protocols 2 to 5: from 4 on a frame of at most 2^40 bytes follows, before that hardly anything
-  // but a list, a dictionary, a tuple or a class.
+  // A pickle of protocol 4 or 5 begins with a frame, whose size is below 2^40 bytes here. One of protocol 2
+  // or 3 begins with its first object, mostly a list, a dictionary, a tuple, a class or a large integer.
   if (text.size() >= 11 && text[0] == '\x80') {
     if ((text[1] == '\x04' || text[1] == '\x05') && text[2] == '\x95' && text.substr(8, 3) == "\0\0\0"sv)
       return "a Python pickle";
     if ((text[1] == '\x02' || text[1] == '\x03') && "](}c\x8a"sv.find(text[2]) != text.npos)
       return "a Python pickle";
   }
-  // A length of 64 bits, of which the upper half is zero, and a JSON object.
+  // A safetensors file begins with a length of 64 bits, whose upper half is zero, and a JSON object.
   if (text.size() >= 10 && text.substr(4, 4) == "\0\0\0\0"sv && text.substr(8, 2) == "{\""sv)
     return "a safetensors file";
   return "";
@@ -70,7 +70,9 @@ std::string wide_text(std::span<const std::uint8_t> head) {
   if (text.starts_with("\xff\xfe"sv) || text.starts_with("\xfe\xff"sv)) return "UTF-16 text";
   std::size_t zeros_of_four[4] = {0, 0, 0, 0};
   for (std::size_t i = 0; i < head.size(); ++i) zeros_of_four[i % 4] += head[i] == 0;
-  // The first or the last byte of four is always zero, the one beside it nearly so, and the other end seldom.
+  // In UTF-32 the highest of a character's four bytes is always zero and the next one nearly always, but the
+  // lowest seldom is. The highest byte is the first one in big-endian text, the last one in little-endian
+  // text.
   const std::size_t fours = head.size() / 4;
   for (const auto& [first, second] : {std::pair(0, 1), std::pair(3, 2)})
     if (head.size() >= 32 && zeros_of_four[first] >= fours && zeros_of_four[second] * 10 >= fours * 9 &&

@@ -8,8 +8,8 @@
 
 namespace trireme {
 
-/// Returns the decimal whole number that makes up the whole text; nothing for other text, and for a number
-/// that `Number` cannot hold. Locales do not matter.
+/// Returns the decimal whole number that `text` consists of. Returns nothing for any other text, and for a
+/// number that `Number` cannot hold. The locale does not matter.
 template <class Number>
 std::optional<Number> whole_number(std::string_view text) {
   Number value{};

@@ -49,10 +49,10 @@ class Trace {
   void span(std::string_view name, std::string_view category, std::int64_t begin_ns, std::int64_t end_ns,
             Track track = kCompute, std::initializer_list<Arg> args = {});
 
-  /// Writes DIR/trace-rank-N.json, whole or not at all, and records nothing from then on. Error(kUsage) when
-  /// it cannot be written. Later calls do nothing.
+  /// Writes DIR/trace-rank-N.json, whole or not at all, unless set_kept(false) was called last, and records
+  /// nothing from then on. Throws Error(kUsage) if the file cannot be written. Later calls do nothing.
   void close();
-  /// Decides whether close() writes the file, as it does by default. Safe from any thread.
+  /// Decides whether close() writes the file. By default it does. Any thread may call this function.
   void set_kept(bool is_kept) { is_kept_ = is_kept; }
 
   /// Nanoseconds of the steady clock, which all processes of a host share.

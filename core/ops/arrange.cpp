@@ -120,7 +120,8 @@ Tensor repeat(const Tensor& x, const Shape& times) {
 Tensor flip(const Tensor& x, const std::vector<int>& dims) {
   check_defined("flip", x);
   const Tensor out = Tensor::empty(x.shape(), x.dtype(), x.device());
-  // Tensors have no negative strides, but a kernel's view may walk backwards from the last element.
+  // A tensor has no negative strides, but the view that a kernel gets may have them and begin at the last
+  // element.
   View backwards = x.view();
   std::int64_t last = 0;
   for (const int dim : dims) {

@@ -49,10 +49,11 @@ Tensor leaky_relu(const Tensor& x, double negative_slope = 0.01);
 Tensor elu(const Tensor& x, double alpha = 1);
 Tensor relu6(const Tensor& x);
 Tensor hardtanh(const Tensor& x, double low = -1, double high = 1);
-/// At least one bound must be given. Where low is above high, all becomes high. A bound that is NaN makes all
-/// NaN.
+/// At least one bound must be given. If low is above high, every element becomes high. If a bound is NaN,
+/// every element becomes NaN.
 Tensor clamp(const Tensor& x, std::optional<Scalar> low, std::optional<Scalar> high = {});
-/// NaN becomes `nan`, infinities the largest finite numbers. Integers and bool stay as they are.
+/// Replaces NaN by `nan`, and infinities by the largest finite numbers of their sign. Tensors of integers and
+/// bool are copied.
 Tensor nan_to_num(const Tensor& x, double nan = 0);
 Tensor add(const Tensor& x, Scalar value);
 Tensor sub(const Tensor& x, Scalar value);

@@ -25,10 +25,10 @@ void check_index(const char* op, const Tensor& x, const Tensor& index, std::int6
                 first, size - 1);
 }
 
-/// Returns x with one dimension if it has none.
+/// Returns x, or a view of shape (1) if x has no dimensions.
 Tensor as_row(const Tensor& x) { return x.dim() == 0 ? reshape(x, {1}) : x; }
 
-/// Tells whether x and index have no more than one dimension, and at least one of them none.
+/// Returns true if x and index have at most one dimension each, and at least one of them has none.
 bool is_without_dims(const Tensor& x, const Tensor& index) {
   return x.dim() <= 1 && index.dim() <= 1 && x.dim() + index.dim() < 2;
 }
@@ -198,7 +198,8 @@ Tensor embedding(const Tensor& weight, const Tensor& index, std::optional<std::i
   if (!padding_index) return reshape(rows, shape);
   const std::int64_t count = weight.size(0);
   TRIREME_CHECK(*padding_index >= -count && *padding_index < count,
-                "embedding: padding_index {} is outside {}..{}", *padding_index, -count, count - 1);
+                "embedding: padding_index {} is outside {}..{}, the rows of weight", *padding_index, -count,
+                count - 1);
   const std::int64_t padding = *padding_index < 0 ? *padding_index + count : *padding_index;
   // The value stays, its gradient does not.
   return reshape(where(unsqueeze(eq(flat, padding), 1), rows.detach(), rows), shape);
@@ -326,7 +327,10 @@ Found sort(const Tensor& x, int dim, bool descending) {
 
 Found topk(const Tensor& x, std::int64_t k, int dim, bool largest) {
   check_defined("topk", x);
-  if (x.dim() == 0 && k == 1) return {gather(x, dim, argsort(x, dim)), argsort(x, dim)};
+  if (x.dim() == 0 && k == 1) {
+    const Tensor only = argsort(x, dim);
+    return {gather(x, dim, only), only};
+  }
   TRIREME_CHECK(x.dim() > 0 && k >= 0 && k <= x.size(dim),
                 "topk: {} of dimension {} of x {}; needs 0 to the dimension's size", k, dim,
                 x.shape().to_string());

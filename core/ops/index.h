@@ -20,8 +20,8 @@ Tensor index_select(const Tensor& x, int dim, const Tensor& index);
 Tensor index_add(const Tensor& x, int dim, const Tensor& index, const Tensor& src);
 /// gather with broadcast
 Tensor take_along_dim(const Tensor& x, const Tensor& index, int dim);
-/// Returns rows of weight (rows, width). The row `padding_index` gets no gradient; a negative one counts from
-/// the end.
+/// Returns rows of weight (rows, width). The row `padding_index` gets no gradient; a negative padding_index
+/// counts from the end.
 Tensor embedding(const Tensor& weight, const Tensor& index, std::optional<std::int64_t> padding_index = {});
 /// x[indices[0], indices[1], ...]; negative ones count from the end. A bool index is a mask over as many
 /// dimensions as it has.

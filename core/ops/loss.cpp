@@ -28,7 +28,8 @@ Tensor last_log_softmax(const Tensor& x) {
   });
 }
 
-/// Returns log-probabilities along `dim`; x has no 16 bits. Without dimensions, x is one class.
+/// Returns log-probabilities along `dim`. The dtype of x has more than 16 bits. An x without dimensions is
+/// one class.
 Tensor along(const char* op, const Tensor& x, int dim) {
   dim = wrap_dim(dim, x.dim(), op);
   if (x.dim() == 0) return reshape(last_log_softmax(reshape(x, {1})), {});
@@ -206,13 +207,14 @@ Tensor l1_loss(const Tensor& x, const Tensor& target, LossReduction reduction) {
 
 namespace {
 
+/// Returns op(x, t) element by element for two tensors of one shape and dtype. Records nothing.
 Tensor run_pair(BinaryOp op, const Tensor& x, const Tensor& t, Scalars scalars = {}) {
   const Tensor out = Tensor::empty_like(x);
   kernels(x).binary_with_scalars(op, out.view(), x.view(), t.view(), scalars);
   return out;
 }
 
-/// x - t cut to -delta..delta. Its own gradient is passed where it is not cut.
+/// Returns x - t, cut to -delta..delta. Its gradient is 0 where it is cut, the ends included.
 Tensor huber_slope(const Tensor& x, const Tensor& t, double delta) {
   return record("huber_loss", run_pair(BinaryOp::huber_slope, x, t, {delta}), {&x, &t},
                 [x = Saved(x), t = Saved(t), delta](Backward& g) {
@@ -223,7 +225,7 @@ Tensor huber_slope(const Tensor& x, const Tensor& t, double delta) {
                 });
 }
 
-/// d^2 / 2 of d = x - t up to |d| = delta, then linear.
+/// Returns the Huber loss of each element: with d = x - t, it is d^2 / 2 for |d| <= delta, and linear beyond.
 Tensor huber(const Tensor& x, const Tensor& t, double delta) {
   return record("huber_loss", run_pair(BinaryOp::huber, x, t, {delta}), {&x, &t},
                 [x = Saved(x), t = Saved(t), delta](Backward& g) {
@@ -233,7 +235,7 @@ Tensor huber(const Tensor& x, const Tensor& t, double delta) {
                 });
 }
 
-/// s(x) - t of the sigmoid s.
+/// Returns sigmoid(x) - t.
 Tensor bce_slope(const Tensor& x, const Tensor& t) {
   return record("bce_with_logits", run_pair(BinaryOp::bce_with_logits_slope, x, t), {&x, &t},
                 [x = Saved(x)](Backward& g) {

@@ -186,7 +186,8 @@ Tensor amin(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
 
 namespace {
 
-// Squares are computed in float64, where those of no float32 number overflow or vanish.
+// var() and std() compute in float64, which holds the square of every finite float32 number: none overflows,
+// and none but that of 0 becomes 0.
 
 /// Returns x minus its mean along `dims`. The rounded mean leaves a small mean, which is subtracted, too.
 Tensor centered(const Tensor& x, const std::vector<int>& dims) {
@@ -250,9 +251,7 @@ Tensor logsumexp(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
   if (const amp::Cast c("logsumexp", {&x}); c) return logsumexp(c[0], dims, keepdim);
   check_floating("logsumexp", x);
   kept_shape("logsumexp", x, dims);  // for its errors
-  if (x.numel() == 0) {  // The sum of nothing is 0, and its logarithm -infinity. No gradient flows.
-    return log(sum(x, dims, keepdim));
-  }
+  if (x.numel() == 0) return log(sum(x, dims, keepdim));  // The logarithm of an empty sum is -infinity.
   const auto value = [&](const Tensor& t) {
     const Tensor largest = amax(t.detach(), dims, true);
     const Tensor shift = where(isfinite(largest), largest, Tensor::zeros({}, t.dtype(), t.device()));

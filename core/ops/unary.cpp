@@ -196,7 +196,7 @@ Tensor clamped(const char* name, const Tensor& x, std::optional<Scalar> low, std
   const auto is_nan = [](const std::optional<Scalar>& bound) {
     return bound && std::isnan(bound->to<double>());
   };
-  if (is_nan(low) || is_nan(high))  // all becomes NaN, as in PyTorch
+  if (is_nan(low) || is_nan(high))  // Every element becomes NaN, as in PyTorch.
     return masked_fill(as_floating(name, x), Tensor::ones({}, DType::kBool, x.device()), NAN);
   const auto has_fraction = [](Scalar bound) { return std::trunc(bound.to<double>()) != bound.to<double>(); };
   if (!is_floating(x.dtype()) && (has_fraction(low.value_or(0)) || has_fraction(high.value_or(0))))
@@ -251,7 +251,8 @@ Tensor div(const Tensor& x, Scalar value) {
 
 namespace {
 
-/// Returns the cheapest op that raises to the power `exponent`, as PyTorch chooses it.
+/// Returns the cheapest op that raises to the power `exponent`. PyTorch computes these powers by the same
+/// ops.
 UnaryOp power_op(double exponent) {
   if (exponent == 2) return UnaryOp::square;
   if (exponent == 3) return UnaryOp::cube;

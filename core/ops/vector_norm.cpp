@@ -1,4 +1,5 @@
-// Norms of vectors. Powers and their sums are computed in float64, so that they neither overflow nor vanish.
+// Norms of vectors. They are computed in float64, so that the squares of float32 numbers neither overflow nor
+// become 0.
 #include <cmath>
 
 #include "core/amp/autocast.h"

@@ -41,14 +41,15 @@ struct Loops : MergedViews<N> {
   std::int64_t inner_stride(int v) const { return strides[v][dims - 1]; }
 };
 
-/// A function that vectorizes only for arguments up to kBound in absolute value, as inside().
+/// A function of one argument with two forms that give the same bits: operator() takes any argument; inside()
+/// takes only those up to kBound in absolute value, and vectorizes.
 template <class Fn>
 concept Bounded = requires {
   Fn::kBound;
 };
 
-/// Runs o[k] = fn.inside(in[k]) over `count` elements and returns true, or returns false, with nothing done,
-/// if one of them is beyond the bound or NaN.
+/// Computes o[k] = fn.inside(in[k]) for `count` elements and returns true. If an element is NaN or beyond the
+/// bound, it writes nothing and returns false.
 template <class T, class Fn>
 bool map_inside(const Fn& fn, std::int64_t count, T* o, const T* in) {
   int beyond = 0;

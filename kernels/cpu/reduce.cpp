@@ -10,17 +10,20 @@ namespace trireme::cpu {
 
 namespace {
 
-/// The type that R gathers elements of type T in. The largest and the smallest element need no wider one.
+/// The type in which the reduction R gathers elements of type T. Max and Min do not round, so they need no
+/// type that is wider than Compute<T>.
 template <class R, class T>
 using Gathered =
     std::conditional_t<std::is_base_of_v<Max, R> && !std::is_integral_v<T>, Compute<T>, Accumulator<T>>;
 
+/// Converts an element to the type in which R gathers it.
 template <class R, class T>
 Gathered<R, T> gathered(T x) {
   return static_cast<Gathered<R, T>>(static_cast<Compute<T>>(x));
 }
 
-/// Joins element k of `count`, which are `stride` apart, to lane k mod 8. A constant stride of 1 vectorizes.
+/// Joins each of `count` elements, `stride` apart, to one of eight lanes: element k to lane k mod 8. `Stride`
+/// may be an integral_constant; with one of 1 the loop vectorizes.
 template <class R, class T, class Stride>
 void join_run(Gathered<R, T> (&lanes)[8], const T* x, std::int64_t count, Stride stride) {
   std::int64_t k = 0;
