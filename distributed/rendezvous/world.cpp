@@ -4,10 +4,8 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstdlib>
 #include <initializer_list>
-#include <system_error>
 
 #include "core/base/whole_number.h"
 #include "kernels/error.h"
@@ -17,16 +15,14 @@ namespace trireme {
 namespace {
 
 int parse(const std::string& name, const std::string& text, int least, int most) {
-  int value = 0;
-  const char* end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, value);
-  if (text.empty() || error != std::errc() || stop != end || value < least || value > most) {
+  const std::optional<int> value = whole_number<int>(text);
+  if (!value || *value < least || *value > most) {
     fail(ExitCode::kUsage,
          "environment variable {}=\"{}\" must be a number from {} to {}: unset it, or start with "
          "mpirun, srun or trireme launch",
          name, text, least, most);
   }
-  return value;
+  return *value;
 }
 
 constexpr int kMostRanks = 1 << 20;
@@ -101,12 +97,13 @@ World from_slurm(const GetEnv& env) {
   return world;
 }
 
-/// A launcher whose ranks cannot find each other through Open MPI or Slurm. Names of variables may be null.
+/// A launcher whose ranks cannot find each other through Open MPI or Slurm, and the names of its environment
+/// variables. A null name stands for a variable that the launcher does not set.
 struct ForeignLauncher {
   const char* name;
   const char* rank;
-  std::array<const char*, 2> sizes;  ///< either says how many ranks there are
-  const char* local_size = nullptr;  ///< says how many ranks this host has
+  std::array<const char*, 2> sizes;  ///< each holds the number of ranks; the first that is set counts
+  const char* local_size = nullptr;  ///< holds the number of ranks on this host
   bool needs_size = false;           ///< the rank's variable alone may mean something else
 };
 
@@ -122,13 +119,14 @@ constexpr std::array kForeignLaunchers = {
     ForeignLauncher{"a launcher with PMIx", "PMIX_RANK", {}},
 };
 
-/// A variable of the environment that holds a whole number.
+/// An environment variable that holds a whole number.
 struct NumberVariable {
   const char* name;
   int value;
 };
 
-/// Returns the first of these variables that holds a whole number. Other text is not ours to judge.
+/// Returns the first of these environment variables that holds a whole number. Skips null names, and
+/// variables with other text, which may belong to other programs.
 std::optional<NumberVariable> first_number(const GetEnv& env, std::initializer_list<const char*> names) {
   for (const char* name : names) {
     const auto text = name ? env(name) : std::nullopt;
@@ -206,7 +204,7 @@ World detect_world(const GetEnv& env) {
     }
     world = {.size = *threads, .local_size = *threads, .source = Source::kThreads};
   }
-  // mpirun and srun have joined the ranks that they started, whatever else the environment holds.
+  // Ranks that Open MPI's mpirun or srun started find each other, whatever else the environment holds.
   if (world.source == Source::kAlone || world.source == Source::kThreads ||
       (world.source == Source::kSlurm && world.size == 1))
     refuse_foreign_ranks(env);

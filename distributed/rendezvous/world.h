@@ -31,7 +31,8 @@ struct World {
 using GetEnv = std::function<std::optional<std::string>(const std::string& name)>;
 GetEnv process_environment();
 
-/// Returns whether `trireme launch` or Slurm (a requeued job) has started this very command before.
+/// Returns true if this process is a restart: `trireme launch` has started the same command before, or Slurm
+/// has requeued the job.
 bool is_restarted(const GetEnv& env);
 
 /// Reads the launcher's variables. Throws Error(kUsage) naming the variable if one holds garbage, if two

@@ -103,10 +103,11 @@ std::filesystem::path JobCheckpoints::named(const std::string& resume) {
          resume);
   fs::path path = fs::absolute(resume).lexically_normal();
   if (!path.has_filename()) path = path.parent_path();  // "DIR/step-00000015/"
-  if (fs::exists(path, ignored) && !fs::is_directory(path, ignored))
+  // Where nothing is there, the reader of the checkpoint says what is wrong.
+  if (!fs::exists(path, ignored)) return path;
+  if (!fs::is_directory(path, ignored))
     fail(ExitCode::kCheckpoint,
          "--resume '{}': is a file; name a checkpoint's folder, such as DIR/step-00000100", resume);
-  if (!fs::is_directory(path, ignored)) return path;  // its reader says what is wrong
   const CheckpointStore store(std::make_shared<RealFileSystem>(), path);
   if (store.list().empty()) return path;
   const fs::path newest = newest_sound(store, path);

@@ -6,14 +6,15 @@ namespace trireme {
 
 namespace {
 
+/// A field of job.proto that has an effect only in some jobs.
 struct Dependence {
   std::string_view field;
   bool (*has_effect)(const JobOptions& job);
-  std::string (*cause)(const JobOptions& job);
-  std::string_view remedy;
+  std::string (*cause)(const JobOptions& job);  ///< follows "has no effect" in the message
+  std::string_view remedy;                      ///< follows "leave it out, or"
 };
 
-// Options that are refused at any value (--init-map without --init, ...) are in validate().
+// Options without which another one is an error at any value (--init-map needs --init) are in validate().
 constexpr Dependence kDependences[] = {
     {"momentum", [](const JobOptions& o) { return o.optimizer() == "sgd" || o.optimizer() == "lars"; },
      [](const JobOptions& o) { return "with --optimizer " + o.optimizer(); }, "use --optimizer sgd or lars"},

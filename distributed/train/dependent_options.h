@@ -9,8 +9,8 @@
 
 namespace trireme {
 
-/// Returns what makes this field of job.proto mean nothing in a job, and what to do, as the end of a message
-/// that begins with the field and its value; nothing if the field has an effect.
+/// Returns why `field`, a field of job.proto, has no effect in this job, and what to do about it. The text is
+/// the end of a message that begins with the field and its value. Returns nothing if the field has an effect.
 std::optional<std::string> why_no_effect(const JobOptions& job, std::string_view field);
 
 }  // namespace trireme

@@ -1,4 +1,4 @@
-// Names that other training programs have for our flags.
+// Flags of other training programs, and what Trireme calls them.
 #pragma once
 
 #include <string_view>
@@ -6,7 +6,7 @@
 
 namespace trireme {
 
-/// Maps flags of other training programs, without dashes, to ours.
+/// Maps flags of other training programs, without their leading dashes, to what to write here instead.
 inline constexpr std::pair<std::string_view, std::string_view> kKnownElsewhere[] = {
     {"batch-size", "--global-batch"},
     {"batch", "--global-batch"},

@@ -110,7 +110,7 @@ void Job::start() {
     check_inspection(options_, world_size(), rank());
     timing_ = options_.trace().empty() ? std::make_shared<Timing>()
                                        : std::make_shared<Timing>(options_.trace(), rank());
-    timing_->trace.set_kept(false);  // until begin_training() has claimed the folder
+    timing_->trace.set_kept(false);  // A job that ends before begin_training() leaves no trace.
   });
   shards_ = static_cast<int>(options_.shards());
   start_communication();
@@ -210,7 +210,7 @@ void Job::begin_training(const Dataset& dataset) {
     // A replay must not cut off the lines of the run that it looks at.
     const bool continues = checkpoints_->resumed() && options_.replay_from() == 0;
     reporter_->open(continues ? std::optional(step_) : std::nullopt, unit_);
-    // Traces of the resumed run with more ranks would be taken for this one's.
+    // The run that is resumed may have had more ranks; their traces would be taken for traces of this run.
     std::error_code ignored;
     for (int more = world_size(); !options_.trace().empty() &&
                                   std::filesystem::remove(Trace::file_path(options_.trace(), more), ignored);

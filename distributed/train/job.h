@@ -161,9 +161,9 @@ class Job : public DataParallelContext {
   bool is_root() const { return rank() == 0; }
   /// Rank 0's standard output.
   void say(const std::string& line);
-  /// Makes sure, on the root, that the program may write this file of the folder of --out: a run that does
-  /// not go on from a checkpoint throws Error(kUsage) if an earlier run left something in it. Call it before
-  /// steps().
+  /// Makes sure that the program may write `file`, which is in the output folder. Throws Error(kUsage) if an
+  /// earlier run left something in the file and this run does not resume that run. Does nothing on ranks
+  /// other than 0. Call it before steps().
   void claim_output(const std::filesystem::path& file);
   Trace& trace() { return timing_->trace; }
 

@@ -291,8 +291,9 @@ void parse_command_line(CLI::App& app, int argc, const char* const* argv, const 
   if (!unknown.empty()) fail_unknown(unknown.front(), program);
 }
 
-/// Throws Error(kUsage) if a flag in `given` has no effect in the job, and adds a line to `notes` for each
-/// such field that has its value from the file `config`.
+/// Throws Error(kUsage) if a flag in `given` has no effect in the job. Adds a line to `notes` for each field
+/// that has no effect and whose value comes from the file `config`. Values that switch an option off are
+/// accepted.
 void check_effects(const JobOptions& job, const JobOptions& given, const JobOptions& defaults,
                    const std::string& config, std::vector<std::string>* notes) {
   for (const auto* field : job_fields()) {

@@ -25,8 +25,9 @@ struct Program {
 /// --epochs are one choice: naming one in a stronger place drops the other from a weaker one.
 /// Fields with a default are all set in the result.
 ///
-/// A flag that has no effect beside the others is an error. Such a field of the file, whose values flags may
-/// override, only adds a line to `notes`, and none where it repeats the default.
+/// A flag that has no effect beside the other options is an error. A field of the job file that has no effect
+/// only adds a line to `notes`, because flags may have overridden the options that it belongs to; it adds
+/// none if its value is the default. `notes` may be null.
 ///
 /// Throws Error(kUsage) with one line that names the flag, or the file and line, and the value.
 /// Throws Error(kDone) for --help and --print-config: its what() is the text that belongs on standard

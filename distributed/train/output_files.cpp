@@ -12,7 +12,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Returns the bytes of a regular file; 0 if the path is anything else.
+/// Returns the size of a regular file in bytes, and 0 if the path is anything else.
 std::uintmax_t bytes_in(const fs::path& path) {
   std::error_code error;
   if (!fs::is_regular_file(path, error)) return 0;
@@ -20,7 +20,8 @@ std::uintmax_t bytes_in(const fs::path& path) {
   return error ? 0 : size;
 }
 
-/// Returns whether writes to both paths would meet. Devices such as /dev/null may serve several outputs.
+/// Returns true if both paths lead to one file or folder. Returns false for devices such as /dev/null, which
+/// several outputs may share.
 bool is_same_place(const fs::path& a, const fs::path& b) {
   std::error_code error;
   if (fs::is_character_file(a, error)) return false;
@@ -45,8 +46,7 @@ void check_unwritten(const Output& output) {
   if (const std::uintmax_t size = bytes_in(output.path); size > 0)
     fail(ExitCode::kUsage,
          "{}: {} is not empty ({} bytes), and only a resumed run may replace it: choose another name, or "
-         "remove "
-         "the file first",
+         "remove the file first",
          output.flag, output.path.string(), size);
 }
 

@@ -1,4 +1,5 @@
-// Rules for the files that a job writes: no two of them are one file, and what an earlier run left stays.
+// Rules for the files that a job writes: two outputs never go to one file, and no run overwrites what an
+// earlier run left unless it resumes that run.
 #pragma once
 
 #include <filesystem>
@@ -15,18 +16,18 @@ struct Output {
   bool is_folder = false;
 };
 
-/// Throws Error(kUsage) that names both flags where two outputs are the same place, also by way of links.
-/// Only folders may be shared.
+/// Throws Error(kUsage), which names both flags, if two outputs are one file, or one is a file and the other
+/// a folder at the same path. Links are followed. Two folders may be the same.
 void check_apart(const std::vector<Output>& outputs);
 
-/// Throws Error(kUsage) if the output is a regular file that holds something.
+/// Throws Error(kUsage) if the output is a regular file that is not empty.
 void check_unwritten(const Output& output);
 
-/// Renames a regular file that holds something to FILE.attempt-N, and hands `say` a line that tells so. Does
-/// nothing where there is no such file.
+/// Renames a regular file that is not empty to FILE.attempt-N and calls `say` with a line about it. Does
+/// nothing if there is no such file, or if it cannot be renamed.
 void set_aside(const std::filesystem::path& file, const std::function<void(const std::string&)>& say);
 
-/// Returns the traces of ranks in a folder.
+/// Returns the paths of the traces that ranks have written into a folder, sorted by name.
 std::vector<std::filesystem::path> traces_in(const std::filesystem::path& folder);
 
 }  // namespace trireme

@@ -62,7 +62,7 @@ void Reporter::open(std::optional<std::int64_t> resume_step, const std::string& 
                {checkpoints_flag_, paths_.checkpoints, true},
                {"--trace", trace_folder_, true}});
   for (const Output& file : {Output{metrics_flag_, paths_.metrics}, Output{"--digest-trail", trail_path_}}) {
-    // A file's folder that is not there is a slip of the pen more often than a wish.
+    // A path in a folder that does not exist is most often a typing error, so the folder is not made.
     const std::filesystem::path folder = file.path.parent_path();
     if (file.flag != std::string_view("--out") && !folder.empty() && !std::filesystem::exists(folder))
       fail(ExitCode::kUsage, "{}: there is no folder {} for {}", file.flag, folder.string(),
@@ -70,7 +70,7 @@ void Reporter::open(std::optional<std::int64_t> resume_step, const std::string& 
     if (!resume_step && !is_replay_ && is_restarted(process_environment()))
       set_aside(file.path, [this](const std::string& line) { note(line); });
   }
-  // Files that are there may be refused, so new ones are made after them.
+  // Existing files may be refused, so they are opened before new ones are made.
   const bool is_new[] = {!std::filesystem::exists(paths_.metrics), !std::filesystem::exists(trail_path_)};
   try {
     const auto open_files = [&](bool that_are_new) {

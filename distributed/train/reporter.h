@@ -23,7 +23,7 @@ namespace trireme {
 /// Where a job's outputs go: --out's folder unless a flag names another place; empty: nowhere.
 struct OutputPaths {
   explicit OutputPaths(const JobOptions& options);
-  std::filesystem::path folder;  ///< of --out, for files of the program's own; empty in a replay, too
+  std::filesystem::path folder;  ///< for the program's own files; empty without --out and in a replay
   std::filesystem::path metrics, tensorboard, checkpoints, curves;
 };
 
@@ -47,13 +47,13 @@ class Reporter {
   /// Touches no file.
   explicit Reporter(const JobOptions& options);
   /// Opens the files that steps are written to, and claims the picture of the curves and the traces.
-  /// `resume_step` is the number of finished steps of the run that this one continues: later lines are cut
-  /// off. Throws Error(kUsage) where an output cannot be written or claimed; then no file has changed, and
-  /// none was made. `unit` is what a sample is called.
+  /// `resume_step` is the number of finished steps of the run that this one continues; lines of later steps
+  /// are cut off. `unit` is what a sample is called. Throws Error(kUsage) if an output cannot be written or
+  /// claimed; then it leaves no file that it has made.
   void open(std::optional<std::int64_t> resume_step, const std::string& unit);
-  /// Makes sure that this run may replace `output`. A run that resumes may. Another one throws Error(kUsage)
-  /// if the file holds something; only where a launcher or Slurm has restarted the same command is the file
-  /// renamed, in one line, because it is an earlier attempt's.
+  /// Makes sure that this run may replace `output`. A run that resumes may. Any other run throws
+  /// Error(kUsage) if the file is not empty. After a restart by a launcher or Slurm the file is from an
+  /// earlier attempt; then it is renamed, and a line says so.
   void claim(const Output& output, bool resumes);
   void step(const StepReport& report);
   /// A line of --digest-trail: after `step`, the digest of all and of each tensor.

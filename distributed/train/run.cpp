@@ -59,7 +59,8 @@ int say_error(const std::exception_ptr& error, const World& world) {
   return static_cast<int>(ExitCode::kInternal);
 }
 
-/// Every rank has the same arguments, so an error in them is everyone's, and rank 0 speaks for all.
+/// Parses the arguments, which are the same on every rank. An error in them is thrown as AgreedError on every
+/// rank, and rank 0 alone prints the notes.
 JobOptions parse_for_all(int argc, char** argv, const Program& program, int rank) {
   try {
     std::vector<std::string> notes;

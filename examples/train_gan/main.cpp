@@ -69,7 +69,8 @@ Judgement judge(Job& job, Discriminator& discriminator, Generator& generator, co
   return {sums[0] / count, sums[1] / count};
 }
 
-/// Claims the pictures of an earlier run in the folder of --out. Collective.
+/// Refuses to go on if pictures of an earlier run, which this run does not resume, are in the output folder.
+/// Collective.
 void claim_samples(Job& job) {
   agree(job.comm(), "samples", [&] {
     std::error_code ignored;
@@ -79,8 +80,8 @@ void claim_samples(Job& job) {
   });
 }
 
-/// Writes a picture of samples into the folder of --out. Collective, because a picture that cannot be written
-/// concerns all.
+/// Writes a picture of samples into the output folder. Collective, so that all ranks end if it cannot be
+/// written.
 void write_samples(Job& job, Generator& generator, std::int64_t epoch) {
   const std::filesystem::path folder = OutputPaths(job.options()).folder;
   if (folder.empty()) return;

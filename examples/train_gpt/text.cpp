@@ -17,7 +17,7 @@ namespace trireme {
 
 namespace {
 
-/// Reads up to 16 KiB of a file.
+/// Reads up to 16 KiB of a file from byte `at` on.
 std::vector<std::uint8_t> read_part(int file, std::int64_t at) {
   std::vector<std::uint8_t> part(16384);
   const ssize_t got = ::pread(file, part.data(), part.size(), at);
@@ -31,10 +31,11 @@ std::uint32_t word_at(std::span<const std::uint8_t> bytes, std::size_t at, int w
   return word;
 }
 
-/// Returns whether a part of a file, from a multiple of 8 on, holds numbers of 32 or 64 bits.
+/// Returns true if a part of a file seems to hold numbers of 32 or 64 bits. The part begins at a multiple of
+/// 8 bytes.
 bool is_wide_numbers(std::span<const std::uint8_t> part) {
-  // No vocabulary has more than 3 * 65536 tokens, so the upper halves of wider numbers are small; where a
-  // token is missing, -1 stands for it.
+  // No vocabulary has more than 3 * 65536 tokens, so the upper 16 bits of wider numbers are at most 2. Some
+  // files have -1 in place of a missing token.
   std::uint32_t largest_upper = 0;
   std::size_t tokens = 0;
   const std::size_t pairs = part.size() / 4;
@@ -47,6 +48,7 @@ bool is_wide_numbers(std::span<const std::uint8_t> part) {
   return pairs >= 8 && largest_upper <= 2 && tokens > pairs / 4;
 }
 
+/// Returns true if a part of a file is at least 64 bytes of printable ASCII characters, tabs and line ends.
 bool is_plain_text(std::span<const std::uint8_t> part) {
   const auto is_of_text = [](std::uint8_t byte) {
     return (byte >= ' ' && byte < 0x7f) || byte == '\n' || byte == '\r' || byte == '\t';
@@ -54,15 +56,15 @@ bool is_plain_text(std::span<const std::uint8_t> part) {
   return part.size() >= 64 && std::ranges::all_of(part, is_of_text);
 }
 
-/// Returns what a file of `size` bytes that begins with `head` is if it holds no uint16 tokens; an empty text
-/// if it may hold them.
+/// Returns an empty text if the file may hold uint16 tokens. Otherwise it returns what the file is and what
+/// to do. `size` is the file's size in bytes, and `head` its beginning.
 std::string not_tokens(int file, std::int64_t size, std::span<const std::uint8_t> head) {
   // llm.c's files begin with a magic number: 20240520 for GPT-2's tokens, 20240801 for Llama 3's.
   if (head.size() >= 4)
     if (const std::uint32_t magic = word_at(head, 0, 4); magic == 20240520 || magic == 20240801)
       return "begins with llm.c's header of 1024 bytes, which is not read yet: cut it off (tail -c +1025)";
   if (is_plain_text(head)) return "is text: name it with --data text:FILE";
-  // The beginning may be padding.
+  // Four parts are looked at, because the file may begin with padding.
   for (const std::int64_t part : {0, 1, 2, 3})
     if (is_wide_numbers(read_part(file, size / 4 * part / 8 * 8)))
       return "holds numbers of 32 or 64 bits: write the tokens as uint16";
