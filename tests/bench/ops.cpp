@@ -27,7 +27,8 @@ using Inputs = std::vector<Tensor>;
 
 struct Case {
   int inputs;
-  const char* domain;  ///< all: -3 to 3; positive: 0.1 to 3; unit: -0.9 to 0.9; share: 0.1 to 0.9
+  /// Names the range of the inputs. all: -3 to 3; positive: 0.1 to 3; unit: -0.9 to 0.9; share: 0.1 to 0.9.
+  const char* domain;
   std::function<Tensor(const Inputs&)> op;
 };
 
@@ -148,7 +149,8 @@ const std::map<std::string, Case> kCases{
 #undef TRIREME_TWO
 #undef TRIREME_CALL
 
-/// Returns a matrix of numbers in a mixed order. The same formula is in ops.py.
+/// Returns a matrix of shuffled numbers of the domain, which requires a gradient. Each `input` has other
+/// numbers. ramp() in ops.py gives the same matrix.
 Tensor ramp(const std::string& domain, int input) {
   const float low = domain == "all"    ? -3.0f
                     : domain == "unit" ? -0.9f
@@ -164,7 +166,7 @@ Tensor ramp(const std::string& domain, int input) {
   return t;
 }
 
-/// Returns the median time of `body` in microseconds over about `seconds`, and over 5 calls at least.
+/// Calls `body` for about `seconds`, and at least 5 times. Returns the median time of a call in microseconds.
 double median_us(double seconds, const std::function<void()>& body) {
   using Clock = std::chrono::steady_clock;
   body();
@@ -179,6 +181,7 @@ double median_us(double seconds, const std::function<void()>& body) {
   return times[times.size() / 2];
 }
 
+/// Times one op and prints its line.
 void answer(const std::string& name, double seconds) {
   const auto found = kCases.find(name);
   if (found == kCases.end()) fail(ExitCode::kUsage, "unknown op '{}': --list prints all", name);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times single ops on 2^20 float32 numbers beside PyTorch, in alternating pairs.
+"""Times single ops on 2^20 float32 numbers, alternately in bench_ops and in PyTorch.
 
     ninja -C build trireme_bench
     python3 tests/bench/ops.py build/tests/bench_ops --threads 2 --pairs 5
@@ -64,7 +64,7 @@ OTHER = {
 
 
 def ramp(domain, number):
-    """The matrix that bench_ops uses."""
+    """Returns the matrix that bench_ops uses as input `number`."""
     low = {"all": -3.0, "unit": -0.9}.get(domain, 0.1)
     high = 0.9 if domain in ("unit", "share") else 3.0
     steps = (torch.arange(1024 * 1024) * 7919 + 101 * number) % 65536

@@ -1,7 +1,7 @@
 """Cases of values where slopes jump or are infinite, under infinite and NaN gradients from above.
 
-An op that multiplies a gradient by a mask gives NaN where PyTorch selects. Left out is what is NaN in PyTorch alone:
-dropout of an infinite gradient, kl_div's gradient of its target, bce_with_logits of logits so large that PyTorch's slope
+An op that multiplies a gradient by a mask gives NaN where PyTorch selects. These cases are left out, because they are NaN in PyTorch
+alone: dropout of an infinite gradient, kl_div's gradient of its target, bce_with_logits of logits so large that PyTorch's slope
 is 0, and var of infinite numbers.
 """
 import torch
@@ -92,7 +92,7 @@ def losses():
                             derivatives=1, above=[above])
                 case("cross_entropy", V(rows[:1] * 6), target, {"reduction": how, "label_smoothing": .1},
                     ref=lambda x, y, o: F.cross_entropy(x, y, **o), derivatives=1, above=[above])
-    for labels in ([0], [-100], [0, -100], [0, 2]):  # whose weights are 0, or which are ignored
+    for labels in ([0], [-100], [0, -100], [0, 2]):  # labels that are ignored, or whose class has a weight of 0
         for op, ref in (("cross_entropy", F.cross_entropy), ("nll_loss", F.nll_loss)):
             for how in ("mean", "sum", "none"):
                 case(op, V(logs[:1] * len(labels)), V(labels, torch.int64), {"reduction": how, "weight": V([0., 1., 0.], grad=False)},

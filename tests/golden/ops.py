@@ -210,7 +210,7 @@ def reduce():
         case("cumsum", x, 0)
     for shape in ([3], [2, 1, 3], [1, 1], []):
         case("sum_to", T(2, 4, 3, layout="transposed"), shape, ref=lambda x, s: x.sum_to_size(s))
-    for correction in (2., 3., 5.):  # leaves 1, 0 and fewer degrees of freedom of 3
+    for correction in (2., 3., 5.):  # rows of 3 numbers, so 1, 0 and -2 degrees of freedom
         for op in ("var", "std"): case(op, T(2, 3), [1], correction, ref=every[op], derivatives=1)
     case("logsumexp", T(2, 0), [1], ref=every["logsumexp"]), case("logsumexp", T(0, 3), [0, 1], True, ref=every["logsumexp"])
 
@@ -395,7 +395,7 @@ def conv():
         o = {"kernel": k, "stride": s, "padding": p, "ceil_mode": True}
         case("max_pool2d", T(1, 2, *size), o, ref=lambda x, o, k=k, s=s, p=p: F.max_pool2d(x, k, s, p, 1, True))
         case("avg_pool2d", T(1, 2, *size), o, ref=lambda x, o, k=k, s=s, p=p: F.avg_pool2d(x, k, s, p, True))
-    # PyTorch goes half a pixel where a size doubles, whatever the scale factor.
+    # PyTorch steps by half a pixel where a size doubles, whatever the scale factor is.
     for scales in ([2.3, 1.7], [2.2, 2.]):
         case("interpolate", T(1, 1, 3, 4), {"scale_factor": scales}, ref=lambda x, o: F.interpolate(x, **o))
 

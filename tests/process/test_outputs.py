@@ -132,7 +132,7 @@ class Outputs(training.Training):
         self.run_to_end([*JOB, "--steps", 2, "--trace", folder], how="plain")
         self.assertGreater((folder / "trace-rank-0.json").stat().st_size, 0)
 
-    def test_a_batch_that_is_larger_than_the_data(self):
+    def test_a_batch_that_is_larger_than_the_data_is_reported(self):
         job = ["--model", "mlp", "--data", "synthetic:1,4,4,3,60", "--quiet", "--steps", 2]
         for where in (dict(how="plain"), dict(ranks=2)):
             ended = self.run_to_end([*job, "--shards", 2, "--global-batch", 64], **where)

@@ -256,7 +256,7 @@ TEST(Precision, SoftmaxBesideLargeLogits) {
   for (std::size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i] / wanted[i], 1, 0x1p-8);
 }
 
-TEST(Precision, CrossEntropyOfConfidentRows) {
+TEST(Precision, GradientsOfCrossEntropyAtASureLabelKeepTheirDigits) {
   for (const double rest : {-1.0, -5.0, -10.0, -17.0, -20.0})
     for (const std::int64_t label : {0, 1}) {
       const Tensor x = Tensor::from(std::vector<float>{0, static_cast<float>(rest), -90}, {1, 3}),

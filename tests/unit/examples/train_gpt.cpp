@@ -116,7 +116,7 @@ TEST(TokenFile, RefusesWhatIsNoUint16) {
   test::expect_holds(refusal("tokens", std::string(20000, '\0') + numbers(15000, 50257, 4)),
                      {"numbers of 32 or 64 bits"});
   EXPECT_EQ(refusal("tokens", numbers(5000, 50257, 2) + std::string(80000, '\0') + "\7\0\0\0"s), "")
-      << "padding is no upper half";
+      << "zeros at the end do not make uint16 tokens wide numbers";
   std::string text;
   while (text.size() < 4000)
     text += "It was a bright cold day in April,\r\n\tand the clocks were striking thirteen.";
