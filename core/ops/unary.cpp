@@ -105,6 +105,12 @@ Tensor elu_backward(const Tensor& g, const Tensor& x, double alpha) {
                });
 }
 
+/// Returns `derivative` computed in float32 for 16-bit tensors and rounded once.
+template <class Derivative>
+auto unrounded(Derivative derivative) {
+  return [derivative](const Tensor& g, const Tensor& v) { return in_full(derivative, g, v); };
+}
+
 const Tensor& in_place(const char* name, const Tensor& t, Tensor (*op)(const Tensor&)) {
   check_number(name, t);
   const Tensor result = op(recording({&t}) ? t.clone() : t);
@@ -119,15 +125,17 @@ const Tensor& in_place(const char* name, const Tensor& t, Tensor (*op)(const Ten
 // TRIREME_OP(name, operand check, what the derivative is made from, derivative by g and v): v is the input or
 // the output as From says.
 // clang-format off
-#define TRIREME_OP(name, check, from, derivative)                                          \
-  Tensor name(const Tensor& x) {                                                           \
-    return recorded(#name, UnaryOp::name, check(#name, x), {}, From::from,                 \
-                    [](const Tensor& g, const Tensor& v) { (void)v; return derivative; }); \
-  }                                                                                        \
+#define TRIREME_FUNCTION(name, check, from, derivative)                                         \
+  Tensor name(const Tensor& x) {                                                                \
+    return recorded(#name, UnaryOp::name, check(#name, x), {}, From::from, derivative);         \
+  }                                                                                             \
   const Tensor& name##_(const Tensor& t) { return in_place(#name "_", t, name); }
+#define TRIREME_DERIVATIVE(expression) [](const Tensor& g, const Tensor& v) { (void)v; return expression; }
+#define TRIREME_OP(name, check, from, derivative) \
+  TRIREME_FUNCTION(name, check, from, TRIREME_DERIVATIVE(derivative))
 // Defines an op whose derivative takes several kernels. 16-bit numbers are not rounded between them.
 #define TRIREME_OP_WIDE(name, check, from, derivative) \
-  TRIREME_OP(name, check, from, in_full([](const Tensor& g, const Tensor& v) { return derivative; }, g, v))
+  TRIREME_FUNCTION(name, check, from, unrounded(TRIREME_DERIVATIVE(derivative)))
 
 TRIREME_OP(neg,         number,      kGradient, neg(g))
 TRIREME_OP(abs,         number,      kInput,    mul(g, sign(v)))
@@ -163,6 +171,8 @@ TRIREME_OP(sigmoid,     as_floating, kOutput,   sigmoid_backward(g, v))
 TRIREME_OP(log_sigmoid, as_floating, kInput,    log_sigmoid_backward(g, v))
 TRIREME_OP(softplus,    as_floating, kInput,    softplus_backward(g, v))
 TRIREME_OP(silu,        as_floating, kInput,    silu_backward(g, v))
+#undef TRIREME_FUNCTION
+#undef TRIREME_DERIVATIVE
 #undef TRIREME_OP
 #undef TRIREME_OP_WIDE
 // clang-format on

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <set>
 
 #include <fmt/ranges.h>
 
@@ -211,11 +212,11 @@ void Job::begin_training(const Dataset& dataset) {
     const bool continues = checkpoints_->resumed() && options_.replay_from() == 0;
     reporter_->open(continues ? std::optional(step_) : std::nullopt, unit_);
     // The run that is resumed may have had more ranks; their traces would be taken for traces of this run.
+    std::set<std::filesystem::path> written;
+    for (int r = 0; r < world_size(); ++r) written.insert(Trace::file_path(options_.trace(), r));
     std::error_code ignored;
-    for (int more = world_size(); !options_.trace().empty() &&
-                                  std::filesystem::remove(Trace::file_path(options_.trace(), more), ignored);
-         ++more) {
-    }
+    for (const std::filesystem::path& trace : traces_in(options_.trace()))
+      if (!written.contains(trace)) std::filesystem::remove(trace, ignored);
     if (const std::filesystem::path folder = checkpoints_->set_aside(); !folder.empty())
       reporter_->note(
           fmt::format("checkpoints that this run does not go on from are set aside in {}", folder.string()));

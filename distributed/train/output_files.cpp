@@ -64,10 +64,10 @@ void set_aside(const fs::path& file, const std::function<void(const std::string&
 
 std::vector<fs::path> traces_in(const fs::path& folder) {
   std::vector<fs::path> found;
-  std::error_code ignored;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("trace-rank-") && name.ends_with(".json")) found.push_back(entry.path());
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name.starts_with("trace-rank-") && name.ends_with(".json")) found.push_back(entry->path());
   }
   std::ranges::sort(found);
   return found;

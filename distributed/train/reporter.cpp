@@ -61,17 +61,21 @@ void Reporter::open(std::optional<std::int64_t> resume_step, const std::string& 
                {tensorboard_flag_, paths_.tensorboard, true},
                {checkpoints_flag_, paths_.checkpoints, true},
                {"--trace", trace_folder_, true}});
-  for (const Output& file : {Output{metrics_flag_, paths_.metrics}, Output{"--digest-trail", trail_path_}}) {
+  std::error_code ignored;
+  const Output files[] = {{metrics_flag_, paths_.metrics}, {"--digest-trail", trail_path_}};
+  for (const Output& file : files) {
     // A path in a folder that does not exist is most often a typing error, so the folder is not made.
     const std::filesystem::path folder = file.path.parent_path();
-    if (file.flag != std::string_view("--out") && !folder.empty() && !std::filesystem::exists(folder))
+    if (file.flag != std::string_view("--out") && !folder.empty() &&
+        !std::filesystem::exists(folder, ignored))
       fail(ExitCode::kUsage, "{}: there is no folder {} for {}", file.flag, folder.string(),
            file.path.string());
-    if (!resume_step && !is_replay_ && is_restarted(process_environment()))
-      set_aside(file.path, [this](const std::string& line) { note(line); });
   }
+  for (const Output& file : files)
+    if (!resume_step) set_aside_after_restart(file.path);
   // Existing files may be refused, so they are opened before new ones are made.
-  const bool is_new[] = {!std::filesystem::exists(paths_.metrics), !std::filesystem::exists(trail_path_)};
+  const bool is_new[] = {!std::filesystem::exists(paths_.metrics, ignored),
+                         !std::filesystem::exists(trail_path_, ignored)};
   try {
     const auto open_files = [&](bool that_are_new) {
       if (is_new[0] == that_are_new) open_lines(metrics_flag_, paths_.metrics, resume_step, metrics_);
@@ -85,18 +89,21 @@ void Reporter::open(std::optional<std::int64_t> resume_step, const std::string& 
     for_flag(tensorboard_flag_, [&] {
       if (!paths_.tensorboard.empty()) tensorboard_.emplace(paths_.tensorboard, resume_step);
     });
-  } catch (const Error&) {
-    std::error_code ignored;
+  } catch (...) {
     if (metrics_ && is_new[0]) std::filesystem::remove(paths_.metrics, ignored);
     if (trail_ && is_new[1]) std::filesystem::remove(trail_path_, ignored);
     throw;
   }
 }
 
+void Reporter::set_aside_after_restart(const std::filesystem::path& file) {
+  if (!is_replay_ && is_restarted(process_environment()))
+    set_aside(file, [this](const std::string& line) { note(line); });
+}
+
 void Reporter::claim(const Output& output, bool resumes) {
   if (resumes || output.path.empty()) return;
-  if (is_restarted(process_environment()) && !is_replay_)
-    set_aside(output.path, [this](const std::string& line) { note(line); });
+  set_aside_after_restart(output.path);
   check_unwritten(output);
 }
 

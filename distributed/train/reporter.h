@@ -72,6 +72,8 @@ class Reporter {
   double samples_per_second() const { return samples_ / seconds_; }
 
  private:
+  /// Renames a file of an attempt before a restart, if this run was restarted.
+  void set_aside_after_restart(const std::filesystem::path& file);
   void open_lines(const char* flag, const std::filesystem::path& path,
                   std::optional<std::int64_t> resume_step, std::optional<JsonlWriter>& lines);
   void show(const StepReport& report);

@@ -48,12 +48,21 @@ bool is_wide_numbers(std::span<const std::uint8_t> part) {
   return pairs >= 8 && largest_upper <= 2 && tokens > pairs / 4;
 }
 
-/// Returns true if a part of a file is at least 64 bytes of printable ASCII characters, tabs and line ends.
+/// Returns true if a part of a file is at least 64 bytes of UTF-8 text without control characters other than
+/// tabs and line ends. The last character may be cut off.
 bool is_plain_text(std::span<const std::uint8_t> part) {
-  const auto is_of_text = [](std::uint8_t byte) {
-    return (byte >= ' ' && byte < 0x7f) || byte == '\n' || byte == '\r' || byte == '\t';
-  };
-  return part.size() >= 64 && std::ranges::all_of(part, is_of_text);
+  int missing = 0;  // bytes of the character that has begun
+  for (const std::uint8_t byte : part) {
+    const bool continues = (byte & 0xc0) == 0x80;
+    if (continues != (missing > 0)) return false;
+    if (continues)
+      --missing;
+    else if (byte >= 0xc2 && byte < 0xf5)
+      missing = byte < 0xe0 ? 1 : byte < 0xf0 ? 2 : 3;
+    else if ((byte < ' ' && byte != '\n' && byte != '\r' && byte != '\t') || byte >= 0x7f)
+      return false;
+  }
+  return part.size() >= 64;
 }
 
 /// Returns an empty text if the file may hold uint16 tokens. Otherwise it returns what the file is and what

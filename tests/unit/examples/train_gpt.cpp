@@ -121,6 +121,7 @@ TEST(TokenFile, RefusesWhatIsNoUint16) {
   while (text.size() < 4000)
     text += "It was a bright cold day in April,\r\n\tand the clocks were striking thirteen.";
   test::expect_holds(refusal("tokens", text), {"is text", "--data text:FILE"});
+  test::expect_holds(refusal("tokens", "\xe2\x80\x9cZ\xc3\xbcge\xe2\x80\x9d " + text), {"is text"});
   test::expect_holds(refusal("tokens", numbers(5000, 50257, 2) + "x"),
                      {"10001 bytes", "no whole number of tokens"});
   for (const std::string kind : {"text", "tokens"}) {
