@@ -50,7 +50,8 @@ status=0
 wrapper=()
 builds=()
 # One architecture takes half the time of two. The driver translates its code for newer GPUs.
-configure_and_build release -DTRIREME_TESTS=ON -DCMAKE_CUDA_ARCHITECTURES=80
+# The quickstart may have switched CUDA off.
+configure_and_build release -DTRIREME_TESTS=ON -DTRIREME_CUDA=AUTO -DCMAKE_CUDA_ARCHITECTURES=80
 if [[ $quick == yes ]]; then
   echo "the address, undefined-behaviour and thread sanitizer builds: --quick was given" >>"$not_run"
 else

@@ -28,6 +28,35 @@ for arguments in "--ranks 0" "--ranks 129" "--ranks 9999" "--ranks two" "--ranks
   one_line "quickstart.sh $arguments" "^quickstart.sh: .*${arguments%% *}"
   [ ! -s "$work/out" ] || bad "quickstart.sh $arguments: it was told after the build"
 done
+
+# configured NAME EXPECTED [arguments]: the arguments of cmake when nothing has been built yet.
+configured() {
+  local name=$1 expected=$2
+  shift 2
+  rm -f "$work/tree/build/build.ninja" "$work/tree/build/quickstart.log"
+  expect 0 "$name" "${quickstart[@]}" "$@"
+  grep -qx -- "$expected" "$work/tree/build/quickstart.log" || bad "$name configured $(cat "$work/tree/build/quickstart.log")"
+}
+# shellcheck disable=SC2016
+printf '#!/bin/sh\necho "$@"\necho "[3/12] compiled"\n' >"$work/bin/cmake"
+printf '#!/bin/sh\nexit 9\n' >"$work/bin/nvidia-smi"
+chmod +x "$work/bin/nvidia-smi"
+configured "without a GPU" "--preset release -DTRIREME_TESTS=OFF -DTRIREME_CUDA=OFF"
+grep -qx "building 3 of 12" "$work/out" || bad "the progress of the build was $(cat "$work/out")"
+configured "--cuda" "--preset release -DTRIREME_TESTS=OFF" --cuda
+printf '#!/bin/sh\necho "GPU 0: some GPU"\n' >"$work/bin/nvidia-smi"
+configured "with a GPU" "--preset release -DTRIREME_TESTS=OFF"
+touch "$work/tree/build/build.ninja"
+echo TRIREME_CUDA:STRING=OFF >>"$work/tree/build/CMakeCache.txt"
+expect 0 "a build without CUDA" "${quickstart[@]}"
+grep -q -- "--preset" "$work/tree/build/quickstart.log" && bad "an existing build was configured anew without --cuda"
+expect 0 "a build without CUDA, --cuda" "${quickstart[@]}" --cuda
+grep -qx -- "--preset release -DTRIREME_CUDA=AUTO" "$work/tree/build/quickstart.log" ||
+  bad "a build without CUDA was not configured anew: $(cat "$work/tree/build/quickstart.log")"
+printf '#!/bin/sh\necho "error: no such header"\nexit 1\n' >"$work/bin/cmake"
+expect 1 "a failing build" "${quickstart[@]}"
+grep -q "^error: no such header" "$work/err" || bad "a failing build said $(cat "$work/err")"
+
 for script in examples/quickstart.sh tests/run.sh; do
   expect 0 "$script --help" "$source/$script" --help
   grep -q "$script" "$work/out" || bad "$script --help does not tell its usage"
