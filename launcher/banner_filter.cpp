@@ -17,7 +17,7 @@ bool opens_message(std::string_view line) {
   return false;
 }
 
-/// A line that mpirun puts before or behind its framed messages: "[host:pid] ...".
+/// Returns true for a line that mpirun prints before or after its framed messages: "[host:pid] ...".
 bool is_complaint(std::string_view line) {
   constexpr std::array<std::string_view, 4> kWords = {"ORTE_ERROR_LOG", "PMIX ERROR",
                                                       " sent help message help-",
@@ -48,7 +48,7 @@ std::string BannerFilter::feed(std::string_view piece) {
     }
     if (at_line_start_ && kRule.compare(0, line, held_, 0, line) == 0) {
       const size_t next = held_.find('\n', kRule.size());
-      if (next == std::string::npos) break;  // the line after the rule tells whose it is
+      if (next == std::string::npos) break;  // the next line tells whether the frame is Open MPI's
       if (opens_message(std::string_view(held_).substr(kRule.size(), next - kRule.size()))) {
         held_.erase(0, next + 1);
         dropping_ = true;

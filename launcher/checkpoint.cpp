@@ -1,4 +1,4 @@
-// `trireme checkpoint`: look at checkpoints, check them, and turn them into plain files and back.
+// `trireme checkpoint`: lists, verifies, inspects, compares, exports and imports checkpoints.
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
@@ -29,16 +29,18 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int kDifferent = 1;  // the exit code of `diff`, as of the tool of that name
+constexpr int kDifferent =
+    1;  // the exit code of `trireme checkpoint diff`, and of Unix diff, for a difference
 
-constexpr const char* kPrefix = "trireme.";  // of our entries in a plain file's metadata
+constexpr const char* kPrefix =
+    "trireme.";  // begins the names of our entries in a safetensors file's metadata
 
 SafetensorsMetadata metadata_of(const JobState& job) {
   SafetensorsMetadata metadata = {{"format", "pt"}};
   for_each_field(job, [&](const char* name, const auto& value) {
     metadata[std::string(kPrefix) + name] = fmt::format("{}", value);
   });
-  // These depend on the machines; exports of equal runs must have equal bytes.
+  // Leave out the entries that depend on the machines, so that exports of equal runs have equal bytes.
   for (const char* name : {"link", "engines"}) metadata.erase(std::string(kPrefix) + name);
   return metadata;
 }
@@ -68,18 +70,19 @@ fs::path existing(const std::string& text) {
   std::error_code ignored;
   if (!fs::exists(text, ignored))
     fail(ExitCode::kUsage, "'{}' does not exist: give a checkpoint directory", text);
-  // A relative path may have no parent to find its store by.
+  // Make the path absolute: the parent of a checkpoint is its store, and a relative path may have no parent.
   const fs::path path = fs::absolute(text).lexically_normal();
   return path.has_filename() ? path : path.parent_path();
 }
 
-/// The checkpoints that a path names: itself, or those of a store.
+/// Returns the checkpoints at a path: the path itself if it is a checkpoint, otherwise those of the store
+/// there.
 std::vector<fs::path> checkpoints_at(const std::string& text) {
   const fs::path path = existing(text);
   if (fs::exists(path / "manifest.pb")) return {path};
   std::vector<fs::path> found;
   for (const Checkpoint& checkpoint : store_at(path).list()) found.push_back(checkpoint.path);
-  if (found.empty() && path.filename().string().starts_with("step-")) return {path};  // lost its manifest
+  if (found.empty() && path.filename().string().starts_with("step-")) return {path};  // without a manifest
   if (found.empty()) fail(ExitCode::kCheckpoint, "'{}' holds no committed checkpoint", text);
   return found;
 }
@@ -124,7 +127,7 @@ int verify(const std::string& directory) {
   return static_cast<int>(sound ? ExitCode::kDone : ExitCode::kCheckpoint);
 }
 
-/// Prints a label and indented lines; nothing if there are none.
+/// Prints a label and the lines of `text`, indented. Prints nothing if `text` is empty.
 void print_lines(const char* label, const std::string& text) {
   if (text.empty()) return;
   fmt::print("{}:\n", label);
@@ -149,7 +152,8 @@ int inspect(const std::string& directory) {
   return 0;
 }
 
-/// Tensors in name order: of a plain file, a checkpoint, or the newest of a store.
+/// Reads the tensors of a safetensors file, of a checkpoint, or of the newest checkpoint of a store, in the
+/// order of their names.
 OwnedTensors tensors_at(const std::string& text) {
   if (fs::is_regular_file(text)) return read_safetensors(text);
   const fs::path path = checkpoints_at(text).back();
@@ -159,7 +163,8 @@ OwnedTensors tensors_at(const std::string& text) {
   return owned;
 }
 
-/// The value and, for floating point, its bits: 0 and -0 differ, and so do two kinds of NaN.
+/// Returns an element's value as text. For floats it adds the bits, which tell 0 from -0 and one NaN from
+/// another.
 std::string element_text(const TensorSlot& tensor, std::size_t index) {
   return visit_dtype(tensor.dtype, [&]<class T>(T value) {
     std::memcpy(&value, tensor.data + index * sizeof value, sizeof value);
@@ -181,7 +186,7 @@ std::vector<std::int64_t> coordinates(std::vector<std::int64_t> shape, std::int6
   return shape;
 }
 
-/// Says where two tensors of one name differ; nothing if they do not.
+/// Returns a description of where two tensors of the same name differ, or nothing if they are equal.
 std::optional<std::string> difference(const TensorSlot& a, const TensorSlot& b) {
   if (a.dtype != b.dtype || a.shape != b.shape)
     return fmt::format("tensor '{}' is {} in the first, {} in the second", a.name, text_of(a.dtype, a.shape),
@@ -200,7 +205,7 @@ std::optional<std::string> difference(const TensorSlot& a, const TensorSlot& b) 
       element_text(a, first), element_text(b, first), different, count);
 }
 
-/// The lines of a digest trail, by step; nothing if the path is none.
+/// Returns the lines of the digest trail at a path, by step, or nothing if the file is not a digest trail.
 std::optional<std::map<std::int64_t, Record>> trail_at(const std::string& text) {
   if (!fs::is_regular_file(text) || std::ifstream(text).peek() != '{') return std::nullopt;
   std::map<std::int64_t, Record> trail;
@@ -208,7 +213,8 @@ std::optional<std::map<std::int64_t, Record>> trail_at(const std::string& text) 
   return trail;
 }
 
-/// Where the digests of two runs part: the step, and the tensors that differ after it.
+/// Prints the first step after which two digest trails differ, and the tensors that differ. Returns the exit
+/// code.
 int diff_trails(const std::map<std::int64_t, Record>& a, const std::map<std::int64_t, Record>& b) {
   std::size_t common = 0;
   for (const auto& [step, first] : a) {

@@ -1,5 +1,5 @@
-// The subcommands of `trireme`. Each takes the arguments after its own name (argv[0] is that name),
-// prints what it has to say, and returns the program's exit code. Errors are thrown, main prints them.
+// The subcommands of `trireme`. Each takes its own name as argv[0] and the arguments after it, prints its
+// results to standard output, and returns the program's exit code. Each throws Error; main() prints it.
 #pragma once
 
 namespace trireme {
@@ -10,7 +10,7 @@ int checkpoint_main(int argc, char** argv);
 int report_main(int argc, char** argv);
 int simulate_main(int argc, char** argv);
 
-// Not for users: these are started by launch and doctor.
+// Internal commands, which launch and doctor start. The help does not list them.
 int rank_guard_main(int argc, char** argv);
 int selftest_mpi_main(int argc, char** argv);
 

@@ -23,7 +23,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// A guard on a host that lost power or its link is noticed within about five seconds.
+/// Makes TCP notice within about five seconds that the host of the other side has lost power or its link.
 void watch_connection(int fd) {
   const int on = 1, idle = 2, interval = 1, probes = 3, unanswered_ms = 5000;
   setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
@@ -34,7 +34,7 @@ void watch_connection(int fd) {
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
-/// This host's IPv4 addresses, the loopback last.
+/// Returns this host's IPv4 addresses, the loopback last.
 std::vector<std::string> own_addresses() {
   std::vector<std::string> found;
   ifaddrs* list = nullptr;
@@ -58,7 +58,7 @@ std::vector<std::string> split(const std::string& text) {
   return parts;
 }
 
-/// A connected socket, or -1 after `patience`.
+/// Returns a connected socket, or -1 if the connection fails or takes longer than `patience`.
 int try_connect(const std::string& host, int port, std::chrono::milliseconds patience) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -87,7 +87,7 @@ int try_connect(const std::string& host, int port, std::chrono::milliseconds pat
 LineSocket::~LineSocket() { close(fd_); }
 
 bool LineSocket::send(const std::string& line) {
-  // Lines are few and short: a socket buffer that is full means that nobody reads.
+  // Lines are few and short, so a full socket buffer means that the other side does not read.
   const std::string whole = line + "\n";
   return ::send(fd_, whole.data(), whole.size(), MSG_NOSIGNAL | MSG_DONTWAIT) ==
          static_cast<ssize_t>(whole.size());
@@ -104,7 +104,7 @@ bool LineSocket::receive(std::vector<std::string>* lines) {
     for (size_t end; (end = partial_.find('\n')) != std::string::npos; partial_.erase(0, end + 1)) {
       lines->push_back(partial_.substr(0, end));
     }
-    if (partial_.size() > 4096) return false;  // nobody who knows the protocol
+    if (partial_.size() > 4096) return false;  // the other side does not speak this protocol
   }
 }
 

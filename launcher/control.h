@@ -1,16 +1,16 @@
-// The wire between the launcher and the guard of each rank: lines of text over TCP.
+// The protocol between the launcher and the guard of each rank: lines of text over TCP.
 //
-//   guard -> launcher   hello TOKEN RANK HOST     once, first
+//   guard -> launcher   hello TOKEN RANK HOST     the first line, sent once
 //                       exit CODE ASKED | killed SIGNAL ASKED   how the program ended; ASKED is 1
-//                                                  when it answered a signal that was passed on to it
+//                                                  if it ended because of a signal that was passed on
 //                       failed TEXT                the program could not be run
-//   launcher -> guard   go                         start the program (sent when every rank is there)
-//                       signal NUMBER              pass it on to the program
-//                       bye                        the end was noted: leave
+//   launcher -> guard   go                         start the program (sent once every rank has said hello)
+//                       signal NUMBER              pass the signal on to the program
+//                       bye                        the launcher has recorded the end: exit
 //
-// A closed connection means that the other side is gone. The launcher reports its rank as lost; the
-// guard kills what it started. So nothing outlives the launcher, on its own host or another, however
-// it ends, and nothing depends on the temper of mpirun or srun.
+// A closed connection means that the other side is gone. The launcher then reports the rank as lost, and a
+// guard kills the processes that it started. So no process outlives the launcher on any host, however the
+// launcher ends, and whether mpirun or srun clean up does not matter.
 #pragma once
 
 #include <chrono>
@@ -20,7 +20,7 @@
 
 namespace trireme {
 
-/// One connected socket with whole lines in and out. Not thread-safe.
+/// Sends and receives whole lines over one connected socket, which it owns. Not thread-safe.
 class LineSocket {
  public:
   explicit LineSocket(int fd) : fd_(fd) {}
@@ -29,9 +29,10 @@ class LineSocket {
   LineSocket& operator=(const LineSocket&) = delete;
 
   int fd() const { return fd_; }
-  /// False once the other side is gone.
+  /// Sends a line without blocking. Returns false if the other side is gone or does not read.
   bool send(const std::string& line);
-  /// Reads what has arrived, without waiting; appends whole lines. False once the other side is gone.
+  /// Reads the bytes that have arrived without blocking, and appends whole lines to `lines`. Returns false if
+  /// the other side is gone, or sends a line that is longer than any of the protocol.
   bool receive(std::vector<std::string>* lines);
 
  private:
@@ -39,10 +40,11 @@ class LineSocket {
   std::string partial_;
 };
 
-/// The launcher's end.
+/// The launcher's end of the protocol: accepts the connections of guards.
 class ControlServer {
  public:
-  /// Listens on a free port. `reachable_from_outside`: on every address, not on the loopback only.
+  /// Listens on a free port: on every address if `reachable_from_outside`, otherwise on the loopback only.
+  /// Throws Error(kUsage) if that fails.
   explicit ControlServer(bool reachable_from_outside);
   ~ControlServer();
   ControlServer(const ControlServer&) = delete;
@@ -50,9 +52,9 @@ class ControlServer {
 
   int fd() const { return fd_; }
   const std::string& token() const { return token_; }
-  /// The waiting connection, or null. Who it is must be read from its hello.
+  /// Returns a connection that waits to be accepted, or null if there is none. Its hello line tells the rank.
   std::unique_ptr<LineSocket> accept();
-  /// Value of kControlVariable for the guards: port, token, addresses.
+  /// Returns the value of kControlVariable for the guards: port, token and addresses, joined by commas.
   std::string contact() const;
 
  private:
@@ -61,14 +63,15 @@ class ControlServer {
   std::string token_;
 };
 
-/// The environment variable that tells a guard where its launcher is.
+/// The environment variable that tells a guard how to reach its launcher.
 inline constexpr const char* kControlVariable = "TRIREME_CONTROL";
 
-/// The guard's end: tries each address of `contact` until one answers. Error(kPeer) at the deadline.
+/// Connects a guard to its launcher: tries each address of `contact` until one answers. Throws Error(kPeer)
+/// if none has answered after `deadline`.
 std::unique_ptr<LineSocket> connect_to_launcher(const std::string& contact,
                                                 std::chrono::milliseconds deadline);
 
-/// The token inside a contact.
+/// Returns the token in `contact`, or "" if there is none.
 std::string token_of(const std::string& contact);
 
 }  // namespace trireme

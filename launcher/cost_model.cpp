@@ -15,11 +15,11 @@ namespace trireme {
 
 namespace {
 
-// What a rank sums of a piece at a time: kPieceBytes of distributed/comm/host_sum.cpp.
+// The bytes of a piece that each rank sums. It equals kPieceBytes of distributed/comm/host_sum.cpp.
 constexpr double kPieceBytes = 512 << 10;
 
-// Latencies and rates as programs see them, below what is printed on the box. Copying through memory that
-// ranks of a host share stands for `within` where there is no NVLink.
+// Latencies and bandwidths as programs measure them; vendors state better figures. Without NVLink, `within`
+// is copying through memory that the ranks of a host share.
 constexpr Link kSharedMemory{.latency_s = 1e-6, .message_s = 0.2e-6, .bytes_per_s = 10e9};
 constexpr Link kNvLink{.latency_s = 2e-6, .message_s = 0.5e-6, .bytes_per_s = 400e9};
 constexpr Link kTenGigabit{.latency_s = 30e-6, .message_s = 5e-6, .bytes_per_s = 1.17e9};
@@ -28,7 +28,7 @@ constexpr Link kInfiniBand{.latency_s = 2e-6, .message_s = 0.3e-6, .bytes_per_s 
 constexpr Link kEightInfiniBand{
     .latency_s = 3e-6, .message_s = 0.3e-6, .bytes_per_s = 380e9};  // 8 NDR, 400 Gbit/s
 
-constexpr double kMessageShare = 0.1;  // of latency, where nothing tells
+constexpr double kMessageShare = 0.1;  // message_s / latency_s, if message_s is not given
 constexpr double kFastest = 1e12;
 
 struct Named {
@@ -42,7 +42,7 @@ constexpr std::array kNamed = {
     Named{"NVLink+IB", {.ranks_per_host = 8, .between = kEightInfiniBand, .within = kNvLink}},
 };
 
-/// A positive number with one of these units behind it.
+/// Parses a positive number that one of `units` follows. Returns it times the unit's factor, or nothing.
 std::optional<double> quantity(std::string_view text,
                                const std::vector<std::pair<std::string_view, double>>& units) {
   double number = 0;
@@ -86,7 +86,7 @@ double ordered_seconds(double bytes, const Cluster& c) {
   const double inside =
       here <= 1 ? 0 : 2 * c.within.hop() + 2 * bytes * (here - 1) / here / c.within.bytes_per_s;
   if (hosts <= 1) return inside;
-  if (bytes <= static_cast<double>(Frame::kRoom))  // rides with the agreement
+  if (bytes <= static_cast<double>(Frame::kRoom))  // sent as a part of the agreement's messages
     return inside + c.between.latency_s + (ranks - 1) * c.between.message_s;
   const double pieces = std::max(1.0, std::ceil(bytes / (kPieceBytes * ranks)));
   const double messages = (ranks - 1) + pieces * 2 * (hosts - 1);
@@ -151,7 +151,7 @@ double all_reduce_seconds(AllReduce algorithm, double bytes, const Cluster& c) {
 }
 
 Link fit_link(std::span<const MeasuredSum> sums, const Cluster& cluster) {
-  // The cost is linear: latency times a plus 1 / bandwidth times b.
+  // The cost is linear: latency * a + (1 / bandwidth) * b.
   Cluster unit = cluster;
   const auto cost = [&](const Link& between, double bytes) {
     unit.between = between;
@@ -168,7 +168,7 @@ Link fit_link(std::span<const MeasuredSum> sums, const Cluster& cluster) {
   const double determinant = aa * bb - ab * ab;
   double latency = determinant > 1e-12 * aa * bb ? (at * bb - bt * ab) / determinant : 0;
   double slowness = determinant > 1e-12 * aa * bb ? (bt * aa - at * ab) / determinant : bt / bb;
-  // None of them can be below nothing; the other one then explains all.
+  // Neither can be negative. If one is, it becomes 0 and the other is fitted alone.
   if (latency < 0) latency = 0, slowness = bt / bb;
   if (slowness <= 0) slowness = 1 / kFastest, latency = std::max(0.0, at / aa);
   return {.latency_s = latency,

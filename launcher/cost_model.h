@@ -1,9 +1,9 @@
-// What an all-reduce costs over a given network: closed forms, no measuring. All times in seconds.
+// Computes how long an all-reduce takes over a given network, with closed formulas. All times are in seconds.
 //
-// The cost of a message of n bytes is Hockney's, latency + n / bandwidth (R. Hockney, "The communication
-// challenge for MPP", Parallel Computing 1994), with the time that the sender's processor is busy kept apart,
-// as in LogGP (A. Alexandrov et al., SPAA 1995), because one that sends to many peers pays that for each and
-// latency once.
+// A message of n bytes costs latency + n / bandwidth (R. Hockney, "The communication challenge for MPP",
+// Parallel Computing 1994). The time that the sender's processor is busy is counted separately, as in LogGP
+// (A. Alexandrov et al., SPAA 1995): a rank that sends to many peers pays it for each message, but the
+// latency only once.
 #pragma once
 
 #include <array>
@@ -19,54 +19,57 @@ inline constexpr std::array kAllReduces = {AllReduce::kRing, AllReduce::kTree, A
 std::string_view name_of(AllReduce algorithm);
 
 struct Link {
-  double latency_s = 0;    ///< until the first byte is there
-  double message_s = 0;    ///< of the sender's processor, for each message
-  double bytes_per_s = 0;  ///< each way
+  double latency_s = 0;    ///< time until the first byte arrives
+  double message_s = 0;    ///< time that each message keeps the sender's processor busy
+  double bytes_per_s = 0;  ///< bandwidth of each direction
   double hop() const { return latency_s + message_s; }
 };
 
 struct Cluster {
   int ranks = 1;
   int ranks_per_host = 1;
-  Link between;  ///< of a host, which its ranks share
-  Link within;   ///< of a rank to others of its host
-  /// The last host may not be full.
+  Link between;  ///< link of a host to the network; its ranks share it
+  Link within;   ///< link of a rank to other ranks of its host
+  /// Returns the number of hosts. The last host may have fewer ranks than the others.
   int hosts() const { return (ranks + ranks_per_host - 1) / ranks_per_host; }
-  /// Of a full host.
+  /// Returns the number of ranks on a full host.
   int ranks_of_host() const { return ranks < ranks_per_host ? ranks : ranks_per_host; }
 };
 
-/// A network by name (10GbE, 100GbE, IB, NVLink+IB), or by figures: LATENCY,BANDWIDTH[,MESSAGE] such as
-/// "30us,10Gbit/s" or "2us,25GB/s,300ns". Sets the links and the ranks of a host. Error(kUsage) for others.
+/// Returns the network with the given name (10GbE, 100GbE, IB, NVLink+IB) or the given figures:
+/// LATENCY,BANDWIDTH[,MESSAGE] such as "30us,10Gbit/s" or "2us,25GB/s,300ns". Sets the links and the ranks of
+/// a host. Throws Error(kUsage) for any other text.
 Cluster cluster_of(const std::string& link);
 
-/// Of a vector of `bytes`, one rank's own; all ranks begin together.
+/// Returns the seconds of an all-reduce of a vector of `bytes` bytes on each rank. All ranks begin together.
+/// W is the number of ranks, H the number of hosts, and B the bandwidth.
 ///
-/// ring: 2(W-1) messages of bytes/W, one after another: reduce-scatter and all-gather (P. Patarasuk, X. Yuan,
-/// "Bandwidth optimal all-reduce algorithms", JPDC 2009). Neighbours are mostly of one host, so each message
-/// goes at the pace of the slowest edge.
+/// kRing sends 2(W-1) messages of bytes/W one after another, for a reduce-scatter and an all-gather (P.
+/// Patarasuk, X. Yuan, "Bandwidth optimal all-reduce algorithms", JPDC 2009). Most neighbours share a host,
+/// and each message takes as long as on the slowest link.
 ///
-/// tree: two-tree reduction and broadcast (P. Sanders, J. Speck, J. Traeff, "Two-tree algorithms for full
-/// bandwidth broadcast, reduction and scan", Parallel Computing 2009): a pipeline of D stages, twice, each at
-/// the best number of blocks k, min over k of (D-1+k)(hop + bytes/(k B)). D is log2 of the hosts, and one for
-/// each further rank of a host, which form a chain.
+/// kTree is a two-tree reduction and broadcast (P. Sanders, J. Speck, J. Traeff, "Two-tree algorithms for
+/// full bandwidth broadcast, reduction and scan", Parallel Computing 2009). Each is a pipeline of D stages
+/// with the best number of blocks k: min over k of (D-1+k)(hop + bytes/(k B)). D is log2 of the hosts plus
+/// one for each further rank of a host, because the ranks of a host form a chain.
 ///
-/// hierarchical: a ring reduce-scatter inside each host, rings of the slices between hosts, a ring all-gather
-/// inside (as in X. Jia et al., "Highly scalable deep learning training system", 2018, 4.2).
+/// kHierarchical is a ring reduce-scatter inside each host, rings of the slices between hosts, and a ring
+/// all-gather inside each host (as in X. Jia et al., "Highly scalable deep learning training system", 2018,
+/// 4.2).
 ///
-/// ordered: Trireme's own (distributed/comm/host_sum.h): ranks agree (a message to each peer), partials of
-/// slices go straight to the slices' owners and the sums straight back, once for each host, in pieces. 2
-/// bytes (H-1)/H over the host's link, as a ring of hosts; latency three times, not 2(H-1) times; but (W-1) +
-/// 2(H-1) messages a piece for the processor.
+/// kOrdered is Trireme's own algorithm (distributed/comm/host_sum.h). Ranks first agree, with a message to
+/// each peer. Then the partial sums of slices go directly to the slices' owners and the sums directly back,
+/// once for each host, in pieces. A host's link carries 2 bytes (H-1)/H, as in a ring of hosts. Latency
+/// counts three times, not 2(H-1) times. The processor pays for W-1 messages, and 2(H-1) more for each piece.
 double all_reduce_seconds(AllReduce algorithm, double bytes, const Cluster& cluster);
 
-/// A sum that was measured.
+/// The size and duration of a measured all-reduce.
 struct MeasuredSum {
   double bytes = 0, seconds = 0;
 };
-/// The link between hosts with which the ordered all-reduce comes nearest to these sums, by least squares. A
-/// message's own time is taken to be a tenth of latency: sums over one number of ranks do not tell them
-/// apart.
+/// Returns the link between hosts for which the ordered all-reduce fits these measurements best, by least
+/// squares. The link's message_s is assumed to be a tenth of its latency, because measurements with one
+/// number of ranks cannot separate the two.
 Link fit_link(std::span<const MeasuredSum> sums, const Cluster& cluster);
 
 }  // namespace trireme

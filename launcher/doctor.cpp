@@ -45,7 +45,7 @@ json to_json(const char* name, const Finding& found) {
 
 Finding failure(const std::string& what) { return {Mark::kFail, what, "", {}}; }
 
-/// In the child: the finding goes through the pipe as JSON.
+/// Runs a check in the child process, writes its finding to the pipe `out` as JSON, and exits.
 [[noreturn]] void look_and_tell(const Check& check, int out) {
   Finding found;
   try {
@@ -59,7 +59,7 @@ Finding failure(const std::string& what) { return {Mark::kFail, what, "", {}}; }
   _exit(write(out, text.data(), text.size()) == static_cast<ssize_t>(text.size()) ? 0 : 1);
 }
 
-/// What came through the pipe until its end or the deadline. False at the deadline.
+/// Appends what arrives through the pipe to `text` until the pipe ends. Returns false at the deadline.
 bool read_all(int fd, std::chrono::seconds deadline, std::string* text) {
   const auto end = Clock::now() + deadline;
   for (;;) {
@@ -86,7 +86,7 @@ Finding run_check(const Check& check) {
   const bool in_time = read_all(answer[0], std::chrono::seconds(check.deadline_s), &text);
   close(answer[0]);
   if (!in_time) {
-    // Not waited for: a process that hangs in a file system cannot even be killed.
+    // Do not wait for the child: SIGKILL does not end a process that hangs in a file system.
     kill(child, SIGKILL);
     return failure(fmt::format("no answer after {} s", check.deadline_s));
   }
@@ -177,7 +177,7 @@ int doctor_main(int argc, char** argv) {
   } else {
     print_summary(fails, count[static_cast<size_t>(Mark::kWarn)]);
   }
-  // Not the checks' own code: a machine that cannot train is a matter of its environment.
+  // A failed check gives kUsage whatever the check threw: the cause is the machine's environment.
   return static_cast<int>(fails == 0 ? ExitCode::kDone : ExitCode::kUsage);
 }
 

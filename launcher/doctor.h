@@ -1,4 +1,4 @@
-// The checks of `trireme doctor`. Each looks at one thing of this machine and says what it found.
+// The checks of `trireme doctor`. Each examines one property of this machine and returns a finding.
 #pragma once
 
 #include <map>
@@ -9,25 +9,25 @@ namespace trireme {
 
 enum class Mark {
   kOk,
-  kNone,  ///< absent, and that is no fault
-  kWarn,  ///< training works, but worse than it could
+  kNone,  ///< absent, which is not a fault
+  kWarn,  ///< training works, but less well than it could
   kFail,  ///< this machine cannot train
 };
 
 struct Finding {
   Mark mark = Mark::kOk;
-  std::string value;                      ///< what was found, for people
-  std::string advice;                     ///< what to do; empty when nothing is to be done
-  std::map<std::string, double> figures;  ///< for machines; the unit is in the name
+  std::string value;                      ///< what was found, as text for people
+  std::string advice;                     ///< what the user should do; empty if nothing
+  std::map<std::string, double> figures;  ///< measurements for programs; names contain the unit
 };
 
 struct Check {
   const char* name;
-  int deadline_s;     ///< a check runs in a process of its own and fails when it takes longer
-  Finding (*look)();  ///< may throw: the error's text becomes a failure
+  int deadline_s;     ///< seconds; a check runs in its own process and fails if it takes longer
+  Finding (*look)();  ///< may throw; the error's text then becomes a finding with kFail
 };
 
-/// In the order in which they are shown.
+/// Return the checks of the machine and of the programs that start ranks, in the order of the output.
 std::span<const Check> machine_checks();
 std::span<const Check> rank_checks();
 

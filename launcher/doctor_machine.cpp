@@ -36,7 +36,7 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-/// A file's text without the last newline; empty when it cannot be read.
+/// Returns a file's text without trailing newlines, or "" if the file cannot be read.
 std::string text_of(const std::string& path) {
   std::ifstream file(path);
   std::string text{std::istreambuf_iterator<char>(file), {}};
@@ -44,7 +44,7 @@ std::string text_of(const std::string& path) {
   return text;
 }
 
-/// The value of `key` in a file of "key : value" lines; empty when there is none.
+/// Returns the value of `key` in a file of "key : value" lines, or "" if there is none.
 std::string field_of(const std::string& path, const std::string& key) {
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
@@ -67,7 +67,7 @@ Finding look_at_build() {
   return found;
 }
 
-/// Processors that a container's quota allows; 0: no quota.
+/// Returns how many processors a container's quota allows, or 0 if there is no quota.
 double quota_in_cores() {
   std::istringstream quota(text_of("/sys/fs/cgroup/cpu.max"));
   double used = 0, period = 0;
@@ -204,7 +204,7 @@ Finding look_at_network() {
   return {Mark::kOk, text, "", {{"interfaces", static_cast<double>(names.size())}}};
 }
 
-/// How far the wall clock ran away from the steady one during a short while, in milliseconds.
+/// Returns by how many milliseconds the wall clock gained on the steady clock within 200 ms.
 double wall_clock_slip_ms() {
   const auto steady = Clock::now();
   const auto wall = std::chrono::system_clock::now();
@@ -241,7 +241,7 @@ Finding look_at_clock() {
   return found;
 }
 
-/// Writes and syncs up to 64 MiB in `folder`, for two seconds at most; bytes a second.
+/// Writes and syncs up to 64 MiB in `folder`, for at most two seconds. Returns the rate in bytes per second.
 double write_rate(const std::string& folder) {
   std::string path = folder + "/.trireme-doctor-XXXXXX";
   const int fd = mkstemp(path.data());

@@ -1,4 +1,4 @@
-// Checks of what starts and joins ranks: MPI, Slurm, and an all-reduce over two ranks.
+// The checks of the programs that start ranks (MPI and Slurm), and of an all-reduce over two ranks.
 #include <array>
 #include <chrono>
 #include <nlohmann/json.hpp>

@@ -1,4 +1,4 @@
-// What the subcommands of `trireme` do alike with their flags. An App's name is "trireme COMMAND".
+// Parsing of flags that all subcommands of `trireme` share. The name of an App is "trireme COMMAND".
 #pragma once
 
 #include <string>
@@ -9,10 +9,12 @@ class App;
 
 namespace trireme {
 
-/// After a CLI::ExtrasError: Error(kUsage) that names the flag which was probably meant.
+/// Throws Error(kUsage) for the first unknown flag, with the name of the most similar known flag. Call it
+/// after a CLI::ExtrasError.
 [[noreturn]] void fail_unknown(const CLI::App& app);
 
-/// False when help was asked for, and is printed. Error(kUsage) for flags that are wrong.
+/// Parses the flags. Returns false if the user asked for help, which it has then printed. Throws
+/// Error(kUsage) if the flags are wrong.
 bool parse_flags(CLI::App& app, int argc, char** argv);
 
 }  // namespace trireme

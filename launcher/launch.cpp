@@ -1,4 +1,4 @@
-// `trireme launch`: starts a program on N ranks, supervises it, restarts it on what is left.
+// `trireme launch`: starts a program on N ranks, supervises it, and restarts it on the remaining ranks.
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -28,12 +28,13 @@ namespace {
 constexpr int kMostRanks = 16384;
 constexpr const char* kUsage = "trireme launch -n N [OPTIONS] -- PROGRAM [ARGS]";
 
-/// False when the user asked for help and got it. Throws Error(kUsage).
+/// Reads the options. Returns false if the user asked for help, which it has then printed. Throws
+/// Error(kUsage) if they are wrong.
 bool read_options(int argc, char** argv, LaunchOptions* options) {
   const int separator = static_cast<int>(std::find(argv, argv + argc, std::string("--")) - argv);
   CLI::App app("Start a program on N ranks, supervise it, restart it on what is left.", "trireme launch");
   app.set_help_flag("-h,--help", "Show this text and end");
-  // A range's own description would stand in the help as part of the value's name.
+  // CLI11 would show a range's own description in the help, as a part of the value's name.
   const auto range = [](auto least, auto most) { return CLI::Range(least, most).description(""); };
   app.add_option("-n,--ranks", options->ranks,
                  "Number of ranks (default in a Slurm allocation: its number of tasks)")
@@ -71,7 +72,7 @@ bool read_options(int argc, char** argv, LaunchOptions* options) {
     fail_unknown(app);
   } catch (const CLI::ParseError& error) {
     const std::string text = error.what();
-    const bool ranks = text.starts_with("--ranks");  // people know it as -n
+    const bool ranks = text.starts_with("--ranks");  // users know this flag as -n
     fail(ExitCode::kUsage, "launch: {}{}", ranks ? "-n" : "", ranks ? text.substr(7) : text);
   }
   options->program.assign(argv + separator + 1, argv + argc);
@@ -101,21 +102,22 @@ Surroundings look_around() {
   return here;
 }
 
-/// From here on signals arrive through a file descriptor, and orphans of our children come to us.
+/// Blocks the signals that the launcher handles and returns a signalfd for them. Also makes this process the
+/// subreaper of its descendants.
 int take_charge() {
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-    files.rlim_cur = files.rlim_max;  // one connection per rank
+    files.rlim_cur = files.rlim_max;  // the launcher needs one connection for each rank
     setrlimit(RLIMIT_NOFILE, &files);
   }
   sigset_t watched;
   sigemptyset(&watched);
-  signal(SIGPIPE, SIG_IGN);  // whoever reads our standard error may go away
+  signal(SIGPIPE, SIG_IGN);  // the reader of standard error may go away
   for (int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU}) {
     struct sigaction now;
     sigaction(number, nullptr, &now);
-    if (now.sa_handler != SIG_IGN) sigaddset(&watched, number);  // nohup means it
+    if (now.sa_handler != SIG_IGN) sigaddset(&watched, number);  // nohup ignores SIGHUP; keep it ignored
   }
   sigaddset(&watched, SIGCHLD);
   sigprocmask(SIG_BLOCK, &watched, nullptr);
@@ -124,7 +126,7 @@ int take_charge() {
 
 std::string ranks_text(int ranks) { return fmt::format("{} rank{}", ranks, ranks == 1 ? "" : "s"); }
 
-/// Somebody who gave --restarts wonders why there was none.
+/// Adds the reason to the verdict's line if the user gave --restarts but the job is not restarted.
 void explain_no_restart(const LaunchOptions& options, Verdict* verdict) {
   if (options.restarts == 0 || !verdict->by_exit || verdict->restartable) return;
   if (!verdict->line.empty()) verdict->line += "; ";
@@ -132,12 +134,13 @@ void explain_no_restart(const LaunchOptions& options, Verdict* verdict) {
                                verdict->exit_code);
 }
 
-/// Says a line on standard error, in place of a progress line that a rank may have left there.
+/// Prints a line to standard error. On a terminal it replaces a progress line that a rank may have left
+/// there.
 void say(const std::string& line) {
   fmt::print(stderr, "{}trireme: {}\n", terminal_columns(STDERR_FILENO) > 0 ? "\r\x1b[K" : "", line);
 }
 
-/// Runs the job to its final verdict, restarts included.
+/// Runs the job, restarts it as often as the options allow, and returns the final verdict.
 Verdict run_job(LaunchOptions options, Surroundings here, int signals) {
   const std::vector<std::string> guard = {own_path(), "rank-guard"};
   const auto patience = std::chrono::milliseconds(std::llround(options.patience * 1e3));
@@ -145,14 +148,14 @@ Verdict run_job(LaunchOptions options, Surroundings here, int signals) {
   for (int restart = 0;; ++restart) {
     const Environment told = {{"TRIREME_RESTART", std::to_string(restart)},
                               {kColumnsVariable, std::to_string(terminal_columns(STDERR_FILENO))}};
-    for (const auto& [name, value] : told) here.variables[name] = value;  // so that they reach other hosts
+    for (const auto& [name, value] : told) here.variables[name] = value;  // exported to other hosts
     StartPlan plan = plan_start(options, here, ranks, guard);
     plan.env.insert(told.begin(), told.end());
     Supervisor supervisor(plan, patience, signals);
     Verdict verdict = supervisor.run();
     if (!supervisor.stop_requested()) explain_no_restart(options, &verdict);
     if (!verdict.restartable || supervisor.stop_requested() || restart == options.restarts) return verdict;
-    // Threads die together: all of them can come back.
+    // Ranks that are threads die together with their process, and all of them can be restarted.
     const int left = options.backend == "local" ? ranks : ranks - verdict.dead;
     const std::string what = verdict.line.empty() ? "a rank lost a peer" : verdict.line;
     const bool has_hosts = !options.hosts.empty();
@@ -174,7 +177,7 @@ int launch_main(int argc, char** argv) {
   LaunchOptions options;
   if (!read_options(argc, argv, &options)) return 0;
   const Surroundings here = look_around();
-  // On other hosts the program may lie elsewhere; its guard will tell.
+  // With --hosts, the program need not exist on this host. The guards report it if they do not find it.
   if (options.hosts.empty()) find_program(options.program[0]);
   const int signals = take_charge();
   const Verdict verdict = run_job(options, here, signals);

@@ -1,4 +1,4 @@
-// `trireme`: one program, one subcommand per file.
+// `trireme`: dispatches to the subcommands, each of which is in its own file.
 #include <CLI/CLI.hpp>
 #include <array>
 #include <cstdio>
@@ -19,7 +19,7 @@ namespace {
 struct Command {
   std::string_view name;
   int (*main)(int, char**);
-  std::string_view what;  ///< empty: not shown to users
+  std::string_view what;  ///< description for the help; empty: an internal command
 };
 
 constexpr std::array kCommands = {

@@ -28,7 +28,7 @@ th, td { padding: 4px 12px; text-align: right; border-bottom: 1px solid #e9ecef;
 th:first-child, td:first-child { text-align: left; } th { color: #5a6672; font-weight: 600; }
 )";
 
-/// How a span is shown: its color, and the name of its kind.
+/// The color of a span in the timeline and the name of its kind in the legend.
 struct Kind {
   const char *color, *name;
 };
@@ -42,7 +42,8 @@ Kind kind_of(const TraceSpan& span) {
   return {nullptr, nullptr};
 }
 
-/// The step whose length is the median, without the first ones if there are enough.
+/// Returns the index of the step whose duration is the median. Skips the first two steps if there are more
+/// than four.
 std::size_t usual_step(const TracedRank& steps) {
   std::vector<std::size_t> order;
   for (std::size_t i = steps.size() > 4 ? 2 : 0; i < steps.size(); ++i) order.push_back(i);
@@ -56,7 +57,7 @@ std::string short_name(const TraceSpan& span) {
   return at == std::string::npos ? "" : span.name.substr(at + 7, span.name.find(' ', at + 7) - at - 7);
 }
 
-/// The two rows of a rank, in milliseconds since `begin_us`.
+/// Appends the two rows of a rank, with times in milliseconds since `begin_us`.
 void add_rows(std::vector<svg::Row>& rows, std::size_t rank, const TracedStep& step, double begin_us) {
   svg::Row compute{fmt::format("rank {} compute", rank), {}}, communication{"communication", {}};
   for (const TraceSpan& span : step.spans) {
@@ -77,7 +78,7 @@ void add_rows(std::vector<svg::Row>& rows, std::size_t rank, const TracedStep& s
     communication.boxes.push_back(
         {begin, end, kind.color, text, is_sum(span) ? short_name(span) : "", false});
   }
-  // Lines of waiting lie below all boxes.
+  // Draw the thin lines of waiting calls first, so that boxes cover them.
   std::ranges::stable_sort(communication.boxes, [](const auto& a, const auto& b) { return a.thin > b.thin; });
   const double after = std::ranges::max(step.spans, {}, &TraceSpan::end_us).end_us;
   if (after < step.end_us)

@@ -23,23 +23,24 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// S_IFREG, S_IFDIR, ...; 0: nothing is there.
+/// Returns the type of the file (S_IFREG, S_IFDIR, ...), or 0 if there is no such file.
 mode_t kind_of(const std::string& path) {
   struct stat info;
   return stat(path.c_str(), &info) == 0 ? info.st_mode & S_IFMT : 0;
 }
 
-/// Runs in the child: reports the error of exec through `report` (closed by a successful exec).
+/// Turns the child into the program. If exec fails, writes errno to the pipe `report`; a successful exec
+/// closes the pipe.
 [[noreturn]] void become(const Spawn& options, const std::vector<char*>& argv, pid_t parent, int report) {
   setpgid(0, 0);
   if (options.death_signal) {
     prctl(PR_SET_PDEATHSIG, options.death_signal);
-    if (getppid() != parent) _exit(1);  // it ended before prctl
+    if (getppid() != parent) _exit(1);  // the parent ended before prctl
   }
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
-  // A shell may have left some ignored; a rank that is told to stop must notice.
+  // Restore default actions: a shell may have left signals ignored, and a rank must notice a request to stop.
   for (int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU, SIGPIPE})
     signal(number, SIG_DFL);
   const int empty = open("/dev/null", O_RDONLY);
@@ -113,7 +114,7 @@ void kill_descendants() {
     for (pid_t child; children >> child;) kill(child, SIGKILL);
     pid_t reaped;
     while ((reaped = waitpid(-1, nullptr, WNOHANG)) > 0) continue;
-    if (reaped < 0) return;  // ECHILD: nobody is left
+    if (reaped < 0) return;  // ECHILD: no child is left
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
 }

@@ -1,8 +1,8 @@
-// `trireme rank-guard PROGRAM ARGS...`: stands between mpirun (or srun) and one rank's program.
+// `trireme rank-guard PROGRAM ARGS...`: the process that mpirun or srun starts to run one rank's program.
 //
-// It starts the program when the launcher says so, passes signals on, tells the launcher how the
-// program really ended, and lets nothing of it survive. It always leaves with 0: mpirun then has no
-// opinion of its own about the job's end and prints none.
+// It starts the program when the launcher says so, passes signals on, reports to the launcher how the program
+// ended, and kills the processes that the program leaves. It always exits with code 0, so that mpirun prints
+// no message of its own about the end of the job.
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -39,7 +39,7 @@ class RankGuard {
     launcher_->send(fmt::format("hello {} {} {}", token_of(contact), world.rank, world.host));
   }
 
-  /// Returns when the launcher has said bye or is gone; nothing that was started is left then.
+  /// Runs the program until the launcher says bye or is gone. Kills all descendants before it returns.
   void run() {
     while (!over_) {
       pollfd ready[] = {{launcher_->fd(), POLLIN, 0}, {signals_, POLLIN, 0}};
@@ -84,7 +84,8 @@ class RankGuard {
     }
   }
 
-  /// A signal may come from the launcher and, through mpirun or Slurm, once more: the program sees it once.
+  /// Sends a signal to the program's process group, at most once. The same signal may arrive twice: from the
+  /// launcher, and from mpirun or Slurm.
   void pass_on(int number) {
     if (program_ > 0 && passed_on_.insert(number).second) kill(-program_, number);
   }

@@ -1,4 +1,4 @@
-// `trireme report`: one page with pictures of what a run, or a scaling benchmark, has written.
+// `trireme report`: writes an HTML page with charts of a run or of a scaling benchmark.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
@@ -15,7 +15,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// The run's metrics, or nothing. metrics.jsonl goes before others.
+/// Returns the path of the run's metrics, or an empty path if there are none. Prefers metrics.jsonl to any
+/// other .jsonl file.
 fs::path metrics_in(const fs::path& directory) {
   std::vector<fs::path> found;
   for (const auto& entry : fs::directory_iterator(directory))

@@ -1,4 +1,4 @@
-// The report on one run: how it learned, how fast it was, where the time went.
+// The report on one run: its loss, its throughput, and how its time divides among the parts of a step.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -45,12 +45,12 @@ svg::Line line_of(const std::vector<Record>& records, std::string_view key, cons
   return line;
 }
 
-/// Stretches of steps, each with the median of a quantity.
+/// Divides the steps of a run into stretches, for charts of medians over a stretch.
 struct Stretches {
   std::vector<std::string> labels;
   std::vector<std::vector<Record>> records;
 
-  /// Without the first step, which makes memory ready and so would hide the others.
+  /// Leaves out the first step: it allocates memory, and its bar would dwarf the others.
   explicit Stretches(const std::vector<Record>& all) {
     const std::size_t length = (all.size() + kBins - 1) / kBins;
     for (std::size_t begin = all.size() > 1 ? 1 : 0; begin < all.size(); begin += length) {

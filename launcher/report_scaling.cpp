@@ -1,4 +1,5 @@
-// The report on a scaling benchmark: throughput, efficiency and communication against the number of ranks.
+// The report on a scaling benchmark: throughput, efficiency and communication as functions of the number of
+// ranks.
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -19,7 +20,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// A row of the file.
+/// One row of the CSV file.
 struct ScalingRun {
   std::string mode, model, link, folder;
   double ranks = 0, hosts = 0, cores = 0, samples_per_s = 0, step_ms = 0, comm_ms = 0, comm_exposed_ms = 0,
@@ -99,7 +100,8 @@ class Table {
 
 using Runs = std::vector<ScalingRun>;
 
-/// A color for each link; strong scaling is dashed.
+/// Returns a line for each series of runs. Each link has its own color, and lines of strong scaling are
+/// dashed.
 std::vector<svg::Line> lines_of(const Runs& runs, double ScalingRun::*value) {
   constexpr std::array kColors = {svg::kBlue, svg::kOrange, svg::kGreen, svg::kPurple, svg::kTeal, svg::kRed};
   std::vector<std::string> links;
@@ -122,7 +124,7 @@ std::vector<svg::Line> lines_of(const Runs& runs, double ScalingRun::*value) {
   return all;
 }
 
-/// What the fastest of the smallest rank count would reach if ranks cost nothing.
+/// Returns the line of perfect scaling, from the fastest run on the fewest ranks.
 svg::Line ideal_of(const Runs& runs) {
   svg::Line ideal{"ideal", svg::kGrey, {}, true};
   std::set<double> ranks;
@@ -134,7 +136,7 @@ svg::Line ideal_of(const Runs& runs) {
   return ideal;
 }
 
-/// Ranks that share cores cannot be as fast as the fewest are.
+/// Returns the line of the efficiency that is possible if ranks have to share the machine's cores.
 svg::Line cores_allow(const Runs& runs) {
   svg::Line line{"as cores allow", svg::kGrey, {}, true};
   std::set<double> ranks;
@@ -186,7 +188,7 @@ std::string model_section(const std::string& model, const Runs& runs, const fs::
                         .y_most = 1.05 * most},
                        efficiency),
        communication_picture(runs), bytes_picture(runs)});
-  // Most ranks, and of those the one whose communication shows most.
+  // Show the run with the most ranks and, among those, the one with the most exposed communication.
   const auto shown = std::ranges::max_element(
       runs, {}, [](const ScalingRun& run) { return std::pair(run.ranks, run.comm_exposed_ms); });
   if (!trace_files(folder / shown->folder).empty())

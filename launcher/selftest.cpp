@@ -1,4 +1,5 @@
-// `trireme selftest-mpi latency|allreduce`: run by doctor as ranks; rank 0 prints figures as JSON.
+// `trireme selftest-mpi latency|allreduce`: the program that doctor runs on two ranks. Rank 0 prints its
+// measurements as JSON.
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -21,7 +22,7 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-/// Half a round trip of eight bytes between ranks 0 and 1, in microseconds.
+/// Returns half the time of a round trip of eight bytes between ranks 0 and 1, in microseconds.
 double ping(Transport& transport) {
   constexpr int kTrips = 500;
   if (transport.size() < 2) return 0;
@@ -41,7 +42,7 @@ double ping(Transport& transport) {
   return seconds_since(begin) / kTrips / 2 * 1e6;
 }
 
-/// Seconds for one sum of `count` floats over all ranks, one shard each; checks the result.
+/// Returns the seconds of an all-reduce of `count` floats with one shard on each rank. Checks the result.
 double all_reduce(Communicator& comm, size_t count, int repeats) {
   const int shards = comm.size();
   std::vector<float> mine(count, static_cast<float>(comm.rank() + 1)), sum(count);

@@ -1,4 +1,4 @@
-// `trireme simulate`: what a traced job would do on other numbers of ranks over another network.
+// `trireme simulate`: predicts how fast a traced job runs on other numbers of ranks and another network.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
@@ -53,7 +53,7 @@ void check(const Asked& asked) {
   if (asked.spread) in("--spread", *asked.spread, 0, 2);
 }
 
-/// The network of the run itself, from its sums.
+/// Estimates the network of the traced run from the durations of its sums.
 Cluster traced_network(const StepProfile& profile, int ranks_per_host) {
   Cluster cluster = cluster_of("10GbE");
   cluster.ranks = profile.ranks;
@@ -68,7 +68,7 @@ Cluster traced_network(const StepProfile& profile, int ranks_per_host) {
   return cluster;
 }
 
-/// As if all ranks computed so many times as long.
+/// Multiplies the compute times of all ranks by `factor`.
 void scale_compute(StepProfile& profile, double factor) {
   for (auto& bucket : profile.buckets) bucket.ready_ms *= factor;
   profile.backward_begin_ms *= factor;
@@ -76,7 +76,7 @@ void scale_compute(StepProfile& profile, double factor) {
   profile.tail_ms *= factor;
 }
 
-/// Without the sign of what is rounded to nothing.
+/// Returns 0 for values that are printed as 0.00, so that "-0.00" does not appear.
 double shown(double ms) { return std::abs(ms) < 0.005 ? 0.0 : ms; }
 
 double gradient_bytes(const StepProfile& profile) {

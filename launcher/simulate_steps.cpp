@@ -13,7 +13,7 @@ namespace trireme {
 
 namespace {
 
-/// Enough for a median, and not too long on many ranks.
+/// Returns a number of steps that is enough for a median and not too slow with many ranks.
 int steps_to_simulate(int ranks) { return std::clamp((1 << 16) / ranks, 8, 64); }
 
 constexpr std::array kBucketChoices = {0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 25.0, 50.0, 100.0};
@@ -51,7 +51,8 @@ std::string flags_of(const Plan& plan, const Plan& now) {
   return text;
 }
 
-/// The best plan of those that differ from `now` in bucket size, in 16 bits, or (with `algorithms`) in all.
+/// Finds the most efficient plan among those that differ from `now` in the bucket size (`buckets`), in
+/// sending 16-bit numbers (`narrow`), or in the all-reduce (`algorithms`).
 struct Search {
   const StepProfile& profile;
   const Plan& now;
@@ -89,7 +90,7 @@ double Stragglers::factor(int step, int rank, int ranks) const {
     return traced[row][ranks == traced_ranks ? static_cast<std::size_t>(rank)
                                              : to_bounded(bits[1], static_cast<std::uint32_t>(traced_ranks))];
   }
-  // Box and Muller's; the first is kept from 0, whose logarithm is none.
+  // The Box-Muller transform. u is in (0, 1], because 0 has no logarithm.
   const double u = 1 - to_unit_double(bits[0], bits[1]), v = to_unit_double(bits[2], bits[3]);
   return std::exp(spread * std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * v));
 }
@@ -142,7 +143,7 @@ Advice advise(const StepProfile& profile, const Plan& plan, const Cluster& clust
     advice.text = fmt::format("stragglers: {:.2f} at most, however fast the network", silent);
     return advice;
   }
-  // What changes least comes first.
+  // Try the smallest changes first.
   std::pair<Plan, double> found;
   for (const auto& [buckets, narrow, algorithms] :
        {std::array{true, false, false}, std::array{false, true, false}, std::array{true, true, false},

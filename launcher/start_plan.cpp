@@ -41,7 +41,7 @@ Environment mpi_environment(const Surroundings& here, bool crowded, bool other_h
   Environment env = {
       {"OMPI_ALLOW_RUN_AS_ROOT", "1"},
       {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
-      {"OMPI_MCA_opal_signal", ""},  // a crash is told in one line, without a stack trace
+      {"OMPI_MCA_opal_signal", ""},  // report a crash in one line, without a stack trace
   };
   if (crowded) env.emplace("OMPI_MCA_mpi_yield_when_idle", "1");
   if (other_hosts) {
@@ -49,10 +49,10 @@ Environment mpi_environment(const Surroundings& here, bool crowded, bool other_h
         {"OMPI_MCA_oob_tcp_keepalive_time", "2"},
         {"OMPI_MCA_oob_tcp_keepalive_intvl", "1"},
         {"OMPI_MCA_oob_tcp_keepalive_probes", "3"},
-        {"OMPI_MCA_btl_tcp_flags", "1"},  // both directions of a link at once
+        {"OMPI_MCA_btl_tcp_flags", "1"},  // use both directions of a link at once
     });
   }
-  // What the user has set wins.
+  // Variables that the user has set take precedence.
   for (auto& [name, value] : env) {
     if (here.variables.contains(name)) value = here.variables.at(name);
   }
@@ -61,8 +61,8 @@ Environment mpi_environment(const Surroundings& here, bool crowded, bool other_h
 
 std::vector<std::string> mpirun_command(const LaunchOptions& options, const Surroundings& here, int ranks,
                                         bool crowded, const Environment& env) {
-  // Ranks compute with several threads, so binding one to a core would starve it. A guard that
-  // leaves without MPI_Finalize is no event: the launcher knows why, mpirun need not care.
+  // Ranks compute with several threads, so they must not be bound to a core. mpirun must allow a guard to
+  // exit without MPI_Finalize, because the launcher learns from the guard itself how the rank ended.
   std::vector<std::string> command = {"mpirun",
                                       "-np",
                                       std::to_string(ranks),
@@ -85,7 +85,7 @@ std::vector<std::string> mpirun_command(const LaunchOptions& options, const Surr
       exported.push_back(name);
   }
   for (const std::string& name : exported) {
-    // mpirun passes its own OMPI_MCA_ variables on by itself and refuses to hear of them twice.
+    // mpirun exports its own OMPI_MCA_ variables itself and rejects -x for them.
     if (name.starts_with("OMPI_")) continue;
     command.insert(command.end(), {"-x", name});
   }

@@ -1,5 +1,5 @@
-// How the ranks of a job are started: the command line and environment for mpirun, srun or neither.
-// Pure functions of what was asked for and where we are.
+// Plans how the ranks of a job are started: the command line and environment for mpirun, for srun, or for a
+// single process. All are pure functions of the user's options and the launcher's surroundings.
 #pragma once
 
 #include <string>
@@ -9,36 +9,37 @@
 
 namespace trireme {
 
-/// What the user asked for.
+/// The options of `trireme launch`.
 struct LaunchOptions {
-  int ranks = 0;                   ///< 0: as many as the Slurm allocation has tasks
-  std::vector<std::string> hosts;  ///< empty: this host, or the Slurm allocation
-  std::string backend = "mpi";     ///< "mpi" or "local"
-  int min_ranks = 1;               ///< never restart on fewer
-  int restarts = 0;
-  double patience = 60;              ///< seconds: for all ranks to start, and to end after a signal
-  std::vector<std::string> program;  ///< and its arguments
+  int ranks = 0;                     ///< number of ranks; 0: the number of tasks of the Slurm allocation
+  std::vector<std::string> hosts;    ///< hosts to use; empty: this host, or the Slurm allocation
+  std::string backend = "mpi";       ///< "mpi" or "local"
+  int min_ranks = 1;                 ///< the job does not restart on fewer ranks
+  int restarts = 0;                  ///< how often the job may restart
+  double patience = 60;              ///< seconds in which all ranks must start, and end after a signal
+  std::vector<std::string> program;  ///< the program and its arguments
 };
 
-/// Where the launcher runs.
+/// The machine and environment in which the launcher runs.
 struct Surroundings {
-  int cores = 1;  ///< that this process may use
-  bool has_srun = false;
-  Environment variables;  ///< of the launcher
+  int cores = 1;          ///< number of cores that this process may use
+  bool has_srun = false;  ///< srun is installed
+  Environment variables;  ///< environment variables of the launcher
 };
 
-/// `processes` guards are started by one command.
+/// One command that starts `processes` guards, each of which runs the program.
 struct StartPlan {
   int processes = 0;
-  bool outside = false;  ///< guards may be on other hosts
-  std::vector<std::string> command;
-  Environment env;
+  bool outside = false;              ///< guards may be on other hosts
+  std::vector<std::string> command;  ///< program and arguments
+  Environment env;                   ///< variables to set in addition to the launcher's environment
 };
 
-/// True inside a Slurm allocation but not inside a step of it, with srun at hand.
+/// Returns true if srun is installed and the launcher runs in a Slurm allocation but not in a step of it.
 bool can_use_slurm(const Surroundings& here);
 
-/// The number of ranks to start with. Error(kUsage) when none was given and no allocation tells.
+/// Returns the number of ranks to start. Throws Error(kUsage) if the user gave none and there is no Slurm
+/// allocation to take it from.
 int ranks_to_start(const LaunchOptions& options, const Surroundings& here);
 
 /// Returns the hosts without those that the ranks `lost` were on, of `ranks` that were started on `hosts`. A
@@ -47,8 +48,8 @@ int ranks_to_start(const LaunchOptions& options, const Surroundings& here);
 std::vector<std::string> hosts_left(const std::vector<std::string>& hosts, int ranks,
                                     const std::vector<int>& lost);
 
-/// The plan for `ranks` ranks of the job. `guard` is the command that guards one rank: program and arguments
-/// follow it.
+/// Returns the plan for `ranks` ranks of the job. `guard` is the command that guards one rank; the plan
+/// appends the program and its arguments to it.
 StartPlan plan_start(const LaunchOptions& options, const Surroundings& here, int ranks,
                      const std::vector<std::string>& guard);
 

@@ -10,13 +10,13 @@ namespace trireme {
 
 namespace {
 
-constexpr double kFirstBucketBytes = 1 << 20;  // as in distributed/ddp/reducer.cpp
+constexpr double kFirstBucketBytes = 1 << 20;  // the same limit as in distributed/ddp/reducer.cpp
 
-/// One step of one rank.
+/// The measurements of one step on one rank. The vectors have one element for each sum.
 struct Measured {
   std::vector<StepProfile::Bucket> buckets;
-  std::vector<double> enqueued_us, begins_us, ends_us;  // of the sums
-  std::vector<double> free_us;  // when the communication thread had nothing before it any more
+  std::vector<double> enqueued_us, begins_us, ends_us;  // when a sum was enqueued, began and ended
+  std::vector<double> free_us;  // when the communication thread had finished everything before the sum
   double backward_begin_ms = 0, compute_ms = 0, tail_ms = 0, step_ms = 0, exposed_ms = 0;
 };
 
@@ -52,15 +52,15 @@ Measured measured(const TracedStep& step) {
       m.begins_us.push_back(span.begin_us);
       m.ends_us.push_back(span.end_us);
       m.free_us.push_back(sums_end);
-      backward_end = std::max(backward_end, enqueued_us(span));  // the loss comes last
+      backward_end = std::max(backward_end, enqueued_us(span));  // the sum of the loss is enqueued last
     } else if (!m.buckets.empty()) {
       m.buckets.back().after_ms += (span.end_us - span.begin_us) / 1e3;
     }
     sums_end = std::max(sums_end, span.end_us);
   }
-  // What ends after the step belongs to it no more.
+  // Do not count communication that ends after the step.
   const double compute_end = std::min(std::max(backward_end, sums_end), step.end_us);
-  m.compute_ms = std::max(1e-6, (backward_end - step.begin_us) / 1e3);  // others are measured by it
+  m.compute_ms = std::max(1e-6, (backward_end - step.begin_us) / 1e3);  // positive, because it is a divisor
   m.tail_ms = (step.end_us - compute_end) / 1e3;
   m.step_ms = (step.end_us - step.begin_us) / 1e3;
   m.exposed_ms = (compute_end - std::min(backward_end, compute_end)) / 1e3;
@@ -83,9 +83,9 @@ double mean(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
-using Kept = std::vector<std::vector<Measured>>;  // by rank, the same steps of each
+using Kept = std::vector<std::vector<Measured>>;  // indexed [rank][step], with the same steps of all ranks
 
-/// Median over steps, mean over ranks.
+/// Returns the mean over ranks of the median over steps of `get`.
 template <class Get>
 double typical(const Kept& kept, Get get) {
   std::vector<double> of_ranks;
@@ -97,7 +97,8 @@ double typical(const Kept& kept, Get get) {
   return mean(of_ranks);
 }
 
-/// From when the last rank came to when the last one had it; the median over steps.
+/// Returns the seconds from when the last rank begins the bucket's sum to when the last rank has the result,
+/// as the median over steps.
 double sum_seconds(const Kept& kept, std::size_t bucket) {
   std::vector<double> times;
   for (std::size_t step = 0; step < kept[0].size(); ++step) {
@@ -111,7 +112,8 @@ double sum_seconds(const Kept& kept, std::size_t bucket) {
   return median(std::move(times));
 }
 
-/// From when all ranks could begin a sum to when all did; the median over sums and steps.
+/// Returns the milliseconds from when all ranks could begin a sum to when all have begun it, as the median
+/// over sums and steps.
 double start_ms(const Kept& kept) {
   std::vector<double> times;
   for (std::size_t step = 0; step < kept[0].size(); ++step)
@@ -134,7 +136,7 @@ Kept kept_steps(const std::vector<TracedRank>& ranks) {
     for (const TracedStep& step : rank) steps.push_back(measured(step));
     common = std::min(common, steps.size());
   }
-  // The same steps of all ranks; a rank may have been stopped one earlier.
+  // Use the steps that all ranks have: one rank may have been stopped a step earlier than the others.
   const Measured last = all[0][common - 1];
   if (last.buckets.empty())
     fail(

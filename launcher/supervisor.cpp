@@ -23,9 +23,9 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr seconds kGrace{2};                  // between a failure, SIGTERM and SIGKILL
+constexpr seconds kGrace{2};                  // time between a failure and SIGTERM, and until SIGKILL
 constexpr seconds kGiveUpAfter{8};            // longer than TCP takes to notice a lost host
-constexpr std::size_t kMostOutput = 1 << 20;  // held for a reader that is slow
+constexpr std::size_t kMostOutput = 1 << 20;  // bytes of output to hold for a slow reader
 
 void show(std::string_view text) {
   while (!text.empty()) {
@@ -35,7 +35,7 @@ void show(std::string_view text) {
   }
 }
 
-/// Takes one word off the front of `rest`.
+/// Removes the first word from `rest` and returns it.
 std::string_view word(std::string_view* rest) {
   const std::string_view first = rest->substr(0, rest->find(' '));
   rest->remove_prefix(std::min(rest->size(), first.size() + 1));
@@ -73,7 +73,7 @@ Supervisor::Supervisor(const StartPlan& plan, milliseconds patience, int signals
     : plan_(plan), patience_(patience), signals_(signals), server_(plan.outside) {}
 
 Supervisor::~Supervisor() {
-  peers_.clear();  // guards whose connection closes kill what they started
+  peers_.clear();  // this closes the connections, after which guards kill the processes that they started
   kill_descendants();
   if (errors_ >= 0) close(errors_);
   if (outputs_ >= 0) close(outputs_);
@@ -101,18 +101,20 @@ std::vector<int> Supervisor::lost_ranks() const {
 
 void Supervisor::start() {
   int errors[2] = {-1, -1}, outputs[2] = {-1, -1};
-  // The one guard of the local backend needs no pipe: nobody but the program writes there.
+  // The only guard of the local backend needs no pipe: its standard streams carry nothing but the program's
+  // text.
   const bool through_pipe = plan_.command.front() == "mpirun" || plan_.command.front() == "srun";
   if (through_pipe && (pipe2(errors, O_CLOEXEC) != 0 || pipe2(outputs, O_CLOEXEC) != 0)) {
     fail(ExitCode::kUsage, "cannot make a pipe: {}", std::strerror(errno));
   }
   errors_ = errors[0];
-  // mpirun dies of a standard output that is closed, so it writes to us.
+  // mpirun dies if its standard output is closed, so it writes to a pipe of the launcher.
   outputs_ = outputs[0];
   if (outputs_ >= 0) fcntl(outputs_, F_SETFL, O_NONBLOCK);
-  // Whatever inherits the other end may outlive mpirun and keep it open: no read may wait for it.
+  // A process that inherits the pipe's other end may outlive mpirun and keep it open, so reads must not
+  // block.
   if (errors_ >= 0) fcntl(errors_, F_SETFL, O_NONBLOCK);
-  ranks_spoke_ = !through_pipe;  // where we cannot hear them
+  ranks_spoke_ = !through_pipe;  // without a pipe the launcher cannot tell, so it assumes that they did
   Spawn options;
   options.command = plan_.command;
   options.env = plan_.env;
@@ -171,7 +173,7 @@ void Supervisor::take_signal(int number) {
   const bool again = number == SIGINT && stop_signal_ == SIGINT;
   if (stop) stop_signal_ = number;
   if (!running_) {
-    // A scheduler's signal before a time limit: nothing is lost, and the same command goes on later.
+    // Other signals come from a scheduler before its time limit. Exit code 75 tells it to run the job again.
     const int code = stop ? 128 + number : static_cast<int>(ExitCode::kStopped);
     own_verdict_ = {.exit_code = code, .line = "", .restartable = false, .dead = 0};
     over_ = true;
@@ -197,7 +199,7 @@ void Supervisor::take_starter_end() {
     over_ = true;
     return;
   }
-  // Guards that live answer this at once; those that do not are found to be lost.
+  // Guards that are alive answer the kill at once. Ranks whose guards do not answer count as lost.
   own_verdict_ = peer_failure(fmt::format("{} while ranks were running", how_it_ended(name, status)));
   kill_all();
 }
@@ -215,7 +217,7 @@ void Supervisor::take_errors() {
   if (running_) {
     show_errors(filter_.feed(piece));
   } else if (early_errors_.size() < 65536) {
-    early_errors_ += piece;  // no rank runs yet: this is mpirun or srun speaking
+    early_errors_ += piece;  // no rank runs yet, so this text is from mpirun or srun
   }
 }
 
@@ -232,7 +234,7 @@ void Supervisor::take_output() {
 }
 
 void Supervisor::pass_output_on() {
-  // A pipe that is ready takes this much without a wait.
+  // Writing at most PIPE_BUF bytes to a pipe that is ready does not block.
   const ssize_t written = write(STDOUT_FILENO, output_.data(), std::min<size_t>(output_.size(), PIPE_BUF));
   if (written >= 0) {
     output_.erase(0, static_cast<size_t>(written));
@@ -260,7 +262,7 @@ void Supervisor::take_line(Peer& peer, std::string_view line) {
   const std::string_view kind = word(&line);
   if (peer.rank < 0) {
     if (kind == "hello") greet(peer, line);
-    if (peer.rank < 0) peer.socket.reset();  // a stranger
+    if (peer.rank < 0) peer.socket.reset();  // not a guard of this job
   } else if (kind == "failed") {
     own_verdict_ = cannot_start(std::string(line));
     over_ = true;
@@ -353,10 +355,10 @@ void Supervisor::close_down() {
   send_all("bye");
   peers_.clear();
   if (starter_ > 0 && !running_) kill(starter_, SIGTERM);  // it may be waiting for a host
-  // Only the starter's end says that the last words of every rank have come through.
+  // The output of all ranks is complete only when the starter has closed its pipes.
   const auto end = Clock::now() + seconds(5);
   const auto is_open = [&] { return errors_ >= 0 || outputs_ >= 0; };
-  // A reader of our output may take its time, unless a signal ends the wait.
+  // Wait for a slow reader of standard output without a time limit, until a signal ends the wait.
   for (bool told = false; !told && (!output_.empty() || (is_open() && Clock::now() < end));) {
     pollfd ready[] = {{errors_, POLLIN, 0},
                       {output_.size() < kMostOutput ? outputs_ : -1, POLLIN, 0},
@@ -369,7 +371,7 @@ void Supervisor::close_down() {
     while (read(signals_, &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
       const auto number = static_cast<int>(info.ssi_signo);
       if (number != SIGINT && number != SIGTERM && number != SIGHUP) continue;
-      stop_signal_ = number;  // which keeps the job from being started again
+      stop_signal_ = number;  // prevents a restart of the job
       told = true;
     }
   }

@@ -16,10 +16,10 @@ namespace {
 constexpr double kWidth = 560, kHeight = 320, kWide = 1160;
 constexpr double kLeft = 78, kRight = 16, kTop = 40, kBottom = 84;
 constexpr double kTickLabel = 18;
-constexpr double kLetter = 6.4;  // of the small font, on average
+constexpr double kLetter = 6.4;  // average width of a letter of the small font
 constexpr std::size_t kFewPoints = 30;
 
-/// 1, 2 or 5 times a power of ten, so that about `count` of them make up `range`.
+/// Returns 1, 2 or 5 times a power of ten, such that about `count` steps of that size make up `range`.
 double round_step(double range, int count) {
   const double least = range / count, power = std::pow(10, std::floor(std::log10(least)));
   for (const double factor : {1.0, 2.0, 5.0})
@@ -44,7 +44,7 @@ std::string box_at(double x, double y, double width, double height, const std::s
       x, y, std::max(width, 0.4), height, color, style, escaped(text));
 }
 
-/// A picture with its title, an area that values are drawn into, and a legend below it.
+/// A picture with a title, an area for the values, and a legend below it.
 class Canvas {
  public:
   Canvas(const Axes& axes, double width, double height, double left = kLeft, double below = kTickLabel)
@@ -95,7 +95,7 @@ class Canvas {
         "<text transform=\"translate({:.1f} {:.1f}) rotate(-35)\" text-anchor=\"end\">{}</text>\n",
         x(value) + 4, bottom() + 16, escaped(label)));
   }
-  /// Ticks at round values.
+  /// Draws ticks at round values.
   void x_ticks(double least, double most) {
     const double step = round_step(std::max(most - least, 1e-9), 8);
     for (double at = std::ceil(least / step - 1e-9) * step; at <= most + step * 1e-9; at += step)
@@ -119,7 +119,7 @@ class Canvas {
  private:
   const Axes axes_;
   const double width_, height_, left_;
-  const double below_;  // the axis, for labels of ticks
+  const double below_;  // height of the space for tick labels below the axis
   double x_least_ = 0, x_most_ = 1, y_least_ = 0, y_most_ = 1;
   std::string text_;
 };
@@ -189,7 +189,7 @@ std::string line_chart(const Axes& axes, const std::vector<Line>& lines) {
 
 std::string bar_chart(const Axes& axes, const std::vector<std::string>& labels,
                       const std::vector<Bars>& parts) {
-  constexpr double kSlanted = 0.574;  // the sine of the angle at which labels stand that are too long
+  constexpr double kSlanted = 0.574;  // sine of the angle (35 degrees) of labels that are too long
   constexpr std::size_t kMostSlanted = 24;
   std::size_t longest = 1;
   for (const std::string& label : labels) longest = std::max(longest, label.size());

@@ -13,7 +13,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// The number between the two texts, if nothing else is there.
+/// Returns the number between `before` and `after` if `text` consists of exactly these three.
 std::optional<int> number_in(std::string_view text, std::string_view before, std::string_view after) {
   if (!text.starts_with(before) || !text.ends_with(after)) return std::nullopt;
   text = text.substr(0, text.size() - after.size()).substr(before.size());
@@ -23,7 +23,7 @@ std::optional<int> number_in(std::string_view text, std::string_view before, std
 }
 
 TracedRank steps_of(std::vector<TraceSpan> spans, const fs::path& file) {
-  // A step before what it is made of.
+  // Sort by beginning. If two spans begin together, the longer one comes first: a step precedes its parts.
   std::ranges::stable_sort(spans, [](const TraceSpan& a, const TraceSpan& b) {
     return a.begin_us != b.begin_us ? a.begin_us < b.begin_us : a.end_us > b.end_us;
   });

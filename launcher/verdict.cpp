@@ -21,14 +21,17 @@ bool exited_with(const RankEnd& end, int code) {
   return end.how == RankEnd::How::kExited && end.value == code;
 }
 
-/// An end that explains itself: not success, not a stop, not "my peer failed", and not our own doing.
+/// Returns true if the end can be the cause of others: not a success, not a stop, not "a peer failed", and
+/// not the answer to a signal of the launcher.
 bool is_cause(const RankEnd& end) { return !end.asked && is_failure(end) && !exited_with(end, kPeer); }
 
 std::string exit_text(const RankEnd& end) {
   return fmt::format("rank {} exited with code {}", end.rank, end.value);
 }
 
-/// Others have given up waiting. A rank that lives follows them, or heeds SIGTERM, before it is killed.
+/// Returns the verdict if the first failure is `told`, a rank that gave up waiting for a peer. A live rank
+/// gives up as well, or ends on SIGTERM, before it is killed. So ranks that had to be killed are the dead
+/// ones.
 Verdict judge_peer_failure(const RankEnd& told, std::span<const RankEnd> ends) {
   std::vector<int> silent;
   for (const RankEnd& end : ends) {
@@ -74,7 +77,7 @@ Verdict judge(std::span<const RankEnd> ends) {
   const auto any = [&](auto&& what) { return std::find_if(ends.begin(), ends.end(), what); };
   const auto told = any([](const RankEnd& end) { return !end.asked && exited_with(end, kPeer); });
   if (told != ends.end()) return judge_peer_failure(*told, ends);
-  // Only ends that were asked for are left: a program's way to answer a signal, or the signal's own.
+  // All failures left are answers to a signal: the program's own exit code, or death by the signal.
   auto failure = any([](const RankEnd& end) { return is_failure(end) && !exited_with(end, kPeer); });
   if (failure == ends.end()) failure = any(is_failure);
   if (failure != ends.end()) {

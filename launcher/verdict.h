@@ -1,4 +1,4 @@
-// What became of a job, from what became of its ranks. Pure functions.
+// Pure functions that decide how a job ended from how its ranks ended.
 #pragma once
 
 #include <span>
@@ -9,34 +9,36 @@ namespace trireme {
 /// How one rank ended.
 struct RankEnd {
   enum class How {
-    kExited,  ///< value is its exit code
-    kKilled,  ///< value is the signal
-    kLost,    ///< its host or its guard went away
+    kExited,  ///< the program exited; `value` is its exit code
+    kKilled,  ///< a signal killed the program; `value` is the signal's number
+    kLost,    ///< the rank's host or guard went away
   };
   int rank = 0;
   How how = How::kExited;
   int value = 0;
-  bool asked = false;  ///< an answer to a signal that the launcher had sent, not an event of its own
+  bool asked = false;  ///< the rank ended because of a signal that was passed on to it
   std::string host;
 };
 
+/// How a job ended.
 struct Verdict {
   int exit_code = 0;
-  std::string line;          ///< what happened; empty: nothing that needs a word
-  bool by_exit = false;      ///< the line tells a rank's own exit code, of which it may have said more itself
-  bool restartable = false;  ///< a lost or killed rank, or a peer's failure: not the job's own fault
-  int dead = 0;              ///< ranks that a restart should do without
+  std::string line;          ///< message for the user; empty: there is nothing to report
+  bool by_exit = false;      ///< `line` is about a rank's exit code; the rank may have printed the reason
+  bool restartable = false;  ///< the cause is a lost or killed rank, so the job can be restarted
+  int dead = 0;              ///< number of ranks that a restart should leave out
 };
 
-/// True for an end that the others cannot go on after: all but exit codes 0 and 75.
+/// Returns true if the other ranks cannot go on after this end: any except exit codes 0 and 75.
 bool is_failure(const RankEnd& end);
 
-/// `ends` in the order in which they were noticed. The first cause decides; "a peer failed" (5) is a
-/// consequence of something else wherever something else is known: where a peer had to be killed because it
-/// did not end even when it was told to, that peer is the lost one.
+/// Returns the verdict on a job whose ranks ended in the order of `ends`. The first cause decides. Exit code
+/// 5
+/// ("a peer failed") is a consequence, so it decides only if no other cause is known. In that case, ranks
+/// that did not end when told to and had to be killed count as the lost ones.
 Verdict judge(std::span<const RankEnd> ends);
 
-/// "signal 9 (SIGKILL)"
+/// Returns the name of a signal, such as "signal 9 (SIGKILL)".
 std::string signal_text(int number);
 
 }  // namespace trireme
