@@ -29,11 +29,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int kDifferent =
-    1;  // the exit code of `trireme checkpoint diff`, and of Unix diff, for a difference
+constexpr int kDifferent = 1;  // exit code of `diff` for a difference, like that of Unix diff
 
-constexpr const char* kPrefix =
-    "trireme.";  // begins the names of our entries in a safetensors file's metadata
+constexpr const char* kPrefix = "trireme.";  // prefix of Trireme's keys in a safetensors file's metadata
 
 SafetensorsMetadata metadata_of(const JobState& job) {
   SafetensorsMetadata metadata = {{"format", "pt"}};
