@@ -1,4 +1,4 @@
-// The optimizer that --optimizer names, for all programs.
+// Makes the optimizer that --optimizer names, for all example programs.
 #pragma once
 
 #include <memory>
@@ -10,7 +10,8 @@
 
 namespace trireme {
 
-/// `adamw` gives what flags do not: betas, eps.
+/// Returns the optimizer that the options name. `adamw` supplies what the options do not contain: the betas
+/// (also those of LAMB) and eps.
 inline std::unique_ptr<optim::Optimizer> make_optimizer(const JobOptions& o, ParameterList parameters,
                                                         AdamWOptions adamw = {}) {
   adamw.lr = o.lr();

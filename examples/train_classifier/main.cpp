@@ -39,7 +39,7 @@ void train(Job& job) {
       step.report("eval_accuracy", last.accuracy);
     }
   }
-  if (last.samples == 0) last = evaluate(job, *model, *test);  // nothing was left to train
+  if (last.samples == 0) last = evaluate(job, *model, *test);  // the resumed job had no step left
   job.say(fmt::format("test accuracy: {:.2f} % of {} images", 100 * last.accuracy, last.samples));
   job.say_summary();
 }

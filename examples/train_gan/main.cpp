@@ -13,9 +13,10 @@ namespace trireme {
 
 namespace {
 
-constexpr std::uint64_t kSampleNoise = 0x67616e;  // apart from the noise of every step
+constexpr std::uint64_t kSampleNoise = 0x67616e;  // in place of a step, for noise that no step uses
 
-/// Row i depends on (seed, step, first + i) alone, not on who makes it. Made on the CPU, whose bits it has.
+/// Returns `count` rows of noise. Row i depends only on (seed, step, first + i), not on the rank. It is
+/// computed on the CPU, so that it has the same bits on every device.
 Tensor noise(Device device, std::uint64_t seed, std::uint64_t step, std::int64_t first, std::int64_t count) {
   std::vector<Tensor> rows;
   for (std::int64_t i = 0; i < count; ++i)
@@ -24,7 +25,7 @@ Tensor noise(Device device, std::uint64_t seed, std::uint64_t step, std::int64_t
   return to(stack(rows), device);
 }
 
-/// The same for a shard of the running step.
+/// Returns the noise for the samples of a shard in the current step.
 Tensor noise_for(const Shard& shard) {
   const nn::RandomContext& now = nn::random_context();
   return noise(shard.x.device(), now.seed, now.step, now.first_sample, shard.count);
@@ -34,7 +35,7 @@ Tensor loss_of(const Tensor& logits, bool real) {
   return bce_with_logits(logits, Tensor::full(logits.shape(), real ? 1 : 0, logits.dtype(), logits.device()));
 }
 
-/// What the generator makes of 64 fixed noises, 8 by 8.
+/// Returns a grid of 8 x 8 images that the generator makes from 64 fixed rows of noise.
 Picture draw_samples(Generator& generator, Device device, std::uint64_t seed) {
   const NoGrad off;
   generator.eval();
@@ -50,7 +51,8 @@ Picture draw_samples(Generator& generator, Device device, std::uint64_t seed) {
 }
 
 struct Judgement {
-  double real = 0, generated = 0;  ///< how probably real the discriminator finds them on average
+  /// The discriminator's mean probability that an image is real, for real and for generated images.
+  double real = 0, generated = 0;
 };
 
 Judgement judge(Job& job, Discriminator& discriminator, Generator& generator, const ImageDataset& test,
@@ -69,8 +71,8 @@ Judgement judge(Job& job, Discriminator& discriminator, Generator& generator, co
   return {sums[0] / count, sums[1] / count};
 }
 
-/// Refuses to go on if pictures of an earlier run, which this run does not resume, are in the output folder.
-/// Collective.
+/// Throws if the output folder holds pictures of an earlier run that this run does not resume. All ranks must
+/// call it.
 void claim_samples(Job& job) {
   agree(job.comm(), "samples", [&] {
     std::error_code ignored;
@@ -80,8 +82,8 @@ void claim_samples(Job& job) {
   });
 }
 
-/// Writes a picture of samples into the output folder. Collective, so that all ranks end if it cannot be
-/// written.
+/// Writes a picture of samples into the output folder on rank 0. All ranks must call it, and all throw if the
+/// picture cannot be written.
 void write_samples(Job& job, Generator& generator, std::int64_t epoch) {
   const std::filesystem::path folder = OutputPaths(job.options()).folder;
   if (folder.empty()) return;
@@ -104,7 +106,7 @@ void train(Job& job) {
   const Contrast contrast(*training);
   Discriminator discriminator(training->sample_shape());
   Generator generator(training->sample_shape());
-  // The model nearer to the loss first: its gradients are there first.
+  // Wrap the model that is nearer to the loss first, because its gradients are complete first.
   DistributedDataParallel critic(discriminator, job, "discriminator"), maker(generator, job, "generator");
   const auto critic_optimizer = make_optimizer(o, critic.parameters(), {.beta1 = 0.5});
   const auto maker_optimizer = make_optimizer(o, maker.parameters(), {.beta1 = 0.5});
@@ -115,14 +117,14 @@ void train(Job& job) {
     critic_optimizer->set_lr(step.lr());
     maker_optimizer->set_lr(step.lr());
     std::vector<Tensor> made;
-    for (auto& shard : step.shards()) {  // (1) the discriminator
+    for (auto& shard : step.shards()) {  // (1) train the discriminator
       made.push_back(maker(noise_for(shard)));
       const Tensor of_made = critic(made.back().detach());
       step.add(loss_of(critic(contrast(shard.x)), true) + loss_of(of_made, false)).backward();
     }
     critic_optimizer->step();
     auto next = made.begin();
-    for ([[maybe_unused]] auto& shard : step.shards())  // (2) the generator, through the discriminator
+    for ([[maybe_unused]] auto& shard : step.shards())  // (2) train the generator through the discriminator
       step.add(loss_of(critic(*next++), true)).backward();
     maker_optimizer->step();
 
@@ -133,7 +135,7 @@ void train(Job& job) {
     step.report("eval_real", last->real);
     step.report("eval_generated", last->generated);
   }
-  if (!last) last = judge(job, discriminator, generator, *test, contrast);  // nothing was left to train
+  if (!last) last = judge(job, discriminator, generator, *test, contrast);  // no step was left
   job.say(fmt::format("found real by the discriminator: {:.1f} % of test images, {:.1f} % of generated ones",
                       100 * last->real, 100 * last->generated));
   job.say_summary();

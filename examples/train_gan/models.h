@@ -1,5 +1,5 @@
-// Generator and discriminator: A. Radford, L. Metz, S. Chintala, "Unsupervised representation learning with
-// deep convolutional generative adversarial networks", 2016, for images whose sides are multiples of 4.
+// The generator and discriminator of A. Radford, L. Metz, S. Chintala, "Unsupervised representation learning
+// with deep convolutional generative adversarial networks", 2016, for images whose sides are multiples of 4.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 
 namespace trireme {
 
-/// Throws Error(kUsage) unless the models can make and judge such images.
+/// Throws Error(kUsage) unless both sides of the images are multiples of 4.
 inline void check_sides(const SampleShape& image) {
   if (image.height % 4 != 0 || image.width % 4 != 0)
     fail(ExitCode::kUsage,
@@ -18,7 +18,7 @@ inline void check_sides(const SampleShape& image) {
          image.width);
 }
 
-/// Maps a data set's darkest and brightest values to -1 and 1, what the generator makes.
+/// Scales a dataset's darkest and brightest values to -1 and 1, the range of the generator's images.
 struct Contrast {
   explicit Contrast(const ImageDataset& images) {
     std::vector<float> image(static_cast<std::size_t>(images.sample_shape().elements()));
@@ -34,13 +34,13 @@ struct Contrast {
   double low = 0, high = 0;
 };
 
-/// As the paper starts: normal numbers of deviation 0.02.
+/// Initializes weights as in the paper: with normal numbers of standard deviation 0.02.
 inline void init_gan(nn::Module& model) {
   for (const auto& [name, tensor] : model.parameters())
     if (tensor.dim() > 1) nn::init::normal_(tensor, 0, 0.02);
 }
 
-/// Noise (N,latent) -> images (N,C,H,W) in -1..1.
+/// Makes images: noise (N,kLatent) -> images (N,C,H,W) with values from -1 to 1.
 struct Generator : nn::Module {
   static constexpr std::int64_t kLatent = 64;
 
@@ -62,12 +62,12 @@ struct Generator : nn::Module {
     v.module("grow", grow);
   }
 
-  std::int64_t height, width;  ///< before the two doublings
+  std::int64_t height, width;  ///< a quarter of the image's, because `grow` doubles the size twice
   nn::Linear project;
   nn::Sequential grow;
 };
 
-/// Images (N,C,H,W) -> logits (N,1): positive for real ones.
+/// Tells real images from generated ones: images (N,C,H,W) -> logits (N,1), positive for real images.
 struct Discriminator : nn::Module {
   explicit Discriminator(const SampleShape& image)
       : judge(nn::Conv2d(image.channels, 64, 4, {.stride = 2, .padding = 1}), nn::LeakyReLU(0.2),

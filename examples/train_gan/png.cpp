@@ -41,7 +41,7 @@ std::string deflated(const std::string& plain) {
 
 void write_png(const std::filesystem::path& path, const Picture& picture) {
   const auto row = static_cast<std::size_t>(picture.width * picture.channels);
-  std::string rows;  // each behind a byte that says: not filtered
+  std::string rows;  // a zero byte before each row means that the row is not filtered
   for (std::int64_t y = 0; y < picture.height; ++y) {
     rows += '\0';
     rows.append(reinterpret_cast<const char*>(picture.pixels.data()) + static_cast<std::size_t>(y) * row,

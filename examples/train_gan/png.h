@@ -1,4 +1,4 @@
-// Pictures as PNG files.
+// Writes pictures as PNG files.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ struct Picture {
   std::vector<std::uint8_t> pixels;                  ///< (height, width, channels)
 };
 
-/// Throws Error(kUsage) if the file cannot be written.
+/// Writes the picture to a PNG file. Throws Error(kUsage) if the file cannot be written.
 void write_png(const std::filesystem::path& path, const Picture& picture);
 
 }  // namespace trireme

@@ -1,4 +1,4 @@
-// Trains an encoder-decoder with attention to translate, and scores whole translations by beam search.
+// Trains an encoder-decoder with attention to translate, and scores complete translations from beam search.
 #include <trireme/trireme.h>
 
 #include "distributed/train/memory.h"
@@ -13,11 +13,11 @@ namespace {
 constexpr std::int64_t kBeams = 4;
 
 struct Score {
-  double loss = 0;      ///< per sentence
-  double accuracy = 0;  ///< translations without any fault
+  double loss = 0;      ///< mean loss of a sentence
+  double accuracy = 0;  ///< fraction of translations without any error
 };
 
-/// Per sentence, so that each counts as much in whatever shard it is.
+/// Returns the loss per sentence, not per word, so that a sentence has the same weight in every shard.
 Tensor loss_of(const Tensor& logits, const Tensor& answers) {
   const Tensor all = cross_entropy(flatten(logits, 0, 1), flatten(answers),
                                    {.ignore_index = kIgnore, .reduction = LossReduction::kSum});
@@ -75,7 +75,7 @@ void train(Job& job) {
       step.report("eval_accuracy", last->accuracy);
     }
   }
-  if (!last) last = evaluate(job, model, test);  // nothing was left to train
+  if (!last) last = evaluate(job, model, test);  // the resumed job had no step left
   job.say(fmt::format("translations without a fault: {:.1f} % of {}", 100 * last->accuracy, test.size()));
   job.say_summary();
 }

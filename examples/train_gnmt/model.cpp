@@ -21,7 +21,7 @@ GnmtOptions parse_gnmt(const std::string& spec) {
 
 double parameter_count(const GnmtOptions& o) {
   const auto w = static_cast<double>(o.width), v = static_cast<double>(o.vocabulary);
-  const double encoder = 6 * w * w + 8 * w, decoder = 12 * w * w + 8 * w;  // of a layer
+  const double encoder = 6 * w * w + 8 * w, decoder = 12 * w * w + 8 * w;  // parameters of one layer
   const double attention = 2 * w * w + 2 * w, words = 2 * v * w + (2 * w + 1) * v;
   return static_cast<double>(o.layers) * (encoder + decoder) + attention + words;
 }
@@ -70,14 +70,16 @@ Gnmt::State Gnmt::encode(const Tensor& source, const Tensor& lengths) {
   return state;
 }
 
-/// The lowest layer asks the source; all others are told what it found.
+/// Runs the decoder for one word. The state of the lowest layer is the query of the attention, and all layers
+/// read the attention's result.
 Tensor Gnmt::advance(State& state, const Tensor& embedded) {
   Tensor x = embedded;
   for (std::size_t i = 0; i < decoder_.size(); ++i) {
     state.layers[i] = (*decoder_[i])(cat({x, state.context}, 1), state.layers[i]);
     const Tensor& h = state.layers[i].h;
     if (i == 0) {
-      // D. Bahdanau et al., "Neural machine translation by jointly learning to align and translate", 2015.
+      // Additive attention: D. Bahdanau et al., "Neural machine translation by jointly learning to align and
+      // translate", 2015.
       const Tensor scores = squeeze(score_(tanh(state.keys + unsqueeze(query_(h), 1))), 2);
       const Tensor weights = softmax(masked_fill(scores, state.mask, -INFINITY));
       state.context = squeeze(bmm(unsqueeze(weights, 1), state.memory), 1);
@@ -111,7 +113,7 @@ std::vector<std::int64_t> Gnmt::translate(const Tensor& source, const Tensor& le
     double score;
     std::int64_t parent;
   };
-  // Longer ones may cost more: section 7 of Wu et al.
+  // Normalize scores by length, because longer translations have lower ones: section 7 of Wu et al.
   const auto normalized = [](const Hypothesis& h) {
     return h.score / std::pow((6 + static_cast<double>(h.words.size())) / 6, 0.6);
   };
@@ -145,7 +147,8 @@ std::vector<std::int64_t> Gnmt::translate(const Tensor& source, const Tensor& le
     }
     std::ranges::stable_sort(next, std::greater<>(), &Hypothesis::score);
     if (next.size() > static_cast<std::size_t>(beams)) next.resize(static_cast<std::size_t>(beams));
-    // What a hypothesis reaches at most: its score only falls, and no translation is longer than this.
+    // Drop hypotheses that cannot become the best: scores only fall, and `longest` is the largest divisor of
+    // normalized().
     const double longest = std::pow((6 + 2 * static_cast<double>(source.size(1))) / 6, 0.6);
     std::erase_if(next, [&](const Hypothesis& h) { return h.score / longest <= normalized(best); });
     open = std::move(next);

@@ -1,5 +1,5 @@
-// An encoder-decoder of LSTMs with attention, after Y. Wu et al., "Google's neural machine translation
-// system", 2016 (every encoder layer here is bidirectional).
+// An encoder-decoder of LSTMs with attention. It follows Y. Wu et al., "Google's neural machine translation
+// system", 2016, except that every encoder layer is bidirectional.
 #pragma once
 
 #include <trireme/trireme.h>
@@ -14,30 +14,34 @@ struct GnmtOptions {
   std::int64_t vocabulary = 0;
   double dropout = 0;
 };
-/// "tiny", "gnmt" (8 layers of 1024) or "gnmt:LAYERS,WIDTH"; fails with kUsage.
+/// Returns the options of "tiny", "gnmt" (8 layers of width 1024) or "gnmt:LAYERS,WIDTH". Throws
+/// Error(kUsage) for any other text.
 GnmtOptions parse_gnmt(const std::string& spec);
-/// Of a model that may be too large to be built.
+/// Returns the number of parameters without building the model, which may be too large for the memory.
 double parameter_count(const GnmtOptions& o);
 
 class Gnmt : public nn::Module {
  public:
   explicit Gnmt(const GnmtOptions& options);
-  /// Logits (N,T,vocabulary) of source (N,S), its lengths (N), and what the decoder reads (N,T).
+  /// Returns the logits (N,T,vocabulary) for source sentences (N,S), their lengths (N), and the words that
+  /// the decoder reads (N,T).
   Tensor operator()(const Tensor& source, const Tensor& lengths, const Tensor& input);
   void visit(nn::Visitor& v) override;
 
-  /// Where the decoder stands in each of N translations.
+  /// The decoder's state in each of N translations.
   struct State {
-    Tensor memory, keys, mask;      ///< (N,S,W), (N,S,W), (N,S): of the source
-    std::vector<LstmState> layers;  ///< of the decoder
-    Tensor context;                 ///< (N,W)
-    /// Those at `rows` (M) int64.
+    Tensor memory, keys, mask;      ///< encoded source (N,S,W), its attention keys (N,S,W), its padding (N,S)
+    std::vector<LstmState> layers;  ///< states of the decoder's layers
+    Tensor context;                 ///< result of the last attention (N,W)
+    /// Returns the states of the translations `rows` (M) int64.
     State select(const Tensor& rows) const;
   };
+  /// Encodes source sentences (N,S) of the given lengths (N) and returns the state at the first word.
   State encode(const Tensor& source, const Tensor& lengths);
-  /// Logits (N,vocabulary) of the word after `words` (N); moves on.
+  /// Feeds `words` (N) to the decoder, updates `state`, and returns the logits (N,vocabulary) of the next
+  /// words.
   Tensor step(State& state, const Tensor& words);
-  /// The best translation of one source (1,S), by beam search: words without begin and end.
+  /// Returns the best translation of one source (1,S) that beam search finds, without kBegin and kEnd.
   std::vector<std::int64_t> translate(const Tensor& source, const Tensor& lengths, std::int64_t beams);
 
  private:

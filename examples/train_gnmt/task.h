@@ -1,4 +1,4 @@
-// A made-up language pair: a sentence is translated word by word and turned around.
+// A synthetic translation task: a translation replaces each word by another and reverses the order.
 #pragma once
 
 #include <string>
@@ -8,20 +8,21 @@
 namespace trireme {
 
 inline constexpr std::int64_t kPad = 0, kBegin = 1, kEnd = 2, kFirstWord = 3;
-/// In answers: nothing is asked here.
+/// The target at positions after the end of a sentence. The loss ignores it.
 inline constexpr std::int64_t kIgnore = -100;
 
 struct TaskOptions {
-  std::int64_t words = 20;     ///< of each language
-  std::int64_t length = 8;     ///< longest sentence; the shortest has half of it
-  std::int64_t count = 20000;  ///< sentences to train on; the test has a fortieth
+  std::int64_t words = 20;     ///< number of words of each language
+  std::int64_t length = 8;     ///< words in the longest sentence; the shortest has half as many
+  std::int64_t count = 20000;  ///< number of training sentences; there are a fortieth as many for testing
   std::int64_t vocabulary() const { return words + kFirstWord; }
 };
-/// Reads "reversal[:words,length,count]"; fails with kUsage.
+/// Returns the options of "reversal[:WORDS,LENGTH,COUNT]". Throws Error(kUsage) for any other text.
 TaskOptions parse_task(const std::string& spec);
 
-/// Fields: source (length), what the decoder reads (length+1) and should answer (length+1), the source's
-/// length (); all int64. A sentence is a pure function of the options, the split and its index.
+/// Sentences and their translations. Fields, all int64: the source (length), the words that the decoder reads
+/// (length+1), the words that it should answer (length+1), and the source's length (). A sample is a pure
+/// function of the options, the split and its index.
 class Sentences final : public Dataset {
  public:
   Sentences(const TaskOptions& options, Split split) : options_(options), split_(split) {}

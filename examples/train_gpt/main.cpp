@@ -1,4 +1,4 @@
-// Trains a decoder-only transformer on text, and lets it write some.
+// Trains a decoder-only transformer on text, and prints a sample of text from it.
 #include <trireme/trireme.h>
 
 #include <algorithm>
@@ -14,7 +14,7 @@ namespace trireme {
 
 namespace {
 
-/// Weight decay is for matrices; biases and norms go without.
+/// Two optimizers: one with weight decay for matrices, and one without it for biases and norms.
 struct Optimizers {
   Optimizers(const JobOptions& o, const ParameterList& parameters) {
     ParameterList matrices({}, parameters.source), others({}, parameters.source);
@@ -34,7 +34,7 @@ struct Optimizers {
   std::vector<std::unique_ptr<optim::Optimizer>> all;
 };
 
-/// Of logits (B,T,V) and the tokens that really follow (B,T).
+/// Returns the mean cross-entropy of logits (B,T,V) and the tokens that follow (B,T).
 Tensor loss_of(const Tensor& logits, const Tensor& next) {
   return cross_entropy(flatten(logits, 0, 1), flatten(next));
 }
@@ -48,7 +48,7 @@ double test_loss(Job& job, Gpt& model, const Windows& test) {
   return sums[0] / static_cast<double>(test.size());
 }
 
-/// One of the tokens that these logits (V) speak of, as probably as they say. `chance`: 0 to 1.
+/// Returns a token drawn from the distribution of these logits (V). `chance` is a random number in [0, 1).
 std::int64_t draw(const Tensor& logits, double chance) {
   const std::vector<double> probabilities = softmax(logits).to_vector<double>();
   for (std::size_t i = 0; i + 1 < probabilities.size(); ++i)
@@ -56,7 +56,7 @@ std::int64_t draw(const Tensor& logits, double chance) {
   return static_cast<std::int64_t>(probabilities.size()) - 1;
 }
 
-/// Goes on from `tokens`, one at a time. Every rank writes the same.
+/// Returns `tokens` followed by `count` tokens that the model generates. All ranks generate the same tokens.
 std::vector<std::int64_t> write(Gpt& model, Device device, std::vector<std::int64_t> tokens,
                                 std::int64_t count, std::uint64_t seed) {
   const NoGrad off;
@@ -100,7 +100,7 @@ void train(Job& job) {
       step.report("eval_loss", last);
     }
   }
-  if (std::isnan(last)) last = test_loss(job, model, *test);  // nothing was left to train
+  if (std::isnan(last)) last = test_loss(job, model, *test);  // the resumed job had no step left
   const std::vector<std::int64_t> sample =
       write(model, job.device(), {'\n'}, file->is_text() ? 256 : 32, o.seed());
   job.say(fmt::format("sample:{}", shown(sample, file->is_text())));

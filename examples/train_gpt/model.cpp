@@ -11,7 +11,8 @@ namespace trireme {
 namespace {
 
 constexpr double kStd = 0.02;
-/// Of what is added to the stream of all layers, so that its size does not grow with their number.
+/// Returns the initial standard deviation of the projections into the residual stream. It makes the size of
+/// the stream independent of the number of layers.
 double residual_std(const GptOptions& o) { return kStd / std::sqrt(2.0 * static_cast<double>(o.layers)); }
 
 }  // namespace
@@ -47,7 +48,7 @@ GptOptions parse_gpt(const std::string& spec) {
 
 double parameter_count(const GptOptions& o) {
   const auto w = static_cast<double>(o.width);
-  const double in_a_layer = 12 * w * w + 13 * w;  // four products with biases, two norms
+  const double in_a_layer = 12 * w * w + 13 * w;  // four linear layers with biases, and two norms
   return static_cast<double>(o.vocabulary + o.context + 2) * w + static_cast<double>(o.layers) * in_a_layer;
 }
 

@@ -15,13 +15,13 @@ struct GptOptions {
   double dropout = 0;
 };
 
-/// Of "nano", "gpt2-124m" or "gpt:layers=L,width=W,heads=H,context=T" (what is not given is as in nano).
-/// Throws Error(kUsage).
+/// Returns the options of "nano", "gpt2-124m" or "gpt:layers=L,width=W,heads=H,context=T". Sizes that are not
+/// given are those of nano. Throws Error(kUsage) for any other text.
 GptOptions parse_gpt(const std::string& spec);
-/// Of a model that may be too large to be built.
+/// Returns the number of parameters without building the model, which may be too large for the memory.
 double parameter_count(const GptOptions& o);
 
-/// y = x @ weight + bias: a linear layer whose weight (in, out) lies as in the published files.
+/// Computes y = x @ weight + bias. Unlike nn::Linear it has a weight (in, out), as in the published files.
 struct Projection : nn::Module {
   Projection(std::int64_t in, std::int64_t out, double std);
   Tensor forward(const Tensor& x) override { return linear(x, transpose(weight, 0, 1), bias); }
@@ -29,7 +29,8 @@ struct Projection : nn::Module {
   Tensor weight, bias;
 };
 
-/// x (B,T,W) -> (B,T,W); a place sees itself and those before.
+/// Multi-head attention, x (B,T,W) -> (B,T,W), in which each position attends to itself and earlier
+/// positions.
 struct CausalSelfAttention : nn::Module {
   explicit CausalSelfAttention(const GptOptions& o);
   Tensor forward(const Tensor& x) override;
@@ -56,13 +57,13 @@ struct Block : nn::Module {
   Mlp mlp;
 };
 
-/// Tokens (B,T) int64 -> logits (B,T,vocabulary) of the token that follows each; T at most `context`.
+/// The model: tokens (B,T) int64 -> logits (B,T,vocabulary) for the token after each. T is at most `context`.
 struct Gpt : nn::Module {
   explicit Gpt(const GptOptions& o);
   Tensor forward(const Tensor& tokens) override;
   void visit(nn::Visitor& v) override;
   GptOptions options;
-  nn::Embedding wte, wpe;  ///< of tokens (also the output layer), of positions
+  nn::Embedding wte, wpe;  ///< embeddings of tokens (also the output layer's weight) and of positions
   nn::Dropout dropout;
   nn::Sequential h;
   nn::LayerNorm ln_f;

@@ -51,7 +51,7 @@ bool is_wide_numbers(std::span<const std::uint8_t> part) {
 /// Returns true if a part of a file is at least 64 bytes of UTF-8 text without control characters other than
 /// tabs and line ends. The last character may be cut off.
 bool is_plain_text(std::span<const std::uint8_t> part) {
-  int missing = 0;  // bytes of the character that has begun
+  int missing = 0;  // number of bytes still missing from the current character
   for (const std::uint8_t byte : part) {
     const bool continues = (byte & 0xc0) == 0x80;
     if (continues != (missing > 0)) return false;
@@ -73,7 +73,7 @@ std::string not_tokens(int file, std::int64_t size, std::span<const std::uint8_t
     if (const std::uint32_t magic = word_at(head, 0, 4); magic == 20240520 || magic == 20240801)
       return "begins with llm.c's header of 1024 bytes, which is not read yet: cut it off (tail -c +1025)";
   if (is_plain_text(head)) return "is text: name it with --data text:FILE";
-  // Four parts are looked at, because the file may begin with padding.
+  // Examine four parts of the file, because it may begin with padding.
   for (const std::int64_t part : {0, 1, 2, 3})
     if (is_wide_numbers(read_part(file, size / 4 * part / 8 * 8)))
       return "holds numbers of 32 or 64 bits: write the tokens as uint16";
@@ -89,7 +89,7 @@ TokenFile::TokenFile(const std::string& spec) {
     fail(ExitCode::kUsage, "--data: '{}' is not one of text:FILE, tokens:FILE", spec);
   path_ = spec.substr(colon + 1);
   width_ = kind == "text" ? 1 : 2;
-  // Non-blocking, so that a named pipe is an error and not a wait for its writer.
+  // Open without blocking, so that a named pipe gives an error and does not wait for a writer.
   file_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   const auto refuse = [&](const std::string& why) {
     if (file_ >= 0) ::close(file_);
@@ -137,7 +137,7 @@ void TokenFile::read(std::int64_t first, std::span<std::int64_t> to) const {
 Windows::Windows(std::shared_ptr<const TokenFile> file, std::int64_t context, Split split)
     : file_(std::move(file)), context_(context), moves_(split == Split::kTrain) {
   const std::int64_t test = std::max(file_->size() / 10, context + 1);
-  const std::int64_t to_train = (file_->size() - test - 1) / context - 1;  // one less: there is room to move
+  const std::int64_t to_train = (file_->size() - test - 1) / context - 1;  // leaves room to move the windows
   if (to_train < 1)
     fail(ExitCode::kData,
          "{}: {} tokens are too few for windows of {}; use a file of at least {} or a model with a shorter "
@@ -166,7 +166,8 @@ void Windows::read(const SampleId& id, std::span<std::byte* const> to) const {
 
 namespace {
 
-/// Bytes of the character that begins at `at`; 0 if none does that a terminal should see (RFC 3629).
+/// Returns the number of bytes of the UTF-8 character (RFC 3629) that begins at `at`, or 0 if there is none
+/// or a terminal should not show it.
 std::size_t character_at(const std::vector<std::int64_t>& bytes, std::size_t at) {
   const std::int64_t first = bytes[at];
   if (first < 0x80) return first >= ' ' && first != 0x7f ? 1 : first == '\n' || first == '\t';
@@ -177,7 +178,8 @@ std::size_t character_at(const std::vector<std::int64_t>& bytes, std::size_t at)
     if ((bytes[at + i] & 0xc0) != 0x80) return 0;
     code = code << 6 | (bytes[at + i] & 0x3f);
   }
-  constexpr std::int64_t kSmallest[] = {0, 0, 0xa0, 0x800, 0x10000};  // of a length; below 0xa0 are controls
+  // The smallest code point of each length in bytes. Those from 0x80 to 0x9f are control characters.
+  constexpr std::int64_t kSmallest[] = {0, 0, 0xa0, 0x800, 0x10000};
   const bool is_surrogate = code >= 0xd800 && code < 0xe000;
   return code >= kSmallest[length] && code <= 0x10ffff && !is_surrogate ? length : 0;
 }

@@ -1,4 +1,4 @@
-// Text as windows of tokens.
+// A dataset of windows of tokens from a text file.
 #pragma once
 
 #include <filesystem>
@@ -10,23 +10,25 @@
 
 namespace trireme {
 
-/// A file of tokens, read where it is needed: of any size.
+/// A file of tokens of any size. It is read on demand, not loaded into memory.
 ///
 ///     text:FILE        each byte is a token
 ///     tokens:FILE      little-endian uint16, of GPT-2's vocabulary
 class TokenFile {
  public:
-  /// Throws Error(kUsage) if `spec` cannot be understood, Error(kData) if the file cannot be read.
+  /// Opens the file. Throws Error(kUsage) if `spec` has another form, and Error(kData) if the file cannot be
+  /// read or does not seem to contain such tokens.
   explicit TokenFile(const std::string& spec);
   ~TokenFile();
   TokenFile(const TokenFile&) = delete;
   TokenFile& operator=(const TokenFile&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
-  std::int64_t size() const { return size_; }  ///< in tokens
+  std::int64_t size() const { return size_; }  ///< number of tokens
   std::int64_t vocabulary() const { return width_ == 1 ? 256 : 50257; }
   bool is_text() const { return width_ == 1; }
-  /// Tokens [first, first + to.size()); any thread.
+  /// Reads tokens [first, first + to.size()) into `to`. Any thread may call it. Throws Error(kData) if they
+  /// cannot be read or are not in the vocabulary.
   void read(std::int64_t first, std::span<std::int64_t> to) const;
 
  private:
@@ -37,8 +39,8 @@ class TokenFile {
 };
 
 /// Windows of `context` tokens, each with the tokens that follow them. The last tenth of the file is for
-/// testing, but no more of it than about 100000 tokens; the rest is for training, cut elsewhere in each
-/// epoch. Fields: tokens (context) int64, next tokens (context) int64.
+/// testing, of which at most about 100000 tokens are used. The rest is for training; each epoch begins its
+/// first window at another random token. Fields: tokens (context) int64, next tokens (context) int64.
 class Windows final : public Dataset {
  public:
   /// Throws Error(kData) if the file is too short.
@@ -51,11 +53,11 @@ class Windows final : public Dataset {
  private:
   std::shared_ptr<const TokenFile> file_;
   std::int64_t context_, first_ = 0, size_ = 0;
-  bool moves_;  ///< cut elsewhere in each epoch
+  bool moves_;  ///< each epoch begins its first window at another token
 };
 
-/// Text that a terminal shows, '?' for what is no UTF-8 or a control character; the numbers of tokens where
-/// those are no bytes.
+/// Returns tokens as text for a terminal. If `is_text`, tokens are bytes; what is not UTF-8 and control
+/// characters other than newline and tab become '?'. Otherwise returns the tokens' numbers.
 std::string shown(const std::vector<std::int64_t>& tokens, bool is_text);
 
 }  // namespace trireme

@@ -22,8 +22,8 @@ struct Rating {
   std::int64_t user, item, time;
 };
 
-/// Returns the rating in a line "user item rating time" with tabs, commas or colons between; nothing for
-/// other lines.
+/// Returns the rating in a line "user item rating time" whose fields are separated by tabs, commas or colons.
+/// Returns nothing for other lines.
 std::optional<Rating> rating_in(std::string_view line) {
   std::vector<std::string_view> fields;
   constexpr std::string_view kBetween = "\t,:";
@@ -33,7 +33,7 @@ std::optional<Rating> rating_in(std::string_view line) {
     at = end;
   }
   if (fields.size() < 4) return {};
-  const std::string_view seconds = fields[3].substr(0, fields[3].find('.'));  // fractions are left out
+  const std::string_view seconds = fields[3].substr(0, fields[3].find('.'));  // without the fraction
   const auto user = whole_number<std::int64_t>(fields[0]), item = whole_number<std::int64_t>(fields[1]);
   const auto time = whole_number<std::int64_t>(seconds);
   return user && item && time ? std::optional(Rating{*user, *item, *time}) : std::nullopt;
@@ -59,7 +59,8 @@ std::vector<Rating> read_ratings(const std::filesystem::path& path) {
   return ratings;
 }
 
-/// Replaces the values of a member by their ranks among its different values. Returns how many those are.
+/// Replaces each value of a member by its index among the sorted distinct values. Returns the number of
+/// distinct values.
 std::int64_t renumber(std::vector<Rating>& ratings, std::int64_t Rating::*member) {
   std::vector<std::int64_t> values;
   for (const Rating& r : ratings) values.push_back(r.*member);
@@ -88,11 +89,12 @@ Interactions open_movielens(const std::filesystem::path& folder) {
        folder.string());
 }
 
-/// Users have tastes and items have traits, both hidden; each user chooses the 20 items that fit best, by
-/// taste and some chance, in random order.
+/// Returns synthetic data. Users have random tastes and items random traits, which are not part of the data.
+/// Each user chooses the 20 items with the best match of taste and traits, plus some noise, in random order.
 Interactions make_up(std::int64_t users, std::int64_t items) {
   constexpr std::int64_t kTraits = 4, kChosen = 20;
-  const auto random = [](std::uint64_t what, std::int64_t a, std::int64_t b) {  // about normal
+  // Returns a number with an approximately normal distribution.
+  const auto random = [](std::uint64_t what, std::int64_t a, std::int64_t b) {
     const auto bits =
         philox(random_key(0x6e6366, what, 0), static_cast<std::uint64_t>(a), static_cast<std::uint64_t>(b));
     double total = 0;
@@ -115,7 +117,8 @@ Interactions make_up(std::int64_t users, std::int64_t items) {
   return data;
 }
 
-/// An item that the user never chose, the number `draw` of this key.
+/// Returns a random item that the user never chose. Draws from the key's numbers from index `draw` on, and
+/// advances `draw`.
 std::int64_t other_item(const Interactions& data, std::int64_t user, RandomKey key, std::uint64_t& draw) {
   const auto& chosen = data.items_of[static_cast<std::size_t>(user)];
   for (;;) {
@@ -145,7 +148,7 @@ std::shared_ptr<const Interactions> open_interactions(const std::string& spec) {
     fail(ExitCode::kUsage, "--data: '{}' is not one of movielens:DIR, synthetic[:USERS,ITEMS]", spec);
   }
   std::erase_if(data.items_of,
-                [](const auto& items_of) { return items_of.size() < 2; });  // nothing to hold out
+                [](const auto& items_of) { return items_of.size() < 2; });  // too few to hold one out
   for (const auto& chosen : data.items_of)
     if (static_cast<std::int64_t>(chosen.size()) == data.items)
       fail(ExitCode::kData, "--data {}: a user chose all {} items, so there is nothing to tell apart", spec,

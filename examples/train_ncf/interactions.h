@@ -1,4 +1,5 @@
-// Who chose what: the data of recommender systems, and the two data sets that are made of it.
+// Data of recommender systems: which user chose which items. Has one dataset for training and one for
+// testing.
 #pragma once
 
 #include <memory>
@@ -9,23 +10,25 @@
 
 namespace trireme {
 
-/// Users and items are numbered from 0.
+/// The choices of all users. Users and items are numbered from 0.
 struct Interactions {
   std::int64_t items = 0;
-  std::vector<std::vector<std::int64_t>> items_of;  ///< of each user, oldest first, none twice; at least 2
+  /// The items that each user chose, oldest first. A user has at least two items and none twice.
+  std::vector<std::vector<std::int64_t>> items_of;
   std::int64_t users() const { return static_cast<std::int64_t>(items_of.size()); }
 };
 
 /// Opens what `--data` names:
 ///
 ///     movielens:DIR                 the first of u.data, ratings.dat and ratings.csv in DIR
-///     synthetic[:USERS,ITEMS]       made up from hidden tastes, 1000 users and 500 items
+///     synthetic[:USERS,ITEMS]       random choices from hidden tastes; 1000 users and 500 items by default
 ///
-/// Fails with kUsage if `spec` cannot be understood, with kData if the data cannot be read.
+/// Throws Error(kUsage) if `spec` has another form, and Error(kData) if the data cannot be read.
 std::shared_ptr<const Interactions> open_interactions(const std::string& spec);
 
-/// All choices but each user's last, each followed by kNegatives items that the user did not choose, drawn
-/// anew in each epoch from (seed, epoch, index). Fields: user () int64, item () int64, chosen () float32.
+/// The training data: all choices except each user's last. Each is followed by kNegatives items that the user
+/// did not choose, drawn anew in each epoch from (seed, epoch, index). Fields: user () int64, item () int64,
+/// chosen () float32.
 class Choices final : public Dataset {
  public:
   static constexpr std::int64_t kNegatives = 4;
@@ -45,8 +48,8 @@ class Choices final : public Dataset {
   std::vector<Pair> positives_;
 };
 
-/// Each user's last choice, then kOthers items that the user never chose, the same each time.
-/// Fields: user () int64, items (1 + kOthers) int64.
+/// The test data: each user's last choice, followed by kOthers random items that the user never chose, which
+/// are the same in every evaluation. Fields: user () int64, items (1 + kOthers) int64.
 class LastChoices final : public Dataset {
  public:
   static constexpr std::int64_t kOthers = 99;

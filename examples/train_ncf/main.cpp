@@ -1,4 +1,4 @@
-// Trains a recommender on what users chose: X. He et al., "Neural collaborative filtering", 2017.
+// Trains a recommender system on users' choices: X. He et al., "Neural collaborative filtering", 2017.
 #include <trireme/trireme.h>
 
 #include <charconv>
@@ -13,7 +13,7 @@ namespace trireme {
 
 namespace {
 
-/// NeuMF: products of one pair of embeddings beside a perceptron over another.
+/// The NeuMF model: combines the product of one pair of embeddings with a perceptron over another pair.
 struct NeuMf : nn::Module {
   NeuMf(std::int64_t users, std::int64_t items, std::int64_t factors)
       : user_gmf(users, factors),
@@ -26,7 +26,7 @@ struct NeuMf : nn::Module {
       nn::init::normal_(table->weight, 0, 0.01);
   }
 
-  /// user and item (N) -> logits (N): positive where the user is expected to choose the item.
+  /// Computes user and item (N) -> logits (N), which are positive if the user is likely to choose the item.
   Tensor operator()(const Tensor& user, const Tensor& item) {
     return with_hooks({user, item},
                       [this](const std::vector<Tensor>& in) { return std::vector{logits(in[0], in[1])}; })[0];
@@ -50,7 +50,7 @@ struct NeuMf : nn::Module {
   nn::Linear predict;
 };
 
-/// Of --model neumf[:FACTORS].
+/// Returns the number of factors in "neumf[:FACTORS]". Throws Error(kUsage) for any other text.
 std::int64_t factors_of(const std::string& model) {
   if (model == "neumf") return 8;
   std::int64_t factors = 0;
@@ -62,15 +62,15 @@ std::int64_t factors_of(const std::string& model) {
 }
 
 struct Ranking {
-  double hit_rate = 0, ndcg = 0;  ///< at 10 of 100
+  double hit_rate = 0, ndcg = 0;  ///< averages over users, for the first 10 of 100 ranked items
 };
 
-/// Where each user's last choice stands among items that the user never chose.
+/// Ranks each user's last choice among items that the user never chose.
 Ranking rank_last_choices(Job& job, NeuMf& model, const LastChoices& test) {
   const auto sums = sum_over(job, test, 50, 2, [&](const Batch& b, std::span<double> figures) {
     const Tensor users = expand(unsqueeze(b.x, 1), b.y.shape());
     const Tensor scores = reshape(model(flatten(users), flatten(b.y)), b.y.shape());
-    const Tensor ahead = sum(ge(scores, narrow(scores, 1, 0, 1)), {1});  // the choice itself included
+    const Tensor ahead = sum(ge(scores, narrow(scores, 1, 0, 1)), {1});  // counts the choice itself, too
     for (const std::int64_t place : ahead.to_vector<std::int64_t>()) {
       if (place > 10) continue;
       figures[0] += 1;
@@ -109,7 +109,7 @@ void train(Job& job) {
       step.report("eval_ndcg", last->ndcg);
     }
   }
-  if (!last) last = rank_last_choices(job, model, test);  // nothing was left to train
+  if (!last) last = rank_last_choices(job, model, test);  // the resumed job had no step left
   job.say(fmt::format("hit rate at 10 of 100: {:.2f} % of {} users, NDCG {:.4f}", 100 * last->hit_rate,
                       test.size(), last->ndcg));
   job.say_summary();

@@ -20,7 +20,7 @@ class Dice {
   std::uint64_t rolled_ = 0;
 };
 
-/// Writes a random tree with this many leaves at `at`, which moves behind it. Returns its value.
+/// Writes a random tree with this many leaves at `at` and moves `at` to its end. Returns the tree's value.
 bool grow(std::int64_t leaves, Dice& dice, std::int64_t*& at) {
   if (leaves == 1) {
     *at = dice.below(2);

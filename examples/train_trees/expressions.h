@@ -1,18 +1,18 @@
-// Boolean expressions as trees: (1 and (0 xor 1)).
+// A dataset of random Boolean expressions such as (1 and (0 xor 1)), which are trees.
 #pragma once
 
 #include "core/data/dataset.h"
 
 namespace trireme {
 
-/// What stands in an expression. Values come first.
+/// The tokens of an expression: values, then operators. kTokens is their number.
 enum Token : std::int64_t { kFalse, kTrue, kAnd, kOr, kXor, kTokens };
 
-/// Random expressions with 2 to `leaves` values, in trees of every shape, and what they evaluate to. A pure
-/// function of (split, leaves, index), which costs no memory.
+/// Random expressions with 2 to `leaves` values, in trees of every shape, and their values. A sample is a
+/// pure function of (split, leaves, index), so the dataset needs no memory.
 ///
-/// Fields: the tokens (2 * leaves - 1) int64, each operator before its two operands, filled up with kFalse
-/// behind the end; the value () int64.
+/// Fields: the tokens (2 * leaves - 1) int64, each operator before its two operands, padded with kFalse after
+/// the end; the expression's value () int64.
 class Expressions final : public Dataset {
  public:
   Expressions(Split split, std::int64_t leaves, std::int64_t size)

@@ -1,6 +1,6 @@
-// Learns to evaluate Boolean expressions by recursion over their trees: each sample has a graph of its own
-// shape, made by ordinary control flow. After R. Socher et al., "Parsing natural scenes and natural language
-// with recursive neural networks", 2011.
+// Trains a network to evaluate Boolean expressions by recursion over their trees. Ordinary control flow
+// builds a different autograd graph for each sample. Follows R. Socher et al., "Parsing natural scenes and
+// natural language with recursive neural networks", 2011.
 #include <trireme/trireme.h>
 
 #include "examples/optimizer.h"
@@ -16,7 +16,7 @@ struct TreeNet : nn::Module {
   nn::Embedding tokens{kTokens, kWidth};
   nn::Linear hidden{3 * kWidth, 2 * kWidth}, merged{2 * kWidth, kWidth}, answer{kWidth, 2};
 
-  /// Expressions (N,tokens) -> logits (N,2).
+  /// Computes expressions (N,tokens) -> logits (N,2).
   Tensor forward(const Tensor& expressions) override {
     const Tensor table = tanh(tokens.weight);
     const std::vector<std::int64_t> all = expressions.to_vector<std::int64_t>();
@@ -28,7 +28,7 @@ struct TreeNet : nn::Module {
     return answer(stack(values));
   }
 
-  /// The vector of the expression that begins at `at`, which moves behind it.
+  /// Returns the vector of the expression that begins at `at`, and moves `at` to its end.
   Tensor value_of(const std::int64_t*& at, const Tensor& table) {
     const std::int64_t token = *at++;
     const Tensor vector = select(table, 0, token);
@@ -46,7 +46,8 @@ struct TreeNet : nn::Module {
   }
 };
 
-/// Largest number of leaves: 12 unless `spec` is "synthetic:LEAVES".
+/// Returns the largest number of leaves: 12 for "synthetic", LEAVES for "synthetic:LEAVES". Throws
+/// Error(kUsage) for any other text.
 std::int64_t leaves_of(const std::string& spec) {
   if (spec == "synthetic") return 12;
   const std::string digits = spec.starts_with("synthetic:") ? spec.substr(10) : "";
@@ -84,7 +85,7 @@ void train(Job& job) {
       step.report("eval_accuracy", last.accuracy);
     }
   }
-  if (last.samples == 0) last = evaluate(job, model, test);  // nothing was left to train
+  if (last.samples == 0) last = evaluate(job, model, test);  // the resumed job had no step left
   job.say(fmt::format("test accuracy: {:.2f} % of {} expressions", 100 * last.accuracy, last.samples));
   const Evaluation of_larger = evaluate(job, model, larger);
   job.say(fmt::format("on trees up to four times as large: {:.2f} %", 100 * of_larger.accuracy));

@@ -1,4 +1,4 @@
-// A small network whose gradients go through a communication hook of one's own: majority_vote.h.
+// Trains a small network whose gradients are reduced by a user's own comm hook, that of majority_vote.h.
 #include <trireme/trireme.h>
 
 #include "examples/user_hook/majority_vote.h"

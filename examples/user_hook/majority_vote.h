@@ -1,7 +1,7 @@
-// A communication hook of one's own: signSGD with majority vote. Every shard sends the signs of its gradient,
-// in 16 bits, and what most of them say is the direction of the step. J. Bernstein, J. Zhao, K.
-// Azizzadenesheli, A. Anandkumar, "signSGD with majority vote is communication efficient and fault tolerant",
-// 2019.
+// An example of a user's own comm hook: signSGD with majority vote. Every shard sends the signs of its
+// gradient in 16 bits, and the sign that most shards have is the direction of the step. J. Bernstein, J.
+// Zhao, K. Azizzadenesheli, A. Anandkumar, "signSGD with majority vote is communication efficient and fault
+// tolerant", 2019.
 #pragma once
 
 #include <trireme/trireme.h>
@@ -10,7 +10,8 @@
 
 namespace trireme {
 
-/// Sums of up to 256 signs are exact in bfloat16, so the vote has the same bits at any world size.
+/// Sets the bucket's mean gradient to the sign of the sum of all shards' signs. Sums of up to 256 signs are
+/// exact in bfloat16, so the result has the same bits at any world size.
 inline void majority_vote(GradientBucket& bucket) {
   const NoGrad off;
   std::vector<Tensor> votes;

@@ -1,6 +1,6 @@
-// An operation of one's own, forward and backward, and a network that trains with it: the activation
-// x + sin(a x)^2 / a, whose a is learned. L. Ziyin, T. Hartwig, M. Ueda, "Neural networks fail to learn
-// periodic functions and how to fix it", 2020.
+// Defines a user's own differentiable op, with forward and backward, and trains a network with it. The op is
+// the activation x + sin(a x)^2 / a with a learned a. L. Ziyin, T. Hartwig, M. Ueda, "Neural networks fail to
+// learn periodic functions and how to fix it", 2020.
 #include <trireme/trireme.h>
 
 #include <cmath>
@@ -13,7 +13,8 @@ namespace trireme {
 
 namespace {
 
-/// x (any shape) and a (), float32. Plain loops over memory; ops would do as well.
+/// The op: x (any shape) and a (), both float32. It uses plain loops over memory, but could also use other
+/// ops.
 struct SnakeFunction : Function<SnakeFunction> {
   static Tensor forward(Context& c, const Tensor& x, const Tensor& a) {
     c.save_for_backward({x, a});
@@ -30,7 +31,7 @@ struct SnakeFunction : Function<SnakeFunction> {
   static Tensors backward(Context& c, const Tensors& g) {
     const Tensor x = c.saved(0).row_major(), of_y = g[0].row_major(), of_x = Tensor::empty(x.shape());
     const auto k = static_cast<float>(c.saved(1).item());
-    double of_a = 0;  // a sum in one fixed order: the same bits on any number of ranks
+    double of_a = 0;  // the loop sums in a fixed order, so the bits do not depend on the number of ranks
     for (std::int64_t i = 0; i < x.numel(); ++i) {
       const float v = x.data<float>()[i], gradient = of_y.data<float>()[i];
       const float wave = std::sin(k * v), slope = std::sin(2 * k * v);
@@ -47,7 +48,7 @@ struct Snake : nn::Module {
   void visit(nn::Visitor& v) override { v.parameter("a", a); }
 };
 
-/// Points of a wave on a slope. Fields: place (1), height (1), float32.
+/// Random points of a sine wave plus a linear function. Fields: x (1) float32, y (1) float32.
 class Wave final : public Dataset {
  public:
   explicit Wave(Split split) : split_(split) {}

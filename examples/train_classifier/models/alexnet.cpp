@@ -29,7 +29,7 @@ struct AlexNet : Module {
   }
 
   Sequential features, classifier;
-  std::int64_t pooled;  ///< height and width behind the features
+  std::int64_t pooled;  ///< height and width of the pooled features
 
  private:
   static Conv2d stem(const ModelOptions& o) {

@@ -7,7 +7,7 @@ namespace {
 
 using namespace nn;
 
-/// Convolution, norm and ReLU6. With `groups` == `in` == `out` it treats each channel by itself (depthwise).
+/// Returns a convolution, a batch norm and ReLU6. The convolution is depthwise if `groups` == `in` == `out`.
 Sequential conv_norm(std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride = 1,
                      std::int64_t groups = 1) {
   return Sequential(
@@ -15,7 +15,8 @@ Sequential conv_norm(std::int64_t in, std::int64_t out, std::int64_t kernel, std
       BatchNorm2d(out), ReLU6());
 }
 
-/// Widens, filters each channel by itself, narrows; with a shortcut where the shape stays.
+/// Widens with a 1x1 convolution, filters each channel with a depthwise one, and narrows with another 1x1
+/// convolution. Has a shortcut if input and output have the same shape.
 struct InvertedResidual : Module {
   InvertedResidual(std::int64_t in, std::int64_t out, std::int64_t stride, std::int64_t expansion)
       : has_shortcut(stride == 1 && in == out) {

@@ -1,8 +1,9 @@
-// The networks that train_classifier knows: one file per family.
+// The networks of train_classifier, with one source file per family.
 //
-// Parameters have the names that torchvision gives them, and its initial values. All take images of any
-// size, or say which they need. Images with a side below 64 pixels get what is customary for CIFAR: a first
-// convolution without stride, no pooling behind it, and one linear layer as classifier.
+// Parameters have torchvision's names and are initialized like torchvision's. A network that does not take
+// images of any size throws Error(kUsage), which says what it needs. Networks for images with a side below 64
+// pixels have the changes that are customary for CIFAR: a first convolution with stride 1, no pooling after
+// it in ResNets, and one linear layer as classifier.
 #pragma once
 
 #include <memory>
@@ -19,9 +20,10 @@ struct ModelOptions {
   double dropout = 0;
 };
 
-/// Throws Error(kUsage) for unknown names, listing all, and where the model cannot take such images.
+/// Returns a new model. Throws Error(kUsage) if the name is unknown (the message lists all names), or if the
+/// model does not take images of this size.
 std::unique_ptr<nn::Module> make_model(const std::string& name, const ModelOptions& options);
-/// What make_model knows: "mlp|lenet|...".
+/// Returns the names of all models: "mlp|lenet|...".
 std::string model_names();
 
 namespace models {
@@ -42,12 +44,14 @@ ModelPointer resnet50(const ModelOptions& options);
 // mobilenet.cpp
 ModelPointer mobilenet(const ModelOptions& options);  ///< version 2
 // vit.cpp
-ModelPointer vit(const ModelOptions& options);  ///< B/16, for small images Ti/4
+ModelPointer vit(const ModelOptions& options);  ///< ViT-B/16; ViT-Ti/4 for small images
 
+/// Returns true if a side of the images is below 64 pixels.
 bool is_small(const ModelOptions& options);
 
-/// Gives convolutions normal numbers of variance 2 / (outputs * kernel): K. He et al., "Delving deep into
-/// rectifiers", 2015. With `linear_std`, linear layers get normal numbers of that deviation, and biases 0.
+/// Initializes convolutions with normal numbers of variance 2 / (outputs * kernel): K. He et al., "Delving
+/// deep into rectifiers", 2015. If `linear_std` > 0, linear layers get normal numbers of that standard
+/// deviation, and all biases become 0.
 void init_he(nn::Module& model, double linear_std = 0);
 
 }  // namespace models

@@ -7,7 +7,7 @@ namespace {
 
 using namespace nn;
 
-/// 1x1, 3x3 and 1x1 convolutions around a shortcut, `out` = 4 * width.
+/// A residual block of 1x1, 3x3 and 1x1 convolutions. The first two have `out` / 4 channels.
 struct Bottleneck : Module {
   Bottleneck(std::int64_t in, std::int64_t out, std::int64_t stride)
       : conv1(in, out / 4, 1, {}, false),
@@ -36,10 +36,11 @@ struct Bottleneck : Module {
 
   Conv2d conv1, conv2, conv3;
   BatchNorm2d bn1, bn2, bn3;
-  Sequential downsample;  ///< 1x1 convolution and norm where the shape changes, else empty
+  Sequential downsample;  ///< 1x1 convolution and norm if the block changes the shape, otherwise empty
 };
 
-/// `blocks`: how many stand in each of the four stages; each stage after the first halves the size.
+/// A residual network. `blocks` holds the number of blocks of each stage. Each stage after the first halves
+/// the height and width.
 template <class Block>
 struct ResNet : Module {
   ResNet(const ModelOptions& o, std::initializer_list<int> blocks, std::int64_t expansion)

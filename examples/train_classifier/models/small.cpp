@@ -5,14 +5,14 @@ namespace trireme::models {
 
 using namespace nn;
 
-/// (N,C,H,W) -> 512 -> 256 -> classes.
+/// Returns a perceptron: (N,C,H,W) -> 512 -> 256 -> classes.
 ModelPointer mlp(const ModelOptions& o) {
   return std::make_unique<Sequential>(Flatten(), Linear(o.input.elements(), 512), ReLU(), Dropout(o.dropout),
                                       Linear(512, 256), ReLU(), Dropout(o.dropout), Linear(256, o.classes));
 }
 
-/// Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998, with ReLU and
-/// max-pooling.
+/// Returns the network of Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998,
+/// with ReLU and max-pooling.
 ModelPointer lenet(const ModelOptions& o) {
   if (o.input.height < 12 || o.input.width < 12)
     fail(ExitCode::kUsage,
@@ -25,7 +25,7 @@ ModelPointer lenet(const ModelOptions& o) {
                                       Dropout(o.dropout), Linear(120, 84), ReLU(), Linear(84, o.classes));
 }
 
-/// The smallest of the residual networks for CIFAR: K. He et al., "Deep residual learning for image
+/// Returns the smallest residual network for CIFAR in K. He et al., "Deep residual learning for image
 /// recognition", 2016, section 4.2.
 ModelPointer resnet8(const ModelOptions& o) {
   return std::make_unique<Sequential>(Conv2d(o.input.channels, 16, 3, {.padding = 1}, false),

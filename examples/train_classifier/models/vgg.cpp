@@ -10,7 +10,7 @@ namespace {
 using namespace nn;
 
 struct Vgg : Module {
-  /// `stages`: how many convolutions stand before each pooling.
+  /// Builds the network. `stages` holds the number of convolutions before each pooling.
   Vgg(const ModelOptions& o, std::initializer_list<int> stages) : pooled(is_small(o) ? 1 : 7) {
     std::int64_t in = o.input.channels, width = 64;
     std::int64_t side = std::min(o.input.height, o.input.width);
@@ -19,7 +19,7 @@ struct Vgg : Module {
         features.push_back(std::make_shared<Conv2d>(in, width, 3, Conv2dOptions{.padding = 1}));
         features.push_back(std::make_shared<ReLU>());
       }
-      // A small image may be used up before the last pooling.
+      // Pool only while a side has two pixels: small images reach one pixel before the last pooling.
       if (side >= 2) features.push_back(std::make_shared<MaxPool2d>(PoolOptions{.kernel = 2}));
       side /= 2;
       width = std::min<std::int64_t>(2 * width, 512);
@@ -40,7 +40,7 @@ struct Vgg : Module {
   }
 
   Sequential features, classifier;
-  std::int64_t pooled;  ///< height and width behind the features
+  std::int64_t pooled;  ///< height and width of the pooled features
 };
 
 }  // namespace

@@ -15,7 +15,7 @@ struct VitSize {
 
 Tensor parameter(const Shape& shape) { return Tensor::zeros(shape).set_requires_grad(true); }
 
-/// x (N,T,W) -> (N,T,W).
+/// One transformer layer: x (N,T,W) -> (N,T,W).
 struct EncoderLayer : Module {
   EncoderLayer(const VitSize& size, double dropout)
       : ln_1(size.width, {.eps = 1e-6}),
@@ -56,7 +56,7 @@ struct Layers : Module {
   std::vector<EncoderLayer> all;
 };
 
-/// x (N,T,W) -> (N,T,W), positions added.
+/// Adds the embeddings of positions and applies all layers: x (N,T,W) -> (N,T,W).
 struct Encoder : Module {
   Encoder(const VitSize& size, std::int64_t tokens, double dropout)
       : pos_embedding(parameter({1, tokens, size.width})), drop(dropout), ln(size.width, {.eps = 1e-6}) {
