@@ -1,4 +1,4 @@
-// Tensors and states for tests of the checkpoint store.
+// Tensors and job states for tests of the checkpoint store.
 #pragma once
 
 #include <deque>
@@ -12,7 +12,7 @@
 
 namespace trireme::test {
 
-/// Named tensors with memory of their own. Movable, not copyable.
+/// Named tensors that own their memory. Movable, not copyable.
 struct TensorSet {
   std::vector<TensorSlot> slots;
   std::deque<std::vector<std::byte>> memory;
@@ -22,23 +22,25 @@ struct TensorSet {
 
   /// Adds a tensor of arbitrary finite values drawn from `seed`.
   void add(const std::string& name, DType dtype, std::vector<std::int64_t> shape, std::uint64_t seed);
-  /// The same names and shapes with every byte 0.
+  /// Returns tensors of the same names, dtypes and shapes with every byte 0.
   TensorSet empty_copy() const;
+  /// Returns true if the tensors of both sets have the same bytes, in the order in which they were added.
   bool holds_the_same(const TensorSet& other) const;
 };
 
-/// A few tensors of every dtype, with empty and scalar ones; `seed` draws the values.
+/// Returns a few tensors of every dtype, including empty and scalar ones. The values depend on `seed`.
 TensorSet small_model(std::uint64_t seed);
 
 JobState job_at(std::int64_t step);
 
-/// What `body` throws: the exit code, and the text in `what`. kDone when it throws nothing.
+/// Runs `body` and returns the exit code of the error that it throws, or kDone if it throws none. Stores the
+/// error's message in `what`.
 ExitCode code_thrown_by(const std::function<void()>& body, std::string* what = nullptr);
 
-/// Runs `body` as the only rank.
+/// Runs `body` with the communicator of a world of one rank.
 void run_alone(const std::function<void(Communicator&)>& body);
 
-/// A new directory, removed at the end.
+/// Creates a new directory and removes it, with its contents, when destroyed.
 class TemporaryDirectory {
  public:
   TemporaryDirectory();

@@ -1,12 +1,12 @@
-// A GPU that this machine does not have, described for cuDNN, which then chooses kernels for it.
+// Describes to cuDNN a GPU that this machine does not have, so that cuDNN chooses kernels for that GPU.
 #pragma once
 
 #include <string>
 
 namespace trireme::test {
 
-/// In the library's own words, which it does not document; what matters is the compute capability, 900
-/// for 9.0.
+/// Returns the description of a GPU in cuDNN's format, which is not documented. The choice of kernels depends
+/// on `compute_capability`, which is 900 for 9.0.
 inline std::string described_gpu(int compute_capability, int processors, int shared_memory) {
   return R"({"deviceVer":)" + std::to_string(compute_capability) +
          R"(,"driverVer":13000,"cudaDeviceId":0,"deviceName":"described","totalGlobalMem":85000000000,)"

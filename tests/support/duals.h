@@ -1,7 +1,7 @@
-// A slow reference that knows its own derivative: arrays of dual numbers, computed in plain loops.
+// Arrays of dual numbers, with which slow reference implementations in plain loops also compute derivatives.
 //
-// v + d*e with e*e = 0 carries the derivative along one direction through any formula, exactly and without
-// a graph. (W. Clifford, 1871; as forward-mode differentiation: R. Wengert, 1964.)
+// A dual number v + d*e with e*e = 0 carries the derivative along one direction through any formula, exactly
+// and without a graph. (W. Clifford, 1871; as forward-mode differentiation: R. Wengert, 1964.)
 #pragma once
 
 #include <cmath>
@@ -21,7 +21,7 @@ inline Dual operator+(Dual a, Dual b) { return {a.v + b.v, a.d + b.d}; }
 inline Dual operator-(Dual a, Dual b) { return {a.v - b.v, a.d - b.d}; }
 inline Dual operator*(Dual a, Dual b) { return {a.v * b.v, a.d * b.v + a.v * b.d}; }
 inline Dual operator/(Dual a, Dual b) { return {a.v / b.v, (a.d - a.v / b.v * b.d) / b.v}; }
-/// f(x) from f and f' at x.v
+/// Returns f(x), given f(x.v) and its derivative f'(x.v).
 inline Dual chain(Dual x, double f, double derivative) { return {f, derivative * x.d}; }
 inline Dual exp(Dual x) { return chain(x, std::exp(x.v), std::exp(x.v)); }
 inline Dual log(Dual x) { return chain(x, std::log(x.v), 1 / x.v); }
@@ -30,13 +30,13 @@ inline Dual sqrt(Dual x) { return chain(x, std::sqrt(x.v), 0.5 / std::sqrt(x.v))
 using Index = std::vector<std::int64_t>;
 using Lane = std::vector<Dual>;
 
-/// Row-major.
+/// A row-major array of dual numbers.
 struct Duals {
   Shape shape;
   std::vector<Dual> values;
 
-  /// Element of an index per dimension; more indices than dimensions are dropped from the left, and a
-  /// dimension of size 1 answers to any index.
+  /// Returns the element at an index for each dimension, with broadcasting. If there are more indices than
+  /// dimensions, the first ones are ignored, and so are indices of dimensions of size 1.
   Dual at(const Index& index) const {
     std::int64_t flat = 0;
     const auto extra = static_cast<int>(index.size()) - shape.size();
@@ -46,7 +46,7 @@ struct Duals {
   }
 };
 
-/// The array whose element at each index is fn(index).
+/// Returns the array whose element at each index is fn(index).
 inline Duals build(const Shape& shape, const std::function<Dual(const Index&)>& fn) {
   Duals out{shape, {}};
   Index index(static_cast<std::size_t>(shape.size()));
@@ -59,7 +59,7 @@ inline Duals build(const Shape& shape, const std::function<Dual(const Index&)>& 
   return out;
 }
 
-/// The array with each lane along `dim` replaced by fn(lane), all of one new length.
+/// Returns x with each lane along `dim` replaced by fn(lane). fn must return lanes of equal length.
 inline Duals map_lanes(const Duals& x, int dim, const std::function<Lane(const Lane&)>& fn) {
   const auto lane_at = [&](Index index) {
     Lane lane;
@@ -76,7 +76,8 @@ inline Duals map_lanes(const Duals& x, int dim, const std::function<Lane(const L
   });
 }
 
-/// The array with fn(all elements along `dims`) in their place; no dims: all dimensions.
+/// Returns x reduced over `dims`, or over all dimensions if `dims` is empty. Each element of the result is fn
+/// of the elements along `dims`.
 inline Duals reduce(const Duals& x, const std::vector<int>& dims, bool keepdim,
                     const std::function<Dual(const Lane&)>& fn) {
   std::vector<bool> gone(static_cast<std::size_t>(x.shape.size()), dims.empty());

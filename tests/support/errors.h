@@ -1,4 +1,4 @@
-// What a failing call says.
+// Checks of error messages.
 #pragma once
 
 #include <exception>
@@ -7,7 +7,7 @@
 
 namespace trireme::test {
 
-/// The message of what fn throws.
+/// Runs fn and returns the message of the exception that it throws, or "nothing was thrown".
 template <class Fn>
 std::string error_of(const Fn& fn) {
   try {
@@ -18,7 +18,7 @@ std::string error_of(const Fn& fn) {
   return "nothing was thrown";
 }
 
-/// Fails the running test for each part that the message lacks.
+/// Fails the running test for each of `parts` that the message does not contain.
 void expect_holds(const std::string& message, std::initializer_list<const char*> parts);
 
 }  // namespace trireme::test

@@ -20,7 +20,7 @@ struct Row {
   std::int64_t label = 0;
 };
 
-/// fn(k) for each of `width` logits.
+/// Returns a row of `width` logits, of which logit k is fn(k).
 template <class Fn>
 std::vector<double> made(std::int64_t width, const Fn& fn) {
   std::vector<double> logits;
@@ -79,7 +79,8 @@ Answer defined(const std::vector<double>& x, std::size_t label, double smoothing
   return answer;
 }
 
-/// Relative, and absolute below 1; infinities and NaN where they should be.
+/// Fails the test unless `got` is near `wanted`. The tolerance is relative, and absolute below 1. Infinities
+/// and NaN must match.
 void expect_near(double got, double wanted, double tolerance, const std::string& what) {
   if (std::isfinite(wanted))
     EXPECT_LE(std::fabs(got - wanted), tolerance * std::max(1.0, std::fabs(wanted)))

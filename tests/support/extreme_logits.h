@@ -1,4 +1,4 @@
-// Rows of logits on which exponentials and their sums go wrong: very large, infinite, NaN, rising and
+// Tests with rows of logits that are hard for sums of exponentials: very large, infinite, NaN, rising and
 // falling.
 #pragma once
 
@@ -6,8 +6,7 @@
 
 namespace trireme::test {
 
-/// Fails the running test unless cross entropy of each such row, and its gradient, are what the definition
-/// says.
+/// Fails the running test unless the cross entropy of each row, and its gradient, agree with the definition.
 void expect_right_cross_entropy(Device device, DType dtype);
 
 }  // namespace trireme::test

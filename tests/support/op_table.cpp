@@ -52,7 +52,7 @@ const std::vector<OpRow>& op_table() {
 }
 
 std::vector<std::string> declarations_in(const std::string& header) {
-  // `Tensor name(...)` or `const Tensor& name(...)` at the start of a line, over one or more lines.
+  // Matches `Tensor name(...)` and `const Tensor& name(...)` at the start of a line, over one or more lines.
   static const std::regex declaration(
       R"((?:^|\n)(?:inline )?(?:const Tensor&|Tensor|Found|LstmState|std::vector<Tensor>) (\w+|operator.)\(([^)]*)\))");
   static const std::regex noise(R"(\bconst\b|&|=.*)"), trailing_name(R"(\s+\w+\s*$)"), blank(R"(^\s+|\s+$)");

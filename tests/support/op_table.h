@@ -1,5 +1,5 @@
-// The op test table: one row per function that core/ops/ops.h declares or includes.
-// tests/unit/core/ops_table.cpp says what each row yields.
+// The op test table, with one row for each function that core/ops/ops.h declares or includes. The comment of
+// tests/unit/core/ops_table.cpp lists the tests that each row gets.
 #pragma once
 
 #include <functional>
@@ -10,7 +10,7 @@
 
 namespace trireme::test {
 
-/// A row-major array of doubles: what references compute with, in plain loops.
+/// A row-major array of doubles. Reference implementations compute with it in plain loops.
 struct Array {
   Shape shape;
   std::vector<double> values;
@@ -20,22 +20,23 @@ struct Array {
   double& operator[](std::int64_t i) { return values[static_cast<std::size_t>(i)]; }
   double operator[](std::int64_t i) const { return values[static_cast<std::size_t>(i)]; }
   std::int64_t size() const { return static_cast<std::int64_t>(values.size()); }
-  /// Element of an index per dimension; further indices of a broadcast result are dropped from the left.
+  /// Returns the element at an index for each dimension. If `index` has more entries than the array
+  /// dimensions, as in a broadcast result, the first entries are ignored.
   double at(const std::vector<std::int64_t>& index) const;
 };
 
-/// Index per dimension of element i of a row-major array.
+/// Returns the index for each dimension of element i of a row-major array.
 std::vector<std::int64_t> index_of(std::int64_t i, const Shape& shape);
 
 enum class Kind {
   kValue,
   kOptional,     ///< the op also takes an undefined tensor here
-  kLabel,        ///< int64, whole numbers 0..high-1
-  kConstant,     ///< gets no gradient
-  kPlaceholder,  ///< carries shape and dtype for a call that takes no tensor
+  kLabel,        ///< an int64 tensor of numbers from 0 to high - 1
+  kConstant,     ///< the argument does not require a gradient
+  kPlaceholder,  ///< gives shape and dtype to a call that takes no tensor
 };
 
-/// One argument: values spread over (low, high), all different.
+/// One tensor argument. Its values are all different and spread over (low, high).
 struct Input {
   Shape shape;
   double low = -1, high = 1;
@@ -50,7 +51,7 @@ enum class Second {
 using Arrays = std::vector<Array>;
 using Tensors = std::vector<Tensor>;
 
-/// One call of an op with its meaning.
+/// One call of an op and its reference implementation.
 struct Case {
   std::string label;
   std::vector<Input> inputs;
@@ -58,24 +59,25 @@ struct Case {
   std::function<Array(const Arrays&)> reference;
 };
 
-/// A call that must fail with a message that holds every one of `parts`.
+/// A call that must throw an error whose message contains each of `parts`.
 struct BadCall {
   std::function<void()> call;
   std::vector<std::string> parts;
 };
 
+/// The dtypes that an op accepts.
 enum class Takes {
-  kFloating,
-  kNumbers,   ///< and integers
-  kAnything,  ///< and bool
-  kPromotes,  ///< all, but the result is floating point
+  kFloating,  ///< floating point
+  kNumbers,   ///< floating point and integers
+  kAnything,  ///< floating point, integers and bool
+  kPromotes,  ///< floating point, integers and bool; the result is floating point
 };
 
 struct OpRow {
-  std::string declaration;  ///< "add(Tensor, Tensor)": as declarations_in() writes it
+  std::string declaration;  ///< text from declarations_in(), such as "add(Tensor, Tensor)"
   Second second = Second::kYes;
   Takes takes = Takes::kFloating;
-  std::vector<Case> cases;  ///< the first one is also run with every dtype
+  std::vector<Case> cases;  ///< the first case is also run with every dtype
   std::vector<BadCall> bad;
   double float32_tolerance = 1e-5;
   std::string name() const { return declaration.substr(0, declaration.find('(')); }
@@ -83,22 +85,23 @@ struct OpRow {
 
 const std::vector<OpRow>& op_table();
 
-/// The functions that a header's text declares, as "name(type, type)" without const, references, names and
-/// defaults.
+/// Returns the functions that a header's text declares, as "name(type, type)" without const, references,
+/// names and defaults.
 std::vector<std::string> declarations_in(const std::string& header);
-/// The text of every header that core/ops/ops.h includes.
+/// Returns the text of all headers that core/ops/ops.h includes.
 std::string op_headers();
 
-/// The same values in another shape.
+/// Returns the values of x, in the same order, with another shape.
 Array same_order(const Array& x, const Shape& shape);
-/// A case of one tensor argument.
+/// Returns a case with one tensor argument of shape `from`.
 Case moving(const Shape& from, std::function<Tensor(const Tensor&)> op,
             std::function<Array(const Array&)> reference);
 
-/// `made` on the device of the first argument: what calls use that make tensors of their own.
+/// Returns `made` moved to the device of the first argument. Calls use it for tensors that they make
+/// themselves.
 Tensor beside(const Tensors& arguments, const Tensor& made);
 
-// One part of the table per family, in op_table_<family>.cpp.
+// The parts of the table, which are in op_table_<family>.cpp.
 std::vector<OpRow> elementwise_rows();
 std::vector<OpRow> in_place_rows();
 std::vector<OpRow> shape_rows();

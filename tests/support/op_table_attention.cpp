@@ -12,7 +12,7 @@ namespace {
 
 constexpr RandomKey kKey = random_key(4, 5, 6);
 
-/// q and k of one width, v; `mask(row, column)` is added to the scores.
+/// Computes attention of q and k (of equal width) and v. `mask(index)` is added to the scores.
 Array attention_reference(const Arrays& in, const Shape& lead, const std::function<double(const std::vector<std::int64_t>&)>& mask, const AttentionOptions& o) {
   const auto last = [](const Array& a, int back) { return a.shape[a.shape.size() - back]; };
   const std::int64_t l = last(in[0], 2), s = last(in[1], 2), e = last(in[0], 1), ev = last(in[2], 1);
@@ -58,19 +58,19 @@ Tensor attend(const Tensors& in, AttentionOptions o) {
   return scaled_dot_product_attention(in[0], in[1], in[2], o);
 }
 
-/// Without a mask.
+/// Returns a case without a mask argument.
 Case plain(const std::string& label, const Shape& q, const Shape& k, const Shape& v, const Shape& lead, const AttentionOptions& o) {
   return {label, {{q}, {k}, {v}}, [o](const Tensors& in) { return attend(in, o); }, [lead, o](const Arrays& in) { return attention_reference(in, lead, nothing, o); }};
 }
 
-/// With one that is an argument.
+/// Returns a case with a float mask argument.
 Case added(Kind kind) {
   return {"added mask", {{{2, 2, 3, 4}}, {{2, 2, 5, 4}}, {{2, 2, 5, 2}}, {{2, 1, 3, 5}, -1, 1, kind}},
           [](const Tensors& in) { return attend(in, {.attn_mask = in[3], .dropout_p = 0.3, .first_sample = 3}); },
           [](const Arrays& in) { return attention_reference(in, {2, 2}, [&](const auto& at) { return in[3].at(at); }, {.dropout_p = 0.3, .first_sample = 3}); }};
 }
 
-/// Query 1 sees nothing; the others not all. As bool, or as zeros and -infinity.
+/// Returns a case in which query 1 sees no key and the others some. The mask is bool, or has 0 and -infinity.
 Case seen(DType dtype) {
   constexpr double kNever = -std::numeric_limits<double>::infinity();
   const auto sees = [](std::int64_t i, std::int64_t j) { return i != 1 && (i + 2 * j) % 3 != 0; };

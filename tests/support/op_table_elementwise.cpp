@@ -61,19 +61,19 @@ OpRow binary_row(const std::string& name, BinaryCall op, const Binary& fn, doubl
 OpRow compare_row(const std::string& name, BinaryCall op, const Binary& fn) {
   OpRow row = binary_row(name, op, fn, -1, 1, Takes::kAnything);
   row.second = Second::kNone;
-  // Equal values, too: the first argument against itself.
+  // Test equal values, too, by comparing the first argument with itself.
   row.cases.push_back({"equal", {{{2, 3}}}, [op](const Tensors& in) { return op(in[0], in[0]); },
                        [fn](const Arrays& in) { return map(in[0], in[0], in[0].shape, fn); }});
   return row;
 }
 
-/// The op and its in-place form. `expression` is of double x.
+/// Adds rows for an op and its in-place form. `expression` computes the reference from a double x.
 #define ROW(name, low, high, takes, expression)                                                                          \
   rows.push_back(unary_row(#name, name, [](double x) { return expression; }, low, high, "(Tensor)", Takes::takes));       \
   rows.push_back(unary_row(#name "_", [](const Tensor& x) { return name##_(fresh(x)); }, [](double x) { return expression; }, low, \
                            high, "(Tensor)", Takes::takes == Takes::kPromotes ? Takes::kFloating : Takes::takes));
 
-/// What an in-place op may write to: a result of its own, with the history of x.
+/// Returns a copy of x that an in-place op may write to. It has x in its autograd history.
 Tensor fresh(const Tensor& x) { return !x.defined() ? x : is_floating(x.dtype()) ? mul(x, 1.0) : x.clone(); }
 
 double logistic(double x) { return 0.5 * (1 + std::tanh(x / 2)); }
@@ -184,7 +184,7 @@ OpRow in_place_binary(const std::string& name, Op op, const Binary& fn, Takes ta
   return row;
 }
 
-/// Ops that divide: the divisor lies far from 0, and signs differ.
+/// Returns the rows of ops that divide. The divisor is far from 0, and operands of different signs occur.
 std::vector<OpRow> division_rows() {
   std::vector<OpRow> rows;
   const auto add = [&](const std::string& name, BinaryCall op, Tensor (*by)(const Tensor&, Scalar), const Binary& fn) {
@@ -210,7 +210,7 @@ std::vector<OpRow> division_rows() {
   return rows;
 }
 
-/// Every other element of an array of alternating signs is positive.
+/// Returns a bool mask that is true for the positive elements.
 Tensor mask_of(const Tensor& like) { return !like.defined() ? like : gt(to(like, DType::kFloat64), 0); }
 
 std::vector<OpRow> ternary_rows() {

@@ -11,7 +11,7 @@ namespace trireme::test {
 
 namespace {
 
-/// Where in the input place i of `count` lies, as PyTorch's manual has it.
+/// Returns the position in the input of output position i of `count`, as PyTorch's manual defines it.
 double position(std::int64_t i, std::int64_t size, std::int64_t count, double scale, const InterpolateOptions& o) {
   const double step = scale > 0 ? 1 / scale : static_cast<double>(size) / static_cast<double>(count), at = static_cast<double>(i);
   if (o.mode == Interpolation::kNearest) return std::fmin(std::floor(at * step + 1e-9), static_cast<double>(size - 1));
@@ -19,7 +19,7 @@ double position(std::int64_t i, std::int64_t size, std::int64_t count, double sc
   return std::fmin(std::fmax((at + 0.5) * step - 0.5, 0), static_cast<double>(size - 1));
 }
 
-/// Every input pixel weighted by a tent of width 1 around it.
+/// Resizes images. An output pixel is the sum of all input pixels, weighted by a tent of width 1 around each.
 Array resized(const Array& x, const InterpolateOptions& o) {
   const auto count = [&](int d) { return o.size.empty() ? static_cast<std::int64_t>(std::floor(static_cast<double>(x.shape[2 + d]) * o.scale_factor[static_cast<std::size_t>(d)])) : o.size[static_cast<std::size_t>(d)]; };
   const auto scale = [&](int d) { return o.size.empty() ? o.scale_factor[static_cast<std::size_t>(d)] : 0; };
@@ -59,7 +59,7 @@ OpRow interpolate_row() {
   return row;
 }
 
-/// The largest element of windows that `rows` and `columns` list for each place.
+/// Lists, for each output position along an axis, the input positions of its window.
 using Places = std::vector<std::vector<std::int64_t>>;
 Array largest(const Array& x, const Places& rows, const Places& columns) {
   Array y({x.shape[0], x.shape[1], static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(columns.size())}, -std::numeric_limits<double>::infinity());
@@ -92,7 +92,7 @@ OpRow adaptive_max_row() {
 
 OpRow wide_max_row() {
   OpRow row{.declaration = "max_pool2d(Tensor, PoolOptions)"};
-  // The places along an axis are written out, as PyTorch has them.
+  // `rows` and `columns` list PyTorch's windows along each axis.
   const auto add = [&](const Shape& x, const PoolOptions& o, const Places& rows, const Places& columns) {
     row.cases.push_back({x.to_string(), {{x}}, [o](const Tensors& in) { return max_pool2d(in[0], o); }, [=](const Arrays& in) { return largest(in[0], rows, columns); }});
   };

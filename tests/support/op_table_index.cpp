@@ -21,7 +21,7 @@ std::int64_t position(const Index& index, const Shape& shape) {
   return at;
 }
 
-/// y[i] = fn(index of i)
+/// Returns an array whose element at each index is fn(index).
 Array made(const Shape& shape, const std::function<double(const Index&)>& fn) {
   Array y(shape);
   for (std::int64_t i = 0; i < y.size(); ++i) y[i] = fn(index_of(i, shape));
@@ -70,7 +70,7 @@ std::vector<OpRow> scatter_rows() {
   };
   for (const auto& [shape, index] : {std::pair{Shape{3, 4}, Shape{5, 4}}, {Shape{3, 4}, Shape{2, 3}}, {Shape{3, 70}, Shape{2, 70}}}) {
     sum.cases.push_back({index.to_string(), {{shape}, label(index, 3), {index}}, [](const Tensors& in) { return scatter_add(in[0], 0, in[1], in[2]); }, place(true, 0)});
-    // Two sources of one place would make the derivative by the loser zero, which is right, but no row order tests it; one is enough.
+    // Each element of the result has one source only. With two, the derivative of one of them would be zero.
     if (index[0] <= 3)
       set.cases.push_back({index.to_string(), {{shape}, label({1, index[1]}, 3), {{1, index[1]}}}, [](const Tensors& in) { return scatter(in[0], 0, in[1], in[2]); }, place(false, 0)});
   }
@@ -122,7 +122,7 @@ std::vector<OpRow> pick_rows() {
   return {lines, table, picked, put, masked};
 }
 
-/// Values of the lines of x along the last dimension, each changed by fn.
+/// Applies fn to each line of x along the last dimension.
 Array by_line(const Array& x, std::int64_t width, const std::function<std::vector<double>(std::vector<double>)>& fn) {
   Shape shape = x.shape;
   const std::int64_t before = shape[shape.size() - 1];
@@ -215,7 +215,7 @@ std::vector<OpRow> arrange_rows() {
 
 std::vector<OpRow> split_rows() {
   OpRow even = anything("split(Tensor, std::int64_t, int)"), uneven = anything("split(Tensor, std::vector<std::int64_t>, int)"), chunks = anything("chunk(Tensor, std::int64_t, int)");
-  // Written back in another order, so that the sizes show.
+  // Join the parts in another order, so that wrong sizes give a wrong result.
   const auto joined = [](const std::vector<Tensor>& parts) { return cat({parts[1], parts[0]}, 0); };
   const auto swapped = [](std::int64_t first, std::int64_t second) {
     return [=](const Array& x) { return made({first + second, 2}, [&](const Index& i) { return x.at({i[0] < second ? i[0] + first : i[0] - second, i[1]}); }); };

@@ -10,7 +10,7 @@ namespace trireme::test {
 
 namespace {
 
-/// (..., M,K) @ (..., K,N) with broadcast, for shapes of at least two dimensions.
+/// Computes (..., M,K) @ (..., K,N) with broadcasting, for shapes of at least two dimensions.
 Array product_of(const Array& a, const Array& b, const Shape& shape) {
   const int rank = shape.size();
   const std::int64_t k = a.shape[a.shape.size() - 1];
@@ -62,7 +62,7 @@ OpRow bmm_row() {
   return row;
 }
 
-/// Every letter's loop, nested, in the order of `letters`; sizes are those of the operands.
+/// Computes an einsum with one nested loop for each letter.
 Array einsum_reference(const std::vector<std::string>& inputs, const std::string& result, const Arrays& in) {
   std::string letters = result;
   for (const std::string& one : inputs)
@@ -139,7 +139,8 @@ OpRow linear_row() {
   return row;
 }
 
-/// Calls fn(y index, x index or -1 in the padding, ky, kx) for every place of a window over (n, c) planes.
+/// Calls fn(y index, x index or -1 in the padding, ky, kx) for each position of each window. Windows cover all
+/// (n, c) planes.
 template <class Fn>
 void for_each_place(std::int64_t h, std::int64_t w, std::int64_t kh, std::int64_t kw, std::int64_t stride, std::int64_t padding, const Fn& fn, std::int64_t gap = 1) {
   const std::int64_t oh = (h + 2 * padding - gap * (kh - 1) - 1) / stride + 1, ow = (w + 2 * padding - gap * (kw - 1) - 1) / stride + 1;
@@ -238,7 +239,8 @@ OpRow conv1d_row() {
   for (const Conv2dOptions& o : {Conv2dOptions{}, Conv2dOptions{2, 1, 1, 2}})
     row.cases.push_back({"lines", {{{2, 3, 8}}, {{4, 3, 3}}, {{4}, -1, 1, Kind::kOptional}}, [o](const Tensors& in) { return conv1d(in[0], in[1], in[2], o); },
                          [o](const Arrays& in) {
-                           // Along the height of an image of width 1, with a kernel of width 1, which padding would widen.
+                           // Runs along the height of an image and kernel of width 1. Padding would widen the
+                           // image, so the height is padded here.
                            Array padded({2, 3, 8 + 2 * o.padding, 1});
                            for (std::int64_t i = 0; i < in[0].size(); ++i) padded[i / 8 * (8 + 2 * o.padding) + i % 8 + o.padding] = in[0][i];
                            Conv2dOptions plain = o;
@@ -251,7 +253,8 @@ OpRow conv1d_row() {
   return row;
 }
 
-/// Each element of x lays down w, weighted, around stride times its place.
+/// Computes a transposed convolution: adds w times each element of x to y, at stride times the element's
+/// position.
 Array transposed_reference(const Arrays& in, const ConvTransposeOptions& o) {
   const Array &x = in[0], &w = in[1];
   const std::int64_t depth = w.shape[1], channels = depth * o.groups, kh = w.shape[2], kw = w.shape[3];
@@ -318,7 +321,8 @@ OpRow global_pool_row() {
   return row;
 }
 
-/// Inputs: x, gamma, beta, then the residual if `residual`, then mean and variance if `fixed`.
+/// A form of batch normalization. Inputs are x, gamma, beta, the residual if `residual`, and mean and variance
+/// if `fixed`.
 struct Norm {
   Shape shape;
   bool relu, residual, fixed;
@@ -384,7 +388,8 @@ OpRow norm_row() {
   return row;
 }
 
-/// Rows of x seen as (rows, width), to mean 0 (if centered) and mean square 1; then scaled and shifted by element.
+/// Views x as (rows, width) and scales each row to mean 0 (if `centered`) and mean square 1. Then multiplies
+/// by gamma and adds beta.
 Array normal_rows(Array x, std::int64_t width, double eps, bool centered, const std::function<double(std::int64_t)>& gamma, const std::function<double(std::int64_t)>& beta) {
   for (std::int64_t r = 0; r < x.size() / width; ++r) {
     double mean = 0, square = 0;
@@ -422,7 +427,7 @@ std::vector<OpRow> row_norm_rows() {
   return {layer, rms, group};
 }
 
-/// Evaluation is elementwise.
+/// Returns the row of batch normalization with fixed statistics, which is elementwise.
 OpRow fixed_norm_row() {
   OpRow row{.declaration = "batch_norm(Tensor, Tensor, Tensor, Tensor, BatchNormOptions)", .float32_tolerance = 1e-4};
   for (const bool relu : {false, true})

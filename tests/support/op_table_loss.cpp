@@ -11,7 +11,7 @@ namespace trireme::test {
 
 namespace {
 
-/// Log-probabilities of rows.
+/// Returns the log-probabilities of each row of logits.
 Array log_softmax_reference(const Array& x) {
   Array y(x.shape);
   const std::int64_t width = x.shape[x.shape.size() - 1];
@@ -51,7 +51,7 @@ struct Losses {
   LossReduction reduction = LossReduction::kMean;
 };
 
-/// From log-probabilities (N,C) and labels (N).
+/// Computes the loss from log-probabilities (N,C) and labels (N).
 Array nll_reference(const Array& lp, const Array& labels, const Losses& o) {
   const std::int64_t rows = lp.shape[0], classes = lp.shape[1];
   const auto weight = [&](std::int64_t k) { return o.weighted ? 0.5 + static_cast<double>(k) : 1.0; };
@@ -104,7 +104,7 @@ OpRow cross_entropy_row() {
   return row;
 }
 
-/// A loss of pairs of elements.
+/// Returns the row of a loss that compares two tensors element by element.
 OpRow pair_row(const std::string& declaration, const std::function<Tensor(const Tensor&, const Tensor&, LossReduction)>& op, const std::function<double(double, double)>& fn,
                double low = -1, double high = 1) {
   OpRow row{.declaration = declaration};
@@ -156,7 +156,7 @@ OpRow dropout_row() {
   return row;
 }
 
-/// Rows of generators: the one input only carries the shape and dtype.
+/// Returns the row of a function that makes a tensor. Its only input gives the shape and dtype.
 OpRow generator_row(const std::string& name, const std::function<Tensor(const Shape&, DType)>& make,
                     const std::function<double(double, double)>& value) {
   OpRow row{.declaration = name + "(Shape, RandomKey, double, double, DType)", .second = Second::kNone};

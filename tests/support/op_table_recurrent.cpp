@@ -11,7 +11,7 @@ namespace {
 
 double logistic(double x) { return 1 / (1 + std::exp(-x)); }
 
-/// w x + b, of x (N,in).
+/// Computes w x + b for x (N,in).
 Array product(const Array& x, const Array& w, const Array* b) {
   Array y({x.shape[0], w.shape[0]});
   for (std::int64_t i = 0; i < y.size(); ++i) {
@@ -27,7 +27,7 @@ Array sum_of(Array a, const Array& b) {
   return a;
 }
 
-/// New h, then new c, next to each other: (N,2H).
+/// Returns the new h and the new c side by side: (N,2H).
 Array lstm(const Array& gates, const Array& c) {
   const std::int64_t width = c.shape[1];
   Array y({c.shape[0], 2 * width});
@@ -59,7 +59,7 @@ OpRow fused_lstm_row() {
   OpRow row{.declaration = "lstm_cell(Tensor, Tensor)"};
   for (const auto& [n, h] : {std::pair{3, 5}, {1, 1}, {2, 20}, {0, 3}})
     row.cases.push_back({"gates", {{{n, 4 * h}, -3, 3}, {{n, h}, -2, 2}}, [](const Tensors& in) { return joined(lstm_cell(in[0], in[1])); }, [](const Arrays& in) { return lstm(in[0], in[1]); }});
-  // One of the two results is not used.
+  // These cases use only one of the two results.
   row.cases.push_back({"h", {{{2, 8}}, {{2, 2}}}, [](const Tensors& in) { return lstm_cell(in[0], in[1]).h; },
                        [](const Arrays& in) { const Array y = lstm(in[0], in[1]); Array h({2, 2}); for (std::int64_t i = 0; i < 4; ++i) h[i] = y[i / 2 * 4 + i % 2]; return h; }});
   row.cases.push_back({"c", {{{2, 8}}, {{2, 2}}}, [](const Tensors& in) { return lstm_cell(in[0], in[1]).c; },
@@ -80,7 +80,7 @@ OpRow fused_gru_row() {
 using CellCall = std::function<Tensor(const Tensor& x, const Tensor& h, const Tensor& c, const Tensor& w_ih, const Tensor& w_hh, const Tensor& b_ih, const Tensor& b_hh)>;
 using CellReference = std::function<Array(const Array& gi, const Array& gh, const Arrays& in)>;
 
-/// Inputs: x, h, weights, biases where there are any, c of an LSTM.
+/// Returns the row of a cell. Inputs are x, h, the weights, the biases (if any), and c if it is an LSTM.
 OpRow cell_row(const std::string& declaration, std::int64_t gates, bool has_c, const CellCall& call, const CellReference& reference) {
   OpRow row{.declaration = declaration};
   const std::int64_t n = 3, width = 2, from = 4;

@@ -11,7 +11,7 @@ namespace trireme::test {
 
 namespace {
 
-/// y[i] = x[source(index of i)], over the result's shape.
+/// Returns an array of the given shape whose element at each index is x[source(index)].
 Array gather(const Array& x, const Shape& shape,
              const std::function<std::vector<std::int64_t>(std::vector<std::int64_t>)>& source) {
   Array y(shape);
@@ -34,7 +34,7 @@ OpRow reshape_row() {
   add_case({2, 3, 1, 2}, {2, 1, 6}, {2, 1, 6});
   add_case({}, {1, 1}, {1, 1});
   add_case({0, 3}, {3, 0, 2}, {3, 0, 2});
-  // A view whose dimension of size 1 has a stride that says nothing about its neighbours.
+  // Reshape a view whose dimension of size 1 has a stride that does not fit its neighbours.
   row.cases.push_back(moving({4, 2, 3}, [](const Tensor& x) { return reshape(narrow(x, 1, 1, 1), {12}); }, [](const Array& x) {
     return gather(x, {12}, [](auto i) { return std::vector<std::int64_t>{i[0] / 3, 1, i[0] % 3}; });
   }));

@@ -28,7 +28,7 @@ struct Placement {
   LocalHosts host_of;
 };
 
-/// Ranks on hosts, without those that are alike at this size.
+/// Returns the placements of `size` ranks on hosts. Leaves out placements that are the same at this size.
 std::vector<Placement> placements(int size) {
   std::vector<Placement> all{{"on one host", {}}};
   if (size > 1) all.push_back({"each on its own host", [](int rank) { return rank; }});
@@ -37,8 +37,8 @@ std::vector<Placement> placements(int size) {
   return all;
 }
 
-/// Once in a group of a larger world: of every other rank, each of which has a host with one that is not in
-/// it.
+/// Runs `body` once in a group of a larger world. The group has every other rank, and its ranks share hosts
+/// with ranks that are not in the group.
 void run_in_groups(int size, const std::function<void(Communicator&)>& body, const RankTestOptions& options) {
   run_local_ranks(
       2 * size + 1, options.patience,
@@ -57,7 +57,7 @@ void for_each_communicator(std::initializer_list<int> sizes, const std::function
   const Watchdog watchdog("a rank test", options.limit);
   if (mpi_session != nullptr) {
     const auto wanted = [&](int size) { return std::ranges::find(sizes, size) != sizes.end(); };
-    // Rank 0 waits meanwhile, which takes patience.
+    // Rank 0 waits for the group meanwhile, so the test needs the default patience.
     if (options.patience >= RankTestOptions().patience && wanted(mpi_session->size() - 1)) {
       const auto world = make_mpi_communicator(options.patience);
       if (const auto group = world->split(world->rank() == 0 ? -1 : 1)) run_body(*group, body);

@@ -1,4 +1,4 @@
-// Shard gradients whose sum tells one order of additions from another, and the slow, obvious tree over them.
+// Gradients of shards whose sum depends on the order of additions, and a slow and simple sum over the tree.
 #pragma once
 
 #include <cmath>
@@ -18,8 +18,9 @@ inline std::uint64_t mixed(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
-/// Element i of a shard's gradient. Every 16 elements hold huge values that cancel, subnormals, signed zeros
-/// and infinities of both signs; the rest is random over some orders of magnitude.
+/// Returns element i of a shard's gradient. Among every 16 elements there are huge values that cancel,
+/// subnormals, signed zeros and infinities of both signs. The others are random over some orders of
+/// magnitude.
 inline float shard_value(int shard, std::size_t i) {
   const std::uint64_t bits =
       mixed(0x9e3779b97f4a7c15u * (i + 1) + 0xd1342543de82ef95u * static_cast<unsigned>(shard + 1));
@@ -56,8 +57,8 @@ inline Floats sum_of(const Floats& left, const Floats& right) {
   return sum;
 }
 
-/// levels[l][k] is the sum over shards [k << l, (k + 1) << l), with every addition made, those of padding
-/// too.
+/// The sums of all nodes of the tree. levels[l][k] is the sum over shards [k << l, (k + 1) << l). Every
+/// addition is made, including those of the padding with -0.0.
 struct PaddedTree {
   std::vector<std::vector<Floats>> levels;
 
@@ -83,7 +84,7 @@ struct PaddedTree {
   }
 };
 
-/// Equal to the bit: tells -0.0 from 0.0 and takes a NaN as equal to itself.
+/// Returns true if all elements have the same bits. So -0.0 differs from 0.0, and a NaN equals itself.
 inline bool same_bits(std::span<const float> a, std::span<const float> b) {
   return a.size() == b.size() &&
          (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);

@@ -1,4 +1,4 @@
-// Where the sources that a test reads lie.
+// Finds the source files that a test reads.
 #pragma once
 
 #include <filesystem>
@@ -7,8 +7,8 @@
 
 namespace trireme::test {
 
-/// The repository's root: the nearest folder above the test program or the working directory that holds
-/// core/ops/ops.h.
+/// Returns the repository's root: the nearest folder above the test program or the working directory that
+/// contains core/ops/ops.h. Throws if there is none.
 inline std::string source_dir() {
   namespace fs = std::filesystem;
   for (const fs::path& start : {fs::read_symlink("/proc/self/exe").parent_path(), fs::current_path()})

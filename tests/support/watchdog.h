@@ -1,4 +1,4 @@
-// Ends the test program when a test hangs: a rank test must never wait for ever.
+// Ends the test program when a test hangs, because a rank test must never wait for ever.
 #pragma once
 
 #include <chrono>
@@ -6,7 +6,7 @@
 
 namespace trireme::test {
 
-/// While alive, a thread ends the process with a message if `limit` passes.
+/// Ends the process with a message that names `what`, unless it is destroyed within `limit`.
 class Watchdog {
  public:
   Watchdog(std::string what, std::chrono::seconds limit);

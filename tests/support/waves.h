@@ -1,4 +1,4 @@
-// Small images of smooth numbers, for jobs in tests.
+// A dataset of small images with values of a sine, for jobs in tests.
 #pragma once
 
 #include <cmath>

@@ -1,6 +1,6 @@
-// cuBLASLt on the emulated device: the functions that kernels/cuda/matmul.cpp loads, by their own header. As
-// strict as the library: a pointer less aligned than was promised, rows that overlap, or more matrices than a
-// grid has room for are refused; each call spoils its workspace.
+// An emulated cuBLASLt: the functions that kernels/cuda/matmul.cpp loads, with the declarations of the real
+// header. Like the library, it refuses pointers with less alignment than promised, rows that overlap, and
+// more matrices than fit in a grid. Each call overwrites its workspace.
 #include <cublasLt.h>
 
 #include <algorithm>
@@ -38,7 +38,7 @@ struct Preference {
   std::uint32_t schemes, alignment[4];
 };
 
-/// Opaque descriptors have room for what these stand for.
+/// Returns the emulator's state of a descriptor, which is stored in the opaque descriptor.
 template <class State, class Opaque>
 State& state(Opaque* opaque) {
   static_assert(sizeof(State) <= sizeof(Opaque));
@@ -131,7 +131,7 @@ bool is_promised(const void* data, std::uint64_t alignment) {
 
 std::atomic<int> heuristics_to_fail = 0;
 
-/// The one algorithm remembers what it was promised.
+/// Emulates cublasLtMatmulAlgoGetHeuristic. Returns the only algorithm, which stores the promised alignments.
 cublasStatus_t heuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t,
                          cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
                          cublasLtMatmulPreference_t preference, int wanted,
@@ -148,7 +148,8 @@ cublasStatus_t heuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation, cubla
   const auto& o = state<Operation>(operation);
   if (o.epilogue == CUBLASLT_EPILOGUE_BIAS) {
     if (!o.bias || !is_promised(o.bias, 16)) return CUBLAS_STATUS_INVALID_VALUE;
-    if (state<Layout>(d).rows == 3) return CUBLAS_STATUS_NOT_SUPPORTED;  // one size has no kernel
+    // Emulate a size for which the library has no kernel.
+    if (state<Layout>(d).rows == 3) return CUBLAS_STATUS_NOT_SUPPORTED;
   }
   found[0] = {};
   found[0].workspaceSize = kWorkspace;
@@ -181,7 +182,8 @@ DType dtype_of_type(cudaDataType type) {
   }
 }
 
-/// Column-major matrices, or their transposes, as a batch of row-major ones that are transposed again.
+/// Views column-major matrices as a batch of row-major matrices, which are their transposes. With `turned`,
+/// returns the transposes of those.
 View transposed(const Layout& l, bool turned, const void* data) {
   View v;
   v.data = const_cast<void*>(data);
@@ -217,7 +219,7 @@ cublasStatus_t multiply(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const 
                        is_promised(c, algo->data[2]) && is_promised(d, algo->data[3]);
   if (!aligned || c != d || workspace_bytes < kWorkspace || !is(alpha, 1) || !is(beta, 0))
     return CUBLAS_STATUS_INVALID_VALUE;
-  // d' = b' a', which are all row-major.
+  // Compute d' = b' a', because the transposes of column-major matrices are row-major.
   const View out = transposed(lc, false, d), left = transposed(lb, o.turn[1] == CUBLAS_OP_T, b),
              right = transposed(la, o.turn[0] == CUBLAS_OP_T, a);
   if (left.shape[2] != right.shape[1] || out.shape[1] != left.shape[1] || out.shape[2] != right.shape[2])

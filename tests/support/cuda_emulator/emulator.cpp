@@ -24,14 +24,14 @@ namespace trireme::cuda {
 using NodeWork = std::function<void()>;
 
 struct OpaqueNode {
-  const void* function;  ///< of a kernel
-  std::size_t place;     ///< in its graph
+  const void* function;  ///< the kernel's function; null: not a kernel
+  std::size_t place;     ///< index in the graph's work
   Graph graph;
 };
 
 struct OpaqueGraph {
   std::vector<NodeWork> work;
-  std::deque<OpaqueNode> nodes;  ///< stay where they are
+  std::deque<OpaqueNode> nodes;  ///< a deque, so that pointers to nodes stay valid
 };
 
 struct OpaqueReadyGraph {
@@ -43,7 +43,7 @@ struct OpaqueReadyGraph {
 struct OpaqueStream {
   struct Item {
     NodeWork work;
-    std::function<bool()> may_run;  ///< null: it may
+    std::function<bool()> may_run;  ///< null: the work may always run
   };
   std::deque<Item> work;
   std::uint64_t issued = 0, done = 0;
@@ -52,23 +52,24 @@ struct OpaqueStream {
 
 struct OpaqueEvent {
   Stream stream = nullptr;
-  std::uint64_t ticket = 0;  ///< of the last work before it
+  std::uint64_t ticket = 0;  ///< number of the last work item before the event
 };
 
 namespace emulator {
 
 namespace {
 
-/// All that there is. One lock: work may give and wait for work.
+/// The state of the emulated machine. Its one mutex is recursive, because work may enqueue work and wait for
+/// it.
 struct Machine {
   std::recursive_mutex mutex;
   std::vector<std::unique_ptr<OpaqueStream>> streams;
   std::map<char*, std::size_t> device, pinned;
   std::size_t device_bytes = std::size_t{1} << 30, used_bytes = 0, mallocs = 0, pinned_mallocs = 0, waits = 0;
-  int open = 0;    ///< pieces of work that run
-  int graphs = 0;  ///< that are ready
+  int open = 0;    ///< number of Open objects; device memory is accessible if it is not 0
+  int graphs = 0;  ///< number of executable graphs
   std::function<void()> while_making_ready;
-  std::set<const void*> started;  ///< code that was started without a capture
+  std::set<const void*> started;  ///< code that has been launched without a capture
 };
 
 thread_local bool time_stands = false;
@@ -87,7 +88,7 @@ void protect(int rights) {
     if (mprotect(memory, in_pages(bytes), rights) != 0) std::abort();
 }
 
-/// While alive, device memory can be touched.
+/// Makes device memory accessible while it exists.
 class Open {
  public:
   Open() {
@@ -100,12 +101,12 @@ class Open {
   Open& operator=(const Open&) = delete;
 };
 
-/// False if it may not run yet.
+/// Runs the first work item of a stream. Returns false if it may not run yet.
 bool run_one(OpaqueStream& stream) {
   if (const auto& may_run = stream.work.front().may_run; may_run && !may_run()) return false;
   const auto work = std::move(stream.work.front().work);
   stream.work.pop_front();
-  // By as many threads whoever waits: the CPU's kernels, which stand in for libraries, sum by threads.
+  // Use one thread, whichever thread waits: sums of CPU kernels depend on the number of threads.
   const int threads_before = threads();
   set_threads(1);
   const Open open;
@@ -115,7 +116,7 @@ bool run_one(OpaqueStream& stream) {
   return true;
 }
 
-/// False if something on the way may not run yet.
+/// Runs the stream's work up to item `ticket`. Returns false if an item may not run yet.
 bool run_until(OpaqueStream& stream, std::uint64_t ticket) {
   if (stream.done >= ticket) return true;
   const Open open;
@@ -124,7 +125,8 @@ bool run_until(OpaqueStream& stream, std::uint64_t ticket) {
   return true;
 }
 
-/// The host waits, and leaves the machine to others while it is stuck.
+/// Blocks until the stream's work up to item `ticket` has run. Releases the lock while an item may not run
+/// yet.
 void finish(OpaqueStream& stream, std::uint64_t ticket) {
   for (;;) {
     {
@@ -184,9 +186,9 @@ void give(Stream stream, NodeWork work, const void* function, std::function<bool
   ++stream->issued;
 }
 
-/// As the functors of kernels lie in memory.
+/// Memory for a kernel's functor, with the alignment and size limit of a GPU.
 struct alignas(16) Functor {
-  static constexpr std::size_t kMost = 4096;  // what the driver takes
+  static constexpr std::size_t kMost = 4096;  // largest size in bytes that the CUDA driver accepts
   std::byte bytes[kMost];
 };
 
@@ -271,7 +273,7 @@ void record(Event event, Stream stream) {
 bool is_done(Event event) {
   std::lock_guard lock(machine().mutex);
   if (!event->stream || event->stream->done >= event->ticket) return true;
-  if (!emulator::time_stands) emulator::run_one(*event->stream);  // time passes
+  if (!emulator::time_stands) emulator::run_one(*event->stream);  // work goes on between queries
   return false;
 }
 
@@ -332,7 +334,7 @@ void change(ReadyGraph ready, GraphNode node, const Kernel& kernel) {
   std::lock_guard lock(machine().mutex);
   if (node->graph != ready->graph || !node->function || node->function != kernel.function)
     emulator::misused("a change of what is no such kernel of the graph");
-  // Starts that are under way keep what they were started with.
+  // Copy the work, because launches in flight must run with the kernels that they were launched with.
   ready->work = std::make_shared<std::vector<NodeWork>>(*ready->work);
   (*ready->work)[node->place] = emulator::work_of(kernel);
 }
@@ -379,7 +381,7 @@ void device_free(void* memory) noexcept {
   std::lock_guard lock(m.mutex);
   const auto found = m.device.find(static_cast<char*>(memory));
   if (found == m.device.end()) std::abort();
-  // The address stays taken, so that whoever still uses it is found out.
+  // Keep the address range reserved without access rights, so that a later use of the block crashes.
   if (mmap(memory, emulator::in_pages(found->second), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
            0) == MAP_FAILED)
     std::abort();
@@ -405,7 +407,7 @@ void pinned_free(void* memory) noexcept {
 
 void copy_to_device(void* device, const void* host, std::size_t bytes, Stream stream) {
   if (emulator::is_pinned(host)) return emulator::enqueue(stream, [=] { std::memcpy(device, host, bytes); });
-  // Ordinary memory is read before the call returns.
+  // Memory that is not pinned is read before the call returns.
   const auto* const from = static_cast<const char*>(host);
   emulator::enqueue(stream, [device, kept = std::vector<char>(from, from + bytes)] {
     if (!kept.empty()) std::memcpy(device, kept.data(), kept.size());
@@ -422,7 +424,7 @@ void copy_to_host(void* host, const void* device, std::size_t bytes, Stream stre
     std::lock_guard lock(machine().mutex);
     ticket = stream->issued;
   }
-  emulator::finish(*stream, ticket);  // a wait that whoever asked for the copy asks for, too
+  emulator::finish(*stream, ticket);  // not counted in waits(), because the caller waits as well
 }
 
 void copy_on_device(void* to, const void* from, std::size_t bytes, Stream stream) {

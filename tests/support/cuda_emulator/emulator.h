@@ -1,9 +1,10 @@
-// A GPU on paper: kernels/cuda/runtime.h made of host memory and queues, for tests on machines without one.
+// An emulated GPU: implements kernels/cuda/runtime.h with host memory and queues, for tests on machines
+// without a GPU.
 //
-// It is a strict referee. Work given to a stream runs only when somebody waits for it, so that a missing wait
-// shows; device memory cannot be touched but by that work, so that host code that follows a device pointer
-// crashes; fresh device memory begins with a MiB of NaN; behind each block lies memory that nothing may
-// touch.
+// It is stricter than a GPU. Work of a stream runs only when the host waits for it or asks whether it is
+// done, so that a missing wait shows. Only that work can access device memory, so that host code crashes if
+// it dereferences a device pointer. The first MiB of new device memory holds NaN. After each block there is
+// memory that crashes any access.
 #pragma once
 
 #include <array>
@@ -16,62 +17,63 @@
 
 namespace trireme::cuda::emulator {
 
-/// What a Kernel's function is here.
+/// The type of Kernel::function in the emulator.
 using KernelFunction = void (*)(std::int64_t count, const void* functor);
 
+/// Enqueues work on a stream.
 void enqueue(Stream stream, std::function<void()> work);
-/// Work that is stuck until it may run, and all behind it.
+/// Enqueues work that blocks its stream until `may_run` returns true.
 void enqueue_when(Stream stream, std::function<bool()> may_run, std::function<void()> work);
-/// Runs what comes before the event; false if something there is stuck.
+/// Runs the work of the event's stream up to the event. Returns false if some of it may not run yet.
 bool reaches(Event event);
 
-/// fn(0) ... fn(lanes - 1) as fibers that meet in exchange().
+/// Runs fn(0) ... fn(lanes - 1) as fibers that synchronize in exchange().
 void run_lanes(int lanes, const std::function<void(int)>& fn);
 struct Slot {
   std::array<std::uint64_t, 2> words;
 };
-/// From inside of run_lanes, by every lane: gives `value` and returns that of lane `from`.
+/// Publishes `value` and returns the value of lane `from`. All lanes of run_lanes() must call it.
 Slot exchange(int lane, const Slot& value, int from);
 
 /// Returns true if a capture of `stream` is open.
 bool is_capturing(Stream stream);
-/// A library calls this where it initialises itself or makes a plan. Stops the program if a capture of this
-/// thread is open: the real libraries may synchronize the device there, which invalidates the capture.
+/// Aborts the program if this thread has an open capture. Emulated libraries call this when they initialise
+/// or make a plan, because the real ones may synchronize the device then, which invalidates the capture.
 void making_plan();
-/// Stops the program if `stream` captures `code` before it was started without a capture once: its first
-/// start may load code, which may synchronize the device, too.
+/// Aborts the program if `stream` captures `code` that has never been launched without a capture. A first
+/// launch may load code and so synchronize the device, which invalidates the capture.
 void starting(const void* code, Stream stream);
 
-/// Says which functions of a shared library this folder has; before any is asked for
-/// (kernels/cuda/library.h).
+/// Registers emulated functions of a shared library by name, for kernels/cuda/library.h. Call it during
+/// static initialisation. Returns true.
 bool provide(std::initializer_list<std::pair<const char*, void*>> functions);
 template <class F>
 void* pointer(F* function) {
   return reinterpret_cast<void*>(function);
 }
 
-/// Memory that the device has; more is refused. For tests of what happens when it is full.
+/// Sets the size of the device's memory. Allocations beyond it fail.
 void set_device_bytes(std::size_t bytes);
-/// Blocks that device_malloc has given out since the start.
+/// Returns the number of calls of device_malloc since the program began.
 std::size_t device_mallocs();
-/// The same of pinned_malloc.
+/// Returns the number of calls of pinned_malloc since the program began.
 std::size_t pinned_mallocs();
-/// Times that the host has waited for a stream or an event.
+/// Returns how often the host has waited for a stream or an event.
 std::size_t waits();
-/// Calls of the fused attention kernel so far.
+/// Returns the number of calls of the fused attention kernel.
 int fused_attentions();
-/// The next `count` queries of cuBLASLt's heuristic fail for want of memory.
+/// Makes the next `count` queries of cuBLASLt's heuristic fail with an allocation error.
 void fail_heuristics(int count);
-/// Graphs that are ready and not freed.
+/// Returns the number of executable graphs that exist.
 int ready_graphs();
-/// Is called while a graph is made ready, which takes its time.
+/// Sets a function that make_ready() calls, to emulate the time that it takes to make a graph executable.
 void set_while_making_ready(std::function<void()> fn);
-/// Work that waits in all streams.
+/// Returns the number of work items that wait in all streams.
 std::size_t pending();
-/// Pieces of work of a stream that have run.
+/// Returns the number of a stream's work items that have run.
 std::size_t done(Stream stream);
-/// While one is alive no work runs because this thread asks whether it is done: who waits that way waits for
-/// others, or for ever.
+/// While an object of this class exists, is_done() runs no work on this thread. A loop over is_done() then
+/// only ends if another thread runs the work.
 class TimeStands {
  public:
   TimeStands();

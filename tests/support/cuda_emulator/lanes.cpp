@@ -1,4 +1,4 @@
-// The lanes of a warp as fibers of one thread.
+// Runs the lanes of a warp as fibers of one thread.
 #include <ucontext.h>
 
 #include <cstdio>
@@ -12,7 +12,7 @@ namespace trireme::cuda::emulator {
 
 namespace {
 
-/// The lanes that run now.
+/// The state of the lanes that run now.
 struct Lanes {
   static constexpr std::size_t kStack = 256 * 1024;
   struct Lane {
@@ -25,7 +25,7 @@ struct Lanes {
   ucontext_t home;
   const std::function<void(int)>* fn = nullptr;
   int count = 0, current = 0, arrived = 0;
-  std::uint64_t round = 0;  ///< of meetings
+  std::uint64_t round = 0;  ///< number of completed exchanges
 };
 
 Lanes& lanes() {

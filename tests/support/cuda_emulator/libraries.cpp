@@ -1,5 +1,5 @@
-// What stands in for shared libraries: functions that this folder provides, and for what is cuDNN's on a
-// GPU, the CPU's kernels when the stream comes to them.
+// Emulates shared libraries: looks up the functions that this folder provides, and runs CPU kernels as stream
+// work in place of cuDNN's.
 #include <atomic>
 #include <map>
 #include <span>
@@ -21,7 +21,7 @@ using emulator::Wide;
 
 namespace {
 
-/// A view that may be absent, kept until the work runs.
+/// Stores an optional view until the work runs.
 struct Kept {
   View view;
   bool there;
@@ -33,7 +33,7 @@ std::map<std::string, void*>& functions() {
   return all;
 }
 
-/// As a kernel, so that it can be recorded.
+/// Enqueues fn as a kernel, so that it can be recorded in a CUDA graph.
 template <class Fn>
 void enqueue_on_cpu(const Fn& fn) {
   static_assert(std::is_trivially_copyable_v<Fn>);
@@ -103,7 +103,8 @@ std::string run_fused_attention(const FusedShape& s, const std::array<void*, kOp
   for (const void* operand : memory)
     if (reinterpret_cast<std::uintptr_t>(operand) % Aligned::kBytes != 0)
       fail(ExitCode::kInternal, "the emulated attention got an operand that is not aligned to 16 bytes");
-  // The deterministic kernels of cuDNN before 9.25 keep the gradient of the weights in their workspace.
+  // Limit the workspace as real ones are limited: cuDNN's deterministic kernels before 9.25 keep the gradient
+  // of the attention weights there.
   constexpr std::int64_t kMostWorkspace = std::int64_t{1} << 30;
   if (s.backward && 2 * s.batch * s.heads * s.queries * s.keys > kMostWorkspace)
     return "the emulated library refuses workspaces over 1 GiB";

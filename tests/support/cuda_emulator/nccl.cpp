@@ -1,5 +1,5 @@
-// NCCL on paper: ranks are threads, and an operation moves bytes when a stream comes to it. Like the real one
-// in its non-blocking mode, a call is in progress until all ranks that take part have made it.
+// An emulated NCCL. Ranks are threads, and an operation copies memory when a stream reaches it. As in NCCL's
+// non-blocking mode, a call is in progress until all participating ranks have made it.
 #include <nccl.h>
 
 #include <algorithm>
@@ -24,20 +24,20 @@ using trireme::cuda::Stream;
 struct Call {
   enum Kind { kSend, kReceive, kBroadcast, kSum } kind;
   char* data;
-  std::size_t count;  ///< bytes; elements of a sum
-  int peer;           ///< or root
+  std::size_t count;  ///< number of bytes; in a sum, number of elements
+  int peer;           ///< the other rank of a message, or the root of a broadcast
   ncclDataType_t type = ncclInt8;
 };
 
-/// One operation of all ranks, or a message between two: calls[0] sends it.
+/// One collective of all ranks, or a message between two ranks, of which calls[0] is the sender's.
 struct Meeting {
   explicit Meeting(std::size_t ranks) : calls(ranks), before(ranks) {}
   std::vector<Call> calls;
-  std::vector<trireme::cuda::Event> before;  ///< what each one's stream had to do first
+  std::vector<trireme::cuda::Event> before;  ///< events in the ranks' streams before this operation
   std::size_t arrived = 0;
   bool done = false;
 
-  /// When all streams have come so far.
+  /// Returns true once all streams have reached this operation.
   bool may_run() const { return done || std::ranges::all_of(before, trireme::cuda::emulator::reaches); }
   void run() {
     if (done) return;
@@ -52,7 +52,7 @@ struct Meeting {
   }
 
  private:
-  /// From the last rank to the first: another order than ours.
+  /// Adds from the last rank to the first, which is another order than that of Trireme's tree.
   void sum() const {
     if (calls[0].type == ncclBfloat16) return sum_as<trireme::BFloat16>();
     if (calls[0].type == ncclFloat16) return sum_as<trireme::Float16>();
@@ -68,7 +68,8 @@ struct Meeting {
   }
 };
 
-/// Sender, receiver (both -1: all ranks), and how many there were between them before.
+/// Identifies a Meeting: sender and receiver (both -1 for a collective), and the number of earlier ones
+/// between them.
 using Place = std::tuple<int, int, std::uint64_t>;
 
 struct World {
@@ -83,8 +84,8 @@ struct World {
 struct ncclComm {
   std::shared_ptr<World> world;
   int rank = 0;
-  std::map<std::pair<int, int>, std::uint64_t> calls;  ///< so far, by sender and receiver
-  std::vector<std::shared_ptr<Meeting>> pending;       ///< in progress
+  std::map<std::pair<int, int>, std::uint64_t> calls;  ///< number of calls for each sender and receiver
+  std::vector<std::shared_ptr<Meeting>> pending;       ///< operations that are in progress
   Stream stream = nullptr;
 };
 

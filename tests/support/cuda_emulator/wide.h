@@ -1,4 +1,5 @@
-// The CPU's kernels, which stand in for CUDA's libraries, have float32 where those take 16-bit numbers.
+// The emulator runs CPU kernels in place of CUDA's libraries. Where a library takes 16-bit numbers, a CPU
+// kernel may need float32; this file converts.
 #pragma once
 
 #include <vector>
@@ -7,7 +8,8 @@
 
 namespace trireme::cuda::emulator {
 
-/// A view of 16-bit numbers in float32, laid out alike; other views as they are.
+/// A float32 copy of a view of 16-bit numbers, with the same strides. Views of other dtypes are used
+/// unchanged.
 class Wide {
  public:
   explicit Wide(const View& v) : original_(v), view_(v) {
@@ -20,7 +22,7 @@ class Wide {
     cpu::copy(view_, original_);
   }
   const View& view() const { return view_; }
-  /// Rounds what was written.
+  /// Rounds the copy and writes it to the original view.
   void store() const {
     if (!memory_.empty()) cpu::copy(original_, view_);
   }

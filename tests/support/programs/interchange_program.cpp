@@ -1,8 +1,8 @@
-// What tests/process/test_interchange.py asks of the library.
+// The program that tests/process/test_interchange.py runs to use the library.
 //
-//   interchange_program copy IN OUT                         a safetensors file, read and written
-//   interchange_program resnet50|gpt2 WEIGHTS MAP BATCH OUT logits, loss and gradients of a batch
-//   interchange_program python LIBPYTHON SCRIPT             a script that finds our functions by ctypes
+//   interchange_program copy IN OUT                         reads a safetensors file and writes it
+//   interchange_program resnet50|gpt2 WEIGHTS MAP BATCH OUT writes logits, loss and gradients of a batch
+//   interchange_program python LIBPYTHON SCRIPT             runs a script that calls our functions by ctypes
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -69,14 +69,15 @@ int main(int argc, char** argv) {
 }  // namespace
 }  // namespace trireme::test
 
-// For ctypes.
+// The functions that scripts call by ctypes.
 extern "C" {
 
 using trireme::Tensor;
 using trireme::dlpack::from_dlpack;
 using trireme::dlpack::ManagedVersioned;
 
-/// Takes over the array; null, with the reason printed, if it is refused.
+/// Takes ownership of the array and returns it as a tensor. If it is refused, prints the reason and returns
+/// null.
 Tensor* trireme_take(ManagedVersioned* managed) {
   try {
     return new Tensor(from_dlpack(managed));
@@ -86,7 +87,7 @@ Tensor* trireme_take(ManagedVersioned* managed) {
     return nullptr;
   }
 }
-/// Doubles it in place, or says why not.
+/// Doubles the tensor in place, or prints why that is not possible.
 void trireme_double(Tensor* t) {
   try {
     trireme::mul_(*t, 2);

@@ -1,4 +1,5 @@
-// An MPI program whose rank 1 ends badly, in the way that its argument names, while the others wait for it.
+// An MPI program whose rank 1 fails in the way that the program's argument names, while the other ranks wait
+// for it.
 #include <mpi.h>
 #include <signal.h>
 #include <unistd.h>

@@ -1,4 +1,5 @@
-// Two well-known networks built of our modules under names of our own, for checks against PyTorch.
+// Two well-known networks, built from Trireme's modules, for comparisons with PyTorch. Their parameters have
+// other names than in PyTorch.
 #pragma once
 
 #include <cmath>
@@ -8,7 +9,8 @@
 
 namespace trireme::test {
 
-/// K. He et al., "Deep residual learning for image recognition", 2016: 50 layers; strides as in torchvision.
+/// A residual block of the network with 50 layers in K. He et al., "Deep residual learning for image
+/// recognition", 2016. The 3x3 convolution has the stride, as in torchvision.
 struct Bottleneck : nn::Module {
   Bottleneck(std::int64_t in, std::int64_t width, std::int64_t stride)
       : conv1(in, width, 1, {}, false),
@@ -66,7 +68,7 @@ struct ResNet50 : nn::Module {
   nn::Linear head;
 };
 
-/// gamma and beta of layer normalization.
+/// Layer normalization with parameters named gamma and beta.
 struct RowNorm : nn::Module {
   explicit RowNorm(std::int64_t width) : gamma(Tensor::ones({width})), beta(Tensor::zeros({width})) {
     gamma.set_requires_grad(true);
@@ -80,8 +82,8 @@ struct RowNorm : nn::Module {
   Tensor gamma, beta;
 };
 
-/// A. Radford et al., "Language models are unsupervised multitask learners", 2019. x (B,T,C). Queries, keys
-/// and values have weights of their own here.
+/// A transformer block of A. Radford et al., "Language models are unsupervised multitask learners", 2019, for
+/// x (B,T,C). Unlike in GPT-2's files, queries, keys and values have separate weights.
 struct GptBlock : nn::Module {
   GptBlock(std::int64_t width, std::int64_t heads_)
       : before(width),
@@ -125,7 +127,7 @@ struct GptBlock : nn::Module {
   }
 };
 
-/// Reads ids (B,T) int64. The rows of `words` are also the weights of the output.
+/// GPT-2: ids (B,T) int64 -> logits. `words` is both the embedding and the weight of the output layer.
 struct Gpt2 : nn::Module {
   Gpt2(std::int64_t vocabulary, std::int64_t length, std::int64_t width, std::int64_t heads, int layers)
       : words(Tensor::empty({vocabulary, width})), places(Tensor::empty({length, width})), last(width) {

@@ -1,5 +1,5 @@
-// Stands in for kernels/cuda/launch.h: functors run on the CPU when their stream is waited for. Lanes of a
-// warp are fibers that meet at each call on their Warp.
+// Replaces kernels/cuda/launch.h in the emulator. Functors run on the CPU when the host waits for their
+// stream. The lanes of a warp are fibers that synchronize in Warp::all() and Warp::sum().
 #pragma once
 
 #include <array>
@@ -45,7 +45,7 @@ class Warp {
 
 namespace detail {
 
-// From the end: a functor must not count on an order.
+// Runs the threads in reverse order, because a functor must not depend on their order.
 template <class Fn>
 void run_threads(std::int64_t count, const void* functor) {
   const Fn& fn = *static_cast<const Fn*>(functor);
