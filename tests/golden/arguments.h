@@ -1,5 +1,5 @@
-// How the data of a golden case becomes arguments of a call: {"t": i} is input i, {"t": [i, ...]} a list of
-// inputs, null an undefined tensor or an option that is not given; options are objects.
+// Decodes the arguments of a golden case from JSON. {"t": i} is input i, and {"t": [i, ...]} a list of
+// inputs. null is an undefined tensor or an empty optional. Structs of options are objects.
 #pragma once
 
 #include <cstdlib>
@@ -20,13 +20,13 @@ namespace trireme::test {
 
 using Json = nlohmann::json;
 using Tensors = std::vector<Tensor>;
-/// What stands in the table of calls: results of a call with these arguments.
+/// Calls a function with the arguments of a golden case and returns its results.
 using Call = std::function<Tensors(const Json& arguments, const Tensors& inputs)>;
 
 template <class T>
 T decode(const Json& json, const Tensors& inputs);
 
-/// Fills an options struct from an object; a key that nobody asked for is an error.
+/// Fills a struct of options from an object. end() throws if the object has a key that is not an option.
 class Members {
  public:
   Members(const Json& json, const Tensors& inputs) : json_(json), inputs_(inputs) {}
@@ -67,7 +67,7 @@ inline void members(Members m, AttentionOptions& o) {
   m("attn_mask", o.attn_mask)("is_causal", o.is_causal)("scale", o.scale).end();
 }
 
-/// The value at the place of `text` in a list of names.
+/// Returns the value that `names` gives for `text`. Throws if there is none.
 template <class T>
 T named(const std::string& text, std::initializer_list<std::pair<const char*, T>> names) {
   for (const auto& [name, value] : names)
@@ -118,7 +118,7 @@ T decode(const Json& json, const Tensors& inputs) {
     return Shape(std::span<const std::int64_t>(json.get<std::vector<std::int64_t>>()));
   } else if constexpr (IsOptional<T>::value) {
     return json.is_null() ? T() : T(decode<typename T::value_type>(json, inputs));
-  } else if constexpr (std::is_same_v<T, double>) {  // JSON has no infinity: it is text
+  } else if constexpr (std::is_same_v<T, double>) {  // a string may hold infinity, which JSON lacks
     return json.is_string() ? std::strtod(json.get<std::string>().c_str(), nullptr) : json.get<double>();
   } else if constexpr (std::is_same_v<T, Scalar>) {
     return json.is_number_integer() ? Scalar(json.get<std::int64_t>()) : Scalar(decode<double>(json, inputs));
@@ -142,7 +142,8 @@ inline Tensors results(Tensors list) { return list; }
 inline Tensors results(const Found& found) { return {found.values, found.indices}; }
 inline Tensors results(const LstmState& state) { return {state.h, state.c}; }
 
-/// fn of as many arguments as the case has, the rest being left to defaults.
+/// Calls fn with the arguments of the case. The case may have fewer arguments than T...; fn then uses its
+/// defaults.
 template <class... T, class Fn, std::size_t... i>
 Tensors call_first(const Fn& fn, const Json& arguments, const Tensors& inputs, std::index_sequence<i...>) {
   using All = std::tuple<T...>;

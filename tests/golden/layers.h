@@ -1,4 +1,4 @@
-// The calls behind golden cases of layers and optimizers.
+// The functions that golden cases of layers and optimizers call.
 #pragma once
 
 #include "core/nn/layers.h"
@@ -45,8 +45,8 @@ inline void members(Members m, optim::Schedule& o) {
                                                {"step", optim::Schedule::Kind::kStep}});
 }
 
-/// Gives every parameter and buffer the input that a case names for it; buffers are copied, as layers change
-/// them.
+/// Sets every parameter and buffer to the input that a case names for it. Buffers are copied, because layers
+/// change them.
 class FromInputs : public nn::Visitor {
  public:
   FromInputs(const Json& names, const Tensors& inputs, const std::string& path = "")
@@ -68,11 +68,11 @@ class FromInputs : public nn::Visitor {
   std::string path_;
 };
 
-/// A layer's results, called with the arguments of a case after {parameter: input} and training.
+/// Runs a layer and returns its results. `given` holds the arguments of the case for this call.
 template <class Layer>
 using Run = Tensors (*)(Layer& layer, const Json& given, const Tensors& inputs);
 
-/// Of x, and what the buffers are then.
+/// Runs forward(x). Returns the result and the buffers after the call.
 template <class Layer>
 Tensors run_forward(Layer& layer, const Json& given, const Tensors& inputs) {
   Tensors out{layer.forward(decode<Tensor>(given.at(0), inputs))};
@@ -80,7 +80,8 @@ Tensors run_forward(Layer& layer, const Json& given, const Tensors& inputs) {
   return out;
 }
 
-/// Of x, h, c (null but for an LSTM) and lengths.
+/// Runs a recurrent layer on x, h, c (null unless it is an LSTM) and lengths. Returns the output and the
+/// final state.
 template <class Layer>
 Tensors run_sequence(Layer& layer, const Json& given, const Tensors& inputs) {
   const auto t = [&](std::size_t i) { return decode<Tensor>(given.at(i), inputs); };
@@ -93,7 +94,7 @@ Tensors run_sequence(Layer& layer, const Json& given, const Tensors& inputs) {
   }
 }
 
-/// Of x and the state.
+/// Runs a recurrent cell on x and the state. Returns the new state.
 template <class Layer>
 Tensors run_cell(Layer& layer, const Json& given, const Tensors& inputs) {
   const auto t = [&](std::size_t i) { return decode<Tensor>(given.at(i), inputs); };
@@ -103,7 +104,7 @@ Tensors run_cell(Layer& layer, const Json& given, const Tensors& inputs) {
     return results(layer(t(0), t(1)));
 }
 
-/// Of so many tensors, then of so many masks.
+/// Runs a layer whose arguments are `tensors` tensors followed by `masks` masks.
 template <class Layer, int tensors, int masks>
 Tensors run_masked(Layer& layer, const Json& given, const Tensors& inputs) {
   const auto t = [&](std::size_t i) { return decode<Tensor>(given.at(i), inputs); };
@@ -118,7 +119,8 @@ Tensors run_masked(Layer& layer, const Json& given, const Tensors& inputs) {
     return {layer(t(0), t(1), m(0), m(1))};
 }
 
-/// Of query, key, value and mask; weights are averaged or not.
+/// Runs attention on query, key, value, a mask, and whether to average the weights over heads. Returns the
+/// output and the weights.
 inline Tensors run_with_weights(nn::MultiheadAttention& layer, const Json& given, const Tensors& inputs) {
   const auto t = [&](std::size_t i) { return decode<Tensor>(given.at(i), inputs); };
   const nn::Attended out = layer.with_weights(
@@ -126,8 +128,8 @@ inline Tensors run_with_weights(nn::MultiheadAttention& layer, const Json& given
   return {out.output, out.weights};
 }
 
-/// A layer made from the last arguments of a case; those before are {parameter: input}, training and the
-/// `count` ones that it is run with.
+/// Returns a Call that makes a layer and runs it. The arguments of the case are {parameter: input}, whether
+/// the layer trains, the `count` arguments of `run`, and the arguments of the constructor.
 template <class Layer, class... T>
 Call layer_of(Run<Layer> run = run_forward<Layer>, std::ptrdiff_t count = 1) {
   return [run, count](const Json& arguments, const Tensors& inputs) {
@@ -146,7 +148,8 @@ Call layer_of(Run<Layer> run = run_forward<Layer>, std::ptrdiff_t count = 1) {
   };
 }
 
-/// What the parameters (first argument) are after each of the steps whose gradients the second one holds.
+/// Runs an optimizer. The arguments are the parameters, the gradients of all steps, and the options. Returns
+/// each parameter after every step.
 template <class Optimizer, class Options>
 Tensors golden_steps(const Json& arguments, const Tensors& inputs) {
   ParameterList list;
@@ -166,8 +169,9 @@ Tensors golden_steps(const Json& arguments, const Tensors& inputs) {
   return out;
 }
 
-/// As golden_steps, of SGD behind a GradScaler: the parameters after each step, the scale, and whether the
-/// step was made. An infinite factor makes the parameter's gradient infinite.
+/// Runs SGD with a GradScaler. The arguments are the parameters, the gradients of all steps before scaling,
+/// which may be infinite, and the scaler's options. Returns the parameters and the scale after every step,
+/// and whether the step was made.
 inline Tensors golden_scaler(const Json& arguments, const Tensors& inputs) {
   ParameterList list;
   for (const Tensor& start : decode<Tensors>(arguments.at(0), inputs))
@@ -196,7 +200,8 @@ inline Tensors golden_scaler(const Json& arguments, const Tensors& inputs) {
   return out;
 }
 
-/// Gradients (first argument), clipped to the norm (second): the norm before, and what they have become.
+/// Clips gradients (first argument) to a norm (second argument). Returns the norm before, and the clipped
+/// gradients.
 inline Tensors golden_clip(const Json& arguments, const Tensors& inputs) {
   ParameterList list;
   Tensors out;

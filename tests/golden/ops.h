@@ -1,12 +1,12 @@
-// The calls behind golden cases: every op under its declaration, layers and optimizers under their names.
+// The functions that golden cases of ops call, in a table under their declarations.
 #pragma once
 
 #include <map>
 
 #include "tests/golden/arguments.h"
 
-// OP(add, Tensor, Scalar) is the entry "add(Tensor, Scalar)"; of IN_PLACE the result is the changed copy of
-// the first argument.
+// OP(add, Tensor, Scalar) makes the table entry "add(Tensor, Scalar)". IN_PLACE makes an entry that runs the
+// op on a copy of the first argument.
 #define OP(name, ...)                                                                  \
   {                                                                                    \
 #name "(" #__VA_ARGS__ ")", call_of < __VA_ARGS__>(                                \
@@ -24,8 +24,8 @@
 
 namespace trireme::test {
 
-/// x, gamma, beta, residual, {"eps", "relu"}, then mean and variance if they are fixed; gives what was
-/// measured, too.
+/// Runs batch_norm. The arguments are x, gamma, beta, the residual, {"eps", "relu"}, and the fixed mean and
+/// variance if there are any. Without those, also returns the measured mean and variance.
 inline Tensors golden_batch_norm(const Json& arguments, const Tensors& inputs) {
   const auto tensor = [&](std::size_t i) { return decode<Tensor>(arguments.at(i), inputs); };
   BatchStatistics fixed, measured;
