@@ -1,11 +1,10 @@
-// The sum over ranks beside MPI's own, and beside what the memory of one host allows.
+// Compares Trireme's all-reduce with MPI's, and with the speed of memory on one host.
 //
 //   ninja -C build trireme_bench && mpirun -np 2 build/tests/bench_all_reduce
 //   cluster/hosts.py --hosts 2 --per-host 2 --rate 1gbit build/tests/bench_all_reduce
 //
-// Columns are medians: MPI_Allreduce in place and out of place, the sum as it is and
-// from a communicator's queue, and how long its bytes take at the speed of a copy that all ranks make at
-// once.
+// Columns are medians: MPI_Allreduce in place and out of place, Trireme's sum called directly and through a
+// communicator's queue, and the time of a copy of as many bytes that all ranks make at once.
 #define OMPI_SKIP_MPICXX 1
 #include <fmt/format.h>
 #include <mpi.h>
@@ -25,7 +24,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kPatience{30'000};
 
-/// Milliseconds of a call, from the first rank's begin to the last one's end.
+/// Returns the milliseconds of a call, from its beginning on the first rank to its end on the last rank.
 double time_of(int calls, const std::function<void()>& call) {
   const auto now = [] {
     return std::chrono::duration<double, std::milli>(Clock::now().time_since_epoch()).count();
@@ -81,7 +80,7 @@ void run(const MpiSession& session) {
                          "sum")
           .wait();
     };
-    // What a sum reads and writes: on each rank one vector's bytes each.
+    // Copy one vector: each rank of a sum reads and writes as many bytes.
     ways[4].call = [&] { std::memcpy(out.get(), in.get(), bytes); };
     const int calls = static_cast<int>(std::clamp<std::size_t>((4 << 20) / bytes, 1, 5000));
     for (int round = 0; round < 11; ++round)

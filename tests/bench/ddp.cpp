@@ -1,4 +1,4 @@
-// What a step of data parallel training costs, on made-up data: the program that ddp_vs_pytorch.py times.
+// Times steps of data-parallel training on synthetic data. ddp_vs_pytorch.py runs this program.
 //
 //   mpirun -np 2 build/tests/bench_ddp --model resnet18 --steps 20 --global-batch 64
 #include <fmt/format.h>
@@ -16,7 +16,7 @@ namespace {
 
 constexpr GptOptions kNano{.layers = 6, .width = 384, .heads = 6, .context = 256, .vocabulary = 256};
 
-/// Images (C,H,W) and their classes; or tokens (T) and those that follow.
+/// Synthetic samples: images (C,H,W) and their classes, or tokens (T) and the tokens that follow.
 class MadeUp final : public Dataset {
  public:
   explicit MadeUp(std::vector<SampleField> fields) : fields_(std::move(fields)) {}
@@ -71,7 +71,7 @@ void train(Job& job) {
     times.push_back(std::chrono::duration<double, std::milli>(end - begin).count());
     begin = end;
   }
-  // The first steps plan buckets, fill caches, and find out whether packing messages is worth it.
+  // Leave out the first steps, which plan buckets, fill caches and test whether packing is worthwhile.
   times.erase(times.begin(),
               times.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(10, times.size() - 1)));
   std::ranges::sort(times);

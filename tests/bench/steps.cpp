@@ -36,12 +36,12 @@ constexpr const char* kHelp =
 struct Setting {
   Device device = kCpu;
   bool bfloat16 = false, graph = false;
-  std::int64_t iterations = 0;  ///< 0: Google Benchmark chooses
+  std::int64_t iterations = 0;  ///< number of timed steps; 0: Google Benchmark chooses it
   std::int64_t batch = 8, vocabulary = 0;
   std::string gpt;
 };
 
-/// Returns whole numbers from 0 to below - 1 in a mixed order.
+/// Returns shuffled whole numbers from 0 to below - 1.
 Tensor ramp(const Shape& shape, std::int64_t below) {
   std::vector<std::int64_t> values(static_cast<std::size_t>(shape.numel()));
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<std::int64_t>(i) * 7919 % below;
@@ -69,7 +69,7 @@ void time_steps(benchmark::State& state, const Setting& setting, nn::Module& mod
     optimizer.step();
   };
   for (int i = 0; i < kWarmUp; ++i) step();
-  // The host runs ahead of a GPU and waits for it at the end of each round.
+  // The CPU runs ahead of a GPU, and waits for it at the end of each round.
   const auto most = std::min<std::int64_t>(setting.iterations > 0 ? setting.iterations : 10, 10);
   const auto round = setting.device.is_cpu() ? 1 : static_cast<int>(most);
   loss.item();
@@ -141,7 +141,7 @@ std::int64_t positive(const std::string& option, std::string_view text) {
   return value;
 }
 
-/// Reads what Google Benchmark has left of the arguments. Throws Error(kUsage) if one is unknown.
+/// Parses the arguments that Google Benchmark has left. Throws Error(kUsage) if one is unknown.
 Setting parse(int argc, char** argv) {
   Setting setting;
   for (int i = 1; i < argc; ++i) {

@@ -1,4 +1,4 @@
-// What an op costs besides its arithmetic: tensors of one element.
+// Measures the overhead of ops, with tensors of one element.
 //
 //   ninja -C build trireme_bench && build/tests/bench_tiny_ops
 #include <benchmark/benchmark.h>
@@ -26,7 +26,7 @@ void add_recorded(benchmark::State& state) {
 }
 BENCHMARK(add_recorded);
 
-/// Forward and backward of a chain; the time is that of one op of it.
+/// Runs forward and backward of a chain of ops. Reports the time for one op.
 void chain_forward_backward(benchmark::State& state) {
   Tensor a = Tensor::ones({1});
   const Tensor b = Tensor::ones({1});

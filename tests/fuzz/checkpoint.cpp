@@ -1,6 +1,6 @@
-// libFuzzer entry for the checkpoint readers. The first byte chooses a safetensors header or a manifest,
-// which is sealed here so that the parser behind the checksum is reached. With clang, from the root of a
-// built tree:
+// libFuzzer entry for the checkpoint readers. The first byte chooses a safetensors header or a manifest. The
+// manifest gets a valid checksum, so that the fuzzer reaches the parser. With clang, from the root of a built
+// tree:
 //
 //   clang++ -std=c++20 -O1 -g -I. -isystem build/proto -fsanitize=fuzzer,address,undefined
 //   tests/fuzz/checkpoint.cpp

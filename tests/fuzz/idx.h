@@ -1,4 +1,4 @@
-// What must hold for the IDX reader whatever bytes it is given.
+// Checks that the IDX reader must pass for any input bytes.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@
 
 namespace trireme::fuzz {
 
-/// Decodes `bytes` as images or labels; aborts unless they are refused with one line or decoded in full.
-/// Returns whether they were decoded.
+/// Decodes `bytes` as images or labels. Aborts unless they are decoded in full or refused with a message of
+/// one line. Returns true if they were decoded.
 inline bool try_idx(std::span<const std::uint8_t> bytes, int rank) {
   const auto require = [](bool holds, const char* what) {
     if (holds) return;
@@ -26,7 +26,7 @@ inline bool try_idx(std::span<const std::uint8_t> bytes, int rank) {
     for (const std::uint32_t dim : array.dims) product *= dim;
     require(array.dims.size() == static_cast<std::size_t>(rank), "wrong number of dimensions");
     require(product == array.values.size() && product > 0, "values do not fill the dimensions");
-    // Deflate packs at most 1032 to 1.
+    // Deflate compresses at most 1032 bytes into one.
     require(array.values.size() <= bytes.size() * 1032, "more values than the bytes can hold");
     return true;
   } catch (const Error& error) {
