@@ -1,4 +1,5 @@
-// Ranks that should be alike are, or all hear which is not, and in what.
+// Tests that ranks compare values which must be equal. If one differs, all ranks throw an error that names
+// it.
 #include <gtest/gtest.h>
 
 #include "distributed/comm/agree.h"

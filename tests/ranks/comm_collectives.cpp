@@ -1,4 +1,4 @@
-// Every collective, every size of world and of data.
+// Tests every collective with many world sizes and sizes of data.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -20,10 +20,11 @@ namespace {
 using namespace test;
 using Buffer = std::vector<std::byte>;
 
-// Zero, one, odd, around what fits into a header's message, and several megabytes.
+// Sizes in bytes: zero, one, odd, near the largest that fits into a header's message, and several megabytes.
 constexpr std::array<std::size_t, 8> kSizes = {0, 1, 7, 375, 376, 513, 70'001, 1'200'003};
 
-/// Bytes that tell `from` and `to`: views of one table, since sanitizers look at every byte that is computed.
+/// Returns bytes that depend on `from` and `to`. They are a view of one table, because computing them anew is
+/// slow with sanitizers.
 std::span<const std::byte> pattern(std::size_t bytes, int from, int to) {
   static const Buffer table = [] {
     Buffer random(kSizes.back() + 4096);
@@ -42,7 +43,7 @@ bool same_bytes(std::span<const std::byte> a, std::span<const std::byte> b) {
 TEST(AllToAll, EachGetsWhatEachSent) {
   for_each_communicator({1, 2, 3, 4, 5, 8}, [](Communicator& comm) {
     for (const std::size_t size : kSizes) {
-      // Sizes differ from pair to pair, some are zero.
+      // Sizes differ between pairs of ranks, and some are zero.
       const auto bytes = [&](int from, int to) { return (from + 2 * to) % 4 == 1 ? 0 : size + from; };
       std::vector<Buffer> out, in;
       std::vector<std::span<const std::byte>> sends;
@@ -67,7 +68,7 @@ TEST(AllGather, FillsAllSlices) {
     for (const std::size_t size : kSizes) {
       std::vector<Buffer> slices;
       std::vector<std::span<std::byte>> spans;
-      // Slices differ in size; that of rank 1 is empty.
+      // Slices differ in size, and that of rank 1 is empty.
       const auto bytes = [&](int rank) { return rank == 1 ? 0 : size / (rank + 1); };
       for (int rank = 0; rank < comm.size(); ++rank) {
         slices.push_back(rank == comm.rank() ? copy(pattern(bytes(rank), rank, 0)) : Buffer(bytes(rank)));
@@ -84,7 +85,7 @@ TEST(AllGather, FillsAllSlicesThatOtherRanksSee) {
   for_each_communicator({1, 2, 3, 4, 8}, [](Communicator& comm) {
     for (const std::size_t size : kSizes) {
       const auto bytes = [&](int rank) { return rank == 1 ? 0 : size / (rank + 1); };
-      for (const int hidden : {-1, 0}) {  // the rank whose slices lie elsewhere
+      for (const int hidden : {-1, 0}) {  // the rank whose slices are not in shared memory; -1: none
         std::vector<std::shared_ptr<std::byte>> memory;
         std::vector<std::span<std::byte>> spans;
         Buffer elsewhere(static_cast<std::size_t>(comm.size()) * (size + 1));
@@ -95,7 +96,7 @@ TEST(AllGather, FillsAllSlicesThatOtherRanksSee) {
                                  : memory.back().get(),
                              bytes(rank));
         }
-        for (int times = 0; times < 3; ++times) {  // others may still read what the last one brought
+        for (int times = 0; times < 3; ++times) {  // other ranks may still read the previous call's data
           std::ranges::copy(pattern(bytes(comm.rank()), comm.rank(), times), spans[comm.rank()].begin());
           comm.all_gather(spans, "slices").wait();
           for (int rank = 0; rank < comm.size(); ++rank)
@@ -125,7 +126,7 @@ TEST(AllReduceFastest, SumsIn16Bits) {
       for (std::size_t i = 0; i < data.size(); ++i) data[i] = T(static_cast<float>(i % 50 + comm.rank()));
       comm.all_reduce_fastest(std::as_writable_bytes(std::span(data)), dtype_of<T>, "gradients").wait();
       const int n = comm.size();
-      for (std::size_t i = 0; i < data.size(); ++i)  // whole numbers up to 256 are exact
+      for (std::size_t i = 0; i < data.size(); ++i)  // 16-bit types hold whole numbers up to 256 exactly
         ASSERT_EQ(static_cast<float>(data[i]), static_cast<float>(n * (i % 50) + n * (n - 1) / 2)) << i;
     };
     check(BFloat16());
@@ -141,7 +142,7 @@ TEST(AllReduceFastest, SumsExactlyWhatIsExact) {
       for (std::size_t i = 0; i < count; ++i) data[i] = static_cast<float>(i % 1000 + comm.rank());
       comm.all_reduce_fastest(std::as_writable_bytes(std::span(data)), DType::kFloat32, "gradients").wait();
       const int n = comm.size();
-      bool same = true;  // an assertion for each takes a minute where a sanitizer looks on
+      bool same = true;  // one assertion for each element would take a minute with a sanitizer
       for (std::size_t i = 0; i < count; ++i)
         same = same && data[i] == static_cast<float>(n * (i % 1000) + n * (n - 1) / 2);
       ASSERT_TRUE(same) << count;
@@ -167,7 +168,7 @@ TEST(Barrier, NobodyLeavesBeforeAllCame) {
 
 TEST(Queue, CallsRunInOrderWithoutWaitingBetween) {
   for_each_communicator({1, 2, 3, 4, 8}, [](Communicator& comm) {
-    // Each round adds one on rank 0 and hands the number on, all enqueued at once.
+    // In each round another rank adds one and broadcasts the number. All rounds are enqueued at once.
     std::uint64_t number = 100 * comm.rank();
     const std::span<std::byte> bytes = std::as_writable_bytes(std::span(&number, 1));
     Event last;
@@ -195,7 +196,7 @@ TEST(Queue, WhatRunsDoesNotBlockTheCaller) {
   });
 }
 
-/// The sum of all ranks' numbers.
+/// Returns the sum of all ranks' numbers.
 int sum_over(Communicator& comm, int mine) {
   std::vector<int> numbers(static_cast<std::size_t>(comm.size()));
   numbers[static_cast<std::size_t>(comm.rank())] = mine;
@@ -220,7 +221,7 @@ TEST(Split, GroupsAndTheirWorldWorkSideBySide) {
     }
     std::vector<float> ones(1000, 1), more = ones;
     for (int times = 0; times < 5; ++times) {
-      // Groups need not be in step with each other.
+      // Different groups may make different numbers of calls.
       for (int k = 0; k <= times * (self % 2); ++k) EXPECT_EQ(sum_over(*group, self + 1), in_group);
       const Event first =
                       world.all_reduce_fastest(std::as_writable_bytes(std::span(ones)), DType::kFloat32, "w"),
@@ -281,7 +282,7 @@ TEST(Local, TheCauseComesOutAlsoWhenItsConsequencesAreFaster) {
   const std::string error = error_of([&] {
     run_local_ranks(3, std::chrono::seconds(30), [&](Communicator& comm) {
       if (comm.rank() != 1) comm.barrier("never").wait();
-      // The queue fails at once and tells the peers; its owner looks later.
+      // The queue fails at once and tells the peers. The rank itself waits for the event only later.
       const Event event = comm.run([] { fail(ExitCode::kData, "sample 17 is torn"); }, "load");
       std::this_thread::sleep_for(std::chrono::milliseconds(200));
       event.wait();
@@ -296,7 +297,7 @@ TEST(Mpi, TwoCommunicatorsAtOnce) {
   const auto b = make_mpi_communicator(std::chrono::seconds(30));
   std::vector<float> x(300'000, 1.0f), y(300'001, 2.0f);
   for (int round = 0; round < 10; ++round) {
-    // Ranks enqueue in different orders across communicators, which is allowed.
+    // Ranks may enqueue calls of different communicators in different orders.
     Communicator& first = a->rank() % 2 == 0 ? *a : *b;
     Communicator& second = a->rank() % 2 == 0 ? *b : *a;
     const auto reduce = [&](Communicator& comm) {

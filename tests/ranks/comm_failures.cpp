@@ -1,4 +1,4 @@
-// When ranks disagree, stay away or give up, every rank learns it soon and by name.
+// Tests that every rank soon gets an error that names the cause when ranks disagree, do not come or give up.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -15,8 +15,8 @@ namespace {
 using namespace std::chrono_literals;
 using namespace test;
 
-// Runs `body`, which must fail on every rank, long before the patience is over. All of `parts` must be in
-// the message of every rank.
+// Runs `body`, which must throw on every rank long before the patience is over. The message of every rank
+// must contain all of `parts`.
 void expect_failure_everywhere(const std::function<void(Communicator&)>& body,
                                const std::vector<std::string>& parts) {
   for_each_communicator({2, 3, 4, 8}, [&](Communicator& comm) {
@@ -26,7 +26,7 @@ void expect_failure_everywhere(const std::function<void(Communicator&)>& body,
     EXPECT_NE(error, "") << "did not fail";
     for (const std::string& part : parts)
       EXPECT_NE(error.find(part), std::string::npos) << part << " in: " << error;
-    // The first error sticks.
+    // A communicator that has failed always throws its first error.
     EXPECT_EQ(error_of([&] { comm.barrier("after the failure").wait(); }), error);
     int ran = 0;
     EXPECT_EQ(error_of([&] { comm.run([&] { ++ran; }, "after the failure").wait(); }), error);
@@ -169,7 +169,7 @@ TEST(Mismatch, OneRankHasAnotherRoot) {
 TEST(Mismatch, RanksThatAgreeHearOfTwoThatDoNot) {
   expect_failure_everywhere(
       [](Communicator& comm) {
-        // Only rank 0 and rank 1 see different sizes; the others' sizes are fine.
+        // Only ranks 0 and 1 disagree about a size.
         std::vector<std::byte> memory(comm.size() * 200'000);
         std::vector<std::span<const std::byte>> sends;
         std::vector<std::span<std::byte>> recvs;
@@ -231,7 +231,7 @@ TEST(Abort, InTheMiddleOfSumsOfMemoryThatPeersSee) {
       }
       last.wait();
     });
-    // The vectors are gone now, while other ranks may not know yet.
+    // The vectors have been freed, while other ranks may not have noticed the failure.
     EXPECT_NE(error.find("enough"), std::string::npos) << error;
     EXPECT_LT(std::chrono::steady_clock::now() - start, 10s);
   });
@@ -257,7 +257,7 @@ TEST(Abort, EndsTheWaitOfAllRanks) {
 TEST(Abort, ByAnotherThreadEndsTheOwnWait) {
   for_each_communicator({2, 3}, [](Communicator& comm) {
     comm.barrier("start").wait();
-    // Rank 0 alone waits; its peers would never come.
+    // Only rank 0 waits. Its peers never come.
     if (comm.rank() > 0) return;
     std::jthread aborter([&] {
       std::this_thread::sleep_for(50ms);

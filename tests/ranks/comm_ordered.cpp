@@ -1,4 +1,4 @@
-// The promise: the same bits at every world size.
+// Tests that ordered sums have the same bits at every world size.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -15,7 +15,7 @@ namespace {
 
 using namespace test;
 
-// This rank's part of the sum: views of the reference's own node sums, which nobody may change.
+// Returns this rank's partial sums. They are views of the reference's node sums, which nobody may change.
 std::vector<std::span<const float>> partials_of(const PaddedTree& tree, int shards,
                                                 const Communicator& comm) {
   std::vector<std::span<const float>> partials;
@@ -70,12 +70,13 @@ TEST(OrderedAllReduce, LargeAndInPlace) {
       ordered_all_reduce(comm, 5, inputs, DType::kFloat32, kCount, 1.0f, partials[into].data(), "bucket")
           .wait();
       ASSERT_TRUE(same_bits(partials[into], root));
-      if (comm.size() > 1) break;  // ranks hold different numbers of partials, but must make as many calls
+      // Ranks have different numbers of partial sums, but must make equally many calls.
+      if (comm.size() > 1) break;
     }
   });
 }
 
-/// A vector in memory that other ranks of the host see, or do not.
+/// A vector, either in memory that other ranks of the host can access, or in private memory.
 struct Vector {
   Vector(Communicator& comm, bool visible, std::span<const float> values)
       : memory(visible ? comm.allocate(values.size() * sizeof(float))
@@ -90,7 +91,7 @@ struct Vector {
 };
 
 TEST(OrderedAllReduce, MemoryThatOtherRanksSeeOrDoNot) {
-  // Of small vectors, ones of a slice or two, and ones that take several stages.
+  // Test small vectors, vectors of one or two slices, and vectors that need several stages.
   for (const std::size_t count : {7u, 3001u, 700'001u}) {
     const PaddedTree tree(6, count);
     const Floats root = tree.root(0.5f), unset(count, 42.0f);
@@ -103,7 +104,7 @@ TEST(OrderedAllReduce, MemoryThatOtherRanksSeeOrDoNot) {
         std::vector<const void*> given;
         for (const std::span<const float> input : inputs)
           given.push_back(partials.emplace_back(comm, partials_seen, input).memory.get());
-        // The last time into one of the partials.
+        // The last sum is written into one of the partial sums.
         Vector out(comm, out_seen, unset);
         void* const to = seen == 4 ? partials[0].memory.get() : out.memory.get();
         ordered_all_reduce(comm, 6, given, DType::kFloat32, count, 0.5f, to, "bucket").wait();
@@ -116,7 +117,7 @@ TEST(OrderedAllReduce, MemoryThatOtherRanksSeeOrDoNot) {
   }
 }
 
-/// Uneven slices, some of them empty.
+/// Returns cuts into slices of different sizes, some of which are empty.
 std::vector<std::size_t> some_cuts(std::size_t count, int ranks) {
   std::vector<std::size_t> cuts{0};
   for (int rank = 1; rank < ranks; ++rank)
@@ -173,7 +174,7 @@ TEST(OrderedSum, RefusesCutsThatDoNotFit) {
 TEST(OrderedAllReduce, In16BitsEveryNodeIsRounded) {
   constexpr int kShards = 7;
   constexpr std::size_t kCount = 1003;
-  // Each node's sum is rounded, so a rank's partials are sums of rounded sums.
+  // The sum of each node is rounded, so a rank's partial sums are sums of rounded sums.
   const auto node_of = [&](TreeNode node) {
     std::function<std::vector<BFloat16>(int, int)> sum = [&](int level, int index) {
       std::vector<BFloat16> left(kCount, BFloat16(-0.0f));

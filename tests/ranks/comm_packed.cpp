@@ -1,4 +1,4 @@
-// Messages between hosts may travel packed: nothing but the traffic tells.
+// Tests packed messages between hosts. Packing must change only the traffic, not the results.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -14,7 +14,7 @@ namespace {
 
 using namespace test;
 
-/// Of like size; the same on all ranks for a seed.
+/// Returns numbers of similar size, which can be packed. They are the same on all ranks for a seed.
 Floats tame_numbers(std::size_t count, int seed) {
   Floats values(count);
   for (std::size_t i = 0; i < count; ++i) {
@@ -24,7 +24,7 @@ Floats tame_numbers(std::size_t count, int seed) {
   return values;
 }
 
-/// All ranks pack, or all but those with odd numbers: each may choose for itself.
+/// Turns packing on, on all ranks or only on those with even numbers. Each rank may choose for itself.
 void pack(Communicator& comm, bool all) {
   dynamic_cast<HostCommunicator&>(comm).pack_messages(all || comm.rank() % 2 == 0);
 }
@@ -49,7 +49,7 @@ TEST(PackedMessages, SumsKeepTheirBits) {
 }
 
 TEST(PackedMessages, EachGetsWhatEachSent) {
-  // Of some bytes, of a message, and of several.
+  // Vectors of few bytes, of one message, and of several messages.
   for (const std::size_t count : {100u, 5'000u, 300'000u}) {
     for_each_communicator({2, 3, 5}, [&](Communicator& comm) {
       const int self = comm.rank();

@@ -1,4 +1,5 @@
-// Real processes under mpirun that fail: all must end soon, with the cause in the output and the right code.
+// Tests processes under mpirun that fail. All must end soon, with the cause in the output and the right exit
+// code.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,7 +19,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// What one of the processes does, as a training program would.
+// Plays a scenario in one of the processes, like a training program.
 void play(const std::string& scenario) {
   const MpiSession session(2s);
   const auto comm = make_mpi_communicator(2s);
@@ -89,7 +90,8 @@ TEST_F(Process, ThatEndsWellReturnsZero) {
 
 TEST_F(Process, ThatThrowsEndsAll) {
   const Outcome outcome = run("throws");
-  // The rank that failed, or one that heard of it, ends all: whoever is first.
+  // The exit code is from the first rank that ends the job: the one that failed, or one that was told of the
+  // failure.
   EXPECT_TRUE(outcome.code == 3 || outcome.code == 5) << outcome.code << outcome.output;
   EXPECT_NE(outcome.output.find("sample 17 is torn"), std::string::npos) << outcome.output;
   EXPECT_LT(outcome.took, 20s);

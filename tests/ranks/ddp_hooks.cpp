@@ -1,4 +1,4 @@
-// Communication hooks: a user's own, and PowerSGD.
+// Tests comm hooks: a user's own, and PowerSGD.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -33,7 +33,7 @@ float gradient_at(int step, int shard, std::size_t parameter, std::int64_t i) {
 
 using GradientAt = std::function<float(int step, int shard, std::size_t parameter, std::int64_t i)>;
 
-/// One step of all of this rank's shards.
+/// Runs one step with all of this rank's shards.
 void run_step(Reducer& reducer, const Communicator& comm, int step, const GradientAt& at) {
   const ShardRange range = shards_of_rank(kShards, comm.size(), comm.rank());
   for (int shard = range.first; shard < range.last; ++shard) {
@@ -62,7 +62,7 @@ std::vector<Floats> grads_of(const std::vector<NamedTensor>& parameters) {
 
 using MakeHook = std::function<std::shared_ptr<CommHook>()>;
 
-/// The gradients of three steps.
+/// Returns the mean gradients of three steps.
 std::vector<Floats> gradients(Communicator& comm, const MakeHook& make, std::size_t bucket_bytes,
                               bool overlap) {
   const auto parameters = make_parameters();
@@ -114,8 +114,8 @@ TEST(Hooks, MajorityVoteIsWhatMostShardsSay) {
   });
 }
 
-/// PowerSGD of one matrix (n, m) in float64. All of it is linear in the gradients, so the mean over shards is
-/// all it needs.
+/// A reference implementation of PowerSGD for one matrix (n, m) in float64. PowerSGD is linear in the
+/// gradients, so the reference only needs their mean over shards.
 class Reference {
  public:
   Reference(std::size_t n, std::size_t m, std::vector<double> q)
@@ -174,7 +174,7 @@ TEST(Hooks, PowerSgdBesideItsPaper) {
             mean[i] +=
                 gradient_at(step, shard, means.size() - 1, static_cast<std::int64_t>(i)) / double{kShards};
       }
-      means[0] = references[0].step(means[0]);  // the others are too small to be compressed, or not used
+      means[0] = references[0].step(means[0]);  // the others are too small for compression, or unused
       means[2].clear();
       const auto grads = grads_of(parameters);
       for (const std::size_t p : {0u, 1u, 3u})
@@ -202,7 +202,7 @@ TEST(Hooks, PowerSgdGivesAGradientOfItsRankBackAndLosesNothingOfOthers) {
         mean += static_cast<double>(low_rank(0, shard, 0, static_cast<std::int64_t>(i))) / kShards;
       ASSERT_NEAR(grad[i], mean, 1e-4) << i;
     }
-    // Zeros teach nothing, and do no harm.
+    // Gradients of zero must not break the approximation of later steps.
     run_step(reducer, comm, 1, [](int, int, std::size_t, std::int64_t) { return 0.0f; });
     const Floats nothing = grads_of(parameters)[0];
     for (const float value : nothing) ASSERT_NEAR(value, 0, 1e-4);

@@ -1,4 +1,4 @@
-// Several models in one step: each keeps to its own gradients, statistics and random numbers, with the same
+// Tests several models in one step. Each has its own gradients, statistics and random numbers, with the same
 // bits at any world size.
 #include <gtest/gtest.h>
 
@@ -29,14 +29,14 @@ JobOptions options_of(std::int64_t steps, std::int64_t shards) {
   options.set_steps(steps);
   options.set_global_batch(kBatch);
   options.set_shards(shards);
-  options.set_bucket_mb(0.001);  // several buckets a model
+  options.set_bucket_mb(0.001);  // several buckets in each model
   options.set_quiet(true);
   return options;
 }
 
 using Body = std::function<std::vector<float>(Job&)>;
 
-/// What `body` returned on every rank, which must be the same everywhere.
+/// Runs `body` on every rank and returns its result, which must be the same on all ranks.
 std::vector<float> run_job(int ranks, const JobOptions& options, const Body& body) {
   const test::Watchdog watchdog("ddp_models", std::chrono::seconds(60));
   std::mutex mutex;
@@ -105,7 +105,7 @@ TEST(Models, TwoWithBatchNormTrainNextToOneThatIsNotWrapped) {
 }
 
 TEST(Models, ARankWithoutSamplesKeepsTheSameStatistics) {
-  const Waves dataset(2);  // of five shards, three have no samples in the first step already
+  const Waves dataset(2);  // in every step, including the first, three of five shards have no samples
   expect_same_bits(
       [&](Job& job) {
         nn::Sequential model = convolutional();
@@ -159,7 +159,8 @@ TEST(Models, BucketsKeepOneOrderWhateverTheGraphs) {
         << "no bucket names model " << name;
 }
 
-// The listing of the PyTorch paper (A. Paszke et al., NeurIPS 2019), with one pass for each optimizer.
+// The GAN of the listing in the PyTorch paper (A. Paszke et al., NeurIPS 2019), with one pass for each
+// optimizer.
 struct Gan {
   nn::Sequential critic = convolutional();
   nn::Sequential generator{nn::Linear(6, 24), nn::ReLU(), nn::Linear(24, 16)};
@@ -204,7 +205,7 @@ std::vector<float> train_gan(Job& job, const Dataset& dataset, bool generator_fi
 }
 
 TEST(Models, TrainInTurn) {
-  const Waves dataset(2 * kBatch + 3);  // with a last batch that leaves shards empty
+  const Waves dataset(2 * kBatch + 3);  // some shards have no samples in the last batch
   for (const bool generator_first : {false, true})
     expect_same_bits([&](Job& job) { return train_gan(job, dataset, generator_first); }, options_of(5, 5));
 }
@@ -234,14 +235,14 @@ TEST(Models, TrainInTurnAsWithoutDataParallel) {
         step.add(gan.critic_loss(shard.x, made.back())).backward();
       }
       first.step();
-      for (auto& shard : step.shards())  // goes on with the graph of the first pass
+      for (auto& shard : step.shards())  // continues the autograd graph of the first pass
         step.add(gan.generator_loss(made[static_cast<std::size_t>(shard.index)])).backward();
       second.step();
     }
     return parameters_of(gan);
   });
 
-  const auto plain = run_job(1, options, [&](Job& job) {  // for its seed and threads only
+  const auto plain = run_job(1, options, [&](Job& job) {  // the job only sets the seed and the threads
     Gan gan;
     std::dynamic_pointer_cast<nn::Dropout>(gan.critic[3])->p = 0;
     optim::SGD first({gan.critic.parameters()}, {.lr = 0.1}),
@@ -292,7 +293,7 @@ TEST(Models, NeedNamesOfTheirOwn) {
   EXPECT_NE(message.find("two models are called model"), std::string::npos) << message;
 }
 
-/// What each of three ranks hears when `body(job)` fails there.
+/// Expects that each of three ranks throws an error that contains `part` when it runs `body(job)`.
 void expect_on_all_ranks(const std::string& part, std::int64_t steps, const std::function<void(Job&)>& body) {
   run_local_ranks(3, std::chrono::seconds(20), [&](Communicator& comm) {
     const std::string message = test::error_of([&] {
@@ -365,7 +366,7 @@ TEST(Models, DropOutDifferentlyInEveryPass) {
   });
 }
 
-/// A frozen layer, a buffer that counts, and running statistics.
+/// A module with a frozen layer, a buffer that counts calls, and running statistics.
 struct Mixed : nn::Module {
   nn::Linear frozen{16, 8}, head{8, 2};
   Tensor calls = Tensor::zeros({1}, DType::kInt64);

@@ -1,5 +1,6 @@
-// Mean gradients have the same bits at any world size, bucket size, order of readiness and overlap, and they
-// are the bits of the canonical tree, written out here once more in the plainest way.
+// Tests that mean gradients have the same bits for any world size, bucket size, order of gradients and
+// overlap. These are the bits of the canonical tree, for which this file has a simple implementation of its
+// own.
 #include "distributed/ddp/reducer.h"
 
 #include <gtest/gtest.h>
@@ -28,7 +29,7 @@ float gradient_at(int parameter, int shard, int step, std::size_t i) {
   return std::isfinite(value) ? value : 1.5f;
 }
 
-/// Sum over the node of shards [first, first + width), absent shards being -0.0.
+/// Returns the sum of the tree's node over shards [first, first + width). Missing shards count as -0.0.
 float tree_sum(int parameter, int step, std::size_t i, int shards, int first, int width) {
   if (first >= shards) return -0.0f;
   if (width == 1) return has_gradient(parameter, first, step) ? gradient_at(parameter, first, step, i) : 0.0f;

@@ -1,4 +1,4 @@
-// Batch normalization over all shards of a step, each on a rank of its own.
+// Tests synchronized batch normalization over all shards of a step, with each shard on its own rank.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -93,7 +93,7 @@ void expect_near(const std::vector<float>& a, const std::vector<float>& b, doubl
 }
 
 TEST(SyncBatchNorm, ShardsGetTheStatisticsOfTheWholeBatch) {
-  // On one shard, plain batch normalization has them anyway.
+  // With one shard, plain batch normalization computes the same statistics.
   const Trained whole = train(1, options_of(1, false));
   for (const int ranks : {1, 2, 3, 4}) {
     expect_near(train(ranks, options_of(ranks, true)).values, whole.values, 2e-4);

@@ -1,4 +1,5 @@
-// ZeRO, stage 1: each rank keeps and updates its share of the optimizer's state, and no bit changes by it.
+// Tests ZeRO stage 1: each rank stores and updates its slice of the optimizer's state, without changing any
+// bit of the result.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -27,8 +28,8 @@ using test::Waves;
 
 constexpr std::int64_t kBatch = 12, kShards = 6;
 
-/// With parameters of more than two chunks of squares, so that ranks' shares cut them; one that is never
-/// used, and one without elements.
+/// A module with parameters that are large enough for several ranks to update slices of them, a parameter
+/// that is never used, and one without elements.
 struct Net : nn::Module {
   nn::Conv2d conv{1, 3, 3, {.padding = 1}};
   nn::BatchNorm2d norm{3};
@@ -70,7 +71,8 @@ MakeOptimizers one(const Options& options) {
   };
 }
 
-/// As GPT's: weights with decay, the rest without. They share buckets.
+/// Returns two optimizers as in train_gpt: one with weight decay for weights, and one without it for the
+/// rest. Their parameters share buckets.
 std::vector<std::unique_ptr<optim::Optimizer>> two(const ParameterList& list) {
   ParameterList matrices({}, list.source), others({}, list.source);
   for (const NamedTensor& p : list.items) (p.tensor.dim() > 1 ? matrices : others).items.push_back(p);
@@ -82,7 +84,7 @@ std::vector<std::unique_ptr<optim::Optimizer>> two(const ParameterList& list) {
 
 struct Ended {
   std::string digest;
-  std::vector<std::int64_t> state_elements;  ///< on each rank, without what all keep
+  std::vector<std::int64_t> state_elements;  ///< elements of sharded state on each rank
 };
 
 Ended train(int ranks, const JobOptions& options, const MakeOptimizers& make, double clip = 0) {
@@ -192,7 +194,7 @@ TEST(Zero, CheckpointsGoOnWithAndWithoutItAtAnyWorldSize) {
   std::filesystem::remove_all(directory);
 }
 
-/// What a rank hears that does `body` to a step of two optimizers.
+/// Runs `body` in a step with two optimizers, and returns the error that the ranks throw.
 std::string error_in_step(const std::function<void(Net&, optim::Optimizer&, optim::Optimizer&)>& body) {
   const Waves dataset(2 * kBatch + 5, 3);
   return test::error_of([&] {

@@ -1,7 +1,8 @@
-// The features of data parallel training together, drawn at random: whatever a job is, and however it is run,
-// its bits are those of the plain run on one rank.
+// Tests random combinations of the features of data-parallel training. Any job, run in any way, must have the
+// bits of the plain run on one rank.
 //
-// TRIREME_CONFIGURATIONS=1000 (of ways to run it, in all) and TRIREME_FIRST=N (the first job) for long runs.
+// For long runs, TRIREME_CONFIGURATIONS=1000 sets the total number of ways to run jobs, and TRIREME_FIRST=N
+// the first job.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -32,7 +33,7 @@ T pick(Random& random, std::initializer_list<T> from) {
   return from.begin()[random() % from.size()];
 }
 
-/// What is trained: another one has other bits.
+/// What a job trains. Another recipe gives other bits.
 struct Recipe {
   std::int64_t samples, batch, steps;
   bool norm, dropout, tied, sparse_use, recompute, embedding, two_models, two_optimizers, counter;
@@ -67,7 +68,7 @@ struct Recipe {
   }
 };
 
-/// How it is run: no bit may depend on it.
+/// How a job is run. The bits must not depend on it.
 struct Way {
   int ranks = 1, ranks_per_host = 64, second_ranks = 0;
   bool zero = false, second_zero = false, overlap = true, delays = false, alternate_hosts = false,
@@ -179,7 +180,7 @@ std::vector<std::unique_ptr<optim::Optimizer>> make_optimizers(const Recipe& rec
   return all;
 }
 
-/// The digest in the end, on rank 0.
+/// Trains and returns the final digest on rank 0.
 std::string train_steps(Job& job, const Recipe& recipe, const Way& way) {
   const Samples dataset(recipe.samples);
   std::vector<std::unique_ptr<Net>> nets;
@@ -220,7 +221,7 @@ std::string train_steps(Job& job, const Recipe& recipe, const Way& way) {
   return job.digest();
 }
 
-/// The digest after `steps`.
+/// Runs the job and returns the digest after `steps` steps.
 std::string train(const Recipe& recipe, const Way& way, int ranks, bool zero, std::int64_t steps,
                   const std::filesystem::path& checkpoints) {
   const char* none[] = {"test"};

@@ -1,4 +1,4 @@
-// Ranks gather the engines that compute their operations.
+// Tests that ranks gather the engines that compute their operations.
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -42,7 +42,7 @@ TEST(EngineLog, NamesAnOperationThatTwoRanksComputeDifferently) {
     EngineLog log(kCuda);
     EngineChoices mine = kCommon;
     mine["convolution"] = comm.rank() == comm.size() - 1 ? "engine 49" : "engine 62";
-    if (comm.rank() == 0) mine.erase("matmul 2x3");  // it has not met this operation
+    if (comm.rank() == 0) mine.erase("matmul 2x3");  // rank 0 has not run this operation
     log.gather(comm, {mine, {}, "a GPU"});
     EXPECT_EQ(log.difference(),
               fmt::format("rank 0 computes \"convolution\" by \"engine 62\", rank {} by \"engine 49\"",

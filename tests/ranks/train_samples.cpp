@@ -1,5 +1,5 @@
-// In every epoch each sample is trained on exactly once, in the same batches and shards at any world size,
-// and so it stays when a job is stopped in the middle of an epoch and goes on at another world size.
+// Tests that every epoch trains on each sample exactly once, in the same batches and shards at any world
+// size. This also holds when a job stops in the middle of an epoch and resumes at another world size.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -23,9 +23,9 @@ namespace trireme {
 namespace {
 
 constexpr std::int64_t kSamples = 45, kBatch = 8, kShards = 8, kEpochs = 3;
-constexpr std::int64_t kStepsPerEpoch = 6;  // the last batch has 5 samples, so that three shards have none
+constexpr std::int64_t kStepsPerEpoch = 6;  // the last batch has 5 samples, so three shards have none
 
-/// A sample is its own index.
+/// A dataset whose samples are their own indices.
 class Numbers final : public ImageDataset {
  public:
   std::int64_t size() const override { return kSamples; }
@@ -37,7 +37,7 @@ class Numbers final : public ImageDataset {
   }
 };
 
-/// (step, shard) -> the samples it was trained on; each pair at most once.
+/// Records the samples that each (step, shard) was trained on. Each pair may be recorded at most once.
 class Seen {
  public:
   void add(std::int64_t step, const Shard& shard) {
@@ -86,7 +86,7 @@ void train(int ranks, const JobOptions& options, Seen& seen) {
 }
 
 void expect_every_sample_once(const Seen& seen) {
-  std::map<std::int64_t, std::map<std::int64_t, int>> times;  // epoch -> sample -> how often
+  std::map<std::int64_t, std::map<std::int64_t, int>> times;  // count of each sample in each epoch
   for (const auto& [where, samples] : seen.all())
     for (const std::int64_t sample : samples) ++times[where.first / kStepsPerEpoch][sample];
   ASSERT_EQ(times.size(), static_cast<std::size_t>(kEpochs));
@@ -125,14 +125,14 @@ TEST_F(TrainSamples, EachOnceAndAlikeAtAnyWorldSize) {
 TEST_F(TrainSamples, EachOnceThroughStopsAndOtherWorldSizes) {
   Seen alone, seen;
   train(1, options_of(kEpochs * kStepsPerEpoch, "", 1), alone);
-  // In the middle of an epoch, before and behind its uneven last batch, and at its end.
+  // The job stops in the middle of an epoch, before and after its uneven last batch, and at its end.
   const std::vector<std::pair<std::int64_t, int>> stops = {{3, 2}, {5, 5}, {6, 1}, {11, 8}, {13, 3}, {18, 4}};
   for (const auto& [step, ranks] : stops) train(ranks, options_of(step, directory_, 2), seen);
   expect_every_sample_once(seen);
   EXPECT_EQ(seen.all(), alone.all());
 }
 
-/// The last number of `key` in a file of metrics.
+/// Returns the last value of `key` in a file of metrics.
 double last(const std::filesystem::path& metrics, const std::string& key) {
   std::ifstream file(metrics);
   double value = NAN;
@@ -142,7 +142,7 @@ double last(const std::filesystem::path& metrics, const std::string& key) {
 
 TEST_F(TrainSamples, TheReportedLossIsTheMeanOverTheBatch) {
   for (const int ranks : {1, 3}) {
-    JobOptions options = options_of(kStepsPerEpoch, "", 0);  // in the last step shards have 1 sample or none
+    JobOptions options = options_of(kStepsPerEpoch, "", 0);  // last step: at most one sample per shard
     options.set_metrics(directory_ / fmt::format("{}.jsonl", ranks));
     std::mutex mutex;
     std::vector<double> losses, correct;
@@ -155,7 +155,7 @@ TEST_F(TrainSamples, TheReportedLossIsTheMeanOverTheBatch) {
         for (auto& shard : step.shards()) {
           const std::lock_guard lock(mutex);
           step.add(mean(shard.x));
-          step.add(to_dtype(mean(shard.x * 0.5), DType::kFloat64));  // losses of one step add up
+          step.add(to_dtype(mean(shard.x * 0.5), DType::kFloat64));  // adds to the shard's other loss
           step.count_correct(flatten(cat({shard.x * 0.0, shard.x - 20.0}, 1), 1), shard.y);
           if (step.is_last())
             for (std::int64_t i = 0; i < shard.count; ++i) {
@@ -174,7 +174,7 @@ TEST_F(TrainSamples, TheReportedLossIsTheMeanOverTheBatch) {
   }
 }
 
-/// Storage that hangs behind the first samples.
+/// A dataset on slow storage: each read takes 700 ms.
 class Stuck final : public ImageDataset {
  public:
   std::int64_t size() const override { return kSamples; }
