@@ -1,5 +1,5 @@
-// Saving while the machine crashes, disks fill and calls fail: after each of them a reader finds the old
-// checkpoint or the new one, whole, and the next save works.
+// Tests saving while the machine crashes, the disk is full or calls fail. After each of these, a reader finds
+// the old or the new checkpoint, complete, and the next save works.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -44,7 +44,7 @@ struct Scene {
   }
 };
 
-/// All that is listed is sound and holds what was saved; returns the newest step.
+/// Checks that all listed checkpoints are intact and hold what was saved. Returns the newest step.
 std::int64_t newest_of_sound(const std::shared_ptr<FileSystem>& files, const std::string& context,
                              const std::function<TensorSet(std::int64_t)>& model = model_of_step) {
   const CheckpointStore store(files, kDirectory);
@@ -164,7 +164,7 @@ TEST(CheckpointFault, AtEveryOperationIsReportedAndHarmlessEvenIfACrashFollows) 
         if (ending) scene.disk->crash(ending->kind, ending->seed);
         const std::int64_t newest = newest_of_sound(scene.disk, context);
         EXPECT_TRUE(newest == 2 || newest == 3) << context << ": newest is " << newest;
-        // Told that the new one is committed, one can rely on it.
+        // If the error says that the new checkpoint is committed, it must be there.
         if (what.find("is saved") != std::string::npos) {
           EXPECT_EQ(newest, 3) << context;
         }
@@ -172,11 +172,13 @@ TEST(CheckpointFault, AtEveryOperationIsReportedAndHarmlessEvenIfACrashFollows) 
       }
 }
 
-/// What the first failure left is garbage by a name that no synchronization has confirmed yet.
+/// The first failure leaves a file whose name has not been synchronized to the disk. The next save must cope
+/// with it.
 TEST(CheckpointFault, ThenACrashInTheNextSaveIsHarmless) {
   const test::Watchdog watchdog("fault and crash", std::chrono::seconds(200));
   const long operations = operations_of_a_save();
-  for (long k = operations - 7; k < operations; ++k)  // publishing and removing older ones
+  // The last operations commit the checkpoint and remove older ones.
+  for (long k = operations - 7; k < operations; ++k)
     for (long crash_at = 0; crash_at < 8; ++crash_at)
       for (const Ending& ending : endings(20)) {
         Scene scene;
@@ -201,7 +203,7 @@ TEST(CheckpointFault, AFailedOneLeavesNothingBehind) {
     std::string what;
     EXPECT_EQ(code_thrown_by([&] { scene.save(3); }, &what), ExitCode::kCheckpoint);
     EXPECT_NE(what.find("No space left on device"), std::string::npos) << what;
-    if (what.find("is saved") != std::string::npos) continue;  // it failed while an older one was removed
+    if (what.find("is saved") != std::string::npos) continue;  // failed while it removed an older checkpoint
     EXPECT_EQ(scene.disk->list(kDirectory), before) << k << what;
     ++not_saved;
   }
@@ -216,7 +218,7 @@ TEST(CheckpointFault, ASilentlyDamagedWriteIsFoundBeforeAnOlderOneGoes) {
     scene.files->fail_at(k, Fault::kFlippedBit);
     std::string what;
     const ExitCode code = code_thrown_by([&] { scene.save(3); }, &what);
-    if (code == ExitCode::kDone) continue;  // the operation was no append
+    if (code == ExitCode::kDone) continue;  // the operation was not an append
     ++found;
     EXPECT_EQ(code, ExitCode::kCheckpoint);
     const CheckpointStore store(scene.disk, kDirectory);
@@ -224,7 +226,7 @@ TEST(CheckpointFault, ASilentlyDamagedWriteIsFoundBeforeAnOlderOneGoes) {
     EXPECT_EQ(store.list().front().step, 1);
     EXPECT_EQ(newest_of_sound(scene.disk, what), 2);
   }
-  EXPECT_EQ(found, 2);  // the shard's only block and the manifest
+  EXPECT_EQ(found, 2);  // appends of the shard file's only block and of the manifest
 }
 
 TEST(CheckpointFault, OfOneRankIsTheErrorOfAll) {

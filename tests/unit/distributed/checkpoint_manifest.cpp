@@ -13,7 +13,7 @@ namespace {
 using test::code_thrown_by;
 using test::job_at;
 
-/// Two files, three tensors; "b" is cut.
+/// Returns a manifest with two files and three tensors, of which "b" is in both files.
 Manifest sample() {
   Manifest manifest{job_at(7), {}, {}};
   manifest.tensors = {{"a", DType::kFloat32, {2, 2}, {{0, 0, 4, 64}}},
@@ -93,7 +93,7 @@ TEST(Manifest, WhatIsNotCoveredOnceIsRefused) {
     expect([&](Manifest& m) { m.files[1].name = name; }, "cannot name a file");
 }
 
-/// Sealed anew after the damage, so that the parser and the proof see it.
+/// Gives damaged manifests a valid checksum, so that the parser and the validation see the damage.
 TEST(Manifest, ManyDamagedAndSealedAgain) {
   const std::string sound = encode_manifest(sample());
   std::mt19937_64 random(1);
@@ -128,7 +128,7 @@ TEST(CutTensors, KnownCuts) {
   const auto tensors = tensors_of({{DType::kFloat32, 4}, {DType::kFloat64, 3}});  // 40 bytes
   EXPECT_EQ(cut_tensors(tensors, 1), (std::vector<Cut>{{0, 0, 0, 4}, {1, 0, 0, 3}}));
   EXPECT_EQ(cut_tensors(tensors, 2),
-            (std::vector<Cut>{{0, 0, 0, 4}, {1, 1, 0, 3}}));  // 20 falls into an element
+            (std::vector<Cut>{{0, 0, 0, 4}, {1, 1, 0, 3}}));  // byte 20 is inside an element
   EXPECT_EQ(cut_tensors(tensors, 4),
             (std::vector<Cut>{{0, 0, 0, 2}, {0, 1, 2, 4}, {1, 2, 0, 1}, {1, 3, 1, 3}}));
   EXPECT_EQ(cut_tensors(tensors_of({{DType::kFloat32, 0}}), 3), (std::vector<Cut>{{0, 2, 0, 0}}));

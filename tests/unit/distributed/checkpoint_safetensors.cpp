@@ -26,7 +26,7 @@ std::string file_of(const std::string& header, std::size_t data_bytes) {
   return little_endian(header.size()) + header + std::string(data_bytes, '\1');
 }
 
-/// The layout of a file with these bytes, or the error it gives.
+/// Returns the message of the error for a file with these bytes, or "" if the file is accepted.
 std::string error_of(const std::string& bytes) {
   MemoryFileSystem files;
   files.create("/f")->append(std::as_bytes(std::span(bytes)));
@@ -85,7 +85,7 @@ TEST(Safetensors, RoundTripsAFile) {
       EXPECT_TRUE(expected.bytes == 0 || std::memcmp(found->data, expected.data, expected.bytes) == 0);
     }
   }
-  EXPECT_EQ(std::distance(fs::directory_iterator(temporary.path()), {}), 2);  // nothing temporary is left
+  EXPECT_EQ(std::distance(fs::directory_iterator(temporary.path()), {}), 2);  // no temporary file is left
 }
 
 TEST(Safetensors, BadNamesCannotBeWritten) {
@@ -107,7 +107,7 @@ std::string header_with(const std::string& shape, const std::string& range,
 
 using Cases = std::vector<std::pair<std::string, std::string>>;
 
-/// Each file gives an error that contains the text beside it.
+/// Expects for each file an error that contains the text given with it.
 void expect_refused(const Cases& cases) {
   for (const auto& [bytes, expected] : cases) {
     const std::string error = error_of(bytes);
@@ -187,7 +187,7 @@ TEST(Safetensors, ABoolIsZeroOrOne) {
   EXPECT_EQ(code_thrown_by([&] { read_safetensors(temporary.path()); }), ExitCode::kCheckpoint);
 }
 
-/// Damaged headers give an error or a sound layout, never anything else.
+/// Tests that every damaged header gives an error or a valid layout.
 TEST(Safetensors, ManyDamagedHeaders) {
   std::string header;
   const SafetensorsLayout layout = lay_out_safetensors(small_model(1).slots, {{"format", "pt"}}, header);

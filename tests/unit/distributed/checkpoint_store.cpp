@@ -104,7 +104,7 @@ TEST(CheckpointStore, SavingTheSameAgainWritesNothing) {
   const auto files = std::make_shared<FaultyFileSystem>(disk);
   save(files, kDirectory, 3, 5, small_model(1));
   files->fail_at(0, FaultyFileSystem::Fault::kIo);
-  save(files, kDirectory, 2, 5, small_model(1));  // at another world size, too
+  save(files, kDirectory, 2, 5, small_model(1));  // repeats the save at another world size
   run_local_ranks(2, std::chrono::seconds(30), [&](Communicator& comm) {
     JobState elsewhere = job_at(5);
     elsewhere.link = "0.1 ms a sum";  // and on other machines
@@ -237,7 +237,7 @@ TEST(CheckpointStore, LoadNamesTheFirstMismatch) {
   contains(error_of([](TensorSet& set) { set.add("z", DType::kBool, {2}, 1); }), "no tensor 'z'");
 }
 
-/// Every byte of every file, one after another.
+/// Damages every byte of every file, one after another.
 TEST(CheckpointStore, EveryDamagedByteIsFoundNamedAndRefused) {
   const auto files = std::make_shared<MemoryFileSystem>();
   const TensorSet model = small_model(1);
@@ -301,7 +301,7 @@ TEST(CheckpointStore, EveryTruncationAndEveryMissingFileIsFound) {
     files->remove(kStep5 / name);
     EXPECT_EQ(code_thrown_by([&] { CheckpointStore(files, kDirectory).load(kStep5, loaded.slots); }),
               ExitCode::kCheckpoint);
-    save(files, kDirectory, 2, 5, model);  // replaces the damaged one
+    save(files, kDirectory, 2, 5, model);  // replaces the damaged checkpoint
   }
 }
 
@@ -312,7 +312,7 @@ TEST(CheckpointStore, AShardThatContradictsTheManifestIsFound) {
   model.add("aa", DType::kFloat32, {2}, 1);
   model.add("bb", DType::kFloat32, {2}, 2);
   save(files, temporary.path(), 1, 5, model);
-  // The manifest is sealed anew over a shard whose header names the tensors the other way round.
+  // Writes a manifest with a valid checksum for a shard file whose header exchanges the names of the tensors.
   const fs::path step = temporary.path() / "step-00000005", shard = step / "shard-00000-of-00001.safetensors";
   std::swap(model.slots[0].name, model.slots[1].name);
   model.slots[0].shape = {1, 2};
@@ -327,7 +327,7 @@ TEST(CheckpointStore, AShardThatContradictsTheManifestIsFound) {
   const fs::path other = temporary.path() / "step-00000006";
   Manifest lying = decode_manifest(read(other / kManifestName), "other");
   lying.tensors = decode_manifest(read(step / kManifestName), "own").tensors;
-  for (auto& tensor : lying.tensors)  // the headers differ in length
+  for (auto& tensor : lying.tensors)  // shift offsets, because the new header has another length
     for (auto& piece : tensor.pieces) piece.offset += lying.files[0].size - files->status(shard).size;
   std::ofstream(other / kManifestName, std::ios::binary) << encode_manifest(lying);
   const auto damage = CheckpointStore(files, temporary.path()).verify(other);
@@ -377,7 +377,7 @@ TEST(CheckpointStore, WorksOnTheRealDiskAndFollowsNoLink) {
   const TensorSet model = small_model(1), other = small_model(2);
   save(files, directory, 3, 1, model);
   save(files, directory, 3, 2, model);
-  save(files, directory, 2, 2, other);  // replaces: the directories exchange names
+  save(files, directory, 2, 2, other);  // replaces a checkpoint by exchanging the names of directories
   save(files, directory, 2, 3, model);
   EXPECT_EQ(steps(store), (std::vector<std::int64_t>{2, 3}));
   EXPECT_EQ(files->list(directory).size(), 2u);
@@ -399,7 +399,7 @@ TEST(CheckpointStore, WorksOnTheRealDiskAndFollowsNoLink) {
   EXPECT_EQ(code_thrown_by([&] { save(files, directory, 1, 9, model); }), ExitCode::kCheckpoint);
   EXPECT_EQ(store.verify(directory / "step-00000002"), std::vector<std::string>{});
 
-  // The store's directory itself may be a link that the user made.
+  // The store's directory itself may be a symbolic link that the user made.
   fs::create_directory_symlink(directory, temporary.path() / "link");
   CheckpointStore(files, temporary.path() / "link").check_writable();
   save(files, temporary.path() / "link", 1, 4, model);

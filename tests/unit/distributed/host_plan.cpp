@@ -1,4 +1,4 @@
-// What hosts have together, and who does what for them.
+// Tests which sums the ranks of a host have together, and which rank does which work for the host.
 #include "distributed/comm/host_plan.h"
 
 #include <gtest/gtest.h>
@@ -32,7 +32,7 @@ TEST(NodesOfHost, NeighboursHaveTheNodesOfOneRankWithAllTheirShards) {
 }
 
 TEST(NodesOfHost, SaysHowTheyComeAbout) {
-  // Shards 0, 2 and 3 of 4, on ranks 0, 2 and 3.
+  // The host has shards 0, 2 and 3 of 4, on ranks 0, 2 and 3.
   const std::vector<int> ranks{0, 2, 3};
   const HostNodes host = nodes_of_host(4, 4, ranks);
   EXPECT_EQ(host.nodes, (std::vector<TreeNode>{{0, 0}, {1, 1}}));

@@ -1,4 +1,4 @@
-// Buckets follow what the link costs.
+// Tests that the size of buckets follows the cost of the link.
 #include "distributed/comm/link_cost.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// By itself packing begins where the link is slow and ranks wait for it.
+// Tests that packing is turned on automatically if the link is slow and ranks wait for it.
 #include "distributed/train/link_packing.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@ struct Case {
   int steps = 8;
 };
 
-/// Whether messages are packed after steps of 10 ms each.
+/// Returns true if messages are packed after steps of 10 ms each.
 bool packs(const Case& c) {
   std::atomic<int> packed = 0;
   run_local_ranks(

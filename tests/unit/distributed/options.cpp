@@ -1,4 +1,5 @@
-// The command line and the job file: what is taken, what wins, and the one line that every mistake gets.
+// Tests the command line and the job file: what they accept, which takes precedence, and the one-line error
+// for every mistake.
 #include "distributed/train/options.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +22,7 @@ JobOptions parse(const Words& words, const JobOptions& defaults = {}, const Word
                        {.about = {}, .defaults = defaults, .unused = unused});
 }
 
-/// The message of the Error that `fn` throws, which must be one line with this code.
+/// Returns the message of the Error that `fn` throws, which must be one line and have this code.
 template <class Fn>
 std::string error_of(ExitCode code, Fn&& fn) {
   try {
@@ -48,7 +49,7 @@ bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
-/// A job file that lives as long as the test.
+/// A job file that is removed at the end of the test.
 class ConfigFile {
  public:
   explicit ConfigFile(const std::string& text)
@@ -161,7 +162,7 @@ TEST(Options, HelpWrapsAtTheWidthOfTheTerminal) {
     std::istringstream lines(help);
     for (std::string line; std::getline(lines, line);)
       EXPECT_LE(line.size(), static_cast<std::size_t>(width)) << line;
-    // Nothing but the breaks depends on the width.
+    // Only the line breaks depend on the width.
     std::istringstream all(help);
     std::string flat;
     for (std::string word; all >> word;) flat += word + " ";
@@ -274,7 +275,7 @@ TEST(Options, TellsWhichFieldsOfAJobFileHaveNoEffect) {
                           "--comm-hook powersgd"}));
   parse_file("momentum: 0.5");
   EXPECT_EQ(notes, Words{});
-  parse_file(to_text(parse({"--optimizer", "adamw"})));  // what --print-config writes repeats the defaults
+  parse_file(to_text(parse({"--optimizer", "adamw"})));  // the output of --print-config contains all defaults
   EXPECT_EQ(notes, Words{});
 }
 
@@ -339,8 +340,8 @@ TEST(OptionsValidate, BatchMustCutIntoEqualShards) {
   EXPECT_EQ(validate_error({"--global-batch", "7", "--shards", "4"}, 2),
             "--global-batch 7 does not cut into 4 equal shards: use --global-batch 4 or 8");
   EXPECT_TRUE(contains(validate_error({"--global-batch", "3", "--shards", "8"}, 2), "use --global-batch 8"));
-  EXPECT_TRUE(
-      contains(validate_error({"--global-batch", "8"}, 3), "3 equal shards"));  // shards follow the ranks
+  // By default there is one shard for each rank.
+  EXPECT_TRUE(contains(validate_error({"--global-batch", "8"}, 3), "3 equal shards"));
   EXPECT_NO_THROW(validate(parse({"--global-batch", "8", "--shards", "8"}), 5));
 }
 
@@ -378,7 +379,7 @@ TEST(Options, FlagsWithoutUseAreRefused) {
   const std::string path = testing::TempDir() + "/unused.textproto";
   std::ofstream(path) << "lr: 1\nclip_norm: 1\n";
   EXPECT_EQ(error({"--config", path}), path + ":2: clip_norm: this program has no use for it");
-  std::ofstream(path) << to_text(parse({"--lr", "0.5"}, {}, unused));  // as --print-config does
+  std::ofstream(path) << to_text(parse({"--lr", "0.5"}, {}, unused));  // the output of --print-config
   EXPECT_EQ(parse({"--config", path}, {}, unused).lr(), 0.5);
   EXPECT_NE(error_of(ExitCode::kInternal, [&] { parse({}, {}, {"--clipnorm"}); }).find("--clipnorm"),
             std::string::npos);

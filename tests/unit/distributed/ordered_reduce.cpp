@@ -1,4 +1,4 @@
-// The tree itself: who holds what, and the order of additions, to the bit.
+// Tests the tree: which rank has which nodes, and that the order of additions gives the exact bits.
 #include "distributed/comm/ordered_reduce.h"
 
 #include <gtest/gtest.h>
@@ -51,7 +51,7 @@ TEST(MaximalSubtrees, KnownCases) {
   EXPECT_EQ(maximal_subtrees(8, {1, 8}), (Nodes{{0, 1}, {1, 1}, {2, 1}}));
   EXPECT_EQ(maximal_subtrees(8, {3, 5}), (Nodes{{0, 3}, {0, 4}}));
   EXPECT_EQ(maximal_subtrees(1, {0, 1}), (Nodes{{0, 0}}));
-  EXPECT_EQ(maximal_subtrees(5, {0, 5}), (Nodes{{3, 0}}));  // reaches the end: complete
+  EXPECT_EQ(maximal_subtrees(5, {0, 5}), (Nodes{{3, 0}}));  // complete, because the rest is padding
   EXPECT_EQ(maximal_subtrees(5, {4, 5}), (Nodes{{2, 1}}));
   EXPECT_EQ(maximal_subtrees(5, {2, 4}), (Nodes{{1, 1}}));
   EXPECT_EQ(maximal_subtrees(5, {2, 2}), Nodes{});
@@ -67,7 +67,7 @@ TEST(MaximalSubtrees, CoverTheRangeOnceWithFewNodes) {
         for (std::size_t k = 0; k < nodes.size(); ++k) {
           EXPECT_EQ(nodes[k].index << nodes[k].level, next);
           next += 1 << nodes[k].level;
-          // Two siblings in a row would be one node.
+          // Two neighbouring siblings would have been merged into one node.
           EXPECT_FALSE(k > 0 && nodes[k].level == nodes[k - 1].level && nodes[k].index % 2 == 1);
         }
         EXPECT_TRUE(next == last || (last == shards && next > last)) << shards << ' ' << first << ' ' << last;
@@ -95,14 +95,15 @@ TEST(SliceOfRank, CutsInto16BytePiecesAndCoversAll) {
   EXPECT_EQ(slice_of_rank(1024, 2, 1).count, 512u);
 }
 
-// The kernel, over floats of the host.
+// Calls the kernel on vectors of floats.
 void sum_tree(int shards, std::span<const TreeNode> nodes, std::span<const void* const> partials,
               std::size_t count, float scale, float* out) {
   const View to{out, DType::kFloat32, 1, {static_cast<std::int64_t>(count)}, {1}};
   kernels_of(kCpu).tree_sum(to, nodes, partials, shards, scale);
 }
 
-// Sums the nodes that a world of `size` would hold, from the reference's own node sums.
+// Returns the sum over the nodes that the ranks of a world of `size` have. Takes the node sums from the
+// reference.
 Floats summed(const PaddedTree& tree, int shards, int size, std::size_t count, float scale) {
   std::vector<TreeNode> nodes;
   std::vector<const void*> partials;
@@ -138,7 +139,7 @@ TEST(SumTree, OutMayBeAnyPartial) {
     std::vector<TreeNode> nodes;
     std::vector<const void*> partials;
     for (int shard = 0; shard < 6; ++shard) {
-      // The last two shards end at an odd place: 4..6 is padded up to 8.
+      // The last two shards, [4, 6), are padded to [4, 8).
       nodes.push_back({0, shard});
       partials.push_back(leaves[shard].data());
     }
@@ -158,14 +159,16 @@ TEST(SumTree, RefusesNodesThatDoNotCoverTheShardsOnce) {
   EXPECT_THROW(sum_tree(4, std::vector<TreeNode>{{1, 0}, {1, 1}}, one, 4, 1, out.data()), Error);
 }
 
-// The data must tell the tree from its likely mistakes, or the tests above would prove nothing.
+// Checks that the test data give different bits for likely mistakes. Otherwise the tests above would prove
+// nothing.
 TEST(TestData, TellsOtherOrdersApart) {
   const std::size_t count = 4096;
   for (int shards = 3; shards <= 17; ++shards) {
     const PaddedTree tree(shards, count);
     Floats fold = shard_values(0, count);
     for (int shard = 1; shard < shards; ++shard) fold = sum_of(fold, shard_values(shard, count));
-    EXPECT_EQ(same_bits(fold, tree.root()), shards == 3) << "left fold, " << shards;  // of 3 it is the tree
+    // For 3 shards, the left fold is the tree.
+    EXPECT_EQ(same_bits(fold, tree.root()), shards == 3) << "left fold, " << shards;
 
     auto halves = tree.levels[0];
     while (halves.size() > 1) {
@@ -187,10 +190,10 @@ TEST(TestData, PaddingIsTheIdentity) {
   for (const float x : {0.0f, -0.0f, 1e-45f, -1e-45f, 1e30f, -INFINITY, 1.5f}) {
     EXPECT_TRUE(same_bits(Floats{x + -0.0f}, Floats{x}));
   }
-  EXPECT_FALSE(same_bits(Floats{-0.0f + 0.0f}, Floats{-0.0f}));  // which +0.0 would not be
+  EXPECT_FALSE(same_bits(Floats{-0.0f + 0.0f}, Floats{-0.0f}));  // padding with +0.0 would change bits
 }
 
-// The sum over a node in 16 bits: every addition is rounded, padding passed over.
+// Returns the sum over a node in 16 bits. Every addition is rounded, and padding is skipped.
 template <class T>
 T narrow_sum(int shards, int level, int index, std::size_t i) {
   if (level == 0) return T(shard_value(index, i));
@@ -201,7 +204,7 @@ T narrow_sum(int shards, int level, int index, std::size_t i) {
 
 template <class T>
 void expect_narrow_tree() {
-  constexpr std::size_t kCount = 2051;  // more than one block
+  constexpr std::size_t kCount = 2051;  // more than one block of the kernel
   for (const int shards : {1, 2, 3, 5, 8, 13})
     for (int size = 1; size <= shards; ++size) {
       std::vector<TreeNode> nodes;

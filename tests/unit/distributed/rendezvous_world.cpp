@@ -21,7 +21,7 @@ GetEnv env(const Variables& variables) {
 
 World detect(const Variables& variables) { return detect_world(env(variables)); }
 
-// The message of the usage error that these variables are.
+// Returns the message of the usage error for these variables.
 std::string refusal(const Variables& variables) {
   try {
     detect(variables);
@@ -71,7 +71,7 @@ TEST(World, Srun) {
 }
 
 TEST(World, MpirunInsideASlurmJobIsMpirun) {
-  // Slurm's variables are those of mpirun's daemon here: one task per node.
+  // Here Slurm's variables describe mpirun's daemon, with one task per node.
   const auto daemon = with(kSrun, {{"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_PROCID", "1"}});
   expect_world(detect(with(daemon, kMpirun)), Source::kOpenMpi, 3, 4, 1, 2);
 }
@@ -119,7 +119,7 @@ TEST(World, RefusesRanksOfLaunchersThatItCannotJoin) {
   for (const auto& [variables, named] : several)
     EXPECT_TRUE(std::regex_search(refusal(variables), std::regex(std::string(named) + ".*trireme launch")))
         << refusal(variables);
-  // Hydra starts one proxy per node through srun, and the ranks inherit what srun says of it.
+  // Hydra starts one proxy per node through srun, and the ranks inherit the proxy's variables.
   const Variables proxy = {{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "1"},
                            {"SLURM_PROCID", "0"},  {"SLURM_LOCALID", "0"},
                            {"PMI_RANK", "1"},      {"PMI_SIZE", "2"}};
@@ -135,7 +135,7 @@ TEST(World, TakesStaleVariablesOfOneRankForAlone) {
         Variables{{"PALS_RANKID", "0"}, {"PALS_LOCAL_SIZE", "1"}}, Variables{{"ALPS_APP_PE", "0"}},
         Variables{{"RANK", "major"}, {"WORLD_SIZE", "big"}}})
     expect_world(detect(variables), Source::kAlone, 0, 1, 0, 1);
-  // A launcher that is ours counts, whatever the machine's environment holds besides.
+  // The variables of a known launcher take precedence over other variables of the environment.
   expect_world(detect(with(kMpirun, {{"RANK", "0"}, {"WORLD_SIZE", "8"}})), Source::kOpenMpi, 3, 4, 1, 2);
 }
 
@@ -157,7 +157,7 @@ TEST(World, ConnectsRanksThroughMpiWhateverMovesTheirGradients) {
   EXPECT_FALSE(needs_mpi(detect({}), "auto"));
   EXPECT_FALSE(needs_mpi(detect({}), "nccl"));
   EXPECT_FALSE(needs_mpi(detect({{"TRIREME_LOCAL_RANKS", "3"}}), "auto"));
-  // A shell that `srun --pty` gave: one task, where MPI may not start.
+  // In a shell from `srun --pty` there is one task, and MPI may be unable to start.
   const Variables shell = {
       {"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "1"}, {"SLURM_PROCID", "0"}, {"SLURM_LOCALID", "0"}};
   EXPECT_FALSE(needs_mpi(detect(shell), "auto"));

@@ -1,4 +1,4 @@
-// Whatever a training program throws becomes one line and an exit code.
+// Tests that any exception of a training program becomes one line of output and an exit code.
 #include "distributed/train/run.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// A run is told what its schedule does that its flags alone do not tell.
+// Tests the warnings about effects of the learning rate schedule that are not obvious from the flags.
 #include "distributed/train/schedule.h"
 
 #include <gtest/gtest.h>
@@ -17,7 +17,7 @@ JobOptions options(const std::string& schedule, std::int64_t warmup = 0) {
 }
 
 TEST(LengthWarning, NamesBothLearningRatesOfTheFirstStepThatDiffers) {
-  // Cosine: 0.1 * 0.5 * (1 + cos(pi * 10 / 12)) = 0.0066987; the earlier run had come to 0.
+  // Cosine: 0.1 * 0.5 * (1 + cos(pi * 10 / 12)) = 0.0066987. The earlier run ended with 0.
   EXPECT_EQ(length_warning(options("cosine"), 10, 10, 12),
             "the run was planned for 10 steps and now has 12: with --schedule cosine the learning rate after "
             "10 steps "

@@ -1,4 +1,4 @@
-// Signals ask a program to stop, and end it where it cannot.
+// Tests that signals ask a program to stop, and end it if it does not.
 #include "distributed/train/signals.h"
 
 #include <gtest/gtest.h>
@@ -16,7 +16,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kPatience{200};
 
-/// Ends this process with code 99 if nothing else has ended it before.
+/// Sleeps, and then ends this process with code 99 unless something else has ended it.
 void wait_in_vain() {
   std::this_thread::sleep_for(std::chrono::seconds(20));
   std::_Exit(99);

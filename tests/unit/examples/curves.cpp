@@ -1,5 +1,5 @@
-// Training curves beside PyTorch's: the examples' own networks, from the same weights and batches, must go
-// where PyTorch's go. tests/golden/curves.py wrote curves.json, and says what is in it.
+// Compares training curves with PyTorch's. The examples' networks must give the same curves from the same
+// weights and batches. tests/golden/curves.py wrote curves.json, and describes its content.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -25,9 +25,9 @@ namespace {
 using Json = nlohmann::json;
 using Doubles = std::vector<double>;
 
-constexpr std::int64_t kBatches = 4;  ///< used in turn
+constexpr std::int64_t kBatches = 4;  ///< number of batches, which steps use in turn
 
-/// The formula of curves.py: numbers that depend on a name and their place alone, to the bit.
+/// The formula of curves.py for numbers whose bits depend only on a name and a position.
 class Formula {
  public:
   explicit Formula(const std::string& name) {
@@ -39,14 +39,14 @@ class Formula {
     z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
     return z ^ (z >> 31);
   }
-  /// In [-1, 1), exact.
+  /// Returns the next number in [-1, 1), without rounding.
   double unit() { return static_cast<double>(bits() >> 11) * 0x1p-52 - 1; }
 
  private:
   std::uint64_t state_ = 0xcbf29ce484222325;
 };
 
-/// middle + spread * units as float32 has them.
+/// Returns middle + spread * units, rounded to float32.
 Tensor numbers(const std::string& name, const Shape& shape, double middle = 0, double spread = 1) {
   Formula formula(name);
   std::vector<float> values(static_cast<std::size_t>(shape.numel()));
@@ -62,7 +62,7 @@ std::vector<std::int64_t> indices(const std::string& name, std::int64_t count, s
   return values;
 }
 
-/// Converts the model and gives all parameters their values of step 0.
+/// Converts the model to `dtype` and sets all parameters to their initial values.
 void fill(nn::Module& model, DType dtype) {
   nn::to(model, dtype);
   nn::StateDict dict;
@@ -72,10 +72,10 @@ void fill(nn::Module& model, DType dtype) {
     dict.push_back({name, tensor.dim() > 1 ? numbers(name, shape, 0, 1 / std::sqrt(fan))
                                            : numbers(name, shape, name.ends_with("weight"), 0.25)});
   }
-  nn::load_state_dict(model, dict, false);  // buffers stay as they are
+  nn::load_state_dict(model, dict, false);  // leaves buffers unchanged
 }
 
-/// What is trained, and how.
+/// A model and how it is trained.
 struct Subject {
   std::shared_ptr<nn::Module> model;
   std::function<Tensor(std::int64_t batch)> loss;
@@ -109,7 +109,7 @@ JobOptions adamw(double lr, double weight_decay) {
   return o;
 }
 
-/// As train_gpt does: AdamW that lets only matrices decay.
+/// Returns the subject of train_gpt, with AdamW and weight decay of matrices only.
 Subject gpt(DType dtype) {
   Subject s;
   const auto model = std::make_shared<Gpt>(parse_gpt("nano"));
@@ -156,7 +156,7 @@ Sentence sentences(std::int64_t batch) {
   return s;
 }
 
-/// As train_gnmt does: the loss is per sentence.
+/// Returns the subject of train_gnmt, with a loss per sentence.
 Subject gnmt(DType dtype) {
   Subject s;
   GnmtOptions options = parse_gnmt("gnmt:4,64");
@@ -179,8 +179,8 @@ Subject gnmt(DType dtype) {
 
 struct Outcome {
   Doubles losses;
-  std::map<std::string, Doubles> gradients;  ///< of step 0, before clipping
-  std::map<std::string, Doubles> state;      ///< at the end: parameters and buffers
+  std::map<std::string, Doubles> gradients;  ///< gradients of step 0 before clipping
+  std::map<std::string, Doubles> state;      ///< parameters and buffers after the last step
 };
 
 Outcome train(const Subject& s, std::size_t steps) {
@@ -205,8 +205,8 @@ Outcome train(const Subject& s, std::size_t steps) {
   return out;
 }
 
-/// Puts ours beside PyTorch's float64, from which it may be off: in float64 hardly at all, in float32 a few
-/// times as far as the furthest of PyTorch's own float32.
+/// Compares our numbers with PyTorch's in float64. The tolerance is tiny in float64. In float32 it is a few
+/// times the largest error of PyTorch's own float32.
 class Comparison {
  public:
   Comparison(const Json& wanted, DType dtype) : wanted_(wanted), exact_(dtype == DType::kFloat64) {}
@@ -218,8 +218,8 @@ class Comparison {
       number("losses", std::to_string(step), ours[step], theirs[step], theirs[step]);
   }
 
-  /// Norms are no further apart than the tensors are; nor, but for rare luck, are products with the probe,
-  /// which is noise of at most 1.
+  /// Compares the norms of tensors, and their products with a probe of noise of at most 1. The norms of two
+  /// tensors differ by at most the norm of the tensors' difference. Except by rare luck, so do the products.
   void tensors(const std::string& kind, const std::map<std::string, Doubles>& ours) {
     EXPECT_EQ(wanted_.at(kind).size(), ours.size());
     for (const auto& [name, values] : ours) {
@@ -235,7 +235,7 @@ class Comparison {
     }
   }
 
-  /// A line for each number that is too far off.
+  /// Returns a line for each number whose error is too large.
   const std::string& lines() const { return lines_; }
   std::string furthest() const { return fmt::format("{}, at {:.1e} of what is allowed", where_, furthest_); }
 
@@ -257,7 +257,7 @@ class Comparison {
   std::string where_, lines_;
 };
 
-/// A line for each number in which this training differs from PyTorch's.
+/// Returns a line for each number in which this training differs from PyTorch's.
 std::string differences(const std::string& curve, const Subject& subject, DType dtype) {
   const Json wanted = Json::parse(std::ifstream(source_dir() + "/tests/golden/curves.json")).at(curve);
   const Outcome ours = train(subject, wanted.at("losses").size());
@@ -273,7 +273,7 @@ constexpr DType kF32 = DType::kFloat32, kF64 = DType::kFloat64;
 
 TEST(Curves, ResNet18) { EXPECT_EQ(differences("resnet18", resnet18(kF32, 32, 4), kF32), ""); }
 
-/// Convolutions in float64 are slow.
+/// Uses few small images, because convolutions in float64 are slow.
 TEST(Curves, ResNet18ForFewSmallImages) {
   EXPECT_EQ(differences("resnet18_small", resnet18(kF64, 8, 6), kF64), "");
 }
@@ -296,7 +296,7 @@ void each(Subject& s, const Fn& fn) {
   });
 }
 
-/// One optimizer for everything, with these options.
+/// Gives the subject one optimizer for all parameters, with these options.
 void optimize_with(Subject& s, const JobOptions& options, AdamWOptions adamw_options = {}) {
   s.optimizers.clear();
   s.optimizers.push_back(make_optimizer(options, s.model->parameters(), adamw_options));

@@ -1,4 +1,5 @@
-// The classifier's models: the sizes that were published, torchvision's names, and any image size.
+// Tests the classifier's models: published numbers of parameters, torchvision's names, and images of any
+// size.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -28,7 +29,7 @@ std::vector<std::string> all_models() {
 
 struct Published {
   std::string model;
-  std::int64_t parameters;  ///< at 1000 classes, images of 3x224x224
+  std::int64_t parameters;  ///< number of parameters for 1000 classes and images of 3x224x224
   std::vector<std::string> some_names;
 };
 
@@ -101,7 +102,7 @@ TEST(Models, GiveEveryParameterAGradient) {
   }
 }
 
-/// Says whether a module has parameters of its own.
+/// Finds out whether a module has parameters of its own, not of its submodules.
 struct OwnParameters : nn::Visitor {
   void parameter(const std::string&, Tensor&) override { has_any = true; }
   void buffer(const std::string&, Tensor&) override {}

@@ -1,4 +1,4 @@
-// The translator: what is said about its size before it is built.
+// Tests the translator's number of parameters, which is computed before the model is built.
 #include <gtest/gtest.h>
 
 #include "examples/train_gnmt/model.h"

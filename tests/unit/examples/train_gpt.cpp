@@ -1,4 +1,4 @@
-// The language model: GPT-2's size and names, no look ahead, and windows that cover the text.
+// Tests the language model: GPT-2's size and names, causal attention, and windows that cover the text.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -77,7 +77,7 @@ TEST(Gpt, WindowsPairTokensWithTheNextAndKeepTheTestApart) {
   EXPECT_EQ(test.size(), 14);
 }
 
-/// What TokenFile says of a file with these bytes; empty if it takes them.
+/// Returns the error of TokenFile for a file with these bytes, or "" if it accepts them.
 std::string refusal(const std::string& kind, const std::string& bytes) {
   const std::string path = testing::TempDir() + "/tokens.bin";
   std::ofstream(path, std::ios::binary) << bytes;
@@ -90,7 +90,7 @@ std::string refusal(const std::string& kind, const std::string& bytes) {
   }
 }
 
-/// `count` numbers below `limit`, each in `width` bytes, the lowest first.
+/// Returns `count` numbers below `limit`, each in `width` bytes in little-endian order.
 std::string numbers(int count, std::uint64_t limit, int width) {
   std::string bytes;
   std::uint64_t x = 12345;

@@ -13,7 +13,7 @@ const std::string kAbort =
     "MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD\nwith errorcode 6.\n\nNOTE: ...\n" +
     kRule;
 
-/// Feeds `text` in pieces of `size`.
+/// Feeds `text` to a filter in pieces of `size` bytes and returns all of its output.
 std::string filtered(const std::string& text, size_t size) {
   BannerFilter filter;
   std::string shown;

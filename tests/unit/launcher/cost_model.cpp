@@ -43,7 +43,7 @@ TEST(CostModel, TreeTakesTheBestNumberOfBlocks) {
 }
 
 TEST(CostModel, HierarchicalIsARingInsideAndOneBetween) {
-  // 4 hosts of 8 ranks.
+  // The cluster has 4 hosts with 8 ranks each.
   EXPECT_DOUBLE_EQ(all_reduce_seconds(AllReduce::kHierarchical, 8e6, hosts_of(32, 8)),
                    14 * (1.5e-6 + 1e6 / 50e9) + 6 * (22e-6 + 2e6 / 1e9));
   EXPECT_DOUBLE_EQ(all_reduce_seconds(AllReduce::kHierarchical, 8e6, flat(4)),
@@ -54,16 +54,16 @@ TEST(CostModel, OrderedSendsWhatARingOfHostsDoes) {
   Cluster cluster = flat(8);
   cluster.between.message_s = cluster.between.latency_s = 0;
   EXPECT_DOUBLE_EQ(all_reduce_seconds(AllReduce::kOrdered, 25e6, cluster), 2 * 25e6 * 7 / 8 / 1e9);
-  // Latency three times, 7 messages to agree, and 14 for each of the pieces of 512 KiB a rank.
+  // Latency counts three times. There are 7 messages to agree, and 14 for each piece of 512 KiB per rank.
   cluster.between = kFar;
   EXPECT_DOUBLE_EQ(all_reduce_seconds(AllReduce::kOrdered, 25e6, cluster),
                    2 * 25e6 * 7 / 8 / 1e9 + 3 * 20e-6 + (7 + 6 * 14) * 2e-6);
-  // A short vector rides with the agreement.
+  // A short vector is sent with the messages of the agreement.
   EXPECT_DOUBLE_EQ(all_reduce_seconds(AllReduce::kOrdered, 16, cluster), 20e-6 + 7 * 2e-6);
 }
 
 TEST(CostModel, RanksOfAHostShareItsLinkOnce) {
-  // Bytes between hosts are those of hosts, not of ranks.
+  // The bytes between hosts depend on the number of hosts, not of ranks.
   Cluster cluster = hosts_of(16, 8);
   cluster.between.message_s = cluster.between.latency_s = 0;
   cluster.within = {.latency_s = 0, .message_s = 0, .bytes_per_s = 1e30};
@@ -98,7 +98,7 @@ TEST(CostModel, ALinkIsFoundAgainFromItsSums) {
   EXPECT_NEAR(found.latency_s, 20e-6, 1e-9);
   EXPECT_NEAR(found.message_s, 2e-6, 1e-10);
   EXPECT_NEAR(found.bytes_per_s, 1e9, 1e3);
-  // Sums that no such link explains still give one.
+  // The fit returns a link even for measurements that no link explains.
   const std::vector<MeasuredSum> odd{{1e3, 1e-3}, {1e6, 1e-5}}, one{{1e6, 1e-3}},
       steep{{1e3, 1e-9}, {1e6, 1e-2}};
   for (const auto& strange : {odd, one, steep}) {

@@ -8,7 +8,7 @@
 namespace trireme {
 namespace {
 
-/// Forward 10 ms, backward 30 ms with a bucket after each 10, the optimizer 2 ms.
+/// Returns a profile with 10 ms forward, 30 ms backward with a bucket after each 10 ms, and 2 ms optimizer.
 StepProfile profile(double bytes = 4 << 20) {
   StepProfile p;
   for (int i = 1; i <= 3; ++i)
@@ -34,7 +34,7 @@ TEST(Simulate, OnlyTheLastSumIsExposedWhereAllOthersHide) {
 }
 
 TEST(Simulate, SumsWaitForEachOther) {
-  // From 20 ms on one after another: 20 to 120 ms, then the optimizer.
+  // Sums run one after another from 20 to 120 ms. The optimizer follows.
   const Simulated s = simulate(profile(), 8, 0, 100.0 / 3 * 1e-3);
   EXPECT_NEAR(s.step_ms, 122, 1e-9);
   EXPECT_NEAR(s.exposed_ms, 80, 1e-9);
@@ -42,7 +42,7 @@ TEST(Simulate, SumsWaitForEachOther) {
 
 TEST(Simulate, EverythingHidden) {
   StepProfile p = profile();
-  p.compute_ms = 100;  // backward goes on long after the last bucket
+  p.compute_ms = 100;  // backward continues long after the last bucket
   const Simulated s = simulate(p, 8, 0, 5e-3);
   EXPECT_NEAR(s.exposed_ms, 0, 1e-9);
   EXPECT_NEAR(s.efficiency(), 1, 1e-9);
@@ -55,7 +55,7 @@ TEST(Simulate, NothingHidden) {
 }
 
 TEST(Simulate, StragglersAreWaitedFor) {
-  // Each step lasts as long as the slowest of all ranks: exp(0.1 E[max of 64 normals]), 2.35 of them.
+  // A step lasts as long as its slowest rank: exp(0.1 E[max of 64 normals]), and the expectation is 2.35.
   const Simulated s = simulate(profile(), 64, 0.1, 0);
   EXPECT_NEAR(s.step_ms, 42 * std::exp(0.1 * 2.35), 1.5);
   EXPECT_NEAR(s.exposed_ms, 0, 1e-9);
@@ -82,16 +82,16 @@ TEST(Simulate, StragglersAreLogNormalAndRepeat) {
 
 TEST(Simulate, StragglersAsTraced) {
   const Stragglers traced{0, 1, {{1, 1.5}, {2, 1}, {1, 1}}};
-  // The traced ranks each as they were, step by step.
+  // With as many ranks as in the trace, each rank repeats its traced factors, step by step.
   for (int step = 0; step < 6; ++step)
     for (int rank = 0; rank < 2; ++rank)
       EXPECT_EQ(traced.factor(step, rank, 2),
                 traced.traced[static_cast<std::size_t>(step % 3)][static_cast<std::size_t>(rank)]);
-  // Of more ranks each draws: a sixth of them 2, a sixth 1.5.
+  // With more ranks, each draws a factor: a sixth of them draw 2, and a sixth 1.5.
   int twos = 0;
   for (int rank = 0; rank < 6000; ++rank) twos += traced.factor(0, rank, 6000) == 2;
   EXPECT_NEAR(twos, 1000, 150);
-  // The slowest makes the step: 1.5, 2 and 1 times 42 ms.
+  // The slowest rank determines the time of a step: 1.5, 2 and 1 times 42 ms.
   const StepProfile p = profile();
   EXPECT_NEAR(simulate_steps(p, p.buckets, 2, traced, [](double) { return 0.0; }).step_ms, 63, 1e-9);
 }
@@ -154,9 +154,9 @@ TEST(Advise, SmallerBucketsWhereTheLastOneIsExposed) {
 }
 
 TEST(Advise, SixteenBitsWhereBytesAreTooMany) {
-  StepProfile p = profile(12.5e6);  // 56 ms on the wire at 8 ranks; backward has 30
+  StepProfile p = profile(12.5e6);  // sums take 56 ms with 8 ranks, but backward only 30 ms
   EXPECT_NE(advice_for(p, "10GbE", 8, 0, 0.85).text.find("--comm-hook bf16"), std::string::npos);
-  // And where that is not enough, it says how far one gets.
+  // If that is not enough, the advice tells the efficiency that can be reached.
   EXPECT_NE(advice_for(profile(1e9), "10GbE", 8, 0, 0.9).text.find("then more samples a rank"),
             std::string::npos);
 }

@@ -122,7 +122,7 @@ TEST(StartPlan, InsideAStepSlurmIsNotAskedAgain) {
   EXPECT_TRUE(can_use_slurm(here));
   here.variables["SLURM_STEP_ID"] = "0";
   EXPECT_FALSE(can_use_slurm(here));
-  here.variables["SLURM_STEP_ID"] = "4294967290";  // the interactive step of salloc
+  here.variables["SLURM_STEP_ID"] = "4294967290";  // the id of salloc's interactive step
   EXPECT_TRUE(can_use_slurm(here));
   here.has_srun = false;
   EXPECT_FALSE(can_use_slurm(here));

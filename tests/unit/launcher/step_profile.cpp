@@ -15,8 +15,8 @@ using test::Scratch;
 
 constexpr std::int64_t kMs = 1'000'000;
 
-/// Steps of 50 ms: forward 10, backward 30, sums of two buckets of which the second is exposed for 6, then 4
-/// more.
+/// Writes a trace of steps of 50 ms: 10 ms forward, 30 ms backward, sums of two buckets of which the second
+/// is exposed for 6 ms, and 4 ms of other work.
 void write_rank(const std::filesystem::path& folder, int rank, int steps, std::int64_t late_ms = 0) {
   Trace trace(folder, rank);
   for (int step = 1; step <= steps; ++step) {
@@ -28,7 +28,7 @@ void write_rank(const std::filesystem::path& folder, int rank, int steps, std::i
     };
     trace.span("forward shard 0", "compute", at + late, at + 10 * kMs);
     trace.span("backward", "compute", at + 10 * kMs, at + 40 * kMs);
-    // The first step has another plan, as that of a run has.
+    // The first step has another plan of buckets, as in a real run.
     sum(step == 1 ? "sum bucket 0 (a)" : "sum bucket 0 (b ...)", 20, 20 + late_ms, 30, 1000);
     sum("sum bucket 1 (c)", 40, 41, 45, 2000);
     trace.span("run bucket 1 (c)", "communication", at + 45 * kMs, at + 46 * kMs, Trace::kCommunication);
@@ -43,7 +43,7 @@ TEST(StepProfile, TellsWhatAStepIsMadeOf) {
   write_rank(scratch / "trace", 1, 5, 3);
   const StepProfile p = profile_of(read_traced_steps(scratch.path()));
   EXPECT_EQ(p.ranks, 2);
-  EXPECT_EQ(p.steps, 3);  // but for the first, and the first with the last plan
+  EXPECT_EQ(p.steps, 3);  // all except the first step, and the first step with the final plan
   EXPECT_NEAR(p.backward_begin_ms, 10, 1e-6);
   EXPECT_NEAR(p.compute_ms, 40, 1e-6);
   EXPECT_NEAR(p.tail_ms, 4, 1e-6);

@@ -15,7 +15,7 @@ int count(const std::string& text, const std::string& what) {
   return found;
 }
 
-/// The number after `before`.
+/// Returns the number that follows `before` in `text`.
 double number_after(const std::string& text, const std::string& before) {
   const std::size_t at = text.find(before);
   return at == std::string::npos ? NAN : std::stod(text.substr(at + before.size()));
@@ -41,7 +41,7 @@ TEST(Svg, ALineForEachSeriesAndADotForEachPoint) {
   EXPECT_EQ(count(text, "<circle"), 5);
   for (const char* word : {">ranks<", ">samples / s<", ">a<", ">b<", ">1<", ">2<", ">4<"})
     EXPECT_GE(count(text, word), 1) << word;
-  // Powers stand in equal steps, and larger values higher.
+  // Powers of two have equal distances, and larger values are higher.
   std::smatch found;
   ASSERT_TRUE(std::regex_search(
       text, found, std::regex("points=\"([0-9.]+),([0-9.]+) ([0-9.]+),([0-9.]+) ([0-9.]+),([0-9.]+)\"")));
