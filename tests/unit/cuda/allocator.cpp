@@ -1,4 +1,4 @@
-// The caching allocator over an emulated device.
+// Tests the caching allocator on an emulated device.
 #include "kernels/cuda/allocator.h"
 
 #include <gtest/gtest.h>
@@ -23,7 +23,7 @@ TEST(CudaAllocator, GivesBackToTheSameStreamAtOnce) {
   CachingAllocator allocator;
   const Stream stream = make_stream();
   void* const first = allocator.allocate(1000, stream);
-  emulator::enqueue(stream, [] {});  // work that has not run
+  emulator::enqueue(stream, [] {});  // does not run until the host waits
   allocator.free(first);
   EXPECT_EQ(allocator.allocate(1024, stream), first);
   EXPECT_EQ(emulator::pending(), 1u) << "nobody waited";
@@ -147,7 +147,7 @@ TEST(CudaAllocator, GivesUnusedSegmentsBackBeforeItFails) {
     const Stream stream = make_stream();
     void* const large = allocator.allocate(40 * kMiB, stream);
     allocator.free(large);
-    void* const two = allocator.allocate(60 * kMiB, stream);  // does not fit beside the first
+    void* const two = allocator.allocate(60 * kMiB, stream);  // does not fit in addition to the first
     EXPECT_NE(two, nullptr);
     EXPECT_EQ(allocator.statistics().reserved_bytes, 60 * kMiB);
     const std::string error = test::error_of([&] { allocator.allocate(8 * kMiB, stream); });
@@ -161,7 +161,7 @@ TEST(CudaAllocator, GivesUnusedSegmentsBackBeforeItFails) {
   emulator::set_device_bytes(std::size_t{1} << 30);
 }
 
-/// Blocks never overlap, whatever the order of calls; all comes back in the end.
+/// Tests that blocks never overlap for any order of calls, and that all memory is freed in the end.
 TEST(CudaAllocator, RandomCalls) {
   for (std::uint64_t seed = 0; seed < 10; ++seed) {
     CachingAllocator allocator;

@@ -1,4 +1,4 @@
-// Which attention goes to the library's one kernel, and which to products and kernels of our own.
+// Tests which attention uses the library's fused kernel, and which uses products and kernels of our own.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -18,7 +18,7 @@ Tensor on_device(const Shape& shape, DType dtype = DType::kBFloat16) {
   return to_device(to(uniform(shape, {3}, -1, 1), dtype), kCuda).set_requires_grad(true);
 }
 
-/// Passes that one kernel computes, of a forward and a backward one.
+/// Runs a forward and a backward pass, and returns how many of the two the fused kernel computed.
 int fused_passes(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& o = {}) {
   const int before = cuda::emulator::fused_attentions();
   sum(scaled_dot_product_attention(q, k, v, o)).backward();
@@ -88,7 +88,7 @@ TEST(CudaAttention, PartsOfABackwardPassFitTheWorkspace) {
       }
 }
 
-/// The gradients of q, k and v of a sum of products with `weight`, in this order.
+/// Returns the gradients of q, k and v, in this order, of the sum of the attention's elements times `weight`.
 std::vector<std::vector<float>> gradients(const Tensor& q, const Tensor& k, const Tensor& v,
                                           const Tensor& weight) {
   std::vector<std::vector<float>> all;

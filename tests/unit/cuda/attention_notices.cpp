@@ -1,5 +1,5 @@
-// What a process tells of attention that does not use the fused kernel. It tells each reason once, so this is
-// a program of its own.
+// Tests the notices about attention that does not use the fused kernel. A process prints each reason only
+// once, so this is a separate program.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -14,7 +14,7 @@ namespace {
 
 constexpr Device kCuda{DeviceType::kCuda, 0};
 
-/// Computes attention and returns the line that is told then, or how many lines there are.
+/// Computes attention. Returns the notice if there is exactly one, otherwise the number of notices.
 std::string told(const Shape& shape, DType dtype, const AttentionOptions& o = {}) {
   const Tensor q = to_device(to(Tensor::ones(shape), dtype), kCuda);
   scaled_dot_product_attention(q, q, q, o);

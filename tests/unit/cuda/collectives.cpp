@@ -1,5 +1,5 @@
-// The collectives between GPUs. Started plainly, ranks are threads on the emulated GPU. tests/gpu/check.sh
-// starts the same tests as processes that share a real GPU, over the real NCCL.
+// Tests the collectives between GPUs. By default ranks are threads on the emulated GPU. tests/gpu/check.sh
+// runs the same tests in processes that share a real GPU, with the real NCCL.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -39,7 +39,7 @@ class CudaCollectives : public testing::Test {
     host_.reset();
   }
 
-  /// Calls body(comm) on every rank: of this world over MPI, else of worlds of 1, 2 and 3 threads.
+  /// Calls body(comm) on every rank of this world over MPI, or of worlds of 1, 2 and 3 threads.
   void on_gpus(const std::function<void(Communicator& comm)>& body) {
     const Watchdog watchdog("cuda collectives", 100s);
     if (process_) return body(*process_);
@@ -48,7 +48,7 @@ class CudaCollectives : public testing::Test {
   }
 
  private:
-  static inline std::unique_ptr<Communicator> host_, process_;  ///< of this process, over MPI
+  static inline std::unique_ptr<Communicator> host_, process_;  ///< communicators over MPI; null: threads
 };
 
 Tensor filled(std::int64_t count, double value, DType dtype = DType::kFloat32) {
@@ -110,7 +110,7 @@ TEST_F(CudaCollectives, AllReduceFastestSumsExactlyWhatIsExact) {
   });
 }
 
-/// Equal to the bit, but NaN, whose bits a GPU chooses differently.
+/// Returns true if all elements have the same bits. NaN equals any NaN, because a GPU gives it other bits.
 bool same_numbers(const Floats& a, const Floats& b) {
   if (a.size() != b.size()) return false;
   for (std::size_t i = 0; i < a.size(); ++i)

@@ -1,5 +1,5 @@
-// The communicator of an emulated GPU: groups, events, mismatches and failures. What its collectives compute
-// is in collectives.cpp, which also runs on a real GPU.
+// Tests the communicator of an emulated GPU: groups, events, mismatches and failures. collectives.cpp tests
+// the results of collectives, also on a real GPU.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -18,7 +18,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-/// body(comm) on each of `ranks` threads.
+/// Runs body(comm) on each of `ranks` threads.
 void on_gpus(int ranks, const std::function<void(Communicator& comm)>& body,
              std::chrono::milliseconds patience = 20s) {
   const test::Watchdog watchdog("cuda communicator", 60s);
@@ -78,7 +78,7 @@ TEST(CudaCommunicator, WhatOthersKeepFromItsEndIsEnded) {
             return;
           }
           sum.order();
-          x.item();  // waits for the GPU in a call that knows no deadline
+          x.item();  // waits for the GPU without a deadline
           over = true;
           EXPECT_THROW(sum.order(), Error) << "its numbers are none";
           sum.wait();
@@ -95,13 +95,13 @@ TEST(CudaCommunicator, ACallIsDoneWhenTheGpuIs) {
     std::atomic<bool> ran = false;
     const Event event = comm.run(
         [&] {
-          // Far more than the emulator does while done() is asked once.
+          // Enqueue much more work than the emulator does in one call of done().
           for (int i = 0; i < 50; ++i) add_(filled(1, i), 1.0);
           ran = true;
         },
         "work");
     while (!ran) std::this_thread::yield();
-    std::this_thread::sleep_for(50ms);  // by now the host is done
+    std::this_thread::sleep_for(50ms);  // the CPU's part is done after this time
     EXPECT_FALSE(event.done());
     event.wait();
     EXPECT_TRUE(event.done());

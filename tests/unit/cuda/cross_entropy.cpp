@@ -1,4 +1,4 @@
-// Cross entropy on the device is that of the CPU, wherever rows begin in memory.
+// Compares cross entropy on the device with the CPU's, for rows at any address.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -27,7 +27,7 @@ class CudaCrossEntropy : public testing::Test {
 struct Case {
   DType dtype = DType::kFloat32;
   std::int64_t rows = 1, width = 1;
-  std::int64_t offset = 0, gradient_offset = 0;  ///< of logits and their gradient, in elements
+  std::int64_t offset = 0, gradient_offset = 0;  ///< offsets of logits and their gradient, in elements
   double smoothing = 0;
   std::string name() const {
     return fmt::format("{} of {} x {}, offsets {} and {}, smoothing {}", name_of(dtype), rows, width, offset,
@@ -35,12 +35,12 @@ struct Case {
   }
 };
 
-/// Multiples of 1/16, which all types hold.
+/// Returns logit i, a multiple of 1/16, which all dtypes hold exactly.
 double logit(std::int64_t i) {
   return static_cast<double>(philox({9}, 0, static_cast<std::uint64_t>(i))[0] % 193) / 16 - 6;
 }
 
-/// The rows between NaNs, which show where another element is read.
+/// Returns rows of logits with NaN around them, which shows if a kernel reads other elements.
 Tensor logits_of(const Case& c, Device device) {
   const std::int64_t count = c.rows * c.width;
   const Tensor memory = Tensor::full({c.offset + count + 16}, std::nan(""), DType::kFloat64);
@@ -50,13 +50,14 @@ Tensor logits_of(const Case& c, Device device) {
 
 struct Results {
   std::vector<double> losses, normalizers;
-  std::vector<double> gradient;  ///< and the memory around it
+  std::vector<double> gradient;  ///< the gradient, and the memory around it
 };
 
 Results run(const Case& c, Device device) {
   const DType full = is_low_precision(c.dtype) ? DType::kFloat32 : c.dtype;
   const Tensor logits = logits_of(c, device);
-  // All of a narrow row's elements are labels of some row, and of a wide one's the first and last.
+  // Every element of a narrow row is the label of some row. Of wide rows, the first and the last elements
+  // are.
   std::vector<std::int64_t> values;
   for (std::int64_t r = 0; r < c.rows; ++r)
     values.push_back(r == 0 ? c.width - 1 : c.width <= 40 ? r % c.width : (r - 1) * 131 % c.width);
@@ -85,10 +86,10 @@ void compare(const Case& c) {
   SCOPED_TRACE(c.name());
   const Results got = run(c, kCuda), wanted = run(c, kCpu);
   const double unit = c.dtype == DType::kFloat64 ? 1e-14 : 1e-6;
-  // A number of 16 bits may be rounded the other way.
+  // A 16-bit number may be rounded in the other direction.
   const double step = c.dtype == DType::kBFloat16 ? 0x1p-7 : c.dtype == DType::kFloat16 ? 0x1p-10 : unit;
   expect_near(got.losses, wanted.losses, unit, unit, "loss");
-  // The sum of a row is 1 or more, and it is rounded before 1 is subtracted.
+  // The sum of a row is at least 1, and it is rounded before 1 is subtracted.
   expect_near(got.normalizers, wanted.normalizers, unit, unit, "normalizer");
   expect_near(got.gradient, wanted.gradient, step, unit, "gradient");
   for (std::size_t i = 0; i < got.gradient.size(); ++i) {

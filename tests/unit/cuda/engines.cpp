@@ -1,4 +1,4 @@
-// How an engine of a library is chosen, and what is recorded of it.
+// Tests how an engine of a library is chosen and recorded.
 #include "kernels/cuda/engines.h"
 
 #include <gtest/gtest.h>
@@ -19,9 +19,9 @@ constexpr Device kCuda{DeviceType::kCuda, 0};
 const PlanAttempt kMade{}, kUnsupported{PlanAttempt::kNotSupported, "no such kernel"},
     kOutOfMemory{PlanAttempt::kFailed, "out of memory"};
 
-/// A list of plans whose attempts end as written, and what was done with it.
+/// A list of plans whose attempts have given outcomes. Records which plans were tried.
 struct FakeList {
-  std::vector<std::vector<PlanAttempt>> attempts;  ///< of each candidate, one after the other
+  std::vector<std::vector<PlanAttempt>> attempts;  ///< outcomes of each candidate's attempts
   std::vector<std::size_t> tried;
   int releases = 0;
 

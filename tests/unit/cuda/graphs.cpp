@@ -1,4 +1,5 @@
-// Work recorded into CUDA graphs does what work that is started at once does, whatever the program does.
+// Tests that programs give the same results with work recorded into CUDA graphs as with work launched at
+// once.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -28,7 +29,7 @@ using test::Words;
 constexpr Device kCuda{DeviceType::kCuda, 0};
 const KernelTable& kernels() { return kernels_of(kCuda); }
 
-/// A program of steps: what differs from test to test.
+/// The parts of a program of steps that differ between tests.
 struct Program {
   int steps = 8;
   std::function<std::int64_t(int step)> rows = [](int) { return std::int64_t{4}; };
@@ -77,7 +78,7 @@ Outcome run(const Program& program, bool recorded) {
   return outcome;
 }
 
-/// Runs it both ways and returns what the recorder said.
+/// Runs the program with and without recording, compares the results, and returns the recorder's statistics.
 RecordingStatistics expect_same(const Program& program) {
   const Outcome plain = run(program, false), recorded = run(program, true);
   EXPECT_EQ(plain.weights, recorded.weights);
@@ -86,7 +87,7 @@ RecordingStatistics expect_same(const Program& program) {
 }
 
 TEST(CudaGraphs, AreMadeInTheSecondRoundAndStartedInEachLaterOne) {
-  // A thread of its own has a recorder that has started nothing yet.
+  // A new thread has a recorder that has not launched anything.
   std::thread([] {
     const RecordingStatistics said = expect_same({});
     EXPECT_EQ(said.rounds, 6);
@@ -141,14 +142,14 @@ TEST(CudaGraphs, AProgramMayLeaveAStepInTheMiddle) {
     if (step == 4) fail(ExitCode::kUsage, "test: leaves");
   };
   EXPECT_THROW(run({.steps = 5, .middle = leaves}, true), Error);
-  const Tensor left = to_device(Tensor::ones({2}), kCuda);  // in no graph's way
+  const Tensor left = to_device(Tensor::ones({2}), kCuda);  // no open graph is in the way
   EXPECT_EQ((left + left).to_vector<float>(), (std::vector<float>{2, 2}));
   EXPECT_EQ(run({.steps = 5}, true).weights, plain.weights);
 }
 
 enum Failure : std::int64_t { kNever, kAlways, kInCaptures };
 
-/// Adds `by` to one number, as a library's call does, and fails after that where asked to.
+/// Adds `by` to one number in a call like that of a library. Throws after that if asked to.
 struct Add {
   std::int64_t* to;
   std::int64_t by;
@@ -238,7 +239,7 @@ TEST(CudaGraphs, KernelsMayHaveOtherCounts) {
 
 TEST(CudaGraphs, NewShapesAreNeverPlannedInACapture) {
   // Every step has a product of a new shape, whose plan is made while other work of the step is recorded. The
-  // emulator stops the program where a plan is made, or new code is started, in the middle of a capture.
+  // emulator aborts the program if a plan is made, or new code is launched, during a capture.
   const auto plans = [](int step, const Tensor& loss) {
     const Tensor wide = expand(reshape(loss.detach(), {1, 1}), {2, 100 + step});
     matmul(add(wide, wide), transpose(add(wide, wide), 0, 1));
@@ -299,11 +300,12 @@ TEST(CudaGraphs, OtherThreadsGetMemoryWhenTheWorkHasStarted) {
     Tensor sum = to_device(Tensor::ones({4}), kCuda);
     Tensor big = Tensor::full({12 << 20}, 2, DType::kFloat32, kCuda);
     sum = add(sum, narrow(big, 0, 5, 4));
-    big = Tensor();  // free, but for work that is only recorded
+    big = Tensor();  // freed, but recorded work still uses the memory
     std::atomic<bool> arrived = false;
     std::thread loader([&] {
       const std::vector<float> host(10 << 20, 1.0f);
-      const Upload upload(kCuda, host.data(), host.size() * sizeof(float));  // if the other memory goes back
+      // This only fits if the other memory goes back to the driver.
+      const Upload upload(kCuda, host.data(), host.size() * sizeof(float));
       arrived = true;
     });
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
@@ -361,8 +363,10 @@ TEST(CudaGraphs, KeepMemoryOfWorkThatHasNotStarted) {
     Tensor sum = to_device(Tensor::ones({4}), kCuda);
     Tensor big = Tensor::full({8 * kMillion}, 2, DType::kFloat32, kCuda);
     sum = add(sum, narrow(big, 0, 5, 4));
-    big = Tensor();                                                // free, but for work that is only recorded
-    big = Tensor::empty({12 * kMillion}, DType::kFloat32, kCuda);  // if the other one goes back to the driver
+    // The first tensor is freed, but recorded work still uses it. The second one only fits if the memory of
+    // the first goes back to the driver.
+    big = Tensor();
+    big = Tensor::empty({12 * kMillion}, DType::kFloat32, kCuda);
     sum = add(sum, sum);
     kernels().end_recording();
     EXPECT_EQ(sum.to_vector<float>(), std::vector<float>(4, 6));

@@ -1,4 +1,4 @@
-// A network, and jobs that train it on the emulated GPU.
+// A small network, and jobs that train it on the emulated GPU.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -23,7 +23,7 @@ namespace trireme::test {
 
 inline constexpr Device kCuda{DeviceType::kCuda, 0};
 
-/// The epoch's last batch has no sample for some shards.
+/// Returns a dataset of a size at which some shards have no samples in the last batch of an epoch.
 inline Waves waves() { return Waves(22, 3, 2); }
 
 struct Net : nn::Module {
@@ -48,7 +48,7 @@ inline JobOptions options_of(const char* device, std::int64_t steps) {
   options.set_steps(steps);
   options.set_global_batch(10);
   options.set_shards(5);
-  options.set_bucket_mb(0.0005);  // several buckets
+  options.set_bucket_mb(0.0005);  // small enough for several buckets
   options.set_clip_norm(1);
   options.set_quiet(true);
   return options;
@@ -79,7 +79,7 @@ inline Result train_on(int ranks, const JobOptions& options) {
   std::set<std::string> digests;
   Result result;
   run_local_ranks(ranks, std::chrono::seconds(20), [&](Communicator& comm) {
-    // As processes they have a stream each, which nobody else uses while it is recorded.
+    // Give each rank its own stream, as in a process, so that other ranks do not use it while it records.
     std::optional<cuda::StreamScope> own;
     if (options.cuda_graph()) own.emplace(cuda::make_stream());
     Job job(options, comm);
@@ -88,7 +88,7 @@ inline Result train_on(int ranks, const JobOptions& options) {
     digests.insert(mine.digest);
     result = mine;
   });
-  cuda::release_cached_memory();  // which the emulator locks and unlocks around each kernel
+  cuda::release_cached_memory();  // the emulator is slow with many blocks: it protects each at every kernel
   EXPECT_EQ(digests.size(), 1u) << "ranks differ at world size " << ranks;
   return result;
 }

@@ -1,4 +1,5 @@
-// A step on a GPU waits for nothing: what the host reads a step later, and what must come of it all the same.
+// Tests that the host does not wait for the GPU in a step. It reads the step's results one step later, with
+// the same effects.
 #include <bit>
 #include <cmath>
 #include <csignal>
@@ -21,7 +22,7 @@ using test::options_of;
 using test::train_on;
 using test::waves;
 
-/// All of it is used in every shard, so that the host has nothing to ask.
+/// A module whose parameters are used in every shard, so that ranks need not exchange which were used.
 struct Plain : nn::Module {
   nn::Conv2d conv{2, 4, 3, {.padding = 1}};
   nn::BatchNorm2d norm{4};
@@ -39,7 +40,7 @@ TEST(CudaLater, AStepWaitsForNothing) {
     JobOptions options = options_of("cuda", 7);
     options.set_global_batch(22);
     options.set_shards(2);
-    options.set_loader_workers(0);  // threads of their own would move the work on
+    options.set_loader_workers(0);  // worker threads would run work of the stream
     run_local_ranks(ranks, std::chrono::seconds(20), [&](Communicator& comm) {
       const cuda::StreamScope own(cuda::make_stream());
       Job job(options, comm);
@@ -48,7 +49,7 @@ TEST(CudaLater, AStepWaitsForNothing) {
       optim::AdamW adamw(ddp.parameters(), {.lr = 0.1});
       const test::Waves data = waves();
       for (auto& step : job.steps(data)) {
-        // The first round tells in which order gradients come.
+        // The first step waits, because it finds out the order of gradients.
         std::optional<cuda::emulator::TimeStands> stands;
         if (step.index() > 0) stands.emplace();
         const std::size_t before = cuda::emulator::done(cuda::stream_as_it_is());
@@ -58,7 +59,7 @@ TEST(CudaLater, AStepWaitsForNothing) {
           step.add(cross_entropy(logits, shard.y)).backward();
         }
         adamw.step();
-        if (stands && ranks == 1) {  // another rank's wait moves this one's work, too
+        if (stands && ranks == 1) {  // with more ranks, another rank's wait also runs this rank's work
           EXPECT_EQ(cuda::emulator::done(cuda::stream_as_it_is()), before) << ranks << " ranks";
         }
       }
@@ -84,7 +85,7 @@ TEST(CudaLater, AStepOfOneGpuIsFewGraphs) {
       for (auto& shard : step.shards()) step.add(cross_entropy(ddp(shard.x), shard.y)).backward();
       adamw.step();
     }
-    // By size alone: 16, 32, ... pieces; nothing in between ends one.
+    // Graphs end only when they reach 16, 32, ... work items, and for no other reason.
     const auto work = said[10].work - said[9].work, graphs = said[10].graphs - said[9].graphs;
     EXPECT_LE(graphs, std::bit_width(static_cast<std::uint64_t>(work) / 16) + 1) << work;
     EXPECT_EQ(said[10].made, said[8].made) << "nothing is made anew";
@@ -96,7 +97,7 @@ struct Spoilt {
   std::vector<float> weights;
 };
 
-/// What becomes of a loss that is infinite in the step of this index.
+/// Trains with a loss that is infinite in step `spoilt`. Returns the error and the weights.
 Spoilt train_spoilt(int ranks, JobOptions options, std::int64_t spoilt, const std::string& optimizer) {
   std::mutex mutex;
   std::vector<Spoilt> all;
@@ -197,7 +198,7 @@ TEST(CudaLater, ModelsOverflowApart) {
     });
 }
 
-/// Every other step has a second pass.
+/// Trains with a second pass in every other step.
 void train_passes(Job& job) {
   Net net;
   DistributedDataParallel ddp(net, job);
@@ -210,7 +211,7 @@ void train_passes(Job& job) {
     }
 }
 
-/// Numbers of each line.
+/// Trains, and returns the step, the loss and the learning rate of each line of metrics.
 std::vector<std::string> metrics_of(int ranks, JobOptions options) {
   const auto file = std::filesystem::path(testing::TempDir()) / "trireme_cuda_metrics.jsonl";
   options.set_metrics(file.string());
@@ -293,7 +294,7 @@ TEST(CudaLater, ASignalStopsBehindTheStepUnderWay) {
   std::filesystem::remove_all(directory);
 }
 
-/// One module works in some shards only: a rank without them has to ask what others had.
+/// Uses a module in some shards only. A rank without these shards must learn that other ranks used it.
 TEST(CudaLater, RanksMayUseOtherParts) {
   const auto train_parts = [](int ranks) {
     std::mutex mutex;

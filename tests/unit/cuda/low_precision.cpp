@@ -1,4 +1,5 @@
-// Products of 16-bit numbers on the device are those of the CPU, which computes them in float32 and rounds.
+// Compares products of 16-bit numbers on the device with the CPU's, which are computed in float32 and
+// rounded.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -20,7 +21,7 @@ struct Op {
   const char* name;
   std::vector<Shape> shapes;
   std::function<Tensor(In)> call;
-  double roundings = 1;  ///< of values of the result's size on the way to it; 0: the same bits
+  double roundings = 1;  ///< tolerance in roundings of the largest element; 0: the same bits
 };
 
 std::vector<Op> attention_ops() {
@@ -29,11 +30,11 @@ std::vector<Op> attention_ops() {
   };
   const std::vector<Shape> heads{{2, 3, 5, 4}, {2, 3, 5, 4}, {2, 3, 5, 4}};
   return {
-      // Weights and their gradients are rounded between products, too.
+      // The attention weights and their gradients are also rounded between products.
       {"attention", heads, attend({}), 4},
       {"causal attention", heads, attend({.is_causal = true}), 4},
-      // In one kernel, where the library has it. Rows of a head lie between those of others, as layers have
-      // them.
+      // The library may compute these in one kernel. Rows of different heads alternate in memory, as in
+      // layers.
       {"attention of wide heads", {{2, 3, 5, 8}, {2, 3, 7, 8}, {2, 3, 7, 16}}, attend({.scale = 0.3}), 4},
       {"attention that begins between 16 bytes",
        {{2, 3, 5, 24}, {2, 3, 5, 24}, {2, 3, 5, 24}},
@@ -74,7 +75,7 @@ std::vector<Op> ops() {
       {"linear, a bias in steps",
        {{5, 7}, {5, 7}, {5, 2}},
        [](In in) { return linear(in[0], in[1], select(in[2], 1, 1)); }},
-      // The emulated library has no kernel for this one's bias.
+      // The emulated library has no kernel for a bias of this size.
       {"linear of 3", {{5, 7}, {3, 7}, {3}}, [](In in) { return linear(in[0], in[1], in[2]); }, 2},
       {"linear, no bias", {{5, 8}, {3, 8}}, [](In in) { return linear(in[0], in[1]); }},
       {"linear of nothing", {{5, 0}, {3, 0}, {3}}, [](In in) { return linear(in[0], in[1], in[2]); }},
@@ -115,7 +116,7 @@ std::vector<Op> ops() {
 
 double unit(DType dtype) { return dtype == DType::kBFloat16 ? 0x1p-8 : 0x1p-11; }
 
-/// Within so many roundings of the largest element.
+/// Expects that elements differ by at most `roundings` roundings of the largest element.
 void expect_near(const Tensor& got, const Tensor& wanted, double roundings, const std::string& what) {
   ASSERT_EQ(got.dtype(), wanted.dtype()) << what;
   ASSERT_EQ(got.shape(), wanted.shape()) << what;

@@ -1,5 +1,6 @@
-// Every op of the op test table on the device against the CPU: values and gradients. On an emulated device,
-// which stops the program where host code touches device memory, and (as gpu_ops) on a real one.
+// Compares values and gradients of every op of the op test table on the device with the CPU's. Runs on an
+// emulated device, which crashes the program if host code touches device memory, and (as gpu_ops) on a real
+// one.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -80,7 +81,8 @@ TEST(CudaOps, AgreeWithTheCpu) {
       }
 }
 
-/// The value and all gradients of a case, twice in graphs (which are made, then changed) or not at all.
+/// Returns the value and all gradients of a case. With `recorded`, runs it twice in CUDA graphs: the second
+/// run changes the graphs that the first one made.
 std::vector<std::vector<double>> results_of(const OpRow& row, const Case& c, bool recorded) {
   std::vector<std::vector<double>> all;
   for (int round = 0; round < 2; ++round) {

@@ -1,4 +1,4 @@
-// Sums and gathers between GPUs of several hosts, through an emulated NCCL.
+// Tests sums and gathers between GPUs of several hosts, through an emulated NCCL.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -39,7 +39,7 @@ void on_gpus(int ranks, const Placement& placement, const std::function<void(Com
   SCOPED_TRACE(fmt::format("{} ranks, {}", ranks, placement.name));
   run_local_ranks(
       ranks, 20s, [&](Communicator& host) { body(*make_device_communicator(host, 20s)); }, placement.host_of);
-  cuda::release_cached_memory();  // which the emulator locks and unlocks around each kernel
+  cuda::release_cached_memory();  // the emulator is slow with many blocks: it protects each at every kernel
 }
 
 Tensor on_device(std::span<const float> values, const Communicator& comm) {
@@ -47,7 +47,7 @@ Tensor on_device(std::span<const float> values, const Communicator& comm) {
   return to_device(Tensor::from(copy, {static_cast<std::int64_t>(copy.size())}), comm.device());
 }
 
-/// Uneven slices, one of them empty.
+/// Returns cuts into slices of different sizes, one of which is empty.
 std::vector<std::size_t> some_cuts(std::size_t count, int ranks) {
   std::vector<std::size_t> cuts{0};
   for (int rank = 1; rank < ranks; ++rank)
@@ -69,7 +69,7 @@ void expect_sum(Communicator& comm, const PaddedTree& tree, int shards, std::vec
     given.push_back(memory_of(partials.back()).data());
   }
   const Floats root = tree.root(0.5f);
-  // Into one of the partials.
+  // The sum is written into one of the partial sums.
   const OrderedSum sum{
       shards, given, DType::kFloat32, root.size(), 0.5f, memory_of(partials[0]).data(), cuts, own_slice_only};
   ordered_sum(comm, sum, "bucket").wait();
@@ -102,7 +102,7 @@ TEST(CudaRoutes, SumsOfNothingAndIn16Bits) {
     for (const Placement& placement : kPlacements)
       on_gpus(ranks, placement, [&](Communicator& comm) {
         expect_sum(comm, nothing, kShards, {}, false);
-        // Rounded in each node, as ranks do before they send.
+        // Round in each node, as ranks do before they send.
         std::function<Tensor(TreeNode)> sum_of = [&](TreeNode node) {
           if (node.level > 0)
             return add(sum_of({node.level - 1, 2 * node.index}),
@@ -131,7 +131,7 @@ TEST(CudaRoutes, GathersFillAllSlicesWhereverRanksAre) {
         std::vector<Tensor> all;
         std::vector<Bytes> slices;
         for (int r = 0; r < comm.size(); ++r) {
-          // That of rank 1 is empty.
+          // The slice of rank 1 is empty.
           const Floats values(r == 1 ? 0 : static_cast<std::size_t>(3 + r),
                               r == comm.rank() ? static_cast<float>(r) : -1.0f);
           slices.push_back(memory_of(all.emplace_back(on_device(values, comm))));
@@ -142,7 +142,7 @@ TEST(CudaRoutes, GathersFillAllSlicesWhereverRanksAre) {
       });
 }
 
-/// What goes from host to host.
+/// Counts the bytes that go from host to host.
 class Counted final : public DeviceTransport {
  public:
   Counted(std::shared_ptr<DeviceTransport> real, std::vector<int> hosts, int rank,
@@ -180,7 +180,7 @@ TEST(CudaRoutes, AVectorCrossesOnceForEachOtherHost) {
         DeviceCommunicator comm(
             host, std::make_shared<Counted>(make_nccl_transport(host, 20s), host.hosts(), host.rank(), bytes),
             20s);
-        // Hosts of four shards have one node each.
+        // Each host has four shards, which are one node of the tree.
         expect_sum(comm, PaddedTree(kShards, kCount), kShards, {}, false);
       },
       [](int rank) { return rank / (kRanks / kHosts); });

@@ -1,5 +1,5 @@
-// What only large tensors reach in the CUDA kernels: second chunks of sums, tails of packs, several pieces of
-// an optimizer's slice, sorting networks. Against the CPU.
+// Compares CUDA kernels with the CPU for tensors that are large enough for second chunks of sums, tails of
+// packs, several pieces of an optimizer's slice, and sorting networks.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -38,7 +38,7 @@ void expect_near(const Tensor& got, const Tensor& wanted, double tolerance, cons
     ASSERT_LE(std::fabs(a[i] - b[i]), tolerance * largest) << what << ", element " << i;
 }
 
-/// fn(inputs) and the gradients of all inputs, on both devices.
+/// Compares fn(inputs) and the gradients of all inputs on both devices.
 void compare(const char* what, const std::vector<Tensor>& inputs,
              const std::function<Tensor(const std::vector<Tensor>&)>& fn, double tolerance = 2e-6) {
   SCOPED_TRACE(what);
@@ -78,7 +78,7 @@ TEST_F(CudaSizes, Reductions) {
 }
 
 TEST_F(CudaSizes, Elementwise) {
-  // 1021 is no multiple of a pack; a slice of it begins between two.
+  // 1021 is not a multiple of a pack, and a slice of it begins between two packs.
   compare(
       "pack", {numbers({1021}, 1), numbers({1021}, 2)}, [](const Tensors& t) { return mul(t[0], t[1]); }, 0);
   compare(
@@ -106,8 +106,8 @@ TEST_F(CudaSizes, Rows) {
 }
 
 TEST_F(CudaSizes, Columns) {
-  // Fewer columns than a pack, as many, no multiple of it, and more than a warp has; few rows, and several
-  // runs of them.
+  // There are fewer columns than in a pack, as many, no multiple of it, and more than a warp has lanes. There
+  // are few rows, and several runs of rows.
   for (const std::int64_t channels : {1, 3, 8, 12, 100, 136, 1032})
     for (const std::int64_t side : {1, 5, 24}) {
       if (channels * side > 6000) continue;
@@ -125,12 +125,12 @@ TEST_F(CudaSizes, Columns) {
 }
 
 TEST_F(CudaSizes, ColumnsLieWhereTheyLike) {
-  // Beginning between two packs changes no bit.
+  // A tensor that begins between two packs must give the same bits.
   for (const DType dtype : {DType::kFloat32, DType::kFloat64, DType::kBFloat16}) {
     const std::int64_t rows = 900, width = 24;
     const Tensor all = to_device(numbers({rows * width + 1}, 1, DType::kFloat64), kCuda);
     const auto sums = [&](std::int64_t first) {
-      // The same numbers, one element further on.
+      // Copies the numbers to memory that begins one element later.
       const Tensor memory = Tensor::empty({rows * width + 1}, dtype, kCuda);
       const Tensor part = narrow(memory, 0, first, rows * width);
       kernels_of(kCuda).copy(part.view(), narrow(all, 0, 0, rows * width).view());
@@ -144,7 +144,7 @@ TEST_F(CudaSizes, Orders) {
   for (const bool descending : {false, true})
     compare(
         "sort", {numbers({5, 1000}, 1)}, [=](const Tensors& t) { return argsort(t[0], 1, descending); }, 0);
-  // Many equal elements: the order among them is kept.
+  // Among many equal elements, the sort must keep the order.
   compare(
       "ties", {floor(mul(numbers({3, 300}, 2), 4))}, [](const Tensors& t) { return argsort(t[0], 1); }, 0);
   compare(
@@ -187,7 +187,7 @@ TEST_F(CudaSizes, ScatteredToFewPlacesOrMany) {
           "an index for each", {table, own, rows},
           [](const Tensors& t) { return scatter_add(t[0], 0, t[1], narrow(t[2], 1, 0, 3)); }, 0);
     }
-  const std::int64_t many = 17 * 1024;  // are sorted
+  const std::int64_t many = 17 * 1024;  // number of elements that are sorted
   compare(
       "sorted", {numbers({50}, 5), picks(many, 50, 6), numbers({many}, 7)},
       [](const Tensors& t) { return index_add(t[0], 0, t[1], t[2]); }, 0);
@@ -199,7 +199,7 @@ TEST_F(CudaSizes, MatrixProducts) {
           product);
   compare("matrices whose rows are no multiple of 16 bytes", {numbers({5, 7, 3}, 3), numbers({5, 3, 9}, 4)},
           product);
-  // Kernels are chosen for memory at multiples of 16 bytes.
+  // Other kernels are chosen if memory does not begin at a multiple of 16 bytes.
   const auto shifted = [](const Tensor& t, const Shape& shape) {
     return reshape(narrow(t, 0, 1, shape.numel()), shape);
   };
@@ -210,7 +210,7 @@ TEST_F(CudaSizes, MatrixProducts) {
 }
 
 TEST_F(CudaSizes, SumsOfShardsHaveTheBitsOfTheCpu) {
-  // 256 parts are one launch, whose waiting sums go to the next.
+  // One launch takes 256 parts, and its unfinished sums go to the next launch.
   for (const int shards : {1, 3, 256, 257, 600})
     for (const std::int64_t width : {1, 5001}) {
       std::vector<TreeNode> nodes;

@@ -1,4 +1,5 @@
-// Whole jobs on an emulated GPU: ranks are threads that share it, and talk through an emulated NCCL.
+// Tests complete jobs on an emulated GPU. Ranks are threads that share it and communicate through an emulated
+// NCCL.
 #include "tests/unit/cuda/jobs.h"
 
 #include <filesystem>
@@ -67,7 +68,7 @@ TEST(CudaTraining, SynchronizesBatchNormOverRanks) {
   three.set_shards(2);
   three.set_sync_batchnorm(true);
   const Result whole = train_on(1, one), synchronized = train_on(2, three);
-  // Dropout's numbers are those of samples, so they are the same.
+  // Dropout's random numbers depend on samples, so they are the same.
   for (std::size_t i = 0; i < whole.weights.size(); ++i)
     EXPECT_NEAR(synchronized.weights[i], whole.weights[i], 1e-4) << i;
 }

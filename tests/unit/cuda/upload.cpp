@@ -1,5 +1,5 @@
-// Copies to an emulated GPU that the host does not wait for, and those that its work does not wait for
-// either.
+// Tests copies to an emulated GPU that the host does not wait for, and copies that other GPU work does not
+// wait for.
 #include <gtest/gtest.h>
 
 #include <numeric>
@@ -28,8 +28,8 @@ TEST(CudaUpload, NobodyWaitsAndBuffersComeBack) {
       std::fill(values.begin(), values.end(), k);
       upload(device.as<int>() + k * 1000, values.data(), values.size() * sizeof(int));
     }
-    std::fill(values.begin(), values.end(), -1);  // what was handed over is the callee's
-    EXPECT_GE(emulator::pending(), 1u);           // asking whether an event has passed runs some work
+    std::fill(values.begin(), values.end(), -1);  // must not change the copy
+    EXPECT_GE(emulator::pending(), 1u);           // some work has run, because uploads query events
     return emulator::pinned_mallocs() - before;
   };
   round();
@@ -47,7 +47,7 @@ TEST(CudaUpload, ArrivesBesideTheWorkOfTheDevice) {
   std::vector<float> host{1, 2, 3, 4, 5};
   std::unique_ptr<Upload> upload;
   std::thread([&] { upload = std::make_unique<Upload>(kCuda, host.data(), 5 * sizeof(float)); }).join();
-  host.assign(5, 0);  // has been read
+  host.assign(5, 0);  // allowed, because the copy has read it
   EXPECT_GE(cuda::emulator::pending(), 1u) << "nobody waits";
   const Tensor there = Tensor::empty({5}, DType::kFloat32, kCuda);
   upload->finish(there.raw());
@@ -61,7 +61,7 @@ TEST(CudaUpload, ItsMemoryIsUsedAgainBehindTheDevicesCopy) {
   const Tensor first = Tensor::empty({1000}, DType::kFloat32, kCuda), last = Tensor::empty_like(first);
   for (int round = 0; round < 20; ++round) {
     std::iota(host.begin(), host.end(), static_cast<float>(round));
-    Upload(kCuda, host.data(), 4000);  // is given up
+    Upload(kCuda, host.data(), 4000);  // is destroyed before it is used
     Upload upload(kCuda, host.data(), 4000);
     upload.finish(round == 0 ? first.raw() : last.raw());
   }

@@ -1,4 +1,4 @@
-// Where the host waits for a GPU, and where it must not.
+// Tests where the host waits for a GPU, and where it must not wait.
 #include <gtest/gtest.h>
 
 #include "core/ops/ops.h"

@@ -1,4 +1,4 @@
-// A small model with a lookup, a norm, random numbers and a product.
+// A small model with an embedding, a norm, dropout and a linear layer.
 #pragma once
 
 #include "core/nn/layers.h"
