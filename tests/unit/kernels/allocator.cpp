@@ -13,7 +13,7 @@ namespace trireme {
 namespace {
 
 #if defined(__SANITIZE_ADDRESS__)
-constexpr bool kCaching = false;  // blocks come straight from the sanitizer's malloc
+constexpr bool kCaching = false;  // blocks come directly from the sanitizer's malloc
 #else
 constexpr bool kCaching = true;
 #endif
@@ -32,7 +32,7 @@ TEST(Allocator, GivesAlignedMemoryOfEverySize) {
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(memory) % 64, 0u) << bytes;
     std::memset(memory, static_cast<int>(i % 251), bytes);
   }
-  for (std::size_t i = 0; i < blocks.size(); ++i)  // nobody wrote into another's block
+  for (std::size_t i = 0; i < blocks.size(); ++i)  // blocks must not overlap
     for (std::size_t k = 0; k < blocks[i].second; k += 97)
       ASSERT_EQ(static_cast<unsigned char*>(blocks[i].first)[k], i % 251) << "block of " << blocks[i].second;
   for (const auto& [memory, bytes] : blocks) deallocate(kCpu, memory, bytes);
@@ -105,7 +105,7 @@ TEST(Allocator, KeepsThreadsApart) {
         const std::size_t bytes = 64u << ((round + t) % 12);
         auto* mine = static_cast<unsigned char*>(allocate(kCpu, bytes));
         std::memset(mine, t + 1, bytes);
-        // Every block of 512 bytes is passed on, to be freed by whoever takes it.
+        // Every block of 512 bytes is passed on, and the thread that takes it frees it.
         if (bytes == 512) {
           if (void* other = handed[(t + round) % 8].exchange(mine)) deallocate(kCpu, other, 512);
           continue;

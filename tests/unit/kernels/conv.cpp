@@ -1,5 +1,5 @@
-// Convolutions that are not oneDNN's, by minimal filtering and of strided points, against the definition in
-// float64.
+// Compares the convolutions that do not use oneDNN (minimal filtering, and strided 1x1) with the definition
+// in float64.
 #include "kernels/cpu/winograd.h"
 
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@
 namespace trireme {
 namespace {
 
-/// Images (n,c,h,w) or weights, of whole 4-dimensional shape `size`, channels-last or row-major.
+/// Images (n,c,h,w) or weights of 4-dimensional shape `size`, in channels-last or row-major order.
 template <class T>
 View view_of(std::vector<T>& memory, std::array<std::int64_t, 4> size, bool channels_last) {
   View v;
@@ -63,7 +63,7 @@ std::vector<T> unset(const std::array<std::int64_t, 4>& size) {
   return std::vector<T>(static_cast<std::size_t>(count(size)), std::numeric_limits<T>::quiet_NaN());
 }
 
-/// What a convolution and its gradients give.
+/// The results of a convolution and of its gradients.
 template <class T>
 struct Results {
   std::vector<T> y, dx, dw;
@@ -88,7 +88,7 @@ void expect_near(const std::vector<float>& got, const std::vector<double>& wante
   for (const double v : wanted) largest = std::max(largest, std::fabs(v));
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     const double distance = std::fabs(static_cast<double>(got[i]) - wanted[i]);
-    if (!(distance <= error)) error = distance;  // NaN stays
+    if (!(distance <= error)) error = distance;  // keeps NaN
   }
   EXPECT_LE(error / largest, 1e-6) << what;
 }
@@ -103,7 +103,8 @@ void expect_the_convolution(const Case& s) {
   expect_near(got.dw, wanted.dw, "gradient of w");
 }
 
-// Odd sizes leave tiles half empty; 136 tiles are more than one block, 1152 more than one of weights.
+// Odd sizes leave tiles half empty. 136 tiles are more than one block, and 1152 more than one block of
+// weights.
 const Case kCases[] = {{2, 32, 7, 5, 40, 1},   {1, 40, 6, 9, 32, 0},   {3, 32, 4, 6, 32, 2},
                        {1, 32, 32, 34, 32, 1}, {8, 32, 24, 24, 32, 1}, {1, 64, 4, 4, 96, 1}};
 
@@ -147,8 +148,7 @@ TEST(Winograd, TakesNothingElse) {
   EXPECT_FALSE(with([](cpu::Conv& c) { c.oh += 1; }));  // a transposed convolution's output_padding
 }
 
-// One gathers more than once, one has padding to see, one groups, one no channel that a vector unit could
-// fill.
+// The cases include several gathers, padding, groups, and too few channels for a vector.
 TEST(StridedPoints, AreTheConvolution) {
   const Case cases[] = {
       {.n = 9, .c = 64, .h = 97, .w = 94, .o = 24, .padding = 0, .kernel = 1, .stride = 2},

@@ -1,5 +1,5 @@
-// cuDNN takes the attention that kernels/cuda/attention.cu asks it for. Its kernels are compiled by the
-// driver, so that none is made here: this needs the library and the toolkit's stub of the driver, but no GPU.
+// Tests that cuDNN accepts the attention graphs of kernels/cuda/attention.cu. It compiles no kernels, which
+// would need a driver. So this needs the library and the toolkit's stub of the driver, but no GPU.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -14,7 +14,7 @@
 namespace trireme::cuda {
 namespace {
 
-/// Heads between rows, as layers have them.
+/// Returns a shape in whose memory the heads of a row are adjacent, as in layers.
 FusedShape shape_of(std::int64_t queries, std::int64_t keys, std::int64_t width, std::int64_t value_width) {
   FusedShape s{.batch = 2,
                .heads = 3,

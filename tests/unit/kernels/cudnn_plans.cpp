@@ -1,5 +1,6 @@
-// cuDNN has a plan for every kind of convolution, whose bits do not depend on scheduling and in which float32
-// stays float32. Plans are made for GPUs that are described to it, so this needs the library, but no GPU.
+// Tests that cuDNN has a plan for every kind of convolution. Its bits must not depend on scheduling, and it
+// must compute float32 in full precision. Plans are made for described GPUs, so this needs the library but no
+// GPU.
 #include <gtest/gtest.h>
 
 #include "kernels/cuda/conv_plan.h"

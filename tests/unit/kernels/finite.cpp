@@ -18,7 +18,7 @@ void check() {
   EXPECT_EQ(first_not_finite(nullptr, 0, dtype_of<T>), 0u);
   for (const T bad : {Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN(), -Limits::quiet_NaN()})
     for (const std::size_t at : {0u, 1u, 4095u, 4096u, 9999u}) {
-      std::vector<char> bytes(10'000 * sizeof(T) + 1);  // off by one byte, as in a file
+      std::vector<char> bytes(10'000 * sizeof(T) + 1);  // numbers begin at an odd address, as in a file
       for (std::size_t i = 0; i < 10'000; ++i) {
         const T value = i == at || i == 9999 ? bad : T(1.5);
         std::memcpy(bytes.data() + 1 + i * sizeof(T), &value, sizeof value);

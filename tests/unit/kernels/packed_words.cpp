@@ -1,4 +1,4 @@
-// Whatever is packed comes back as it was; what is no packed message is found out.
+// Tests that unpacking restores packed data, and rejects data that are not a packed message.
 #include "kernels/packed_words.h"
 
 #include <gtest/gtest.h>
@@ -28,7 +28,7 @@ Buffer numbers(std::size_t count, const std::function<float(std::size_t)>& numbe
   return buffer;
 }
 
-/// In memory of exactly as many bytes, so that the address sanitizer sees who reads on.
+/// A copy in memory of exactly its size, so that the address sanitizer detects reads beyond the end.
 struct Exact {
   explicit Exact(std::span<const std::byte> from) : size(from.size()), data(new std::byte[size]) {
     if (size > 0) std::memcpy(data.get(), from.data(), size);
@@ -45,7 +45,8 @@ Buffer packed(const Buffer& plain) {
   return out;
 }
 
-/// What is left of `plain`, once it came back whole; 1 if it cannot be packed.
+/// Packs and unpacks `plain` and compares. Returns the packed size as a fraction of the size, or 1 if `plain`
+/// cannot be packed.
 double share_left(const Buffer& plain) {
   const Buffer shorter = packed(plain);
   if (shorter.empty()) return 1;
@@ -64,7 +65,7 @@ TEST(PackedWords, AreAsShortAsTheirExponentsAllow) {
   EXPECT_NEAR(share_left(numbers(kCount, [&](auto) { return 1e-3f * normal(random); })), 0.868, 0.005);
   EXPECT_NEAR(share_left(numbers(kCount, [&](auto) { return -near_one(random); })), 0.758, 0.002);
   EXPECT_LT(share_left(numbers(kCount, [](auto) { return 0.0f; })), 0.005);
-  // A third of zeros, as behind a ReLU.
+  // A third of the numbers are zeros, as after a ReLU.
   EXPECT_LT(share_left(numbers(kCount, [&](std::size_t i) { return i % 3 == 0 ? 0.0f : normal(random); })),
             0.89);
 }
@@ -86,17 +87,18 @@ TEST(PackedWords, KeepEveryBitOfNumbersThatAreNone) {
   const std::vector<float> odd = {0.0f,          -0.0f,         Limits::infinity(),   -Limits::infinity(),
                                   Limits::max(), Limits::min(), Limits::denorm_min(), Limits::quiet_NaN(),
                                   1.0f,          -1.0f};
-  // In each block one kind alone, or all of them among tame numbers.
+  // Each block holds one kind of odd numbers, or all kinds among ordinary numbers.
   for (std::size_t kinds = 0; kinds <= odd.size(); ++kinds)
     EXPECT_LT(share_left(numbers(4096 + 5,
                                  [&](std::size_t i) {
-                                   if (i < 2048) return 1.0f + static_cast<float>(i);  // worth going on
+                                   // The first numbers make packing worthwhile.
+                                   if (i < 2048) return 1.0f + static_cast<float>(i);
                                    return kinds == odd.size() ? odd[random() % odd.size()]
                                           : i % 64 < 8        ? 1.5f
                                                               : odd[kinds];
                                  })),
               1);
-  // Signalling NaNs with all payloads, too.
+  // Also test signalling NaNs with all payloads.
   Buffer plain = numbers(64 * 64, [](std::size_t) { return 1.0f; });
   for (std::size_t i = 2048; i < plain.size(); i += 4) {
     const std::uint32_t word = 0x7f800001u + static_cast<std::uint32_t>(i * 977) % 0x7fffffu;
@@ -120,7 +122,7 @@ TEST(PackedWords, GiveUpWhereNothingIsGained) {
   Buffer plain(1 << 20);
   for (std::byte& byte : plain) byte = static_cast<std::byte>(random());
   EXPECT_TRUE(packed(plain).empty());
-  // Nor where only the first part promises something.
+  // It does not pack either if only the first part can be packed.
   for (std::size_t i = 0; i < 2048; ++i) plain[i] = std::byte{0};
   EXPECT_TRUE(packed(plain).empty());
 }
@@ -143,7 +145,7 @@ TEST(PackedWords, WhatIsNoneIsFoundOut) {
   Buffer longer = whole;
   longer.push_back({});
   EXPECT_FALSE(unpacks(longer, plain.size()));
-  // Spoilt ones may be taken for others, but nothing beyond their ends is touched.
+  // Damaged messages may be unpacked to other data, but nothing beyond their ends may be accessed.
   for (int round = 0; round < 20'000; ++round) {
     Buffer spoilt = whole;
     for (int i = 0; i < 1 + round % 4; ++i) spoilt[8 + random() % (spoilt.size() - 8)] = std::byte(random());

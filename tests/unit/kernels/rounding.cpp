@@ -1,5 +1,5 @@
-// A product that feeds a sum rounds twice: were the compiler to fuse the two, bits would depend on where it
-// does.
+// Tests that a product and a sum after it are rounded separately. If the compiler fused them, bits would
+// depend on where it does.
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -10,7 +10,7 @@
 namespace trireme {
 namespace {
 
-/// The product, rounded: volatile keeps the compiler from fusing it with what follows.
+/// Returns the rounded product. `volatile` keeps the compiler from fusing it with a later sum.
 template <class T>
 T product(T a, T b) {
   const volatile T rounded = a * b;

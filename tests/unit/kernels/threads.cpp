@@ -1,4 +1,5 @@
-// Kernels give the same bits whatever the number of threads; elementwise loops and reductions on odd strides.
+// Tests that kernels give the same bits for any number of threads, and elementwise loops and reductions with
+// unusual strides.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -14,7 +15,7 @@ namespace {
 
 const KernelTable& cpu() { return kernels_of(kCpu); }
 
-/// Values whose sums depend on the order they are added in.
+/// Returns numbers whose sum depends on the order of additions.
 Tensor rough(const Shape& shape, std::uint64_t which, bool channels_last = false) {
   Tensor t = channels_last ? Tensor::empty_channels_last(shape) : Tensor::empty(shape);
   for (std::int64_t i = 0; i < t.numel(); ++i) {
@@ -216,7 +217,8 @@ TEST(Threads, LayerKernelsGiveTheSameBits) { expect_same_bits(layer_kernels()); 
 TEST(Threads, AtLeastOne) { EXPECT_THROW(set_threads(0), Error); }
 
 TEST(Elementwise, WalksOddStrides) {
-  // Every combination of a dense, transposed, strided or broadcast second argument with a strided result.
+  // Test every combination of a dense, transposed, strided or broadcast second argument with a strided
+  // result.
   const Tensor block = rough({20, 20}, 1), values = rough({20, 20}, 2);
   const auto view = [](const Tensor& t, const Shape& strides, std::int64_t offset) {
     return t.alias({4, 5}, strides, offset);
@@ -264,7 +266,7 @@ TEST(Pool, LowestValuesHaveAPlace) {
 
 TEST(Random, UniformStaysInItsInterval) {
   const Tensor t = Tensor::empty({1 << 20});
-  cpu().uniform(t.view(), {3}, 1, 1 + 4e-7);  // four steps of float32: rounding would reach the upper end
+  cpu().uniform(t.view(), {3}, 1, 1 + 4e-7);  // only 4 float32 numbers, so rounding could reach the end
   for (const float v : t.to_vector<float>()) ASSERT_TRUE(v >= 1 && v < 1 + 4e-7f) << v;
 }
 

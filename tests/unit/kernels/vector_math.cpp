@@ -1,4 +1,4 @@
-// Our own exponentials against the C library's in float64.
+// Compares our own exponentials with the C library's in float64.
 #include "kernels/vector_math.h"
 
 #include <gtest/gtest.h>
