@@ -1,4 +1,4 @@
-// Data files made up by the tests: IDX, gzip, and a directory that cleans up after itself.
+// Helpers to make data files for tests: IDX, gzip, and a temporary directory.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -68,14 +68,14 @@ inline Bytes concatenate(Bytes a, const Bytes& b) {
   return a;
 }
 
-/// Values 0, 1, 2, ... mixed so that neighbours differ.
+/// Returns `size` bytes of which neighbours differ.
 inline Bytes pattern_bytes(std::size_t size) {
   Bytes bytes(size);
   for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::uint8_t>(i * 37 + i / 251);
   return bytes;
 }
 
-/// Expects an Error of `code` whose message is one line and holds every part.
+/// Expects an Error with exit code `code` and a message of one line that contains every part.
 inline void expect_error(ExitCode code, const std::vector<std::string>& parts,
                          const std::function<void()>& body) {
   try {

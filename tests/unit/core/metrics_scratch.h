@@ -1,4 +1,4 @@
-// What the tests of core/metrics share: a folder that goes away, and whole files as text.
+// Helpers for the tests of core/metrics: a temporary folder, and reading of files.
 #pragma once
 
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 
 namespace trireme::test {
 
-/// A new empty folder, removed with its content at the end.
+/// Creates an empty folder, and removes it with its content when destroyed.
 class Scratch {
  public:
   Scratch() {

@@ -1,4 +1,4 @@
-// What tests of modules compare with.
+// Comparisons for tests of modules.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -22,12 +22,12 @@ inline Names names_of(const std::vector<NamedTensor>& tensors) {
   return names;
 }
 
-/// A float64 leaf, normal.
+/// Returns a float64 leaf of normal numbers that requires a gradient.
 inline Tensor numbers(const Shape& shape, std::uint64_t key) {
   return normal(shape, RandomKey{key}, 0, 1, DType::kFloat64).set_requires_grad(true);
 }
 
-/// Elements in row-major order.
+/// Expects that the elements of t, in row-major order, are near `expected`.
 inline void expect_near(const Tensor& t, const std::vector<double>& expected, double tolerance) {
   const std::vector<double> values = t.to_vector<double>();
   ASSERT_EQ(values.size(), expected.size());
@@ -35,7 +35,8 @@ inline void expect_near(const Tensor& t, const std::vector<double>& expected, do
     EXPECT_NEAR(values[i], expected[i], tolerance) << "element " << i;
 }
 
-/// Gradients of loss() by backward and by central differences, for some elements of each float64 leaf.
+/// Compares gradients of loss() from backward with central differences, for some elements of each float64
+/// leaf.
 inline void check_gradients(const std::function<Tensor()>& loss, const std::vector<NamedTensor>& leaves) {
   for (const NamedTensor& leaf : leaves) leaf.tensor.set_grad({});
   loss().backward();

@@ -1,4 +1,4 @@
-// A random program of ops that grows beside what dual numbers say of it.
+// A random program of ops, together with a reference of its results in dual numbers.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -26,7 +26,7 @@ class Graph {
       : random_(seed), dtype_(seed % 2 == 0 ? DType::kFloat64 : DType::kFloat32) {}
 
   bool is_double() const { return dtype_ == DType::kFloat64; }
-  /// How far values must stay from where a derivative jumps.
+  /// Returns the least distance of values from points where a derivative jumps.
   double kink() const { return is_double() ? 1e-7 : 1e-3; }
   std::int64_t pick(std::int64_t count) {
     return static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(count));
@@ -42,7 +42,7 @@ class Graph {
     for (int d = 0; d < dims; ++d) shape.push_back(1 + pick(4));
     return shape;
   }
-  /// A divisor of `number`, at most `most`.
+  /// Returns a random divisor of `number` that is at most `most`.
   std::int64_t divisor(std::int64_t number, std::int64_t most) {
     std::vector<std::int64_t> all;
     for (std::int64_t d = 1; d <= std::min(number, most); ++d)
@@ -65,7 +65,7 @@ class Graph {
     return leaf;
   }
 
-  /// A leaf that broadcasts to `shape`.
+  /// Returns a new leaf that broadcasts to `shape`.
   Node broadcastable(const Shape& shape) {
     Shape own;
     for (int d = static_cast<int>(pick(shape.size() + 1)); d < shape.size(); ++d)
@@ -73,7 +73,7 @@ class Graph {
     return leaf(own);
   }
 
-  /// A new leaf of sizes 1..most, or the elements of something that there is in as many dimensions.
+  /// Returns a new leaf with sizes from 1 to `most`, or an existing node reshaped to as many dimensions.
   Node shaped(const Shape& most) {
     Shape shape;
     if (coin()) {
@@ -92,11 +92,11 @@ class Graph {
     ASSERT_EQ(tensor.shape(), reference.shape) << said_;
     ASSERT_EQ(tensor.dtype(), dtype_) << said_;
     for (const Dual x : reference.values)
-      if (!(std::abs(x.v) < 50) || !(std::abs(x.d) < 500)) return;  // such numbers tell little
+      if (!(std::abs(x.v) < 50) || !(std::abs(x.d) < 500)) return;  // too large to be compared precisely
     if (reference.shape.numel() <= 200) pool_.push_back({tensor, std::move(reference)});
   }
 
-  /// Every value has its part in the result, with its own weight.
+  /// Compares a weighted sum of all nodes, and its derivative, with the reference.
   void check() {
     Tensor total = Tensor::scalar(0, dtype_);
     double value = 0, derivative = 0, size = 1, slope = 1;
@@ -131,7 +131,7 @@ class Graph {
   std::string said_;
 };
 
-/// All values lie in low..high and away from the kinks.
+/// Returns true if all values are between low and high and away from the kinks.
 inline bool suits(const Graph& g, const Duals& x, double low, double high, const std::vector<double>& kinks) {
   return std::all_of(x.values.begin(), x.values.end(), [&](Dual e) {
     return e.v >= low && e.v <= high &&

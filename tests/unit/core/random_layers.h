@@ -7,17 +7,17 @@
 
 namespace trireme::test {
 
-/// What a window does in one of the two dimensions of an image.
+/// The positions of sliding windows in one of the two dimensions of an image.
 struct Sliding {
   std::int64_t kernel = 1, stride = 1, padding = 0, dilation = 1;
   std::int64_t reach() const { return (kernel - 1) * dilation + 1; }
   std::int64_t count(std::int64_t size) const { return (size + 2 * padding - reach()) / stride + 1; }
-  /// Where in the input element k of window i lies.
+  /// Returns the position in the input of element k of window i.
   std::int64_t at(std::int64_t i, std::int64_t k) const { return i * stride - padding + k * dilation; }
 };
 using Slidings = std::array<Sliding, 2>;
 
-/// Of an image (N,C,H,W); zero outside.
+/// Returns a pixel of images (N,C,H,W), or zero outside of the image.
 inline Dual pixel(const Duals& x, std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w) {
   const bool inside = h >= 0 && h < x.shape[2] && w >= 0 && w < x.shape[3];
   return inside ? x.at({n, c, h, w}) : Dual();
@@ -38,14 +38,14 @@ inline Duals convolved(const Duals& x, const Duals& w, const Duals& b, const Sli
   });
 }
 
-/// Random options of one window; both dimensions of an image share all but the kernel.
+/// Returns random options of a window. Both dimensions of an image use them, with different kernel sizes.
 inline Sliding random_window(Graph& g) { return {1 + g.pick(3), 1 + g.pick(3), g.pick(3), 1 + g.pick(2)}; }
 
 inline Node random_bias(Graph& g, std::int64_t channels) {
   return g.coin() ? g.leaf({channels}) : Node{Tensor(), Duals()};
 }
 
-/// conv2d, or conv1d: an image of height 1 whose window does nothing there.
+/// Runs conv2d or conv1d. The reference of conv1d uses an image and a kernel of height 1.
 inline void run_convolution(Graph& g) {
   const bool line = g.coin();
   const Node x = g.shaped(line ? Shape{2, 4, 8} : Shape{2, 4, 5, 5});
@@ -85,7 +85,7 @@ inline void run_transposed_convolution(Graph& g) {
     if (shape[d] < 1) return;
   }
   const Node w = g.leaf({channels, out, s[0].kernel, s[1].kernel}), b = random_bias(g, groups * out);
-  // Each element of x adds its multiple of the filter around its place.
+  // Each element of x adds the filter, multiplied by the element, around its position.
   const Duals y = build(shape, [&](const Index& i) {
     Dual total = b.reference.values.empty() ? Dual() : b.reference.at({i[1]});
     const std::int64_t first = i[1] / out * (channels / groups);
@@ -108,7 +108,7 @@ inline void run_transposed_convolution(Graph& g) {
            y);
 }
 
-/// The largest of a lane and how far it lies above the second.
+/// Returns the largest number of a lane, and its distance from the second largest.
 inline std::pair<Dual, double> largest(const Lane& lane) {
   Dual first{-1e9, 0}, second{-2e9, 0};
   for (const Dual x : lane) {
@@ -120,7 +120,7 @@ inline std::pair<Dual, double> largest(const Lane& lane) {
   return {first, first.v - second.v};
 }
 
-/// fn(the pixels of each window), `windows` saying which rows or columns window i of a dimension has.
+/// Returns the rows (dim 2) or columns (dim 3) of window i.
 using Windows = std::function<std::vector<std::int64_t>(int dim, std::int64_t i)>;
 inline Duals pooled(const Duals& x, std::int64_t height, std::int64_t width, const Windows& windows,
                     const std::function<Dual(const Lane&)>& fn) {
@@ -169,7 +169,7 @@ inline void run_pool(Graph& g) {
     if (s.reach() > size + 2 * s.padding || s.dilation > size) return;
     std::int64_t count = s.count(size);
     const bool rest = (size + 2 * s.padding - s.reach()) % s.stride != 0;
-    if (ceil_mode && rest && count * s.stride < size + s.padding) ++count;  // one more begins before the end
+    if (ceil_mode && rest && count * s.stride < size + s.padding) ++count;  // the last window is cut off
     counts.push_back(count);
   }
   bool apart = true;
@@ -193,7 +193,7 @@ inline void run_pool(Graph& g) {
            y);
 }
 
-/// Weights of one query: of scores where it may look, else none.
+/// Returns the attention weights of one query: softmax over the scores of seen keys, and 0 for other keys.
 inline Lane attention_weights(const Lane& scores, const std::vector<bool>& seen) {
   double top = -1e9;
   for (std::size_t s = 0; s < scores.size(); ++s)
@@ -207,7 +207,7 @@ inline Lane attention_weights(const Lane& scores, const std::vector<bool>& seen)
   return weights;
 }
 
-/// (B,L,E), or without B; keys and values may be the same for all of a batch.
+/// Runs attention on (B,L,E) or (L,E). Keys and values may be shared by a batch.
 inline void run_attention(Graph& g) {
   const Node q = g.shaped(g.coin() ? Shape{3, 4, 4} : Shape{4, 4});
   const std::int64_t queries = q.tensor.size(-2), width = q.tensor.size(-1), keys = 1 + g.pick(4),
@@ -262,7 +262,7 @@ inline void run_attention(Graph& g) {
   g.result("attention", scaled_dot_product_attention(q.tensor, k.tensor, v.tensor, o), y);
 }
 
-/// Mean and biased variance.
+/// Returns the mean and the biased variance of a lane.
 inline std::pair<Dual, Dual> moments(const Lane& lane) {
   const Dual count{static_cast<double>(lane.size()), 0}, mean = sum(lane) / count;
   Dual squares;
@@ -307,7 +307,7 @@ inline void run_batch_norm(Graph& g) {
   g.result("batch_norm", batch_norm(x.tensor, gamma.tensor, beta.tensor, residual.tensor, o), y);
 }
 
-/// group_norm, or rms_norm over the last dimension.
+/// Runs group_norm, or rms_norm over the last dimension.
 inline void run_group_norm(Graph& g) {
   const Node x = g.shaped({2, 4, 4});
   const bool rms = g.coin();
