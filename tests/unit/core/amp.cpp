@@ -1,4 +1,4 @@
-// Autocast and loss scaling.
+// Tests autocast and loss scaling.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -96,7 +96,7 @@ TEST(AutocastTest, ParametersAndTheirGradientsStayFloat32) {
   const Tensor x = values({5, 6}), labels = Tensor::from<std::int64_t>({0, 1, 2, 0, 1}, {5});
   const auto gradients = [&](bool on) {
     const Autocast guard(on);
-    cross_entropy(second(relu(first(x))), labels).backward();  // backward inside the guard
+    cross_entropy(second(relu(first(x))), labels).backward();  // runs backward under autocast
     std::vector<float> all;
     for (const Tensor& p : {first.weight, first.bias, second.weight, second.bias}) {
       EXPECT_EQ(p.dtype(), DType::kFloat32);
@@ -154,7 +154,7 @@ TEST(AutocastTest, GradientsOfAllUsesMeetInFloat32) {
   w.set_requires_grad(true);
   const Autocast guard;
   Tensor total = Tensor::zeros({1, 1});
-  // 256 + 1 needs more digits than bfloat16 has.
+  // 256 + 1 needs more bits than bfloat16 has.
   for (const double scale : {256.0, 1.0})
     total = total + to(linear(Tensor::ones({1, 1}), w), DType::kFloat32) * scale;
   sum(total).backward();
@@ -189,7 +189,7 @@ TEST(AutocastTest, RecomputationDoesTheSameAfterTheGuard) {
   EXPECT_EQ(gradient(true), gradient(false));
 }
 
-/// An optimizer over one parameter whose gradient is set by hand.
+/// An optimizer with one parameter whose gradient the test sets.
 struct Scene {
   Tensor w = Tensor::ones({2}).set_requires_grad(true);
   optim::SGD sgd{{{{"w", w}}}, {.lr = 1}};
@@ -247,7 +247,7 @@ TEST(GradScalerTest, GrowsAfterStepsWithoutOverflow) {
   EXPECT_EQ(step(1), 8);
 }
 
-/// Gradients that turn out, once reduced, not to be finite.
+/// A source of gradients that are not finite after the reduction.
 struct BadSource : GradientSource {
   ExitCode code = ExitCode::kNonFinite;
   void finish() override { throw AgreedError(code, "a gradient"); }

@@ -1,4 +1,4 @@
-// Fused attention over several blocks, against the same made of other ops.
+// Compares fused attention over several blocks with attention that is composed of other ops.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -34,7 +34,7 @@ Results run(DType dtype, const std::function<Tensor(const Tensor&, const Tensor&
   return {out.detach(), q.grad(), k.grad(), v.grad()};
 }
 
-/// Weights kept whole.
+/// Computes attention with all weights in one tensor.
 Tensor composed(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& o) {
   Tensor scores = mul(matmul(q, transpose(k, 2, 3)), 1 / std::sqrt(static_cast<double>(kWidth)));
   const double never = -std::numeric_limits<double>::infinity();
@@ -45,7 +45,8 @@ Tensor composed(const Tensor& q, const Tensor& k, const Tensor& v, const Attenti
   return matmul(weights, v);
 }
 
-/// Queries see some keys only; those after 64 none of the first 600, that is of the first block.
+/// Returns a random mask. Queries after number 64 see none of the first 600 keys, which include the first
+/// block.
 Tensor late_mask() {
   const Tensor noise = uniform({2, 1, kLength, kKeys}, {9});
   const Tensor row = unsqueeze(arange(0, kLength), 1), key = arange(0, kKeys);
@@ -88,7 +89,7 @@ TEST(Attention, BlocksGiveWhatTheWholeGives) {
 }
 
 TEST(Attention, HeadsOfOneProjectionNeedNoCopy) {
-  // (N,L,H,E) seen as (N,H,L,E), as a layer that cuts its projection into heads has it.
+  // Views (N,L,H,E) as (N,H,L,E), like a layer that divides its projection into heads.
   const Tensor q = transpose(normal({2, 40, 3, 8}, {1}), 1, 2);
   const Tensor y = scaled_dot_product_attention(q, q, q);
   EXPECT_TRUE(transpose(y, 1, 2).is_contiguous());

@@ -28,7 +28,7 @@ std::size_t used() { return allocator_statistics(kCpu).used_bytes; }
 
 TEST(Autograd, SharedLeavesAndDiamonds) {
   const Tensor x = leaf({2, 3});
-  const Tensor a = x * x, b = a + x, c = a * b;  // x^2 (x^2 + x)
+  const Tensor a = x * x, b = a + x, c = a * b;  // c = x^2 (x^2 + x)
   sum(c).backward();
   EXPECT_EQ(grad_of(x), (Floats{4 * 8 + 3 * 4, 4 * 27 + 3 * 9}));
 }
@@ -48,7 +48,7 @@ TEST(Autograd, LeavesOwnTheirGradients) {
   EXPECT_NE(x.grad().raw(), seed.raw());
   EXPECT_NE(y.grad().raw(), seed.raw());
   const Tensor w = leaf({1, 2, 3});
-  sum(w).backward();  // an expanded gradient: one element seen three times
+  sum(w).backward();  // the gradient is an expanded tensor with one element in memory
   EXPECT_TRUE(w.grad().is_contiguous());
   mul_(w.grad(), 2.0);
   EXPECT_EQ(grad_of(w), (Floats{2, 2, 2}));
@@ -86,13 +86,13 @@ TEST(Autograd, InPlaceChangeOfASavedTensorNamesBothOps) {
   expect_holds(error_of([&] { sum(z).backward(); }),
                {"mul:", "add_", "version 1", "saved at version 0", "(2)"});
   const Tensor e = exp(x * 1.0);
-  fill_(e.detach(), 0);  // through another handle of the same memory
+  fill_(e.detach(), 0);  // changes the memory through another tensor
   expect_holds(error_of([&] { sum(e).backward(); }), {"exp:", "fill_"});
 }
 
 TEST(Autograd, InPlaceChangeOfWhatNobodyNeedsIsFine) {
   const Tensor x = leaf({1, 2}), mask = Tensor::full({2}, 3);
-  const Tensor y = x * 2.0, z = y * mask;  // d z / d y needs the mask only
+  const Tensor y = x * 2.0, z = y * mask;  // the derivative of z by y needs only the mask
   add_(y, Tensor::ones({2}));
   sum(z).backward();
   EXPECT_EQ(grad_of(x), (Floats{6, 6}));
@@ -102,13 +102,13 @@ TEST(Autograd, InPlaceOpsAreRecorded) {
   const Tensor x = leaf({1, 2}), w = leaf({5, 7});
   const Tensor y = x * 3.0;
   add_(y, w);
-  mul_(y, w);  // (3x + w) w
+  mul_(y, w);  // y = (3x + w) w
   mul_(y, 2.0);
   sum(y).backward();
   EXPECT_EQ(grad_of(x), (Floats{30, 42}));
   EXPECT_EQ(grad_of(w), (Floats{2 * (3 + 10), 2 * (6 + 14)}));
   const Tensor fresh = Tensor::zeros({2});
-  copy_(fresh, x);  // a constant that becomes a result
+  copy_(fresh, x);  // makes a constant the result of an op
   EXPECT_TRUE(fresh.requires_grad());
   x.set_grad({});
   sum(fresh * fresh).backward();
@@ -154,7 +154,7 @@ TEST(Hooks, SeeAndReplaceGradientsInOrder) {
   sum(y).backward();
   EXPECT_EQ(order, (std::vector<int>{1, 2, 3, 4}));
   EXPECT_EQ(grad_of(x), (Floats{21, 21}));
-  sum(x).backward();  // hooks of a leaf stay
+  sum(x).backward();  // a leaf keeps its hooks
   EXPECT_EQ(order.back(), 4);
   EXPECT_EQ(grad_of(x), (Floats{23, 23}));
   EXPECT_EQ(grad(sum(x), {x})[0].to_vector<float>(), (Floats{2, 2})) << "hooks act on grad(), too";
@@ -181,7 +181,7 @@ TEST(Hooks, PostAccumulateRunsOncePerPassAndEarly) {
 TEST(Hooks, MayRunAnotherPassOverTheSameLeaves) {
   const Tensor x = leaf({1, 2}), w = leaf({3, 4});
   const Tensor y = x * w;
-  // As recomputation does: inside backward, build a graph over the same leaf and run it.
+  // Like activation checkpointing, builds a graph over the same leaf inside of backward, and runs it.
   register_hook(y, [&](const Tensor&) {
     const EnableGrad on;
     sum(w * 10.0).backward();
@@ -221,7 +221,7 @@ TEST(Grad, DifferentiatesAgain) {
     return d;
   }();
   EXPECT_EQ(third.to_vector<float>(), (Floats{48, 72}));
-  // A gradient penalty: d/dx |d exp(x)/dx|^2 = 2 exp(2x), through a saved output.
+  // Computes a gradient penalty through a saved output: d/dx |d exp(x)/dx|^2 = 2 exp(2x).
   const Tensor g = grad(sum(exp(x)), {x}, {}, {.create_graph = true})[0];
   sum(g * g).backward();
   for (std::size_t i = 0; i < 2; ++i)
@@ -237,7 +237,7 @@ TEST(Graph, AMillionNodesNeedNoDeepStackAndNoLongTime) {
     for (int i = 0; i < 1'000'000; ++i) y = y + (i % 2 ? 1.0 : -1.0);
     y.backward();
     EXPECT_EQ(grad_of(x), (Floats{1}));
-    Tensor chain = x;  // saves its inputs, so tensors hold nodes that hold tensors; and is never run
+    Tensor chain = x;  // tensors own nodes that own saved tensors; backward never runs
     for (int i = 0; i < 300'000; ++i) chain = exp(chain) * 0.1;
   }
   EXPECT_EQ(used(), before);

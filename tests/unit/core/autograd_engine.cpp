@@ -1,4 +1,5 @@
-// What a backward pass does beside the right numbers: in which order, for whom, and into whose memory.
+// Tests properties of backward other than its numbers: the order of work, which tensors get gradients, and
+// which memory is used.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -23,7 +24,7 @@ Tensor leaf(const Doubles& values) {
 
 Doubles of(const Tensor& t) { return t.defined() ? t.to_vector<double>() : Doubles{}; }
 
-/// Notes when the gradient of `t` is there.
+/// Appends `name` to `events` when the gradient of `t` is complete.
 void note(std::vector<std::string>& events, const Tensor& t, const char* name) {
   register_hook(t, [&events, name](const Tensor&) {
     events.push_back(name);
@@ -44,7 +45,7 @@ TEST(BackwardPass, RunsTheNewestFirst) {
 TEST(BackwardPass, FinishesLeavesAsSoonAsItCan) {
   const Tensor x = leaf({1}), w = leaf({1});
   std::vector<std::string> events;
-  const Tensor before = w * 1.0;  // so that the leaf is the oldest of all
+  const Tensor before = w * 1.0;  // makes the leaf the oldest node of the graph
   const Tensor h = x * 2.0;
   note(events, h, "h");
   note(events, w, "w");
@@ -56,7 +57,7 @@ TEST(BackwardPass, LeavesAnOuterPassItsWay) {
   const Tensor x = leaf({1, 2}), w = leaf({3, 4});
   const Tensor y = x * 2.0, z = y * w, total = sum(z);
   Doubles inner;
-  register_hook(y, [&](const Tensor&) {  // asks for w alone: the way to x is not wanted there
+  register_hook(y, [&](const Tensor&) {  // asks for the gradient of w only, not of x
     inner = of(grad(total, {w}, {}, {.retain_graph = true})[0]);
     return Tensor();
   });
@@ -77,7 +78,7 @@ TEST(BackwardPass, PartialDerivativesHoldOtherInputsFixed) {
 
 int calls = 0;
 
-/// (x, 2x), counting how often its backward runs.
+/// Computes (x, 2x), and counts how often its backward runs.
 struct Twice : Function<Twice> {
   static Tensors forward(Context&, const Tensor& x) { return {x * 1.0, x * 2.0}; }
   static Tensors backward(Context&, const Tensors& g) {
@@ -86,7 +87,7 @@ struct Twice : Function<Twice> {
   }
 };
 
-/// x, through which no gradient comes.
+/// Copies x, and passes no gradient on.
 struct Wall : Function<Wall> {
   static Tensor forward(Context&, const Tensor& x) { return x * 1.0; }
   static Tensors backward(Context&, const Tensors&) { return {Tensor()}; }
@@ -103,7 +104,7 @@ TEST(BackwardPass, RunsNothingThatNoGradientReached) {
 
 FunctionContext* context = nullptr;
 
-/// x * floor(x), floor(x), of which the second is constant.
+/// Computes x * floor(x) and floor(x). The second result is constant.
 struct Steps : Function<Steps> {
   static Tensors forward(Context& c, const Tensor& x) {
     context = &c;
@@ -137,7 +138,7 @@ TEST(BackwardPass, GradientsOfLeavesCanBeDifferentiated) {
   backward(x * x * x, {}, {.create_graph = true});
   EXPECT_EQ(of(x.grad()), (Doubles{27}));
   EXPECT_EQ(of(grad(x.grad(), {x})[0]), (Doubles{18}));
-  x.set_grad({});  // it held the graph, which holds x
+  x.set_grad({});  // breaks a cycle: the gradient owns the graph, which owns x
 }
 
 TEST(BackwardPass, GradientsLieAsTheirLeavesDo) {
@@ -146,7 +147,7 @@ TEST(BackwardPass, GradientsLieAsTheirLeavesDo) {
   EXPECT_EQ(x.grad().strides(), x.strides());
   EXPECT_EQ(of(x.grad()), (Doubles{1, 3, 5, 2, 4, 6}));
   const Tensor image = Tensor::ones({1, 2, 2, 2}, DType::kFloat64).set_requires_grad(true);
-  sum(avg_pool2d(image)).backward();  // its gradient comes channels-last, in memory of its own
+  sum(avg_pool2d(image)).backward();  // the gradient is channels-last and has its own memory
   EXPECT_EQ(image.grad().strides(), image.strides());
 }
 

@@ -34,7 +34,7 @@ struct Cube : Function<Cube> {
   }
 };
 
-/// tanh(factor * x), from its saved result.
+/// Computes tanh(factor * x), and its gradient from the saved result.
 struct ScaledTanh : Function<ScaledTanh> {
   struct Context : FunctionContext {
     double factor = 0;
@@ -51,7 +51,7 @@ struct ScaledTanh : Function<ScaledTanh> {
   }
 };
 
-/// (sum of all * b, b - first); skip says how many gradients are left out.
+/// Computes (sum of the terms * b, b - first term).
 struct Mix : Function<Mix> {
   static Tensors forward(Context& c, const Tensors& terms, const Tensor& b, int) {
     c.save_for_backward({terms[0], terms[1], b});
@@ -158,13 +158,14 @@ TEST(Function, SaysWhoseBackwardIsWrong) {
   expect_holds(error_of([&] { y.backward(); }), {"Cube ran before", "retain_graph"});
 }
 
-/// The same values; the gradient turned round.
+/// Copies its input, and negates the gradient.
 struct Reverse : Function<Reverse> {
   static Tensor forward(Context&, const Tensor& x) { return x; }
   static Tensors backward(Context&, const Tensors& g) { return {-g[0]}; }
 };
 
-/// Largest value of each row and where it is: the place has no gradient, nor the mark.
+/// Returns a mark of ones, and the largest value of each row and its index. The mark and the index have no
+/// gradients.
 struct Largest : Function<Largest> {
   static Tensors forward(Context& c, const Tensor& x) {
     const Found found = max(x, 1);

@@ -1,4 +1,4 @@
-// Hooks that remove themselves; gradients of results.
+// Tests hooks that remove themselves, and gradients of tensors that are results of ops.
 #include <gtest/gtest.h>
 
 #include "core/autograd/autograd.h"
@@ -62,7 +62,7 @@ TEST(RetainGrad, KeepsTheGradientOfAResult) {
 
 TEST(RetainGrad, GivesMemoryOfItsOwn) {
   const Tensor x = leaf(), seed = Tensor::ones({2});
-  const Tensor y = x * 1.0, z = y + x;  // the gradient of z is that of y and a part of x's
+  const Tensor y = x * 1.0, z = y + x;  // the gradient of z is y's, and a part of x's
   y.retain_grad();
   z.retain_grad();
   backward(z, seed);
@@ -102,11 +102,11 @@ TEST(RetainGrad, CanBeDifferentiatedAndMakesNoCycle) {
   y.retain_grad();
   backward(sum(y * y), {}, {.create_graph = true});
   EXPECT_EQ(grad(sum(y.grad()), {x})[0].to_vector<float>(), (Floats{4, 4}));
-  // A gradient with a graph holds what it was made from, which holds it.
+  // Break cycles: a gradient with a graph owns the tensors that it was computed from, which own the gradient.
   for (const Tensor& t : {x, y}) t.set_grad({});
 }
 
-/// Gradients of two results may share memory when they are handed over; each gathers more.
+/// An op may give two results the same gradient memory. Later additions to one must not change the other.
 TEST(Gathering, ChangesNoGradientThatOthersSee) {
   for (const bool late : {false, true}) {
     const Tensor x = leaf();
@@ -117,7 +117,7 @@ TEST(Gathering, ChangesNoGradientThatOthersSee) {
       return g;
     });
     Tensor more = late ? Tensor() : b * 5.0;
-    const Tensor both = a + b;  // hands one gradient to a and b
+    const Tensor both = a + b;  // gives a and b the same gradient memory
     if (late) more = b * 5.0;
     sum(both + more).backward();
     EXPECT_EQ(seen.to_vector<float>(), (Floats{1, 1})) << late;
@@ -140,7 +140,7 @@ TEST(Gathering, AddsWindowsToWhatIsThere) {
   EXPECT_EQ(x.grad().to_vector<float>(), expected);
 }
 
-/// A hook may hand over memory that is not the engine's.
+/// A hook may return memory that the engine does not own.
 TEST(Gathering, LeavesLentMemoryAlone) {
   std::vector<float> lent{7, 7};
   const Tensor x = leaf(), y = x * 1.0, a = y * 1.0;

@@ -9,7 +9,7 @@
 namespace trireme {
 namespace {
 
-// RFC 3720, appendix B.4.
+// The expected values are from RFC 3720, appendix B.4.
 TEST(Crc32c, KnownValues) {
   const std::vector<unsigned char> zeros(32, 0), ones(32, 0xFF);
   std::vector<unsigned char> up(32), down(32);

@@ -1,4 +1,4 @@
-// Cross entropy: extreme logits, logits of 16 bits, and what is kept for backward.
+// Tests cross entropy with extreme logits and with 16-bit logits, and what it saves for backward.
 #include <gtest/gtest.h>
 
 #include "core/amp/autocast.h"
@@ -24,7 +24,7 @@ Tensor some_labels(std::int64_t rows, std::int64_t classes) {
   return to(mul(uniform({rows}, {5}, 0, 1), static_cast<double>(classes)), DType::kInt64);
 }
 
-/// The loss of 16-bit logits, and its gradient with respect to them.
+/// The loss of 16-bit logits, and the gradient of the logits.
 struct Result {
   Tensor loss, gradient;
 };

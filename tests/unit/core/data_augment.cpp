@@ -29,7 +29,7 @@ std::vector<float> augmented(const Augmentation& how, RandomKey key, std::int64_
   return out;
 }
 
-/// The definition, element by element.
+/// Returns the augmented image by the definition, element by element.
 std::vector<float> shifted(const SampleShape& shape, std::int64_t down, std::int64_t right, bool mirrored) {
   const std::vector<float> in = image(shape);
   std::vector<float> out;
@@ -52,8 +52,8 @@ TEST(Augment, NothingAskedNothingDone) {
   for (std::int64_t i = 0; i < 20; ++i) EXPECT_EQ(augmented({}, {1}, i, kShape), image(kShape));
 }
 
-// Shifts and mirrors from an independent implementation in Python. A change breaks the resume of running
-// jobs.
+// The expected shifts and mirrors are from an independent implementation in Python. A change of these numbers
+// breaks the resume of running jobs.
 TEST(Augment, KnownAnswers) {
   const std::vector<std::tuple<int, int, bool>> expected{{-2, -2, false}, {4, 4, true},  {1, 1, false},
                                                          {0, 3, true},    {-3, 3, true}, {1, 0, true},
@@ -68,7 +68,7 @@ TEST(Augment, KnownAnswers) {
   }
 }
 
-// Every shift is one of the allowed ones, all occur about equally often, and half are mirrored.
+// All shifts are in the allowed range and occur about equally often, and half of the images are mirrored.
 TEST(Augment, DrawsUniformly) {
   constexpr int kPadding = 2, kSamples = 20000;
   std::vector<int> counts(2 * 5 * 5);

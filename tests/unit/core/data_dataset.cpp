@@ -53,7 +53,7 @@ TEST(SyntheticDataset, IsAPureFunctionOfItsParameters) {
   expect_error(ExitCode::kInternal, {"index 50", "0..49"}, [&] { sample(a, 50); });
 }
 
-// The nearest class mean of the training split must tell the classes of the test split.
+// Classifying the test split by the nearest class mean of the training split must work.
 TEST(SyntheticDataset, CanBeLearned) {
   for (const SampleShape shape : {SampleShape{1, 28, 28}, SampleShape{3, 4, 20}}) {
     const SyntheticDataset train(shape, 10, 500, Split::kTrain), test(shape, 10, 200, Split::kTest);
@@ -130,7 +130,7 @@ TEST(CifarDataset, TurnsPlanesIntoChannelsLast) {
     const Normalization& n = test->normalization();
     ASSERT_EQ(n.mean.size(), 3u);
     const Bytes raw = cifar_records(2, 4);
-    const auto [x, y] = sample(*train, 7);  // second record of the fourth file
+    const auto [x, y] = sample(*train, 7);  // the second record of the fourth file
     EXPECT_EQ(y, 5);
     for (std::size_t c = 0; c < 3; ++c)
       for (std::size_t i = 0; i < 1024; ++i)

@@ -12,7 +12,8 @@ namespace {
 
 using test::Bytes;
 
-/// One change: flip a bit, set an interesting byte, cut, repeat or insert a stretch.
+/// Changes the bytes once: flips a bit, sets a byte to an interesting value, or cuts, repeats or inserts a
+/// range.
 void mutate(Bytes& bytes, std::mt19937& random) {
   if (bytes.empty()) {
     bytes.push_back(static_cast<std::uint8_t>(random()));
@@ -73,7 +74,7 @@ TEST(FuzzIdx, ReplaysDamagedFiles) {
   EXPECT_GT(refused, 500);
 }
 
-// Every single-byte change and every cut of a small file.
+// Tests every change of a single byte, and every truncation, of a small file.
 TEST(FuzzIdx, EveryByteAndEveryCut) {
   const Bytes plain = test::idx_bytes({2, 3, 4}, test::pattern_bytes(24));
   for (const Bytes& good : {plain, test::gzip_bytes(plain)}) {

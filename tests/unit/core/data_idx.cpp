@@ -22,7 +22,7 @@ using test::pattern_bytes;
 
 constexpr const char* kFashion = "/usr/share/datasets/fashion-mnist";
 
-/// A small data set: `train` and `test` images of 3x2.
+/// Writes a small dataset of training and test images of 3x2 pixels.
 void write_small(const test::TemporaryDirectory& directory, bool gzip) {
   const auto put = [&](const std::string& name, const Bytes& bytes) {
     directory.write(gzip ? name + ".gz" : name, gzip ? gzip_bytes(bytes) : bytes);
@@ -36,7 +36,7 @@ void write_small(const test::TemporaryDirectory& directory, bool gzip) {
 IdxArray decode(const Bytes& bytes, int rank) { return decode_idx(bytes, "some/file", rank); }
 
 TEST(DecodeIdx, ReadsPlainAndGzip) {
-  // More than one growth step, and not a multiple of it.
+  // The buffer grows more than once, and the size is not a multiple of the growth.
   const Bytes values = pattern_bytes(2717 * 29 * 37);
   const Bytes plain = idx_bytes({2717, 29, 37}, values);
   const std::size_t half = plain.size() / 2;
@@ -99,11 +99,11 @@ TEST(DecodeIdx, NamesWhatIsWrongWithTheGzip) {
   length[trailer + 4] ^= 1;
   bad({"damaged at byte", "length"}, length);
   Bytes block = good;
-  block[10] = 0x07;  // a last block of the reserved type
+  block[10] = 0x07;  // the last block has the reserved type
   bad({"damaged at byte", "block type"}, block);
 }
 
-// A header may claim 2^96 bytes; memory must follow what is there.
+// A header may claim 2^96 bytes. The allocated memory must depend on the file's content instead.
 TEST(DecodeIdx, AllocatesByContentNotByHeader) {
   const Bytes absurd = idx_bytes({0xffffffff, 0xffffffff, 0xffffffff}, pattern_bytes(100));
   const Bytes large = idx_bytes({1u << 31, 1u << 8, 1u << 8}, Bytes(100));
@@ -114,7 +114,7 @@ TEST(DecodeIdx, AllocatesByContentNotByHeader) {
     getrusage(RUSAGE_SELF, &after);
     EXPECT_LT(after.ru_maxrss - before.ru_maxrss, 64 * 1024) << "KiB";
   }
-  // 2^96 - 3*2^64 + 3*2^32 - 1 in full, not its low 64 bits.
+  // The message contains 2^96 - 3*2^64 + 3*2^32 - 1, not its low 64 bits.
   expect_error(ExitCode::kData, {"79228162458924105385300197375"}, [&] { decode(absurd, 3); });
 }
 
@@ -231,7 +231,7 @@ TEST(IdxDataset, RealFashionMnist) {
   EXPECT_EQ(train->size(), 60000);
   EXPECT_EQ(test->size(), 10000);
   EXPECT_EQ(train->sample_shape(), (SampleShape{1, 28, 28}));
-  // The figures that everyone uses for this data set.
+  // These are the usual constants for this dataset.
   EXPECT_NEAR(train->normalization().mean[0], 0.2860, 5e-5);
   EXPECT_NEAR(train->normalization().stddev[0], 0.3530, 5e-5);
   std::vector<float> x(784);

@@ -33,7 +33,7 @@ LoaderOptions options(int workers, int prefetch = 4) {
   return result;
 }
 
-/// All batches of `steps` steps.
+/// Returns a source of requests for all batches of `steps` steps.
 Loader::NextRequest plan(std::int64_t steps, std::int64_t size, std::int64_t batch) {
   return [=, step = std::int64_t{0}]() mutable -> std::optional<Request> {
     if (step == steps) return std::nullopt;
@@ -42,7 +42,7 @@ Loader::NextRequest plan(std::int64_t steps, std::int64_t size, std::int64_t bat
   };
 }
 
-/// A data set that can be told to fail, to wait and to count.
+/// A dataset that can fail, wait and count reads.
 class Awkward final : public ImageDataset {
  public:
   std::int64_t size() const override { return 1000; }
@@ -92,7 +92,7 @@ TEST(Loader, BatchesAreWhatWasAskedFor) {
         data->get(index, x.data(), &y);
         EXPECT_EQ(batch.y.data<std::int64_t>()[i], y);
         EXPECT_TRUE(std::equal(x.begin(), x.end(), batch.x.data<float>() + i * 60));
-        // Logical (c, h, w) = (2, 1, 3) through the strides.
+        // Find element (c, h, w) = (2, 1, 3) through the strides.
         const Shape& s = batch.x.strides();
         EXPECT_EQ(batch.x.data<float>()[i * s[0] + 2 * s[1] + 1 * s[2] + 3 * s[3]], x[(1 * 5 + 3) * 3 + 2]);
       }
@@ -125,7 +125,7 @@ TEST(Loader, SameBitsForAnyNumberOfWorkers) {
       }
     }
   }
-  // The augmentation was applied, with the sample's own draws.
+  // The loader has applied the augmentation, with random numbers that depend on the sample.
   std::vector<float> plain(60), expected(60);
   std::int64_t y = 0;
   const std::int64_t index = reference[20].indices[3];
@@ -134,7 +134,7 @@ TEST(Loader, SameBitsForAnyNumberOfWorkers) {
   EXPECT_TRUE(std::equal(expected.begin(), expected.end(), reference[20].x.data<float>() + 3 * 60));
 }
 
-/// Tokens, a weight and nothing to answer; the tokens tell who was read, when, and for which job.
+/// A dataset of tokens and a weight, without labels. The tokens contain the sample's index, epoch and seed.
 class Tokens final : public Dataset {
  public:
   std::int64_t size() const override { return 10; }
@@ -234,7 +234,7 @@ TEST(Loader, PrefetchIsBounded) {
   settle(50);
 }
 
-// Whatever the workers are doing: starting, reading, waiting for room, finished, failed.
+// Destroys the loader while its workers start, read, wait for room, have finished, or have failed.
 TEST(Loader, CanBeDestroyedAtAnyTime) {
   test::Watchdog watchdog("loader destruction", 120s);
   for (int round = 0; round < 200; ++round) {
@@ -245,7 +245,7 @@ TEST(Loader, CanBeDestroyedAtAnyTime) {
     if (round % 2) std::this_thread::sleep_for(std::chrono::microseconds(round * 5));
     if (round % 3 == 0 && round % 5 != 4) loader.next();
   }
-  // In the middle of batches that would take 10 s each.
+  // Also destroys it in the middle of batches that would take 10 s each.
   auto slow = std::make_shared<Awkward>();
   slow->delay = 10ms;
   const auto start = std::chrono::steady_clock::now();

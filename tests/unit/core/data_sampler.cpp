@@ -21,7 +21,7 @@ std::vector<std::int64_t> order(std::uint64_t seed, std::int64_t size, std::int6
   return result;
 }
 
-/// Pearson's chi-square against equal expectation, as standard deviations from its mean.
+/// Returns Pearson's chi-square for equal expected counts, in standard deviations from its mean.
 double chi_square_score(const std::vector<std::int64_t>& counts) {
   double total = 0, statistic = 0;
   for (const std::int64_t count : counts) total += static_cast<double>(count);
@@ -57,7 +57,8 @@ TEST(Sampler, WithoutShuffleIsTheIdentity) {
   for (std::int64_t position = 0; position < 50; ++position) EXPECT_EQ(sampler.index(4, position), position);
 }
 
-// Values from an independent implementation in Python. A change here breaks the resume of every running job.
+// The expected values are from an independent implementation in Python. A change of these numbers breaks the
+// resume of every running job.
 TEST(Sampler, KnownAnswers) {
   struct Case {
     std::uint64_t seed;
@@ -80,7 +81,7 @@ TEST(Sampler, KnownAnswers) {
   }
 }
 
-// Every permutation of a tiny data set must be about equally likely over epochs.
+// Over epochs, every permutation of a tiny dataset must be about equally likely.
 TEST(Sampler, TinyPermutationsAreUniform) {
   for (const std::int64_t size : {2, 3, 5, 6}) {
     std::map<std::vector<std::int64_t>, std::int64_t> counts;
@@ -94,7 +95,8 @@ TEST(Sampler, TinyPermutationsAreUniform) {
   }
 }
 
-// Where one position's sample lies, over epochs; and how far neighbours lie apart, in one epoch.
+// Tests the distribution of the sample at one position over epochs, and that of the distance between
+// neighbours in one epoch.
 TEST(Sampler, PositionsAndNeighboursAreUniform) {
   constexpr std::int64_t kSize = 1000, kBins = 20;
   const Sampler sampler(5, kSize, true);

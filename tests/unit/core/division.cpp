@@ -1,4 +1,4 @@
-// Division of integers: PyTorch's rules for negative numbers and for the ends of the range.
+// Tests that division of integers has PyTorch's rules for negative numbers and for the ends of the range.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -39,7 +39,7 @@ TEST(Division, OfFractionsIsExact) {
   const auto one = [](Tensor (*op)(const Tensor&, const Tensor&), double a, double b) {
     return op(Tensor::scalar(a, DType::kFloat64), Tensor::scalar(b, DType::kFloat64)).item();
   };
-  // 1 / 0.1 is rounded up to 10, but ten times the number next to 0.1 is more than 1.
+  // 1 / 0.1 is rounded to 10, but ten times the double nearest to 0.1 is more than 1.
   EXPECT_EQ(one(floor_divide, 1, 0.1), 9);
   EXPECT_EQ(one(remainder, 1, 0.1), std::fmod(1, 0.1));
   EXPECT_EQ(one(remainder, -1, 1e30), 1e30);

@@ -1,4 +1,4 @@
-// Promotion between dtypes, 16-bit storage, and values that are no numbers.
+// Tests promotion between dtypes, 16-bit storage, and values that are not numbers.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -27,7 +27,8 @@ TEST(Promotion, FollowsPyTorch) {
     EXPECT_EQ(mul(Tensor::ones({2}, a), Tensor::ones({2}, b)).dtype(), wanted) << name_of(a) << name_of(b);
     EXPECT_EQ(mul(Tensor::ones({2}, b), Tensor::ones({2}, a)).dtype(), wanted) << name_of(a) << name_of(b);
   }
-  // Without dimensions a tensor counts only where its kind is wider.
+  // A tensor without dimensions changes the result's dtype only if its kind (such as floating point) is
+  // wider.
   EXPECT_EQ(add(Tensor::ones({2}, f32), Tensor::ones({}, f64)).dtype(), f32);
   EXPECT_EQ(add(Tensor::ones({2}, i64), Tensor::ones({}, f64)).dtype(), f64);
   EXPECT_EQ(add(Tensor::ones({2}, bf16), Tensor::ones({}, f32)).dtype(), bf16);
@@ -72,7 +73,7 @@ TEST(LowPrecision, ComputesInFloat32AndRoundsOnce) {
     EXPECT_EQ(y.dtype(), dtype);
     EXPECT_EQ(to(y, DType::kFloat32).to_vector<float>(),
               to(to(wide, dtype), DType::kFloat32).to_vector<float>());
-    // 1000 ones are 1000, which a sum in 8 bits of mantissa would never reach.
+    // The sum of 1000 ones is 1000, which a sum with 8 bits of precision would never reach.
     EXPECT_EQ(sum(Tensor::ones({1000}, dtype)).item(), 1000);
     sum(y).backward();
     EXPECT_EQ(x.grad().dtype(), dtype);

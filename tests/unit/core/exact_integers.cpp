@@ -1,5 +1,5 @@
-// int64 numbers that no float64 equals pass through every op that takes them. Ops against PyTorch at the ends
-// of the range are cases of tests/golden; here are searches, and what has no case there.
+// Tests that ops keep int64 numbers exact that float64 cannot represent. tests/golden has cases for ops at
+// the ends of the range. This file has searches, and ops without a case there.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -68,7 +68,7 @@ TEST(ExactIntegers, AreLabelsAndPlaces) {
   const Tensor logits = Tensor::from(std::vector<float>{1, 2, 3, 1, 2, 3}, {2, 3});
   const double kept = cross_entropy(narrow(logits, 0, 0, 1), of({2})).item();
   EXPECT_EQ(cross_entropy(logits, of({2, kOdd}), {.ignore_index = kOdd}).item(), kept);
-  // The label next to the ignored one, which is the same float64, is none to ignore.
+  // The label next to the ignored one must not be ignored, although both are the same float64.
   expect_holds(error_of([&] {
                  cross_entropy(logits, of({2, kOdd - 1}), {.ignore_index = kOdd});
                }),
@@ -88,13 +88,13 @@ TEST(ExactIntegers, OutsideOfADtypeAreRefused) {
   expect_holds(error_of([&] { fill_(t, 1e19); }), {"fill_", "int64"});
   expect_holds(error_of([&] { pow(t, -1); }), {"pow", "int64", "-1"});
   expect_holds(error_of([&] { clamp_(t, 0.5); }), {"clamp_", "int64"});
-  // Bounds need not be in range, and a fraction takes the result to float32.
+  // Bounds may be outside of the dtype's range, and a bound with a fraction makes the result float32.
   EXPECT_EQ(clamp(bytes, -1, 300).to_vector<double>(), (std::vector<double>{1, 44}));
   EXPECT_EQ(clamp(t, 1.5, {}).item(), 1.5);
   EXPECT_EQ(clamp(of({kHigh}), -INFINITY, 1e30).value<std::int64_t>(), kHigh);
 }
 
-/// i * (end - start) / last in whole numbers, cut towards 0 as PyTorch's are.
+/// Returns i * (end - start) / last in whole numbers, rounded towards 0 as in PyTorch.
 std::int64_t whole_place(std::int64_t start, std::int64_t end, std::int64_t i, std::int64_t last) {
   return (start * last + i * (end - start)) / last;
 }

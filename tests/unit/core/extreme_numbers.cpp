@@ -1,4 +1,4 @@
-// Numbers so large that arithmetic with them would overflow: an error that says so, before any arithmetic.
+// Tests that numbers so large that arithmetic would overflow give an error before any arithmetic.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -86,7 +86,7 @@ TEST(ExtremeNumbers, ReachFarPastAnImage) {
   constexpr std::int64_t kFar = std::int64_t{1} << 29;
   const Tensor x = Tensor::from(std::vector<float>{3, 1, 1, 1}, {1, 1, 2, 2}).set_requires_grad(true),
                w = Tensor::from(std::vector<float>{1, 10, 100, 1000}, {1, 1, 2, 2}).set_requires_grad(true);
-  // Of each window one corner lies on the image's first pixel, the others past its borders.
+  // One corner of the window is on the image's first pixel, and the others are outside of the image.
   const Tensor y = conv2d(x, w, {}, {.stride = kFar, .padding = kFar, .dilation = kFar});
   EXPECT_EQ(values(y), (std::vector<float>{3000, 300, 30, 3}));
   sum(y).backward();

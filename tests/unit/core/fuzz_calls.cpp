@@ -1,6 +1,7 @@
-// Random calls of ops, mostly wrong ones: each gives a result or one clear line, under any sanitizer.
+// Makes random calls of ops, most of which are wrong. Each must give a result or an error of one line, with
+// any sanitizer.
 //
-// TRIREME_SEED=N begins with call N, TRIREME_CALLS=N makes so many.
+// TRIREME_SEED=N begins with call N, and TRIREME_CALLS=N sets the number of calls.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -25,7 +26,7 @@ class Garbage {
     return static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(count));
   }
   bool coin() { return below(2) == 0; }
-  /// Mostly small; now and then far out, where a sum or product of two overflows.
+  /// Returns a number that is mostly small, and sometimes so large that a sum or product of two overflows.
   std::int64_t number() {
     if (below(12) > 0) return below(9) - 3;
     constexpr std::int64_t kFar[] = {77,
@@ -71,12 +72,12 @@ class Garbage {
     if (is_floating(dtype) && coin()) t = t.detach().set_requires_grad(true);
     return t;
   }
-  /// (1,1,H,W): one that windows fit.
+  /// Returns an image (1,1,H,W) into which windows fit.
   Tensor image() {
     if (below(6) == 0) return tensor();
     return Tensor::full({1, 1, 1 + below(4), 1 + below(4)}, real()).set_requires_grad(coin());
   }
-  /// Indices, some of them out of range.
+  /// Returns a tensor of indices, some of which are out of range.
   Tensor index() {
     if (below(6) == 0) return tensor();
     Tensor t = Tensor::empty(below(3) == 0 ? Shape{2, 2} : Shape{1 + below(3)}, DType::kInt64);
@@ -91,7 +92,7 @@ class Garbage {
     return all;
   }
   double real() { return static_cast<double>(below(9)) / 4 - 1; }
-  /// Also far out, and what is no number.
+  /// Returns a double that may be very large, infinite or NaN.
   double wild() {
     constexpr double kWild[] = {1e300, -1e300, INFINITY, NAN};
     return below(12) > 0 ? real() : below(3) > 0 ? static_cast<double>(number()) : kWild[below(4)];
@@ -101,8 +102,8 @@ class Garbage {
   std::mt19937_64 random_;
 };
 
-/// No call gets more than a little memory: a tensor of 2^32 elements is right where there is memory for it,
-/// and would take that of the test.
+/// Refuses large allocations. A call that makes a tensor of 2^32 elements is correct, but would use up the
+/// memory of the test.
 class Stingy : public Observer {
  public:
   Stingy() { observer = this; }
@@ -113,7 +114,7 @@ class Stingy : public Observer {
   void backward_ends() override {}
   void allocated(const void* memory, std::size_t bytes) override {
     if (bytes <= std::size_t{1} << 26) return;
-    deallocate(kCpu, const_cast<void*>(memory), bytes);  // it never becomes a storage that would
+    deallocate(kCpu, const_cast<void*>(memory), bytes);  // no storage will own and free it
     fail(ExitCode::kInternal, "allocate: the test gives no {} bytes", bytes);
   }
   void freed(const void*) override {}
@@ -294,7 +295,7 @@ void run_call(std::uint64_t seed) {
   const Stingy stingy;
   try {
     const Tensor out = chosen.call(g);
-    const bool small = out.defined() && out.numel() < 1 << 20;  // a view may repeat elements without end
+    const bool small = out.defined() && out.numel() < 1 << 20;  // an expanded view may be huge
     if (small && out.requires_grad() && out.numel() > 0) sum(out).backward();
   } catch (const Error& e) {
     const std::string text = e.what();
@@ -314,7 +315,7 @@ std::uint64_t setting(const char* name, std::uint64_t otherwise) {
 TEST(FuzzCalls, GiveAResultOrOneClearLine) {
   const std::uint64_t first = setting("TRIREME_SEED", std::random_device()());
   std::printf("TRIREME_SEED=%llu\n", static_cast<unsigned long long>(first));
-  std::fflush(stdout);  // a crash would swallow it
+  std::fflush(stdout);  // a crash would lose the output
   for (std::uint64_t i = 0; i < setting("TRIREME_CALLS", 20000) && !HasFailure(); ++i) run_call(first + i);
 }
 

@@ -1,8 +1,8 @@
-// Random programs of ops over random shapes, against the dual numbers of tests/support/duals.h.
+// Compares random programs of ops over random shapes with the dual numbers of tests/support/duals.h.
 //
 // A graph's result must be the reference's value, and its gradient times a random direction must be the
-// reference's derivative along that direction. TRIREME_SEED=N runs one graph again, TRIREME_GRAPHS=N so
-// many, TRIREME_FIRST=N begins with that seed.
+// reference's derivative along that direction. TRIREME_SEED=N runs only the graph of seed N, TRIREME_GRAPHS=N
+// sets the number of graphs, and TRIREME_FIRST=N the first seed.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -31,7 +31,7 @@ struct Unary {
   const char* name;
   Tensor (*op)(const Tensor&);
   Dual (*reference)(Dual);
-  double low, high;  ///< values that it is run on
+  double low, high;  ///< range of the values that the op is run on
   std::vector<double> kinks = {};
 };
 
@@ -281,7 +281,7 @@ void run_norm(Graph& g) {
   const Node x = g.any();
   if (x.tensor.dim() == 0 || x.tensor.size(-1) < 2) return;
   const Node gamma = g.leaf({x.tensor.size(-1)}), beta = g.leaf({x.tensor.size(-1)});
-  const double eps = 0.1;  // lanes may be constant
+  const double eps = 0.1;  // large, because lanes may be constant
   g.result("layer_norm", layer_norm(x.tensor, gamma.tensor, beta.tensor, eps),
            map_lanes(x.reference, x.tensor.dim() - 1, [&](const Lane& l) {
              const Dual count{static_cast<double>(l.size()), 0}, mean = test::sum(l) / count;
@@ -294,7 +294,7 @@ void run_norm(Graph& g) {
            }));
 }
 
-/// Views some of whose elements share memory, and parts that later steps take of them.
+/// Makes views whose elements share memory, and takes parts of them.
 void run_sharing(Graph& g) {
   const Node x = g.any();
   if (x.tensor.dim() == 0 || x.tensor.dim() > 3) return;
@@ -337,7 +337,7 @@ void run_sharing(Graph& g) {
   }
 }
 
-/// Changes a part of a copy through a view, then again the whole.
+/// Changes a part of a copy in place through a view, and then all of the copy.
 void run_in_place(Graph& g) {
   const Node x = g.any();
   if (x.tensor.dim() == 0) return;

@@ -1,10 +1,10 @@
-// Every op, layer and optimizer against PyTorch: tests/golden/*.safetensors, which tests/golden/make.py
-// wrote.
+// Compares every op, layer and optimizer with PyTorch. tests/golden/make.py wrote PyTorch's results to
+// tests/golden/*.safetensors.
 //
-// A file's metadata lists its cases: op, arguments, how each input lies in memory, and how many derivatives
-// are stored; "above" has the gradients of the outputs if these are special. Tensors are case/in0, case/out0,
-// case/grad0 (of a weighted sum of all outputs, by input 0) and case/gradgrad0 (of a weighted sum of all
-// gradients).
+// A file's metadata lists its cases: the op, its arguments, the memory layout of each input, and how many
+// derivatives are stored. "above" has the gradients of the outputs if these are special. Tensors are
+// case/in0, case/out0, case/grad0 (the derivative of a weighted sum of all outputs by input 0) and
+// case/gradgrad0 (that of a weighted sum of all gradients).
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -23,7 +23,7 @@
 namespace trireme::test {
 namespace {
 
-/// Ops without a golden case, and why.
+/// Ops without a golden case, with the reason.
 const std::map<std::string, std::string> kExceptions = {
     {"dropout(Tensor, double, RandomKey, std::int64_t)", "random: the numbers are Trireme's own"},
     {"uniform(Shape, RandomKey, double, double, DType)", "random: the numbers are Trireme's own"},
@@ -63,7 +63,8 @@ const Call* find_call(const Json& one) {
   return nullptr;
 }
 
-/// The same elements in other memory; between them lies NaN (or a number that nobody expects).
+/// Returns a copy of t in another memory layout. Unused elements between are NaN, or 99 if not floating
+/// point.
 Tensor laid_out(const Tensor& t, const std::string& layout) {
   if (layout.empty()) return t.clone();
   const Shape& shape = t.shape();
@@ -78,7 +79,7 @@ Tensor laid_out(const Tensor& t, const std::string& layout) {
   } else if (layout == "channels_last") {
     memory = shape;
     strides = channels_last_strides(shape);
-  } else if (layout == "expanded") {  // along the first dimension, whose slices are equal
+  } else if (layout == "expanded") {  // expanded along the first dimension, whose slices are equal
     Tensor first = narrow(t, 0, 0, 1).clone();
     strides = contiguous_strides(first.shape());
     strides[0] = 0;
@@ -107,8 +108,8 @@ Tensors inputs_of(const GoldenFile& file, const Json& one, DType run) {
   return inputs;
 }
 
-/// sum(out * weights) over all floating point tensors that want it; make.py has the same weights. With
-/// `above`, these numbers in turn are the weights.
+/// Returns sum(t * weights) over all tensors that require a gradient. make.py uses the same weights. If
+/// `above` is not empty, its numbers are used as weights in turn.
 Tensor weighted(const Tensors& tensors, const std::vector<double>& above = {}) {
   Tensor total;
   for (std::size_t k = 0; k < tensors.size(); ++k) {
@@ -125,14 +126,14 @@ Tensor weighted(const Tensors& tensors, const std::vector<double>& above = {}) {
   return total;
 }
 
-/// In words where `got` is not what the file has, or nothing.
+/// Returns a description of where `got` differs from the file's tensor, or "" if it does not.
 std::string difference(const std::string& name, const Tensor& got, const GoldenFile& file, DType run) {
   const Tensor& wanted = file.tensors.at(name);
   const DType dtype = as_run(wanted.dtype(), run);
   if (got.defined() && (got.shape() != wanted.shape() || got.dtype() != dtype))
     return fmt::format("{} is {} {} for {} {}\n", name, name_of(got.dtype()), got.shape().to_string(),
                        name_of(dtype), wanted.shape().to_string());
-  if (wanted.dtype() == DType::kInt64) {  // not all of which are doubles
+  if (wanted.dtype() == DType::kInt64) {  // doubles cannot hold all of these numbers
     const auto exact = got.to_vector<std::int64_t>(), right = wanted.to_vector<std::int64_t>();
     for (std::size_t i = 0; i < right.size(); ++i)
       if (exact[i] != right[i]) return fmt::format("{}[{}] is {} for {}\n", name, i, exact[i], right[i]);
@@ -144,17 +145,17 @@ std::string difference(const std::string& name, const Tensor& got, const GoldenF
   for (const double v : w)
     if (std::isfinite(v)) largest = std::max(largest, std::fabs(v));
   const double tolerance = !is_floating(dtype) ? 0 : dtype == DType::kFloat64 ? 1e-10 : 1e-5;
-  // Much cancels in second derivatives: those of attention are off as far in PyTorch's float32.
+  // Second derivatives have much cancellation. In PyTorch's float32, those of attention have similar errors.
   const double absolute = (name.find("/gradgrad") == std::string::npos ? 0.1 : 1) * tolerance * largest;
   for (std::size_t i = 0; i < w.size(); ++i) {
-    if (g[i] == w[i] || (std::isnan(g[i]) && std::isnan(w[i]))) continue;  // infinities, too
+    if (g[i] == w[i] || (std::isnan(g[i]) && std::isnan(w[i]))) continue;  // includes infinities
     if (!std::isfinite(w[i]) || !(std::fabs(g[i] - w[i]) <= tolerance * std::fabs(w[i]) + absolute))
       return fmt::format("{}[{}] is {} for {}\n", name, i, g[i], w[i]);
   }
   return "";
 }
 
-/// Gradients of weighted(roots) where they are wanted, undefined elsewhere.
+/// Returns the gradients of weighted(roots) for inputs that require one, and undefined tensors for others.
 Tensors gradients_of(const Tensors& roots, const Tensors& inputs, bool create_graph,
                      const std::vector<double>& above = {}) {
   Tensors all(inputs.size()), wanted;
@@ -170,7 +171,8 @@ Tensors gradients_of(const Tensors& roots, const Tensors& inputs, bool create_gr
 
 using Results = std::map<std::string, Tensor>;
 
-/// What a case gives, by the names that its file has for it. Undefined: no gradient.
+/// Runs a case and returns its results by their names in the file. Undefined tensors mean that there is no
+/// gradient.
 Results results_of(const GoldenFile& file, const Json& one, DType run) {
   const std::string name = one.at("name");
   const int derivatives = one.at("derivatives");
@@ -195,7 +197,7 @@ Results results_of(const GoldenFile& file, const Json& one, DType run) {
   return all;
 }
 
-/// The names of what a file has of a case's results.
+/// Returns the names of a case's results in a file.
 std::vector<std::string> stored_results(const GoldenFile& file, const Json& one) {
   const std::string prefix = one.at("name").get<std::string>() + "/";
   std::vector<std::string> names;
@@ -205,7 +207,7 @@ std::vector<std::string> stored_results(const GoldenFile& file, const Json& one)
   return names;
 }
 
-/// Everything in which a case differs, a line each.
+/// Returns a line for each result of a case that differs.
 std::string differences(const GoldenFile& file, const Json& one, DType run) {
   try {
     const Results results = results_of(file, one, run);
@@ -234,7 +236,7 @@ TEST_P(Golden, Float32) {
     }
 }
 
-/// Every stored result counts: with one number of it changed, the case fails.
+/// Tests that a case fails if any one number of a stored result is changed.
 TEST_P(Golden, NoticesOneChangedNumber) {
   GoldenFile file = family(GetParam());
   for (const Json& one : file.cases) {

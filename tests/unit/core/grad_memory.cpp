@@ -1,4 +1,4 @@
-// Memory that a leaf's gradient is written to at once.
+// Tests that backward writes a leaf's gradient directly to memory that was provided for it.
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -11,8 +11,7 @@
 namespace trireme {
 namespace {
 
-/// What backward leaves in x's grad lies in the memory that was lent, if that is `wanted`; `numbers` in
-/// either case.
+/// Expects that x's gradient equals `numbers`. It must be in the provided memory exactly if `wanted`.
 void expect_grad(const Tensor& x, const Tensor& memory, bool wanted, const Tensor& numbers) {
   ASSERT_TRUE(x.grad().defined());
   EXPECT_EQ(x.grad().raw() == memory.raw(), wanted);
@@ -37,7 +36,7 @@ TEST(GradMemory, IsWrittenByProductsAndConvolutions) {
     set_grad_memory(leaf, memory);
     sum(square(use.run())).backward();
     expect_grad(leaf, memory, true, wanted);
-    sum(square(use.run())).backward();  // lent once: this one is added elsewhere or in place, never lost
+    sum(square(use.run())).backward();  // memory is provided once; this gradient must be added to it
     EXPECT_EQ(leaf.grad().to_vector<float>(), mul(wanted, 2).to_vector<float>());
   }
 }

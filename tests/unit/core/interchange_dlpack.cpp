@@ -1,4 +1,4 @@
-// Memory shared with other libraries: who keeps it alive, and what is refused.
+// Tests memory that is shared with other libraries: who keeps it alive, and which arrays are refused.
 #include "core/interchange/dlpack.h"
 
 #include <gtest/gtest.h>
@@ -22,7 +22,7 @@ using dlpack::to_dlpack_unversioned;
 using test::error_of;
 using test::expect_holds;
 
-/// An array of another library: 2 x 3 floats behind a byte offset, which counts how often it is given back.
+/// An array of another library: 2 x 3 floats after a byte offset. Counts how often its deleter is called.
 struct Foreign {
   std::array<float, 8> data{};
   std::array<std::int64_t, 2> shape{2, 3}, strides{3, 1};
@@ -183,12 +183,12 @@ TEST(DLPack, WhatIsRefusedStaysTheCallers) {
 TEST(DLPack, WhatWritersAndReadersGetWrongDoesNotMatter) {
   const Tensor whole = Tensor::from(std::vector<float>{1, 2, 3, 4}, {4});
   ManagedVersioned* const out = to_dlpack(narrow(whole, 0, 2, 2));
-  EXPECT_EQ(out->array.byte_offset, 0u);  // which some readers leave out
+  EXPECT_EQ(out->array.byte_offset, 0u);  // 0, because some readers ignore the offset
   EXPECT_EQ(*static_cast<const float*>(out->array.data), 3);
   out->deleter(out);
   Foreign foreign;
   foreign.shape = {1, 3};
-  foreign.strides = {-7, 1};  // of a dimension of size 1, where no stride matters
+  foreign.strides = {-7, 1};  // the stride of a dimension of size 1 does not matter
   Tensor in = from_dlpack(&foreign.managed);
   EXPECT_TRUE(in.is_contiguous());
   in = Tensor();

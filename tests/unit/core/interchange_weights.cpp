@@ -1,4 +1,4 @@
-// Tensors in and out of files by name, and maps of names.
+// Tests saving and loading tensors by name, and maps of names.
 #include "core/interchange/weights.h"
 
 #include <gtest/gtest.h>
@@ -143,7 +143,7 @@ TEST_F(Weights, WhatDoesNotFitIsListedAtOnceAndNothingIsWritten) {
   EXPECT_EQ(code_thrown_by([&] { load_weights(net, file("none")); }), ExitCode::kCheckpoint);
 }
 
-/// Writes a file with one more tensor, "ids" of four numbers in a dtype that we do not have.
+/// Adds a tensor "ids" of four numbers to a file, with a dtype that Trireme does not have.
 void add_foreign_tensor(const std::filesystem::path& path, const std::string& dtype, std::size_t bytes) {
   std::ifstream in(path, std::ios::binary);
   std::string whole{std::istreambuf_iterator<char>(in), {}};
@@ -167,7 +167,7 @@ TEST_F(Weights, TensorsThatAreNotWantedMayHaveAnyDType) {
     add_foreign_tensor(file(), dtype, bytes);
     load_weights(layer, file(), WeightMap::parse("{*} {*}\n- ids\n", "m"));
     EXPECT_EQ(layer.weight.to_vector<float>(), counted({2, 4}, DType::kFloat32).to_vector<float>()) << dtype;
-    // Such a tensor is still named where it is wanted, or where nobody said that it is not.
+    // The error names such a tensor if it is needed, or if the map does not say that it is to be ignored.
     const auto error = [&](const char* map) {
       return error_of([&] { load_weights(layer, file(), WeightMap::parse(map, "m")); });
     };

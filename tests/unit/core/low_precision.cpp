@@ -1,4 +1,5 @@
-// Layers on 16-bit numbers: what float32 gives, rounded once; gradients of their inputs' dtypes.
+// Tests layers on 16-bit numbers. Results are those of float32, rounded once, and gradients have their
+// inputs' dtypes.
 #include <gtest/gtest.h>
 
 #include "core/autograd/autograd.h"

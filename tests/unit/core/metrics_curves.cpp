@@ -21,7 +21,7 @@ using test::write_text;
 
 constexpr std::string_view kPngSignature = "\x89PNG\r\n\x1a\n";
 
-/// Width and height in the head of a PNG; 0 x 0 for anything else, or a PNG that does not end as one does.
+/// Returns the width and height of a PNG file, or 0 x 0 if the file is not a complete PNG.
 std::pair<unsigned, unsigned> png_size(const std::filesystem::path& path) {
   const std::string bytes = read_text(path);
   if (!bytes.starts_with(kPngSignature) || bytes.find("IEND") == std::string::npos) return {0, 0};
@@ -45,7 +45,7 @@ void write_run(const std::filesystem::path& path, int steps) {
   }
 }
 
-/// Puts a folder at the front of PATH, or alone on it, for as long as it lives.
+/// Puts a folder at the front of PATH, or makes it the only one, while this object exists.
 class ProgramFolder {
  public:
   explicit ProgramFolder(const std::filesystem::path& folder) : old_(getenv("PATH")) {
@@ -187,7 +187,7 @@ TEST(Gnuplot, DeadlineKillsIt) {
 }
 
 TEST(Curves, HeadingLeavesTheRateToTheRun) {
-  // A file may hold several runs, on other machines and ranks: one rate for all would be nobody's.
+  // A file may hold several runs on different machines and numbers of ranks, so there is no common rate.
   const Scratch scratch;
   write_run(scratch / "m.jsonl", 30);
   std::filesystem::create_directory(scratch / "bin");
@@ -205,7 +205,7 @@ TEST(Gnuplot, ScriptGoesInAndPictureComesOutWhole) {
   std::filesystem::create_directory(scratch / "bin");
   write_program(scratch / "bin/gnuplot", "exec /bin/cat\n");
   const ProgramFolder fake(scratch / "bin");
-  const std::string script(3 << 20, 's');  // far more than a pipe holds
+  const std::string script(3 << 20, 's');  // much more than fits into a pipe
   run_gnuplot(script, scratch / "p.png", std::chrono::seconds(60));
   EXPECT_EQ(read_text(scratch / "p.png"), script);
 }

@@ -32,7 +32,7 @@ std::vector<std::int64_t> steps_of(const std::filesystem::path& path) {
   return steps;
 }
 
-/// The error that `body` throws; fails the test when it throws none.
+/// Runs `body` and returns the error that it throws. Fails the test if it throws none.
 template <class Body>
 Error error_of(Body body) {
   try {
@@ -174,8 +174,8 @@ TEST(JsonlWriter, ResumeCutsLaterStepsAndATornLine) {
   EXPECT_EQ(steps_of(path).size(), 7u);
 }
 
-// Whatever byte a kill stops the file at, going on from any step leaves each step at most once and every line
-// whole.
+// A kill may end the file at any byte. Resuming from any step must leave each step at most once and only
+// complete lines.
 TEST(JsonlWriter, ResumeAfterATearAtEveryByte) {
   const Scratch scratch;
   const auto path = scratch / "m";
@@ -186,7 +186,7 @@ TEST(JsonlWriter, ResumeAfterATearAtEveryByte) {
       write_text(path, whole.substr(0, size));
       JsonlWriter(path, resume).write(step_record(resume + 1));
       const std::string prefix = whole.substr(0, size);
-      // A line is there once its closing brace is, with or without the line feed.
+      // A line is complete if it has its closing brace, with or without the line feed.
       const auto kept = std::min<std::int64_t>(resume, std::count(prefix.begin(), prefix.end(), '}'));
       std::string expected;
       for (std::int64_t step = 1; step <= kept; ++step) expected += step_record(step).to_json() + "\n";
@@ -252,7 +252,7 @@ TEST(JsonlWriter, AFullDiskLeavesWholeLines) {
   JsonlWriter writer(scratch / "m");
   writer.write(step_record(1));
   const std::string before = read_text(scratch / "m");
-  // A limit on the file size takes the place of a full disk: the line goes in only in part.
+  // A limit on the file size emulates a full disk: only a part of the line is written.
   rlimit old{};
   getrlimit(RLIMIT_FSIZE, &old);
   signal(SIGXFSZ, SIG_IGN);
@@ -262,7 +262,7 @@ TEST(JsonlWriter, AFullDiskLeavesWholeLines) {
   setrlimit(RLIMIT_FSIZE, &old);
   EXPECT_EQ(error.code(), ExitCode::kUsage);
   EXPECT_EQ(read_text(scratch / "m"), before);
-  writer.write(step_record(2));  // and it can go on
+  writer.write(step_record(2));  // the writer can go on
   EXPECT_EQ(steps_of(scratch / "m"), (std::vector<std::int64_t>{1, 2}));
 }
 

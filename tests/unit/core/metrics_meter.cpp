@@ -42,8 +42,8 @@ TEST(Throughput, IsTheRateOfSteadyWork) {
 
 TEST(Throughput, ForgetsASlowStartByHalfLives) {
   Throughput rate(10);
-  rate.add(0, 10);     // a start that did nothing
-  rate.add(1000, 10);  // one half-life later it weighs half: 1000 / (5 + 10)
+  rate.add(0, 10);     // nothing was done at the start
+  rate.add(1000, 10);  // after one half-life, the first 10 s count half: 1000 / (5 + 10)
   EXPECT_NEAR(rate.per_second(), 1000 / 15.0, 1e-9);
   for (int i = 0; i < 1000; ++i) rate.add(100, 1);
   EXPECT_NEAR(rate.per_second(), 100, 1e-6);
@@ -53,7 +53,7 @@ TEST(Throughput, ForgetsASlowStartByHalfLives) {
 TEST(HiddenFraction, IsWhatIsNotExposed) {
   EXPECT_DOUBLE_EQ(hidden_fraction(10, 2.5), 0.75);
   EXPECT_EQ(hidden_fraction(10, 0), 1);
-  EXPECT_EQ(hidden_fraction(10, 12), 0);  // waiting includes more than the transfer
+  EXPECT_EQ(hidden_fraction(10, 12), 0);  // a wait may be longer than the transfer
   EXPECT_TRUE(std::isnan(hidden_fraction(0, 0)));
 }
 

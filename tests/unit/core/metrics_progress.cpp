@@ -69,7 +69,7 @@ TEST(FormatProgress, HundredPercentIsForTheEnd) {
   EXPECT_NE(format_progress(p, 80).find(" 99%"), std::string::npos);
   p.step = 1000;
   EXPECT_NE(format_progress(p, 80).find("[==========]  100%"), std::string::npos);
-  p.step = 2000;  // more than was planned
+  p.step = 2000;  // more steps than planned
   EXPECT_NE(format_progress(p, 80).find("[==========]  100%"), std::string::npos);
 }
 
@@ -112,7 +112,7 @@ std::string drain(int descriptor) {
   return all;
 }
 
-/// Both ends of a pipe or of a terminal: what is written to `in` is read at `out`.
+/// The two ends of a pipe or of a terminal. Bytes written to `in` can be read from `out`.
 struct Ends {
   int out = -1, in = -1;
   ~Ends() {
@@ -168,7 +168,7 @@ TEST(ProgressLine, RewritesOneLineOnATerminal) {
               "\r\x1b[Kstep 0  loss 1.0000\r\x1b[Kstep 100  loss 1.0000\r\x1b[Kstep 200  loss 1.0000");
     line.message("saved");
     EXPECT_EQ(drain(terminal.out), "\r\x1b[Ksaved\r\n");
-    line.update(p, start + milliseconds(251));  // the line is back at once
+    line.update(p, start + milliseconds(251));  // shows the line again without delay
     EXPECT_EQ(drain(terminal.out), "\r\x1b[Kstep 240  loss 1.0000");
   }
   EXPECT_EQ(drain(terminal.out), "\r\n");
@@ -206,9 +206,9 @@ TEST(ProgressLine, NeitherAFullPipeNorAGoneReaderStopsTheRun) {
   }
   fcntl(ends[1], F_SETFL, flags);
   ProgressLine line(ends[1]);
-  line.finish_line(full());  // would block for ever
+  line.finish_line(full());  // a blocking write would never return
   close(ends[0]);
-  line.finish_line(full());  // would be killed by SIGPIPE
+  line.finish_line(full());  // SIGPIPE would end the process
   close(ends[1]);
   line.finish_line(full());
 }

@@ -31,7 +31,7 @@ std::uint32_t unmasked(std::uint32_t stored) {
   return rotated >> 17 | rotated << 15;
 }
 
-/// Splits a TFRecord file, checking both checksums of every record.
+/// Splits a TFRecord file into records, and checks both checksums of every record.
 std::vector<std::string> records_of(const std::filesystem::path& path) {
   const std::string file = read_text(path);
   std::string_view bytes = file;
@@ -56,7 +56,7 @@ std::uint64_t take_varint(std::string_view& bytes) {
   }
 }
 
-/// Fields of one protobuf message: number -> raw values (varints as 8 bytes).
+/// Returns the fields of a protobuf message: the raw values of each field number, with varints as 8 bytes.
 std::multimap<int, std::string> fields_of(std::string_view bytes) {
   std::multimap<int, std::string> fields;
   while (!bytes.empty()) {
@@ -124,7 +124,7 @@ constexpr TensorBoardWriter::WallTime kWhen{1700000000.25};
 TEST(TensorBoard, NamesTheFileByTimeHostAndProcess) {
   const Scratch scratch;
   const TensorBoardWriter first(scratch / "runs/a");
-  const TensorBoardWriter second(scratch / "runs/a");  // within the same second
+  const TensorBoardWriter second(scratch / "runs/a");  // made within the same second
   const std::string name = first.path().filename().string();
   EXPECT_TRUE(name.starts_with("events.out.tfevents.1") || name.starts_with("events.out.tfevents.2")) << name;
   char host[256] = {};
@@ -136,7 +136,7 @@ TEST(TensorBoard, NamesTheFileByTimeHostAndProcess) {
 TEST(TensorBoard, BeginsWithTheFileVersion) {
   const Scratch scratch;
   const TensorBoardWriter writer(scratch.path());
-  const auto records = records_of(writer.path());  // there before any flush
+  const auto records = records_of(writer.path());  // written before any flush
   ASSERT_EQ(records.size(), 1u);
   EXPECT_EQ(fields_of(records[0]).find(3)->second, "brain.Event:2");
 }

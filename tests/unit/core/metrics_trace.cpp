@@ -72,7 +72,7 @@ TEST(Trace, OddNamesStayJson) {
   EXPECT_TRUE(spans[0]["name"].get<std::string>().starts_with("a\"b\\c\n\t\x01"));
   EXPECT_TRUE(spans[0]["name"].get<std::string>().ends_with("end"));
   EXPECT_EQ(spans[1]["name"], "");
-  EXPECT_EQ(spans[2]["name"], "next");  // texts of earlier events do not shift later ones
+  EXPECT_EQ(spans[2]["name"], "next");  // the texts of earlier events do not change later ones
   EXPECT_EQ(spans[2]["cat"], "after");
 }
 
@@ -96,7 +96,7 @@ TEST(Trace, ReadsBackWhatItWrote) {
   EXPECT_EQ(spans[1].track, Trace::kCommunication);
   EXPECT_EQ(spans[1].args, (std::map<std::string, double>{{"bytes", 12}}));
 
-  // A span without its time is damage.
+  // A span without its time means that the file is damaged.
   std::string text = read_text(files[0]);
   text.replace(text.find("\"dur\""), 5, "\"due\"");
   write_text(files[0], text);
@@ -196,7 +196,7 @@ TEST(MergeTraces, PutsRanksOfAHostOnOneAxis) {
   ASSERT_EQ(spans.size(), 3u);
   for (int rank = 0; rank < 3; ++rank) {
     EXPECT_EQ(spans[rank]["pid"], rank);
-    EXPECT_EQ(spans[rank]["ts"], rank + 1);  // one steady clock: not shifted
+    EXPECT_EQ(spans[rank]["ts"], rank + 1);  // not shifted, because ranks share a steady clock
   }
   std::size_t events = 0;
   for (const auto& file : files) events += parse(file)["traceEvents"].size();
@@ -222,7 +222,7 @@ TEST(MergeTraces, ShiftsOtherHostsByTheirSystemClocks) {
   ASSERT_EQ(spans.size(), 3u);
   EXPECT_EQ(spans[0]["ts"], 100.5);
   EXPECT_EQ(spans[1]["ts"], 350.5);  // 250 us
-  EXPECT_EQ(spans[2]["ts"], 100.5);  // same steady clock, whatever the system clock said then
+  EXPECT_EQ(spans[2]["ts"], 100.5);  // has the same steady clock, so the system clock does not matter
 }
 
 TEST(MergeTraces, DamageNamesFileAndLine) {

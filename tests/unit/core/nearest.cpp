@@ -10,7 +10,7 @@ TEST(Nearest, FindsOneWithinAThirdOfTheLetters) {
   EXPECT_EQ(nearest("--stepz", known), "--steps");
   EXPECT_EQ(nearest("--step", known), "--steps");
   EXPECT_EQ(nearest("--globel-btch", known), "--global-batch");
-  EXPECT_EQ(nearest("--sted", known), "--seed");  // one letter away; --steps is two
+  EXPECT_EQ(nearest("--sted", known), "--seed");  // differs in one letter; --steps in two
   EXPECT_EQ(nearest("--velocity", known), "");
   EXPECT_EQ(nearest("-x", known), "");
   EXPECT_EQ(nearest("", known), "");

@@ -98,7 +98,8 @@ TEST(Module, WithoutForwardSaysSo) {
 }
 
 TEST(InitialValues, AreThoseOfPyTorch) {
-  // torch.nn.Linear and Conv2d: kaiming_uniform_(a=sqrt(5)) and the bias's bound are both uniform in
+  // As in torch.nn.Linear and Conv2d, kaiming_uniform_(a=sqrt(5)) makes weights, and biases as well, uniform
+  // in
   // +-1/sqrt(fan_in).
   manual_seed(1);
   Linear layer(400, 300);
@@ -138,7 +139,7 @@ TEST(InitialValues, FollowTheSeedAndTheOrder) {
   EXPECT_THROW(Conv2d(3, 4, 3, {.groups = 2}), Error);
 }
 
-/// Mean and variance (divided by count - less) of channel c of x (N,C,H,W).
+/// Returns the mean and the variance (divided by count - less) of channel c of x (N,C,H,W).
 std::pair<double, double> moments(const Tensor& x, std::int64_t c, double less) {
   const auto v = narrow(x, 1, c, 1).to_vector<double>();
   double mean = 0, variance = 0;
@@ -170,7 +171,7 @@ TEST(BatchNorm2d, KeepsRunningStatistics) {
                      const NoGrad off;
                      return norm(x);
                    }(),
-               recorded = norm(x);  // the fused and the composed path
+               recorded = norm(x);  // one uses the fused kernel, the other is composed of ops
   for (std::int64_t i = 0; i < x.numel(); ++i) {
     const auto c = static_cast<std::size_t>(i / 4 % 2);
     const double wanted =
@@ -314,7 +315,7 @@ TEST(Dropout, TakesItsKeyFromItsName) {
   EXPECT_NE((*net[0])(x).to_vector<float>(), (*net[1])(x).to_vector<float>());
 }
 
-/// A basic block in float64, where central differences can check it.
+/// Uses float64, in which central differences are precise enough.
 TEST(BasicBlock, GradientsMatchFiniteDifferences) {
   for (const std::int64_t stride : {1, 2}) {
     manual_seed(2);

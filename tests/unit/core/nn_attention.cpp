@@ -24,7 +24,7 @@ using Vector = std::vector<double>;
 
 constexpr std::int64_t kBatch = 2, kQueries = 3, kKeys = 4, kWidth = 6, kHeads = 2;
 
-/// Random, with biases that are not zero.
+/// Returns a layer with random weights and biases.
 MultiheadAttention make(MultiheadAttentionOptions options = {}) {
   manual_seed(3);
   MultiheadAttention layer(kWidth, kHeads, options);
@@ -36,16 +36,17 @@ MultiheadAttention make(MultiheadAttentionOptions options = {}) {
   return layer;
 }
 
-/// What is added to the score of query l of head h of sample n for key s: minus infinity hides it.
+/// Returns the number to add to the score of query l and key s in head h of sample n. Minus infinity hides
+/// the key.
 using Bias = std::function<double(std::int64_t n, std::int64_t h, std::int64_t l, std::int64_t s)>;
 double free_to_look(std::int64_t, std::int64_t, std::int64_t, std::int64_t) { return 0; }
 
 struct Expected {
-  Vector output;   ///< (N,L,E)
-  Vector weights;  ///< (N,heads,L,S)
+  Vector output;   ///< shape (N,L,E)
+  Vector weights;  ///< shape (N,heads,L,S)
 };
 
-/// In plain loops; tensors are (N,...,E).
+/// Computes the layer in plain loops. Tensors are (N,...,E).
 Expected reference(const MultiheadAttention& layer, const Tensor& query, const Tensor& key,
                    const Tensor& value, const Bias& bias) {
   const std::int64_t batch = query.size(0), queries = query.size(1), keys = key.size(1),
@@ -258,7 +259,7 @@ TEST(MultiheadAttention, SaysWhatDoesNotFit) {
                  layer(x, x, x, {.mask = numbers({3, 3, 3}, 1)});
                }),
                {"(3, 3, 3)", "(N*heads,L,S)"});
-  for (const Shape& mask : {Shape{1, 3}, Shape{3, 1}, Shape{2, 3, 3}, Shape{3}})  // which would broadcast
+  for (const Shape& mask : {Shape{1, 3}, Shape{3, 1}, Shape{2, 3, 3}, Shape{3}})  // all would broadcast
     expect_holds(error_of([&] { layer(x, x, x, {.mask = Tensor::ones(mask)}); }),
                  {mask.to_string().c_str(), "2 samples, 2 heads, 3 queries and 3 keys"});
   const auto refused = [&](const Shape& query, const Shape& key, const Shape& value) {

@@ -15,7 +15,7 @@ using Floats = std::vector<float>;
 
 Tensor ones(bool wants_gradient) { return Tensor::ones({1, 2}).set_requires_grad(wants_gradient); }
 
-/// y = 3 x + 1
+/// Computes y = 3 x + 1.
 struct Line : Module {
   Tensor slope = Tensor::full({1}, 3).set_requires_grad(true);
   Tensor forward(const Tensor& x) override { return x * slope + 1.0; }
@@ -133,7 +133,7 @@ TEST(ModuleHooks, OfBackwardSeeTheSumOverAllUsesOfAnInput) {
 }
 
 TEST(ModuleHooks, OfBackwardSeeResultsAsTheyWereBeforeAChangeInPlace) {
-  struct Views : Module {  // new memory, of which it gives a view
+  struct Views : Module {  // returns a view of new memory
     Tensor forward(const Tensor& x) override { return narrow(x * 3.0, 1, 0, 1); }
   } views;
   Line line;

@@ -76,11 +76,11 @@ TEST(Init, FollowsTheSeed) {
 
 TEST(Init, XavierAndKaimingCountFans) {
   manual_seed(2);
-  const Tensor t = Tensor::empty({60, 20, 3, 3});  // fans: 180 in, 540 out
+  const Tensor t = Tensor::empty({60, 20, 3, 3});  // fan-in 180, fan-out 540
   const double xavier = std::sqrt(2.0 / 720);
   expect_uniform(init::xavier_uniform_(t), -xavier * std::sqrt(3.0), xavier * std::sqrt(3.0));
   expect_normal(init::xavier_normal_(t, 2), 0, 2 * xavier);
-  const double bound = 1 / std::sqrt(180.0);  // with a = sqrt(5)
+  const double bound = 1 / std::sqrt(180.0);  // the bound for a = sqrt(5)
   expect_uniform(init::kaiming_uniform_(t, {.a = std::sqrt(5.0)}), -bound, bound);
   expect_normal(init::kaiming_normal_(t), 0, std::sqrt(2.0 / 180));
   expect_normal(init::kaiming_normal_(t, {.fan = init::Fan::kOut, .nonlinearity = init::Nonlinearity::kTanh}),
@@ -109,9 +109,9 @@ TEST(Init, TruncatedNormalNumbersStayInside) {
   EXPECT_NEAR(m.std, 0.8796, 0.01);  // sqrt(1 - 4 phi(2) / (2 Phi(2) - 1))
   m = moments_of(init::trunc_normal_(t, 1, 0.02, 1.01, 9));
   EXPECT_GE(m.least, 1.01);
-  // The mean above half a deviation: phi(0.5) / (1 - Phi(0.5)).
+  // The mean of normal numbers above half a standard deviation is phi(0.5) / (1 - Phi(0.5)).
   EXPECT_NEAR(m.mean, 1 + 0.02 * 1.1411, 0.02 * 0.02);
-  m = moments_of(init::trunc_normal_(t, 0, 1, 10, 11));  // far out
+  m = moments_of(init::trunc_normal_(t, 0, 1, 10, 11));  // far from the mean
   EXPECT_GE(m.least, 10);
   EXPECT_NEAR(m.mean, 10.098, 0.005);
   expect_holds(error_of([&] { init::trunc_normal_(t, 0, 1, 2, -2); }), {"trunc_normal_", "2", "-2"});

@@ -21,7 +21,7 @@ using Values = std::vector<double>;
 
 Tensor numbers(const Shape& shape, std::uint64_t key = 1) { return normal(shape, RandomKey{key}); }
 
-/// Mean and mean square of rows of `width`, in plain loops; gamma and beta apply per element of a row.
+/// Normalizes rows of `width` elements in plain loops, to mean 0 (if `centered`) and mean square 1.
 Values normalized(const Values& x, std::size_t width, double eps, bool centered) {
   Values y(x.size());
   for (std::size_t row = 0; row < x.size(); row += width) {
@@ -42,7 +42,7 @@ TEST(Norms, AreOverTheLastDimensions) {
     expect_near(LayerNorm({2, 4}, {.eps = 0.1, .affine = affine})(x), normalized(data, 8, 0.1, true), 1e-5);
     expect_near(RMSNorm(4, {.affine = affine})(x), normalized(data, 4, 1e-7, false), 1e-5);
     expect_near(RMSNorm({2, 4}, {.eps = 0.1, .affine = affine})(x), normalized(data, 8, 0.1, false), 1e-5);
-    // (N,C,L) with two channels: one group holds both, two groups one each.
+    // For (N,C,L) with two channels, one group has both channels, or two groups have one each.
     expect_near(GroupNorm(1, 2, {.affine = affine})(x), normalized(data, 8, 1e-5, true), 1e-5);
     expect_near(GroupNorm(2, 2, {.eps = 0.1, .affine = affine})(x), normalized(data, 4, 0.1, true), 1e-5);
     EXPECT_EQ(LayerNorm(4, {.affine = affine}).parameters().size(), affine ? 2u : 0u);
@@ -74,7 +74,7 @@ TEST(Norms, SayWhatDoesNotFit) {
 
 TEST(Embedding, LooksUpRows) {
   manual_seed(4);
-  Embedding table(1000, 20, {.padding_index = -998});  // row 2
+  Embedding table(1000, 20, {.padding_index = -998});  // the index counts from the end: row 2
   EXPECT_EQ(table.weight.shape(), (Shape{1000, 20}));
   double sum_of = 0, squares = 0;
   for (const double v : table.weight.to_vector<double>()) sum_of += v, squares += v * v;
@@ -116,7 +116,7 @@ TEST(Convolutions, HaveTheShapesAndBoundsOfPyTorch) {
   EXPECT_EQ(names_of(line.parameters()), (Names{"weight", "bias"}));
   expect_holds(error_of([] { ConvTranspose2d(4, 3, 3, {.groups = 2}); }), {"3 output", "2 groups"});
   expect_holds(error_of([] { Conv1d(3, 4, 3, {.groups = 2}); }), {"Conv1d", "3 input", "2 groups"});
-  // Transposed: <conv(x), y> = <x, conv_transpose(y)> for the same weight.
+  // The two are transposes of each other: <conv(x), y> = <x, conv_transpose(y)> for the same weight.
   const Tensor x = numbers({1, 4, 7, 7}, 2), y = numbers({1, 6, 4, 4}, 3);
   Conv2d down(4, 6, 3, {.stride = 2, .padding = 1}, false);
   ConvTranspose2d back(6, 4, 3, {.stride = 2, .padding = 1}, false);

@@ -25,7 +25,7 @@ using Matrix = std::vector<Vector>;
 enum class Kind { kTanh, kRelu, kLstm, kGru };
 constexpr Kind kKinds[] = {Kind::kTanh, Kind::kRelu, Kind::kLstm, Kind::kGru};
 
-/// w x + b in plain loops.
+/// Computes w x + b in plain loops.
 Vector affine(const Tensor& w, const Vector& x, const Tensor& b) {
   const Vector weight = w.to_vector<double>();
   Vector y = b.defined() ? b.to_vector<double>() : Vector(static_cast<std::size_t>(w.size(0)));
@@ -55,11 +55,11 @@ void reference_step(Kind kind, const Recurrent::Weights& w, const Vector& x, Vec
 }
 
 struct Expected {
-  Matrix outputs;  ///< per step
-  Matrix h, c;     ///< per layer and direction
+  Matrix outputs;  ///< the output of each step
+  Matrix h, c;     ///< the final state of each layer and direction
 };
 
-/// One sequence through all layers; h and c hold the initial states.
+/// Runs one sequence through all layers. h and c hold the initial states.
 Expected reference(Kind kind, const Recurrent& net, Matrix x, Matrix h, Matrix c) {
   const std::size_t directions = net.options.bidirectional ? 2 : 1;
   for (std::size_t i = 0; i < net.weights.size(); i += directions) {
@@ -117,7 +117,7 @@ Tensor lengths_of(const std::vector<std::int64_t>& lengths) {
   return Tensor::from(lengths, {static_cast<std::int64_t>(lengths.size())});
 }
 
-/// Every sequence by itself in plain loops.
+/// Compares a layer with plain loops over each sequence.
 void expect_like_reference(Kind kind, const RecurrentOptions& options, bool with_state,
                            const Tensor& lengths) {
   const auto net = make(kind, options);

@@ -19,7 +19,7 @@ using test::expect_holds;
 using test::Names;
 using test::names_of;
 
-/// A language model in small: the output layer is the table of words.
+/// A small language model whose output layer shares its weight with the embedding.
 struct Words : Module {
   Embedding table{5, 3};
   Linear hidden{3, 3};
@@ -184,7 +184,7 @@ TEST(Swapping, WorksAtAnyTime) {
   Nest nest;
   nest.words.hidden = Linear(3, 3, false);
   nest.tail[1] = std::make_shared<Embedding>(4, 2);
-  nest.words.norm.running_mean = Tensor();  // a member may also be taken away
+  nest.words.norm.running_mean = Tensor();  // a buffer may also be removed
   EXPECT_EQ(names_of(state_dict(nest)),
             (Names{"words.table.weight", "words.hidden.weight", "words.norm.weight", "words.norm.bias",
                    "words.norm.running_var", "words.head.weight", "tail.0.weight", "tail.0.bias",
@@ -203,7 +203,7 @@ TEST(LoadStateDict, OneNameOfASharedTensorIsEnough) {
   EXPECT_TRUE(load_state_dict(words, dict).missing.empty());
   EXPECT_EQ(words.head.weight.to_vector<float>(), other.table.weight.to_vector<float>());
   const auto path = std::filesystem::path(::testing::TempDir()) / "tied.safetensors";
-  save_safetensors(path, state_dict(words));  // under each of its names
+  save_safetensors(path, state_dict(words));  // saves a shared tensor under each of its names
   load_weights(other, path);
   save_safetensors(path, dict);
   load_weights(other, path);

@@ -17,7 +17,7 @@ using test::Names;
 using test::names_of;
 using test::numbers;
 
-/// No value is what it was made as, so that a part used in the wrong place shows.
+/// Changes all parameters from their initial values, so that a part used in the wrong place shows.
 template <class M>
 void shake(M& module) {
   to(module, DType::kFloat64);
@@ -31,7 +31,7 @@ Tensor activated(const TransformerOptions& o, const Tensor& h) {
   return o.activation == TransformerActivation::kRelu ? relu(h) : gelu(h);
 }
 
-/// The layers again, from their parts, as the paper (or its later form, norm first) has them.
+/// Computes an encoder layer from its parts, as in the paper or, with norm first, as in its later form.
 Tensor encoded(TransformerEncoderLayer& l, const Tensor& x, const AttentionMask& mask) {
   const auto attend = [&](const Tensor& t) { return l.self_attn(t, t, t, mask); };
   const auto feed = [&](const Tensor& t) { return l.linear2(activated(l.options, l.linear1(t))); };

@@ -14,7 +14,7 @@ namespace trireme {
 namespace {
 
 #if defined(__SANITIZE_ADDRESS__)
-constexpr bool kKeeps = false;  // memory goes straight back to the sanitizer
+constexpr bool kKeeps = false;  // with sanitizers, memory is freed at once
 #else
 constexpr bool kKeeps = true;
 #endif
@@ -39,7 +39,7 @@ TEST(ObjectCache, TakesAgainWhatThisThreadGave) {
   if (!kKeeps) GTEST_SKIP() << "not kept under the address sanitizer";
   void* const first = ObjectCache::take(100);
   ObjectCache::give(first, 100);
-  void* const again = ObjectCache::take(128);  // of the same class
+  void* const again = ObjectCache::take(128);  // has the same size class
   EXPECT_EQ(again, first);
   void* const other = ObjectCache::take(128);
   EXPECT_NE(other, again);

@@ -1,4 +1,4 @@
-// What every row of the op test table yields.
+// Runs the tests that every row of the op test table gets.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -11,7 +11,8 @@
 namespace trireme::test {
 namespace {
 
-/// Values of argument `which`: different, spread by multiples of the golden section, never on a round number.
+/// Returns the values of argument `which`. They are all different, spread by multiples of the golden section,
+/// and never round numbers.
 Array values_of(const Input& in, std::size_t which) {
   Array a(in.shape);
   for (std::int64_t i = 0; i < a.size(); ++i) {
@@ -44,19 +45,19 @@ void expect_near(const std::vector<double>& got, const std::vector<double>& want
                  const std::string& what) {
   ASSERT_EQ(got.size(), wanted.size()) << what;
   for (std::size_t i = 0; i < got.size(); ++i) {
-    if (got[i] == wanted[i] || (std::isnan(got[i]) && std::isnan(wanted[i]))) continue;  // infinities, too
+    if (got[i] == wanted[i] || (std::isnan(got[i]) && std::isnan(wanted[i]))) continue;  // also infinities
     ASSERT_LE(std::fabs(got[i] - wanted[i]), tolerance * (1 + std::fabs(wanted[i])))
         << what << ", element " << i << ": " << got[i] << " for " << wanted[i];
   }
 }
 
-/// sum(out * weights) with weights that are all different.
+/// Returns sum(out * weights) with weights that are all different.
 Tensor weighted(const Tensor& out) {
   const Array weights = values_of({out.shape(), 0.5, 1.5}, 5);
   return sum(mul(out, to_dtype(Tensor::from(weights.values, weights.shape), out.dtype())));
 }
 
-/// Gradients of weighted(call(inputs)); zeros where there is none.
+/// Returns the gradients of weighted(call(inputs)), with zeros for inputs that have none.
 std::vector<std::vector<double>> gradients_of(const Case& c, const Tensors& in) {
   const Tensor loss = weighted(c.call(in));
   if (loss.requires_grad()) backward(loss);
@@ -70,7 +71,7 @@ std::vector<std::vector<double>> gradients_of(const Case& c, const Tensors& in) 
   return all;
 }
 
-/// d fn / d input i by central differences.
+/// Returns the derivative of fn by input i, from central differences.
 std::vector<double> numeric(const Arrays& at, std::size_t i, const std::function<double(const Arrays&)>& fn) {
   constexpr double kStep = 1e-6;
   std::vector<double> slope;
@@ -146,7 +147,7 @@ TEST(OpTable, Gradients) {
   });
 }
 
-/// sum over inputs of weighted(gradient): a scalar whose gradient is the second derivative.
+/// Returns the sum over inputs of weighted(gradient), a scalar whose gradient is a second derivative.
 Tensor weighted_gradients(const Case& c, const Tensors& in, bool create_graph) {
   Tensors wanted;
   for (std::size_t i = 0; i < in.size(); ++i)
@@ -195,7 +196,8 @@ TEST(OpTable, Float32AgreesWithFloat64) {
 
 enum class Layout { kReversed, kHoles, kChannelsLast };
 
-/// The same elements in other memory; what lies between them is NaN (or a huge number).
+/// Returns a copy of t in another memory layout. Unused elements between are NaN, or 99 if not floating
+/// point.
 Tensor laid_out(const Tensor& t, Layout layout) {
   const Shape& shape = t.shape();
   Shape memory, strides = shape;

@@ -18,7 +18,7 @@ using test::expect_holds;
 
 constexpr int kSteps = 10;
 
-/// Gradient of element i at a step: anything that changes in sign and size.
+/// Returns the gradient of element i at a step, which varies in sign and size.
 double gradient_at(int step, std::int64_t i) {
   return std::sin(1.7 * step + 0.9 * static_cast<double>(i)) * (1 + static_cast<double>(i % 3));
 }
@@ -34,7 +34,8 @@ void set_gradient(const Tensor& p, int step) {
   p.set_grad(to_dtype(g, p.dtype()));
 }
 
-/// Runs an optimizer for ten steps beside `reference`, which moves one element by the textbook.
+/// Runs an optimizer for ten steps and compares it with `reference`, which updates one element by the
+/// textbook.
 template <class Make>
 void compare(
     const Make& make,
@@ -64,7 +65,7 @@ TEST(SGD, MatchesTheTextbook) {
         const SgdOptions o{.lr = 0.1, .momentum = momentum, .weight_decay = decay, .nesterov = nesterov};
         compare([&](ParameterList list) { return std::make_unique<SGD>(std::move(list), o); },
                 [&](int step, std::int64_t, double g, double& p, double state[2]) {
-                  // torch.optim.SGD: the first velocity is the gradient itself.
+                  // As in torch.optim.SGD, the first velocity is the gradient itself.
                   const double d = g + decay * p;
                   state[0] = step == 1 ? d : momentum * state[0] + d;
                   p -= 0.1 * (nesterov ? d + momentum * state[0] : momentum != 0 ? state[0] : d);
@@ -193,7 +194,7 @@ TEST(Schedule, Constant) {
 }
 
 TEST(Schedule, Cosine) {
-  // torch.optim.lr_scheduler.CosineAnnealingLR(T_max = 100): lr/2 (1 + cos(pi t / T)).
+  // As torch.optim.lr_scheduler.CosineAnnealingLR(T_max = 100): lr/2 (1 + cos(pi t / T)).
   const Schedule s{.kind = Schedule::Kind::kCosine, .peak = 0.2, .total = 100};
   EXPECT_DOUBLE_EQ(learning_rate(s, 0), 0.2);
   EXPECT_NEAR(learning_rate(s, 25), 0.2 * 0.85355339, 1e-8);
@@ -214,8 +215,8 @@ TEST(Optimizer, RefusesWhatItCannotUpdate) {
 }
 
 TEST(Schedule, OneCycle) {
-  // torch.optim.lr_scheduler.OneCycleLR(max_lr = 1, total_steps = 100) with its defaults: pct_start 0.3,
-  // cosine, div_factor 25, final_div_factor 1e4: up to step 29, down to step 99.
+  // As torch.optim.lr_scheduler.OneCycleLR(max_lr = 1, total_steps = 100) with its defaults: pct_start 0.3,
+  // cosine, div_factor 25, final_div_factor 1e4. The rate rises until step 29 and falls until step 99.
   const Schedule s{.kind = Schedule::Kind::kOneCycle, .peak = 1, .total = 100};
   EXPECT_NEAR(learning_rate(s, 0), 0.04, 1e-12);
   EXPECT_NEAR(learning_rate(s, 10), 0.04 + 0.96 * 0.5 * (1 - std::cos(M_PI * 10 / 29)), 1e-12);

@@ -1,4 +1,4 @@
-// LARS and LAMB beside the formulas of their papers.
+// Compares LARS and LAMB with the formulas of their papers.
 #include "core/optim/large_batch.h"
 
 #include <gtest/gtest.h>
@@ -26,7 +26,8 @@ Numbers gradient_at(int step, std::size_t count) {
   return g;
 }
 
-/// A matrix and a vector through some steps, each beside `reference(adapted, step, g, p, first, second)`.
+/// Optimizes a matrix and a vector for some steps, and compares with `reference(adapted, step, g, p, first,
+/// second)`.
 template <class Make, class Reference>
 void compare(const Make& make, const Reference& reference) {
   for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
@@ -91,7 +92,7 @@ TEST(LARS, DecaysByItsRuleWithoutAGradient) {
   LARS lars(ParameterList({{"p", p}}), {.lr = 1, .weight_decay = 0.1, .momentum = 0, .trust = 0.01});
   p.set_grad(Tensor::zeros({2, 2}));
   lars.step();
-  // trust |p| / (decay |p|) * decay p
+  // The step is trust |p| / (decay |p|) * decay p.
   for (const float x : p.to_vector<float>()) EXPECT_NEAR(x, 3 - 0.01 * 3, 1e-6);
 }
 

@@ -1,4 +1,4 @@
-// No op loses digits on its way: results in 16 and 32 bits against those of float64 for the same inputs.
+// Tests that ops do not lose precision: compares results in 16 and 32 bits with float64 for the same inputs.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace {
 
 constexpr DType kSmall[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
 
-/// The largest relative error of rounding to a dtype.
+/// Returns the largest relative error of rounding to a dtype.
 double rounding(DType dtype) {
   return dtype == DType::kBFloat16 ? 0x1p-8 : dtype == DType::kFloat16 ? 0x1p-11 : 0x1p-24;
 }
@@ -29,13 +29,13 @@ Tensor spread(const Input& in, std::size_t which, DType dtype) {
   return to_dtype(Tensor::from(values, in.shape), in.kind == Kind::kLabel ? DType::kInt64 : dtype);
 }
 
-/// The result and the gradients of an op's inputs, each as float64.
+/// Returns the result and the gradients of an op's inputs, converted to float64.
 std::vector<std::vector<double>> results_of(const OpRow& row, const Case& c, const Tensors& inputs) {
   std::vector<std::vector<double>> all;
   const Tensor out = c.call(inputs);
   all.push_back(out.to_vector<double>());
   if (row.second == Second::kNone || !out.requires_grad()) return all;
-  // Numbers that 16 bits hold.
+  // The gradients are numbers that 16 bits hold exactly.
   backward(out, to_dtype(spread({out.shape(), 0.5, 1.5}, 7, DType::kBFloat16), out.dtype()));
   for (const Tensor& in : inputs)
     all.push_back(in.grad().defined() ? in.grad().to_vector<double>() : std::vector<double>());
@@ -54,7 +54,7 @@ Tensors inputs_of(const OpRow& row, const Case& c, DType rounded, DType dtype) {
   return inputs;
 }
 
-/// Ops that are made of several ops, whose 16-bit results are each rounded.
+/// Ops that are composed of several ops, each of which rounds its result to 16 bits.
 const std::set<std::string> kSeveralOps = {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell",
                                            "einsum"};
 
@@ -77,14 +77,14 @@ TEST(Precision, EveryOpIsAsGoodAsOneRounding) {
           ASSERT_EQ(got[k].size(), wanted[k].size());
           double largest = 0;
           for (const double v : wanted[k]) largest = std::max(largest, std::isfinite(v) ? std::fabs(v) : 0);
-          // Derivatives are computed from results that were rounded, too.
+          // Derivatives are computed from rounded results.
           const double factor =
               (k == 0 ? 1.01 : 3) + (dtype == DType::kFloat32 ? row.float32_tolerance / 0x1p-24 : 0);
           for (std::size_t i = 0; i < got[k].size(); ++i) {
             if (got[k][i] == wanted[k][i] || (std::isnan(got[k][i]) && std::isnan(wanted[k][i]))) continue;
             const double size = k == 0 && dtype != DType::kFloat32 ? std::fabs(wanted[k][i]) + 1e-3 * largest
                                                                    : std::fabs(wanted[k][i]) + largest;
-            // Numbers near 0 have fewer digits in float16.
+            // Numbers near 0 have less precision in float16.
             const double least = dtype == DType::kFloat16 ? 0x1p-25 : 1e-12;
             if (std::fabs(got[k][i] - wanted[k][i]) <= factor * rounding(dtype) * size + least) continue;
             ADD_FAILURE() << (k == 0 ? "result" : "gradient") << ' ' << k << '[' << i << "] is " << got[k][i]
@@ -159,7 +159,7 @@ TEST(Precision, SquaresNeitherOverflowNorVanish) {
   EXPECT_EQ(norm(Tensor::full({4}, 0x1p70)).item(), 0x1p71);
 }
 
-/// fn and the gradients of its inputs in float32 against float64, relative to each result.
+/// Compares fn and the gradients of its inputs in float32 with float64, relative to the size of each result.
 void expect_relative(const std::function<Tensor(const Tensors&)>& fn,
                      const std::vector<std::vector<double>>& at, double tolerance) {
   std::vector<std::vector<double>> results[2];

@@ -1,4 +1,4 @@
-// What the profiler says of ops whose number, names and memory are known.
+// Tests what the profiler reports about ops whose number, names and memory are known.
 #include "core/profiler/profile.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@ namespace {
 using profiler::Profile;
 using profiler::ProfileRow;
 
-/// The row of an op; calls 0 where there is none.
+/// Returns the row of an op, or a row with 0 calls if there is none.
 ProfileRow row_of(const Profile& profile, const std::string& op, bool backward = false,
                   const std::string& shapes = "") {
   for (const ProfileRow& row : profile.rows())
@@ -147,7 +147,7 @@ TEST(Profiler, TheTableNamesRowsAndSums) {
   std::string line;
   int count = 0;
   while (std::getline(lines, line)) ++count;
-  EXPECT_EQ(count, 5) << table;  // head, two rows, the others, the sum
+  EXPECT_EQ(count, 5) << table;  // the head, two rows, the row of other ops, and the sum
   for (const char* part : {"calls", "self ms", "share", "allocated MB", " others", "outside kernels", "peak"})
     EXPECT_NE(table.find(part), std::string::npos) << part;
   EXPECT_NE(profile.table().find("matmul (backward)"), std::string::npos);
@@ -169,8 +169,8 @@ TEST(Profiler, SpansGoToTheTrace) {
 }
 
 TEST(Profiler, EveryKernelIsTimed) {
-  // All entries are of the size of a pointer. The device's name, multiplies_16_bits and the seven functions
-  // after them are no kernels.
+  // All entries have the size of a pointer. The device's name, multiplies_16_bits and the seven functions
+  // after them are not kernels.
   std::vector<void*> plain(sizeof(KernelTable) / sizeof(void*)), timed(plain.size());
   std::memcpy(plain.data(), &kernels_of(kCpu), sizeof(KernelTable));
   std::memcpy(timed.data(), &profiler::timed_kernels(), sizeof(KernelTable));
@@ -181,7 +181,7 @@ TEST(Profiler, EveryKernelIsTimed) {
 TEST(Profiler, CostsNextToNothingWhenOff) {
   const NoGrad off;
   const Tensor x = Tensor::ones({1});
-  // The best of many short runs: what else the machine does must not count.
+  // Take the best of many short runs, so that other work of the machine does not count.
   const auto ns_per_op = [&] {
     double best = 1e9;
     for (int run = 0; run < 200; ++run) {
@@ -208,7 +208,7 @@ TEST(Profiler, ProfilesMayEndInAnyOrder) {
   const Tensor x = Tensor::ones({4});
   auto first = std::make_unique<Profile>();
   for (int epoch = 0; epoch < 3; ++epoch) {
-    auto next = std::make_unique<Profile>();  // begins before the former one ends
+    auto next = std::make_unique<Profile>();  // begins before the previous one ends
     first = std::move(next);
     const Tensor y = exp(x);
     EXPECT_EQ(row_of(*first, "exp").calls, 1) << epoch;

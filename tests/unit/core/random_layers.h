@@ -284,7 +284,7 @@ inline void run_batch_norm(Graph& g) {
     });
     measured.push_back(moments(lane));
   }
-  const double eps = 0.1;  // images may be constant
+  const double eps = 0.1;  // large, because images may be constant
   BatchNormOptions o{.eps = eps, .relu = g.coin()};
   BatchStatistics fixed;
   if (g.coin()) {

@@ -1,4 +1,4 @@
-// Activation checkpointing: the same bits, less memory.
+// Tests that activation checkpointing gives the same bits with less memory.
 #include <gtest/gtest.h>
 
 #include "core/autograd/autograd.h"
@@ -29,7 +29,7 @@ struct Block : nn::Module {
 
 struct Trained {
   std::vector<std::vector<float>> bits;
-  std::size_t held;  ///< between forward and backward
+  std::size_t held;  ///< bytes in use between forward and backward
   int forwards = 0;
 };
 
@@ -49,7 +49,7 @@ Trained train(bool recomputes, bool twice = false) {
     };
     const Tensor h = x * 2.0;
     const Tensor y = recomputes ? nn::recompute(fn, {h}) : fn({h});
-    const Tensor loss = sum(square(block(y)));  // the same layers again, outside
+    const Tensor loss = sum(square(block(y)));  // uses the same layers again without checkpointing
     run.held = used() - before;
     loss.backward();
   }

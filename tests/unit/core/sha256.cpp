@@ -7,7 +7,7 @@
 namespace trireme {
 namespace {
 
-// FIPS 180-2, appendix B.
+// The expected values are from FIPS 180-2, appendix B.
 TEST(Sha256, KnownValues) {
   EXPECT_EQ(Sha256().hex(), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   Sha256 abc;

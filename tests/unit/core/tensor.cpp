@@ -108,13 +108,13 @@ TEST(Tensor, KnowsHowItLiesInMemory) {
   EXPECT_TRUE(turned.is_dense() && !turned.is_contiguous());
   for (const Tensor& part : {narrow(rows, 1, 0, 2), narrow(rows, 3, 1, 3), expand(counted({3, 1}), {3, 4})})
     EXPECT_FALSE(part.is_dense());
-  EXPECT_TRUE(narrow(rows, 0, 1, 1).is_dense());  // the other dimensions are whole
-  // One channel or one pixel: both orders at once.
+  EXPECT_TRUE(narrow(rows, 0, 1, 1).is_dense());  // the other dimensions are complete
+  // With one channel or one pixel, a tensor is both row-major and channels-last.
   EXPECT_TRUE(Tensor::zeros({2, 1, 4, 5}).is_channels_last());
   EXPECT_TRUE(Tensor::zeros({2, 3, 1, 1}).is_channels_last());
   EXPECT_TRUE(Tensor::zeros({}).is_contiguous() && Tensor::zeros({}).is_dense());
   EXPECT_TRUE(transpose(Tensor::zeros({0, 3}), 0, 1).is_contiguous());
-  // A stride of a dimension of size 1 means nothing.
+  // The stride of a dimension of size 1 does not matter.
   EXPECT_TRUE(rows.alias({4, 1}, {1, 77}, 0).is_contiguous());
 }
 

@@ -1,4 +1,4 @@
-// Text files as people and other systems leave them.
+// Tests reading of text files with the variations that people and other systems make.
 #include "core/base/text_file.h"
 
 #include <gtest/gtest.h>
@@ -17,7 +17,7 @@ namespace {
 using namespace std::string_literals;
 using namespace std::chrono_literals;
 using test::Scratch;
-using test::write_text;  // read_text is the one under test
+using test::write_text;  // not test::read_text, because these tests test trireme::read_text
 
 std::string error_of(const std::filesystem::path& path, std::chrono::milliseconds patience = 100ms) {
   try {
@@ -60,7 +60,7 @@ TEST(ReadText, WaitsForThePatienceAndNoLongerForAPipe) {
   const auto took = std::chrono::steady_clock::now() - begin;
   EXPECT_GE(took, 200ms);
   EXPECT_LT(took, 5s);
-  // A writer that comes late and writes in pieces is waited for.
+  // The reader waits for a writer that comes late and writes in pieces.
   std::thread writer([&] {
     std::this_thread::sleep_for(100ms);
     std::ofstream out(pipe);

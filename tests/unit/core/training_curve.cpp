@@ -1,5 +1,5 @@
-// A small network trained with the engine in float32 beside the same network written by hand: float64, plain
-// loops, gradients derived on paper. Their losses must agree at every step.
+// Trains a small network with autograd in float32, and the same network written by hand in float64, with
+// plain loops and manually derived gradients. Their losses must agree at every step.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -30,7 +30,7 @@ struct Batch {
   Tensor labels;  // (kN)
 };
 
-/// Noise with a class-dependent stripe, so that there is something to learn.
+/// Returns noise with a stripe that depends on the class, so that there is something to learn.
 Batch batch_of(std::uint64_t step) {
   Batch b{normal({kN, kIn, kSize, kSize}, random_key(1, step, 0)), Tensor::empty({kN}, DType::kInt64)};
   for (std::int64_t n = 0; n < kN; ++n) {
@@ -58,7 +58,8 @@ struct Net : nn::Module {
 
 enum class Fault { kNone, kGammaTooLarge, kNormForgetsMean, kNoHeadBias, kPoolTakesFirst };
 
-/// The network by hand. Parameters, in order: conv weight, bias, gamma, beta, head weight, bias.
+/// The network written by hand. Its parameters are, in order: conv weight, bias, gamma, beta, head weight,
+/// bias.
 class ByHand {
  public:
   ByHand(nn::Module& net, Fault fault) : fault_(fault) {
@@ -136,7 +137,7 @@ class ByHand {
     }
   }
 
-  /// The loss; leaves the gradients of the head and of the pooled values behind.
+  /// Returns the loss, and stores the gradients of the head and of the pooled values.
   double classify() {
     double loss = 0;
     dpooled_ = zeros(kN * kFeatures);
@@ -204,7 +205,7 @@ double engine_step(Net& net, optim::SGD& sgd, const Batch& batch) {
   return loss.item();
 }
 
-/// The largest difference of losses over all steps, relative to the reference's.
+/// Returns the largest difference of the losses over all steps, relative to the reference.
 double largest_difference(Fault fault) {
   nn::manual_seed(4);
   Net net;
@@ -231,7 +232,7 @@ TEST(TrainingCurve, NoticesAPlantedGradientError) {
     EXPECT_GT(largest_difference(fault), 1e-2) << static_cast<int>(fault);
 }
 
-/// Ranks as threads do just this: each thread trains a net of its own.
+/// Each thread trains its own network, as ranks that are threads do.
 TEST(TrainingCurve, ThreadsTrainNetsOfTheirOwn) {
   constexpr int kThreads = 4;
   std::vector<double> losses[kThreads];

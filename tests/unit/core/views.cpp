@@ -1,4 +1,4 @@
-// In-place changes and views: every handle of the same memory has the right history.
+// Tests in-place changes of tensors that share memory. Every view must have the right autograd history.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -27,7 +27,8 @@ void expect_error(const std::function<void()>& fn, const char* part) {
 
 using Program = std::function<Tensor(const Tensor& x, const Tensor& y)>;
 
-/// Gradients of sum(w * program(x, y)) against central differences; then the same for the gradients' sum.
+/// Compares gradients of sum(w * program(x, y)) with central differences, and then those of a sum of the
+/// gradients.
 void expect_right_gradients(const Program& program, const Shape& sx, const Shape& sy) {
   const auto loss = [&](const Tensor& x, const Tensor& y) {
     const Tensor out = program(x, y);
@@ -136,7 +137,7 @@ TEST(Views, OverwrittenPartsGetNothing) {
       [](const Tensor& x, const Tensor& y) {
         const Tensor a = x * 2.0;
         fill_(narrow(a, 1, 0, 2), 7);
-        copy_(narrow(a, 0, 2, 1), y);  // broadcast
+        copy_(narrow(a, 0, 2, 1), y);  // broadcasts y
         return a * a;
       },
       kMatrix, kRow);
@@ -200,14 +201,14 @@ TEST(Nodes, SeveralOutputs) {
   EXPECT_TRUE(parts[1].requires_grad());
   sum(parts[0] * 4.0 + parts[1] * 6.0).backward();
   EXPECT_EQ(x.grad().to_vector<double>(), (Doubles{5, 5}));
-  sum(halves(x)[1]).backward();  // the first output gets no gradient at all
+  sum(halves(x)[1]).backward();  // the first output has no gradient
   EXPECT_EQ(x.grad().to_vector<double>(), (Doubles{5.5, 5.5}));
   const auto twice = halves(x);
   const auto g = grad(sum(twice[0] * twice[1]), {twice[1], x});
   EXPECT_EQ(g[0].to_vector<double>(), twice[0].to_vector<double>());
 }
 
-// Each element of an expanded tensor has a gradient of its own, though all share memory.
+// The elements of an expanded tensor have separate gradients, although they share memory.
 TEST(Views, PartsOfExpandedTensorsHaveTheirOwnGradients) {
   const auto gradient_of = [](const Shape& shape, auto&& fn) {
     const Tensor x = Tensor::ones(shape, DType::kFloat64).set_requires_grad(true);
@@ -285,7 +286,7 @@ TEST(Nodes, GradRunsOnlyWhatItNeeds) {
   const Tensor y = x * 2.0;
   const Tensor side = record("side", w.detach(), {&w}, [](Backward&) { fail(ExitCode::kInternal, "ran"); });
   EXPECT_EQ(grad(sum(y * side), {y})[0].to_vector<double>(), w.to_vector<double>());
-  sum(y).backward();  // and what it did not run is still there
+  sum(y).backward();  // nodes that the first pass did not run still exist
 }
 
 TEST(Nodes, SeveralRoots) {
@@ -299,7 +300,7 @@ TEST(Nodes, SeveralRoots) {
 
 TEST(Anomaly, NamesTheFirstOpThatMadeANaN) {
   const Tensor x = values({3}, -1);
-  sum(sqrt(x)).backward();  // goes unnoticed
+  sum(sqrt(x)).backward();  // gives no error without anomaly detection
   const DetectAnomaly on;
   expect_error([&] { exp(log(x * 1.0) * 2.0); }, "log: its result (shape (3)) has a NaN at element 0");
   const Tensor zero = Tensor::zeros({2}, DType::kFloat64).set_requires_grad(true);
@@ -338,7 +339,8 @@ TEST(Leaves, UndefinedTensorsSaySo) {
     EXPECT_NE(test::error_of(use).find("undefined"), std::string::npos);
 }
 
-// What an earlier pass did not want of a view is wanted by a later one of the change through it.
+// An earlier pass does not need the gradient of a view. A later pass needs it, for an in-place change through
+// the view.
 TEST(Views, AChangeAfterAPassThatLeftTheViewOut) {
   const Tensor x = values({2}, 1), z = values({}, 3);
   const Tensor y = x * 2.0, v = narrow(y, 0, 0, 1), s = sum(v) * z;
