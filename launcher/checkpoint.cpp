@@ -80,7 +80,8 @@ std::vector<fs::path> checkpoints_at(const std::string& text) {
   if (fs::exists(path / "manifest.pb")) return {path};
   std::vector<fs::path> found;
   for (const Checkpoint& checkpoint : store_at(path).list()) found.push_back(checkpoint.path);
-  if (found.empty() && path.filename().string().starts_with("step-")) return {path};  // without a manifest
+  // Also return a checkpoint that has lost its manifest.
+  if (found.empty() && path.filename().string().starts_with("step-")) return {path};
   if (found.empty()) fail(ExitCode::kCheckpoint, "'{}' holds no committed checkpoint", text);
   return found;
 }

@@ -16,8 +16,8 @@ enum class Mark {
 
 struct Finding {
   Mark mark = Mark::kOk;
-  std::string value;                      ///< what was found, as text for people
-  std::string advice;                     ///< what the user should do; empty if nothing
+  std::string value;                      ///< description of the finding for people
+  std::string advice;                     ///< action that the user should take; may be empty
   std::map<std::string, double> figures;  ///< measurements for programs; names contain the unit
 };
 

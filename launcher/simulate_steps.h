@@ -59,7 +59,7 @@ Simulated simulate_plan(const StepProfile& profile, const Plan& plan, const Clus
 struct Advice {
   AllReduce best = AllReduce::kOrdered;  ///< the most efficient algorithm, with nothing else changed
   double best_efficiency = 0;
-  std::string text;  ///< what the user should change to reach the wanted efficiency
+  std::string text;  ///< changes with which the job reaches the wanted efficiency
 };
 /// Searches for the smallest change of `plan` that reaches `wanted_efficiency`.
 Advice advise(const StepProfile& profile, const Plan& plan, const Cluster& cluster,

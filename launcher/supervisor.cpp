@@ -114,7 +114,7 @@ void Supervisor::start() {
   // A process that inherits the pipe's other end may outlive mpirun and keep it open, so reads must not
   // block.
   if (errors_ >= 0) fcntl(errors_, F_SETFL, O_NONBLOCK);
-  ranks_spoke_ = !through_pipe;  // without a pipe the launcher cannot tell, so it assumes that they did
+  ranks_spoke_ = !through_pipe;  // assume that they did, because there is no pipe
   Spawn options;
   options.command = plan_.command;
   options.env = plan_.env;

@@ -18,18 +18,15 @@ namespace trireme {
 /// Starts the ranks, waits for all of them, and leaves no process behind.
 ///
 /// - The program starts on all ranks once all guards have connected. If some have not after `patience`, the
-/// job
-///   ends.
+///   job ends.
 /// - SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU are passed on unchanged to the process group of
-/// each
-///   rank's program, at most once each. After one of the first three, the ranks must end within `patience`. A
-///   second SIGINT kills them at once. Before the ranks run, each of these signals ends the job, the last
-///   three with exit code 75.
+///   each rank's program, at most once each. After one of the first three, the ranks must end within
+///   `patience`. A second SIGINT kills them at once. Before the ranks run, each of these signals ends the
+///   job, the last three with exit code 75.
 /// - The ranks' output is written to the launcher's standard output as fast as that accepts it. If standard
 ///   output is closed, the ranks go on, and a job that succeeds ends with exit code 1.
 /// - When a rank fails, the others have two seconds to end by themselves and two more after SIGTERM. Then
-/// they
-///   are killed.
+///   they are killed.
 ///
 /// Not thread-safe. The process must be a child subreaper with those signals and SIGCHLD blocked.
 class Supervisor {
@@ -85,9 +82,9 @@ class Supervisor {
   ControlServer server_;
   pid_t starter_ = 0;         ///< process id of mpirun, srun or the only guard; 0: not running
   int errors_ = -1;           ///< pipe from the starter's standard error; -1: there is none
-  std::string early_errors_;  ///< what came through it before the ranks ran
+  std::string early_errors_;  ///< text from errors_ before the ranks ran
   int outputs_ = -1;          ///< pipe from the starter's standard output; -1: there is none
-  std::string output_;        ///< what came through it and has not been written yet
+  std::string output_;        ///< text from outputs_ that has not been written yet
   bool output_lost_ = false;  ///< the launcher's standard output cannot be written any more
   BannerFilter filter_;
   bool ranks_spoke_ = false;  ///< ranks have written to standard error, or may have

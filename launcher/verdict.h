@@ -32,10 +32,9 @@ struct Verdict {
 /// Returns true if the other ranks cannot go on after this end: any except exit codes 0 and 75.
 bool is_failure(const RankEnd& end);
 
-/// Returns the verdict on a job whose ranks ended in the order of `ends`. The first cause decides. Exit code
-/// 5
-/// ("a peer failed") is a consequence, so it decides only if no other cause is known. In that case, ranks
-/// that did not end when told to and had to be killed count as the lost ones.
+/// Returns the verdict on a job whose ranks ended in the order of `ends`. The first cause decides. An exit
+/// with code 5 ("a peer failed") is a consequence, so it decides only if no other cause is known. In that
+/// case, ranks that did not end when told to and had to be killed count as the lost ones.
 Verdict judge(std::span<const RankEnd> ends);
 
 /// Returns the name of a signal, such as "signal 9 (SIGKILL)".

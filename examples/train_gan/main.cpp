@@ -135,7 +135,7 @@ void train(Job& job) {
     step.report("eval_real", last->real);
     step.report("eval_generated", last->generated);
   }
-  if (!last) last = judge(job, discriminator, generator, *test, contrast);  // no step was left
+  if (!last) last = judge(job, discriminator, generator, *test, contrast);  // no step left
   job.say(fmt::format("found real by the discriminator: {:.1f} % of test images, {:.1f} % of generated ones",
                       100 * last->real, 100 * last->generated));
   job.say_summary();

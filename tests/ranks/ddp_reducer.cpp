@@ -73,7 +73,8 @@ void run_shards(Reducer& reducer, const Communicator& comm, int shards, int step
   for (int shard = range.first; shard < range.last; ++shard) {
     reducer.begin_shard();
     for (int k = 0; k < std::ssize(kShapes); ++k) {
-      const int parameter = static_cast<int>((k * 5 + shard) % std::ssize(kShapes));  // no two shards alike
+      // The order of gradients differs between shards.
+      const int parameter = static_cast<int>((k * 5 + shard) % std::ssize(kShapes));
       if (has_gradient(parameter, shard, step)) reducer.add(parameter, gradient_of(parameter, shard, step));
     }
     reducer.end_shard();

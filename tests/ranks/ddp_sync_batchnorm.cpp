@@ -26,7 +26,7 @@ struct Net : nn::Module {
   nn::Linear out{64, 3};
   Tensor forward(const Tensor& x) override {
     const Tensor a = conv(x), b = first(a);
-    return out(flatten(second(b, a), 1));  // with a residual
+    return out(flatten(second(b, a), 1));  // b is the residual
   }
   void visit(nn::Visitor& v) override {
     v.module("conv", conv);

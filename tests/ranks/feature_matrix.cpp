@@ -33,7 +33,7 @@ T pick(Random& random, std::initializer_list<T> from) {
   return from.begin()[random() % from.size()];
 }
 
-/// What a job trains. Another recipe gives other bits.
+/// The model, data and hyperparameters of a job. Another recipe gives other bits.
 struct Recipe {
   std::int64_t samples, batch, steps;
   bool norm, dropout, tied, sparse_use, recompute, embedding, two_models, two_optimizers, counter;
@@ -68,7 +68,7 @@ struct Recipe {
   }
 };
 
-/// How a job is run. The bits must not depend on it.
+/// The settings with which a job is run. The bits must not depend on them.
 struct Way {
   int ranks = 1, ranks_per_host = 64, second_ranks = 0;
   bool zero = false, second_zero = false, overlap = true, delays = false, alternate_hosts = false,

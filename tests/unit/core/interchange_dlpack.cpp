@@ -150,7 +150,7 @@ TEST(DLPack, SizesThatCannotBeAreRefused) {
     expect_holds(error_of([&] { from_dlpack(&foreign.managed); }), {"from_dlpack: shape (", why});
   };
   refused({3, 2}, {kHuge, 1}, false, "reaches over more than any memory");
-  refused({2, 2}, {kHuge, 1}, false, "reaches over more than any memory");  // in bytes
+  refused({2, 2}, {kHuge, 1}, false, "reaches over more than any memory");  // overflows in bytes only
   refused({2, 2}, {kHuge / 4, kHuge / 4}, false, "reaches over more than any memory");
   refused({kHuge, 4}, {0, 0}, false, "has too many elements");
   refused({kHuge, 4}, {}, true, "has too many elements");

@@ -98,9 +98,8 @@ TEST(Module, WithoutForwardSaysSo) {
 }
 
 TEST(InitialValues, AreThoseOfPyTorch) {
-  // As in torch.nn.Linear and Conv2d, kaiming_uniform_(a=sqrt(5)) makes weights, and biases as well, uniform
-  // in
-  // +-1/sqrt(fan_in).
+  // torch.nn.Linear and Conv2d use kaiming_uniform_(a=sqrt(5)) for weights. With it, weights and biases are
+  // uniform in +-1/sqrt(fan_in).
   manual_seed(1);
   Linear layer(400, 300);
   Conv2d conv(64, 80, 3, {.groups = 2});

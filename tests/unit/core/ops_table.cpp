@@ -45,7 +45,8 @@ void expect_near(const std::vector<double>& got, const std::vector<double>& want
                  const std::string& what) {
   ASSERT_EQ(got.size(), wanted.size()) << what;
   for (std::size_t i = 0; i < got.size(); ++i) {
-    if (got[i] == wanted[i] || (std::isnan(got[i]) && std::isnan(wanted[i]))) continue;  // also infinities
+    // Equal infinities, and NaN for NaN, are right.
+    if (got[i] == wanted[i] || (std::isnan(got[i]) && std::isnan(wanted[i]))) continue;
     ASSERT_LE(std::fabs(got[i] - wanted[i]), tolerance * (1 + std::fabs(wanted[i])))
         << what << ", element " << i << ": " << got[i] << " for " << wanted[i];
   }

@@ -65,7 +65,7 @@ TEST(SGD, MatchesTheTextbook) {
         const SgdOptions o{.lr = 0.1, .momentum = momentum, .weight_decay = decay, .nesterov = nesterov};
         compare([&](ParameterList list) { return std::make_unique<SGD>(std::move(list), o); },
                 [&](int step, std::int64_t, double g, double& p, double state[2]) {
-                  // As in torch.optim.SGD, the first velocity is the gradient itself.
+                  // The first velocity is the gradient itself, as in torch.optim.SGD.
                   const double d = g + decay * p;
                   state[0] = step == 1 ? d : momentum * state[0] + d;
                   p -= 0.1 * (nesterov ? d + momentum * state[0] : momentum != 0 ? state[0] : d);
@@ -194,7 +194,7 @@ TEST(Schedule, Constant) {
 }
 
 TEST(Schedule, Cosine) {
-  // As torch.optim.lr_scheduler.CosineAnnealingLR(T_max = 100): lr/2 (1 + cos(pi t / T)).
+  // The schedule is torch.optim.lr_scheduler.CosineAnnealingLR(T_max = 100): lr/2 (1 + cos(pi t / T)).
   const Schedule s{.kind = Schedule::Kind::kCosine, .peak = 0.2, .total = 100};
   EXPECT_DOUBLE_EQ(learning_rate(s, 0), 0.2);
   EXPECT_NEAR(learning_rate(s, 25), 0.2 * 0.85355339, 1e-8);
@@ -215,8 +215,9 @@ TEST(Optimizer, RefusesWhatItCannotUpdate) {
 }
 
 TEST(Schedule, OneCycle) {
-  // As torch.optim.lr_scheduler.OneCycleLR(max_lr = 1, total_steps = 100) with its defaults: pct_start 0.3,
-  // cosine, div_factor 25, final_div_factor 1e4. The rate rises until step 29 and falls until step 99.
+  // The schedule is torch.optim.lr_scheduler.OneCycleLR(max_lr = 1, total_steps = 100) with its defaults:
+  // pct_start 0.3, cosine, div_factor 25, final_div_factor 1e4. The rate rises until step 29 and falls until
+  // step 99.
   const Schedule s{.kind = Schedule::Kind::kOneCycle, .peak = 1, .total = 100};
   EXPECT_NEAR(learning_rate(s, 0), 0.04, 1e-12);
   EXPECT_NEAR(learning_rate(s, 10), 0.04 + 0.96 * 0.5 * (1 - std::cos(M_PI * 10 / 29)), 1e-12);

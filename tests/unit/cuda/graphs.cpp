@@ -33,7 +33,8 @@ const KernelTable& kernels() { return kernels_of(kCuda); }
 struct Program {
   int steps = 8;
   std::function<std::int64_t(int step)> rows = [](int) { return std::int64_t{4}; };
-  std::function<void(int step, const Tensor& loss)> middle = [](int, const Tensor&) {};  ///< before backward
+  /// Called between forward and backward of each step.
+  std::function<void(int step, const Tensor& loss)> middle = [](int, const Tensor&) {};
 };
 
 struct Outcome {
@@ -264,7 +265,7 @@ TEST(CudaGraphsDeathTest, TheEmulatorRefusesPlansInTheMiddleOfACapture) {
 }
 
 TEST(CudaGraphs, OtherThreadsAreKeptOut) {
-  std::thread([] {  // with a recorder that has given nothing up
+  std::thread([] {  // its recorder has not given up any capture
     const std::string kNothing = "nothing was thrown";
     const Tensor x = to_device(Tensor::ones({4}), kCuda);
     const auto elsewhere = [&] {
@@ -358,7 +359,7 @@ TEST(CudaGraphs, KeepMemoryOfWorkThatHasNotStarted) {
   constexpr std::int64_t kMillion = 1 << 20;
   cuda::release_cached_memory();
   cuda::emulator::set_device_bytes(std::size_t{60} << 20);
-  std::thread([] {  // with a recorder that has given nothing up
+  std::thread([] {  // its recorder has not given up any capture
     kernels().begin_recording();
     Tensor sum = to_device(Tensor::ones({4}), kCuda);
     Tensor big = Tensor::full({8 * kMillion}, 2, DType::kFloat32, kCuda);

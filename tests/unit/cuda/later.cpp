@@ -280,7 +280,7 @@ TEST(CudaLater, ASignalStopsBehindTheStepUnderWay) {
       optim::SGD sgd(ddp.parameters(), {.lr = 0.1, .momentum = 0.9});
       const test::Waves data = waves();
       for (auto& step : job.steps(data)) {
-        if (step.index() == 2) stop_signal() = SIGTERM;  // in step 3
+        if (step.index() == 2) stop_signal() = SIGTERM;  // the signal arrives in the third step
         for (auto& shard : step.shards()) step.add(cross_entropy(ddp(shard.x), shard.y)).backward();
         step.clip_gradients(ddp.parameters());
         sgd.step();

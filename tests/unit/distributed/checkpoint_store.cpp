@@ -107,7 +107,7 @@ TEST(CheckpointStore, SavingTheSameAgainWritesNothing) {
   save(files, kDirectory, 2, 5, small_model(1));  // repeats the save at another world size
   run_local_ranks(2, std::chrono::seconds(30), [&](Communicator& comm) {
     JobState elsewhere = job_at(5);
-    elsewhere.link = "0.1 ms a sum";  // and on other machines
+    elsewhere.link = "0.1 ms a sum";  // also changes what depends on machines
     elsewhere.engines = "matmul => id 66\n";
     TensorSet model = small_model(1);
     CheckpointStore(files, kDirectory).save(comm, elsewhere, model.slots, 2);

@@ -82,7 +82,7 @@ TEST(Metrics, HaveTheLearningRateThatTheOptimizerUsed) {
     for (auto& step : job.steps(*dataset)) {
       for (auto& shard : step.shards()) step.add(cross_entropy(ddp(shard.x), shard.y)).backward();
       sgd.step();
-      sgd.set_lr(sgd.lr() / 2);  // for the next step
+      sgd.set_lr(sgd.lr() / 2);  // takes effect in the next step
     }
   });
   testing::internal::GetCapturedStdout();
