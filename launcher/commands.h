@@ -1,5 +1,5 @@
 // The subcommands of `trireme`. Each takes its own name as argv[0] and the arguments after it, prints its
-// results to standard output, and returns the program's exit code. Each throws Error; main() prints it.
+// results, and returns the program's exit code. Each throws Error if it fails, and main() prints the error.
 #pragma once
 
 namespace trireme {

@@ -2,7 +2,7 @@
 //
 //   guard -> launcher   hello TOKEN RANK HOST     the first line, sent once
 //                       exit CODE ASKED | killed SIGNAL ASKED   how the program ended; ASKED is 1
-//                                                  if it ended because of a signal that was passed on
+//                                                  if it ended by or after a signal that was passed on
 //                       failed TEXT                the program could not be run
 //   launcher -> guard   go                         start the program (sent once every rank has said hello)
 //                       signal NUMBER              pass the signal on to the program

@@ -1,5 +1,5 @@
-// `trireme doctor`: runs the checks one after another, each in a process of its own with a deadline,
-// and prints a table or JSON.
+// `trireme doctor`: runs the checks one after another, each in its own process with a deadline, and prints a
+// table or JSON.
 #include "launcher/doctor.h"
 
 #include <fcntl.h>

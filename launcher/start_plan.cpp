@@ -36,7 +36,7 @@ std::string slots(const std::vector<std::string>& hosts, int ranks) {
   return text;
 }
 
-/// Variables that every rank needs, under mpirun and srun alike.
+/// Returns the environment variables that every rank needs, under mpirun and under srun.
 Environment mpi_environment(const Surroundings& here, bool crowded, bool other_hosts) {
   Environment env = {
       {"OMPI_ALLOW_RUN_AS_ROOT", "1"},
@@ -96,7 +96,7 @@ std::vector<std::string> mpirun_command(const LaunchOptions& options, const Surr
 
 bool can_use_slurm(const Surroundings& here) {
   if (!here.has_srun || value_of(here, "SLURM_JOB_ID").empty()) return false;
-  // The batch script and an interactive shell count as steps of their own, with the highest numbers.
+  // Slurm counts the batch script and an interactive shell as steps, to which it gives the highest numbers.
   constexpr long kFirstSpecialStep = 0xfffffff0;
   return number_or(value_of(here, "SLURM_STEP_ID"), kFirstSpecialStep) >= kFirstSpecialStep;
 }

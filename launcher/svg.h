@@ -22,7 +22,7 @@ std::string escaped(std::string_view text);
 std::string figure(double value);
 
 struct Axes {
-  std::string title, x, y;  ///< labels name the unit
+  std::string title, x, y;  ///< title and labels of the axes, with units
   bool powers = false;      ///< x is logarithmic: 1, 2, 4, ... are equally spaced
   double y_most = 0;        ///< upper end of y; 0: a little above the largest value
   bool from_least = false;  ///< y begins a little below the smallest value, not at 0

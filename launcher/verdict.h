@@ -16,7 +16,7 @@ struct RankEnd {
   int rank = 0;
   How how = How::kExited;
   int value = 0;
-  bool asked = false;  ///< the rank ended because of a signal that was passed on to it
+  bool asked = false;  ///< the rank ended by or after a signal that was passed on to it
   std::string host;
 };
 
@@ -25,7 +25,7 @@ struct Verdict {
   int exit_code = 0;
   std::string line;          ///< message for the user; empty: there is nothing to report
   bool by_exit = false;      ///< `line` is about a rank's exit code; the rank may have printed the reason
-  bool restartable = false;  ///< the cause is a lost or killed rank, so the job can be restarted
+  bool restartable = false;  ///< the cause is a lost or killed rank or a failed peer
   int dead = 0;              ///< number of ranks that a restart should leave out
 };
 

@@ -13,7 +13,7 @@ namespace trireme {
 /// A file of tokens of any size. It is read on demand, not loaded into memory.
 ///
 ///     text:FILE        each byte is a token
-///     tokens:FILE      little-endian uint16, of GPT-2's vocabulary
+///     tokens:FILE      tokens of GPT-2's vocabulary as little-endian uint16
 class TokenFile {
  public:
   /// Opens the file. Throws Error(kUsage) if `spec` has another form, and Error(kData) if the file cannot be

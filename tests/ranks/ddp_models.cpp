@@ -225,7 +225,7 @@ TEST(Models, TrainInTurnAsWithoutDataParallel) {
   const JobOptions options = options_of(1, 1);
   const auto wrapped = run_job(1, options, [&](Job& job) {
     Gan gan;
-    std::dynamic_pointer_cast<nn::Dropout>(gan.critic[3])->p = 0;  // its keys come from the model's name
+    std::dynamic_pointer_cast<nn::Dropout>(gan.critic[3])->p = 0;  // its keys depend on the model's name
     DistributedDataParallel critic(gan.critic, job, "critic"), generator(gan.generator, job, "generator");
     optim::SGD first(critic.parameters(), {.lr = 0.1}), second(generator.parameters(), {.lr = 0.1});
     for (auto& step : job.steps(dataset)) {

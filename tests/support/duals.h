@@ -14,7 +14,7 @@ namespace trireme::test {
 
 struct Dual {
   double v = 0;  ///< value
-  double d = 0;  ///< derivative along the direction
+  double d = 0;  ///< derivative along the chosen direction
 };
 
 inline Dual operator+(Dual a, Dual b) { return {a.v + b.v, a.d + b.d}; }

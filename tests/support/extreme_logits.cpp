@@ -106,7 +106,7 @@ void expect_right_cross_entropy(Device device, DType dtype) {
       const Tensor label = to_device(Tensor::from(std::vector{row.label}, {1}), device);
       const Answer wanted = defined(x.to_vector<double>(), static_cast<std::size_t>(row.label), smoothing);
       x.set_requires_grad(true);
-      const amp::Autocast guard;  // losses of 16 bits stay float32
+      const amp::Autocast guard;  // keeps the loss in float32
       const Tensor loss = cross_entropy(x, label, {.label_smoothing = smoothing});
       loss.backward();
       const bool wide = dtype == DType::kFloat64;

@@ -174,7 +174,7 @@ TEST(Hooks, PostAccumulateRunsOncePerPassAndEarly) {
     return Tensor();
   });
   sum(y + second).backward();
-  // The second leaf is complete as soon as y's gradient is known, before the rest of backward.
+  // The gradient of the second leaf is complete as soon as that of y is known, before the rest of backward.
   EXPECT_EQ(order, (std::vector<std::string>{"second", "deep", "first"}));
 }
 

@@ -1,4 +1,5 @@
-// Steps of random programs: convolution, pooling, attention and norms, with references in plain loops.
+// The steps of random programs that run layers: convolution, pooling, attention and norms, with references in
+// plain loops.
 #pragma once
 
 #include <array>

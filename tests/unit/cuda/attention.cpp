@@ -68,7 +68,7 @@ TEST(CudaAttention, PartsOfABackwardPassFitTheWorkspace) {
   const auto part = [](std::int64_t batch, std::int64_t heads, std::int64_t rows) {
     return cuda::backward_slice(backward_of(batch, heads, rows, rows));
   };
-  // GPT-2's 12 heads: 24 MiB a sample with 1024 tokens, 96 MiB with 2048.
+  // GPT-2's 12 heads need 24 MiB for a sample of 1024 tokens, and 96 MiB for one of 2048.
   EXPECT_EQ(part(1, 12, 1024), (FusedSlice{1, 12}));
   EXPECT_EQ(part(2, 12, 1024), (FusedSlice{2, 12}));
   EXPECT_EQ(part(3, 12, 1024), (FusedSlice{2, 12}));

@@ -184,7 +184,7 @@ TEST(CudaRoutes, AVectorCrossesOnceForEachOtherHost) {
         expect_sum(comm, PaddedTree(kShards, kCount), kShards, {}, false);
       },
       [](int rank) { return rank / (kRanks / kHosts); });
-  // Each element goes to its owner from the other hosts, and back to them.
+  // Every other host sends each element to its owner and receives the sum.
   EXPECT_EQ(bytes, 2 * (kHosts - 1) * kCount * sizeof(float));
 }
 

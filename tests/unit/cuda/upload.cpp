@@ -86,7 +86,7 @@ TEST(CudaUpload, TheLoadersBatchesAreThoseOfTheCpu) {
     Loader loader(std::make_shared<Numbers>(), Sampler(0, 50, false), {.workers = workers, .device = device},
                   [at = std::int64_t{0}]() mutable -> std::optional<Request> {
                     at += 8;
-                    return Request{0, at - 8, at == 24 ? 0 : 8};  // one is empty
+                    return Request{0, at - 8, at == 24 ? 0 : 8};  // one copy is empty
                   });
     std::vector<Tensor> fields;
     EXPECT_THROW(

@@ -9,8 +9,8 @@ namespace {
 
 using Four = std::array<std::uint32_t, 4>;
 
-// The known answers of Random123 (kat_vectors, philox4x32 with 10 rounds): counter words c0..c3, key words
-// k0, k1.
+// Calls philox with the counter words c0 to c3 and the key words k0 and k1. The expected numbers below are
+// the known answers of Random123 (kat_vectors, philox4x32 with 10 rounds).
 Four with_words(std::uint32_t c0, std::uint32_t c1, std::uint32_t c2, std::uint32_t c3, std::uint32_t k0,
                 std::uint32_t k1) {
   const auto join = [](std::uint32_t low, std::uint32_t high) {

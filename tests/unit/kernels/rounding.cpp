@@ -22,7 +22,7 @@ std::vector<double> numbers(std::uint64_t seed, std::int64_t count) {
 }
 
 TEST(Rounding, SumOfSquaresRoundsEachSquare) {
-  for (std::uint64_t seed = 0; seed < 50; ++seed) {  // one sum may round to the same by chance
+  for (std::uint64_t seed = 0; seed < 50; ++seed) {  // one sum may have the same bits by chance
     const std::vector<double> x = numbers(seed, 24);
     double lanes[16] = {};
     for (std::size_t i = 0; i < x.size(); ++i) lanes[i % 16] += product(x[i], x[i]);

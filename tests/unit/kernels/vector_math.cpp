@@ -70,7 +70,7 @@ TEST(VectorMath, TrigonometryStaysWithinItsErrors) {
     EXPECT_LE(worst(near_tan, std::tan, -end, end), 4) << end;
     EXPECT_LE(worst(fast_atan, std::atan, -end, end), 2) << end;
   }
-  // The floats nearest to multiples of pi / 2, where most digits cancel.
+  // Test the floats nearest to multiples of pi / 2, where cancellation is worst.
   for (int k = 1; k <= 600000; k += 7) {
     const auto x = static_cast<float>(k * 1.57079632679489661923);
     EXPECT_LE(worst(near_sin, std::sin, x, x), 2) << k;

@@ -26,7 +26,7 @@ Simulated simulate(const StepProfile& p, int ranks, double spread, double sum_se
 TEST(Simulate, OnlyTheLastSumIsExposedWhereAllOthersHide) {
   const Simulated s = simulate(profile(), 8, 0, 5e-3);
   EXPECT_NEAR(s.compute_ms, 42, 1e-9);
-  EXPECT_NEAR(s.exposed_ms, 5, 1e-9);  // the bucket that is ready when backward ends
+  EXPECT_NEAR(s.exposed_ms, 5, 1e-9);  // exposes the sum of the last bucket only
   EXPECT_NEAR(s.step_ms, 47, 1e-9);
   EXPECT_NEAR(s.comm_ms, 15, 1e-9);
   EXPECT_NEAR(s.straggler_ms, 0, 1e-9);
