@@ -23,7 +23,7 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr seconds kGrace{2};                  // time between a failure and SIGTERM, and until SIGKILL
+constexpr seconds kGrace{2};                  // time from a failure to SIGTERM, and from there to SIGKILL
 constexpr seconds kGiveUpAfter{8};            // longer than TCP takes to notice a lost host
 constexpr std::size_t kMostOutput = 1 << 20;  // bytes of output to hold for a slow reader
 
@@ -173,7 +173,8 @@ void Supervisor::take_signal(int number) {
   const bool again = number == SIGINT && stop_signal_ == SIGINT;
   if (stop) stop_signal_ = number;
   if (!running_) {
-    // Other signals come from a scheduler before its time limit. Exit code 75 tells it to run the job again.
+    // Other signals come from a scheduler before its time limit. The job has not begun, so nothing is lost:
+    // it ends with exit code 75, and the same command runs it later.
     const int code = stop ? 128 + number : static_cast<int>(ExitCode::kStopped);
     own_verdict_ = {.exit_code = code, .line = "", .restartable = false, .dead = 0};
     over_ = true;
