@@ -1,4 +1,5 @@
-// Who looks on while a thread computes: a profiler. A thread without one pays a test of a thread-local.
+// The interface through which a profiler observes what a thread computes. A thread without an observer pays
+// only for the test of a thread-local pointer.
 #pragma once
 
 #include <span>
@@ -13,21 +14,22 @@ class Tensor;
 class Observer {
  public:
   virtual ~Observer() = default;
-  /// What the thread calls in place of the device's own kernels.
+  /// Returns the kernels that the thread calls in place of the device's own ones.
   virtual const KernelTable& kernels(Device device) = 0;
-  /// An op made `out`.
+  /// Is called after an op has computed `out`.
   virtual void op_done(const char* op, const Tensor& out, std::span<const Tensor* const> inputs) = 0;
-  /// Backward runs a node of this op. Nodes nest where one runs a pass of its own.
+  /// Is called before backward runs a node of this op. Calls nest if a node runs a backward pass of its own.
   virtual void backward_begins(const char* op) = 0;
   virtual void backward_ends() = 0;
   virtual void allocated(const void* memory, std::size_t bytes) = 0;
   virtual void freed(const void* memory) = 0;
 };
 
-/// Of this thread; null: nobody looks on. Whoever sets it puts the former one back.
+/// The observer of this thread, or null. Code that sets it restores the previous value afterwards.
 inline thread_local constinit Observer* observer = nullptr;
 
-/// The kernels that core calls: those of the device, as the observer wants to see them.
+/// Returns the kernels that core calls on `device`: the observer's ones if this thread has an observer, else
+/// the device's own.
 inline const KernelTable& kernels_for(Device device) {
   return observer ? observer->kernels(device) : kernels_of(device);
 }

@@ -15,7 +15,7 @@ class Shape {
   Shape() = default;
   Shape(std::initializer_list<std::int64_t> sizes) : Shape(std::span(sizes.begin(), sizes.size())) {}
   explicit Shape(std::span<const std::int64_t> sizes);
-  /// `dims` times `value`.
+  /// Returns a shape of `dims` numbers, all equal to `value`.
   static Shape filled(int dims, std::int64_t value);
 
   int size() const { return dims_; }
@@ -33,9 +33,9 @@ class Shape {
   void push_back(std::int64_t value);
   void erase(int i);
   void insert(int i, std::int64_t value);
-  /// Product of all; 1 for zero dimensions.
+  /// Returns the product of all sizes, which is 1 for zero dimensions.
   std::int64_t numel() const;
-  /// "(2, 3)", "()".
+  /// Returns the sizes as text, such as "(2, 3)" or "()".
   std::string to_string() const;
 
  private:
@@ -43,20 +43,21 @@ class Shape {
   std::int32_t dims_ = 0;
 };
 
-/// More elements than this no tensor has; sums of a hundred such numbers do not overflow.
+/// The largest number of elements of a tensor. The sum of a hundred such numbers does not overflow an int64.
 inline constexpr std::int64_t kMaxNumel = std::int64_t{1} << 56;
-/// Throws naming `op` unless no size is negative and their product, with 1 in place of 0, is at most
-/// kMaxNumel: neither it nor row-major strides then overflow.
+/// Throws an error that names `op` if a size is negative, or if the product of the sizes (with 1 in place of
+/// 0) exceeds kMaxNumel. Neither numel() nor the row-major strides of a shape that passes overflow.
 void check_size(const char* op, const Shape& shape);
-/// Row-major strides of a dense tensor.
+/// Returns the row-major strides of a dense tensor.
 Shape contiguous_strides(const Shape& shape);
-/// Strides of a dense (N,C,H,W) tensor whose channels lie next to each other in memory.
+/// Returns the strides of a dense (N,C,H,W) tensor whose channels lie next to each other in memory.
 Shape channels_last_strides(const Shape& shape);
-/// Whether two have a common shape by the rule below.
+/// Returns true if broadcast_shapes() has a result for the two shapes.
 bool can_broadcast(const Shape& a, const Shape& b);
-/// The common shape of two, by the usual broadcasting rule (NumPy). Throws naming `op` and both shapes.
+/// Returns the common shape of two shapes by NumPy's broadcasting rule. Throws an error that names `op` and
+/// both shapes if there is none.
 Shape broadcast_shapes(const Shape& a, const Shape& b, const char* op);
-/// Maps -dims..dims-1 to 0..dims-1; throws naming `op` otherwise.
+/// Maps a dimension in -dims..dims-1 to 0..dims-1. Throws an error that names `op` if it is outside.
 int wrap_dim(int dim, int dims, const char* op);
 
 inline std::string format_as(const Shape& shape) { return shape.to_string(); }

@@ -23,7 +23,7 @@ Storage::~Storage() {
 
 namespace {
 
-/// Of a checked shape.
+/// Returns an uninitialized tensor. The caller has checked the shape with check_size().
 Tensor make(const Shape& shape, const Shape& strides, DType dtype, Device device) {
   const std::int64_t count = shape.numel();
   auto impl = make_ref<TensorImpl>();
@@ -104,7 +104,7 @@ View Tensor::view() const {
   v.data = raw();
   v.dtype = dtype();
   v.dims = dim();
-  // All places, used or not: a fixed number of bytes is moved without a call.
+  // This copies all kMaxDims entries, used or not, so that the compiler emits moves and no call of memcpy.
   std::copy_n(shape().begin(), kMaxDims, v.shape);
   std::copy_n(strides().begin(), kMaxDims, v.strides);
   return v;
@@ -120,7 +120,7 @@ bool Tensor::is_channels_last() const {
 
 bool Tensor::is_dense() const {
   if (is_contiguous()) return true;
-  // From the innermost dimension out: one with stride 1, then one with the size of that, ...
+  // Looks for the dimension of stride 1 first, then for the one whose stride is the size of that, and so on.
   std::int64_t expected = 1;
   const std::int64_t all = numel();
   bool used[kMaxDims] = {};

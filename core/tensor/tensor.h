@@ -16,32 +16,34 @@
 
 namespace trireme {
 
-/// Memory that somebody else fills while the program goes on.
+/// A pending write: memory that is filled asynchronously, for example by a collective.
 struct Filling : RefCounted {
   virtual ~Filling() = default;
-  /// Returns when the memory is filled, or throws what went wrong.
+  /// Blocks until the memory is filled. Throws the error of a write that failed.
   virtual void wait() = 0;
 };
 
-/// A block of device memory with a version that every in-place write raises.
+/// A block of device memory. Every in-place write increments its version.
 struct Storage : RefCounted {
   Storage(std::size_t size, Device where);
-  /// Memory of somebody else: `give_back` is called once, when no tensor looks into it any more.
+  /// Wraps memory that the caller owns. `give_back` is called once, when no tensor uses the memory any more.
   Storage(void* memory, std::size_t size, Device where, std::function<void()> give_back);
   ~Storage();
   void* data = nullptr;
   std::size_t bytes = 0;
   Device device;
   bool read_only = false;           ///< its owner forbids writing
-  std::function<void()> give_back;  ///< null: the memory is the allocator's
+  std::function<void()> give_back;  ///< null if the memory is from allocate()
   std::atomic<std::uint32_t> version{0};
   std::atomic<const char*> changed_by{""};  ///< the op of the last in-place write
-  /// Null, or what Tensor::raw() waits for, on the one thread that uses the memory meanwhile.
+  /// The pending write of this memory, or null. Tensor::raw() waits for it. Only one thread may use the
+  /// memory until then.
   Ref<Filling> filling;
-  Ref<Storage> host_copy;  ///< of a few integers on a device, as they were at version 0: see host_values()
+  /// A copy in CPU memory of integers on a device, as they were at version 0, or null. See host_values().
+  Ref<Storage> host_copy;
 };
 
-/// What autograd keeps with a tensor; defined in core/autograd.
+/// Autograd's data of a tensor. It is defined in core/autograd/meta.h.
 struct AutogradMeta;
 
 struct TensorImpl : RefCounted {
@@ -52,28 +54,34 @@ struct TensorImpl : RefCounted {
   Shape shape;
   Shape strides;  ///< in elements
   DType dtype = DType::kFloat32;
-  Ref<TensorImpl> base;              ///< of a recorded view: the tensor (itself no view) that it looks into
-  std::uint32_t generation = 0;      ///< recorded in-place changes of a base; in a view, those it knows of
+  /// The tensor that a recorded view is a view of, which is no view itself. Null for other tensors.
+  Ref<TensorImpl> base;
+  /// The number of recorded in-place changes. In a view, the number that the view's history includes.
+  std::uint32_t generation = 0;
   AutogradMeta* autograd = nullptr;  ///< owned; null for a tensor that autograd does not know
 };
 
-/// A handle: copying shares memory, as in PyTorch. Handles to one tensor may be copied on any thread;
-/// writing to the same memory from two threads at once is the caller's race.
+/// A handle to a tensor. Copying a handle shares the memory, as in PyTorch. Handles to one tensor may be
+/// copied on any thread. Writes to the same memory from two threads at once are a data race, which the caller
+/// must prevent.
 class Tensor {
  public:
   Tensor() = default;
   explicit Tensor(Ref<TensorImpl> impl) : impl_(std::move(impl)) {}
 
-  /// Uninitialized, row-major.
+  /// Returns an uninitialized row-major tensor.
   static Tensor empty(const Shape& shape, DType dtype = DType::kFloat32, Device device = kCpu);
-  /// Uninitialized (N,C,H,W) with channels next to each other in memory.
+  /// Returns an uninitialized tensor (N,C,H,W) with channels next to each other in memory.
   static Tensor empty_channels_last(const Shape& shape, DType dtype = DType::kFloat32, Device device = kCpu);
-  /// Uninitialized, dense, with memory laid out as `like` where that is dense, else row-major.
+  /// Returns an uninitialized dense tensor. It has the strides of `like` if that is dense, else row-major
+  /// ones.
   static Tensor empty_like(const Tensor& like);
-  /// Uninitialized, with these strides (not negative) in memory that just holds them.
+  /// Returns an uninitialized tensor with these strides in memory that is just large enough. Throws if a
+  /// stride is negative.
   static Tensor empty_strided(const Shape& shape, const Shape& strides, DType dtype = DType::kFloat32,
                               Device device = kCpu);
-  /// Throws if an integer dtype cannot hold the value, whose fraction it cuts off.
+  /// Returns a tensor whose elements are all `value`. Integer dtypes drop its fraction. Throws if an integer
+  /// dtype cannot hold the value.
   static Tensor full(const Shape& shape, Scalar value, DType dtype = DType::kFloat32, Device device = kCpu);
   static Tensor zeros(const Shape& shape, DType dtype = DType::kFloat32, Device device = kCpu) {
     return full(shape, 0, dtype, device);
@@ -84,31 +92,32 @@ class Tensor {
   /// Copies `values` (row-major) into a new tensor. Throws unless their number is shape.numel().
   template <class T>
   static Tensor from(const std::vector<T>& values, const Shape& shape);
-  /// 0-d.
+  /// Returns a tensor of zero dimensions on the CPU.
   static Tensor scalar(Scalar value, DType dtype = DType::kFloat32) { return full({}, value, dtype); }
 
   bool defined() const { return static_cast<bool>(impl_); }
   const Shape& shape() const { return body().shape; }
   const Shape& strides() const { return body().strides; }
   int dim() const { return body().shape.size(); }
-  /// Size of dimension d; negative counts from the end.
+  /// Returns the size of dimension d. A negative d counts from the end.
   std::int64_t size(int d) const { return body().shape[wrap_dim(d, dim(), "size")]; }
   std::int64_t numel() const { return body().shape.numel(); }
   DType dtype() const { return body().dtype; }
   Device device() const { return body().storage->device; }
   std::int64_t offset() const { return body().offset; }
-  /// Throws naming `op` if the memory is another library's and not to be written to.
+  /// Throws an error that names `op` if the memory belongs to another library that forbids writing.
   void check_writable(const char* op) const {
     TRIREME_CHECK(!body().storage->read_only, "{}: the tensor's memory is read-only; clone() it first", op);
   }
   std::uint32_t version() const { return body().storage->version.load(std::memory_order_relaxed); }
-  /// Every in-place write says so here; `op` must be a string literal.
+  /// Increments the version. Every in-place write must call this. `op` must be a string literal.
   void bump_version(const char* op) const {
     body().storage->changed_by.store(op, std::memory_order_relaxed);
     body().storage->version.fetch_add(1, std::memory_order_relaxed);
   }
 
-  /// Pointer to the first element, for the host; T must be the dtype's type.
+  /// Returns a pointer to the first element for code on the CPU. Throws if T is not the dtype's type or the
+  /// tensor is not on the CPU.
   template <class T>
   T* data() const {
     TRIREME_CHECK(dtype_of<T> == dtype(), "data: tensor is {}, asked for {}", name_of(dtype()),
@@ -125,42 +134,48 @@ class Tensor {
            body().offset * static_cast<std::int64_t>(size_of(dtype()));
   }
   View view() const;
-  /// Returns the only element as a double; the host waits for the device. Throws unless numel() is 1, and for
-  /// an int64 that no double equals.
+  /// Returns the only element as a double. The calling thread waits for the device. Throws unless numel() is
+  /// 1, and for an int64 that no double equals.
   double item() const;
-  /// Returns the only element, converted to a T as static_cast does; otherwise as item().
+  /// Returns the only element, converted to a T as static_cast does. The calling thread waits for the device.
+  /// Throws unless numel() is 1.
   template <class T>
   T value() const;
-  /// All elements in row-major order, converted; the host waits for the device.
+  /// Returns all elements in row-major order, converted to T. The calling thread waits for the device.
   template <class T>
   std::vector<T> to_vector() const;
 
   bool is_contiguous() const;
   bool is_channels_last() const;
-  /// True if elements fill their memory without holes or overlap, in whatever order of dimensions.
+  /// Returns true if the elements fill their memory without holes or overlap, in any order of dimensions.
   bool is_dense() const;
-  /// This tensor if its elements lie row-major, else a copy that does. Not recorded by autograd.
+  /// Returns this tensor if it is row-major, else a row-major copy. Autograd does not record it.
   Tensor row_major() const;
-  /// A view of the same memory; no bounds check. Not recorded by autograd.
+  /// Returns a view of the same memory, without a bounds check. `offset` is in elements and counts from the
+  /// start of the storage. Autograd does not record it.
   Tensor alias(const Shape& shape, const Shape& strides, std::int64_t offset) const;
-  /// A new handle on the same memory that autograd does not know.
+  /// Returns a new tensor on the same memory that autograd does not know.
   Tensor detach() const { return alias(body().shape, body().strides, body().offset); }
 
   // Autograd: defined in core/autograd/autograd.cpp.
-  /// Same elements in new memory of the same order. Differentiable.
+  /// Returns a copy in new memory with the layout of empty_like(). It is differentiable.
   Tensor clone() const;
   bool requires_grad() const;
-  /// Makes this a leaf that gathers gradients (or not). Floating point leaves only. Returns *this.
+  /// Makes this leaf accumulate gradients, or stops it from doing so. Returns *this. Throws if the tensor is
+  /// not a leaf, or if `on` is true and its dtype is not floating point.
   Tensor& set_requires_grad(bool on);
   bool is_leaf() const;
-  /// Undefined until a backward pass reached this leaf, or result that retain_grad() was called for. Where
-  /// more is added while somebody holds the tensor that this returned, that tensor stays as it is.
+  /// Returns the gradient of a leaf, or of a result that retain_grad() was called for. It is undefined until
+  /// a backward pass has reached this tensor. Later accumulation does not modify a tensor returned earlier.
   Tensor grad() const;
-  /// Of this tensor's shape, dtype and device; undefined: none.
+  /// Replaces the gradient. An undefined tensor removes it. Throws unless `grad` has this tensor's shape,
+  /// dtype and device.
   void set_grad(Tensor grad) const;
-  /// From now on backward() gathers the grad of this result of an op, too, as hooks leave it.
+  /// Makes later backward passes store the gradient of this op's result, too, after its hooks have run.
+  /// Throws unless requires_grad().
   void retain_grad() const;
-  /// From a tensor of one element: adds d(this)/d(leaf) to every leaf's grad. See core/autograd/autograd.h.
+  /// Adds d(this)/d(leaf) to the gradient of every leaf. The tensor must have one element. See
+  /// core/autograd/autograd.h.
   void backward() const;
 
   TensorImpl* impl() const { return impl_.get(); }
@@ -190,33 +205,36 @@ Tensor Tensor::from(const std::vector<T>& values, const Shape& shape) {
   return out;
 }
 
-/// The memory of a row-major tensor, on its device.
+/// Returns the memory of a row-major tensor, on its device. Throws if the tensor is not row-major.
 std::span<std::byte> memory_of(const Tensor& t);
 
-/// Whether products of t's numbers are computed in float32 and rounded, for want of kernels that take them.
+/// Returns true if products of t's numbers are computed in float32 and rounded, because its device has no
+/// kernels that multiply 16-bit numbers.
 bool is_widened(const Tensor& t);
 
-/// t's elements seen as `shape`, which t must broadcast to: repeated dimensions have stride 0.
+/// Returns a view of t's elements as `shape`, which t must broadcast to. Repeated dimensions have stride 0.
 View broadcast_view(const Tensor& t, const Shape& shape);
 
-/// Copies elements into `out` (same shape or broadcast), converting the dtype. Not recorded by autograd.
+/// Copies the elements of `in` into `out`, converting the dtype. The shape of `in` must be that of `out` or
+/// broadcast to it. Autograd does not record it.
 void copy_into(const Tensor& out, const Tensor& in);
 
-/// `t` converted; `t` itself if it has that dtype. Not recorded by autograd.
+/// Returns `t` converted to `dtype`, or `t` itself if it has that dtype. Autograd does not record it.
 Tensor to_dtype(const Tensor& t, DType dtype);
 
-/// `t` on another device, laid out as there where it is dense, else row-major; `t` itself if it is there. Not
-/// recorded by autograd. `under_way`: its elements, dense, on their way there.
+/// Returns a copy of `t` on `device`, or `t` itself if it is there. The copy has the strides of `t` if that
+/// is dense, else row-major ones. If `under_way` is given, it is an upload of t's elements, dense, that has
+/// been started and is finished here. Autograd does not record it.
 Tensor to_device(const Tensor& t, Device device, Upload* under_way = nullptr);
 
-/// t's elements in the host's memory, to look at. Where t is one of few integers (labels, indices) that came
-/// from there and were not changed since, the host need not wait for the device. Not for what collectives
-/// write.
+/// Returns t's elements in CPU memory, for reading only. The CPU does not wait for the device if t has few
+/// integers (labels, indices) that were copied from the CPU and have not changed since. Do not use it for
+/// memory that collectives write.
 Tensor host_values(const Tensor& t);
 
-/// Moves the tensor itself to another device, and so every handle on it (as `p.data = p.data.to(device)` does
-/// in PyTorch). Views of it keep looking at the old memory, and its grad is dropped. Throws if
-/// autograd made it from others.
+/// Moves the tensor, and with it every handle to it, to another device, as `p.data = p.data.to(device)` does
+/// in PyTorch. Its views keep the old memory, and its gradient is dropped. Throws if the tensor is a view or
+/// the result of an op.
 void move_to(const Tensor& t, Device device);
 
 template <class T>
