@@ -31,7 +31,7 @@ std::uint64_t next_sequence() {
   return ++sequence;
 }
 
-/// Gathers gradients into a leaf's grad.
+/// Accumulates gradients into a leaf's grad.
 class LeafNode final : public Node {
  public:
   explicit LeafNode(Tensor leaf) : Node("leaf"), leaf_(std::move(leaf)) {
@@ -49,7 +49,7 @@ class LeafNode final : public Node {
   }
   void apply(Backward& backward) override {
     AutogradMeta& meta = *leaf_.impl()->autograd;
-    if (!meta.requires_grad) return;  // frozen since
+    if (!meta.requires_grad) return;  // The leaf was frozen after the op was recorded.
     const Tensor& gradient = backward.grad;
     if (meta.grad.defined())
       meta.grad = sum_of_gradients(meta.grad, gradient);
@@ -59,8 +59,8 @@ class LeafNode final : public Node {
   }
 
  private:
-  /// The gradient in memory that nothing else shares, laid out as the leaf, so that it may be changed in
-  /// place.
+  /// Returns the gradient in memory that nothing else shares, with the leaf's layout, so that later passes
+  /// may change it in place.
   Tensor own(const Tensor& gradient) {
     const Tensor lent = std::exchange(lent_, Tensor());
     if (lent.defined() && lent.raw() == gradient.raw()) return lent;
@@ -73,7 +73,7 @@ class LeafNode final : public Node {
   }
 
   Tensor leaf_;
-  Tensor lent_;  ///< has been given to an op of the pass under way
+  Tensor lent_;  ///< the memory that take_memory() gave to an op of the running pass
 };
 
 void add_inputs(Node& node, std::span<const Tensor* const> inputs) {
@@ -90,7 +90,8 @@ void set_history(const Tensor& t, const Ref<Node>& node, int output) {
   set_node(meta, node, output);
 }
 
-/// In anomaly mode: an op that makes NaN of numbers is to blame; one that passes it on is not.
+/// Throws Error(kNonFinite) if an output holds a NaN and no input does. An op that only passes a NaN on is
+/// not reported. Only anomaly mode calls this.
 void search_for_nan(std::span<const Tensor* const> outs, std::span<const Tensor* const> inputs,
                     const char* op) {
   for (const Tensor* input : inputs)
@@ -229,7 +230,7 @@ void detail::attach_in_place(const Tensor& t, std::initializer_list<const Tensor
   if (!is_floating(t.dtype())) return;
   if (anomaly_mode && !target_had_nan) {
     const Tensor* const result[] = {&t};
-    std::vector<const Tensor*> apart;  // of t's memory, which has been written to
+    std::vector<const Tensor*> apart;  // without tensors in t's memory, which the op has overwritten
     for (const Tensor* other : others)
       if (!other->defined() || other->impl()->storage != t.impl()->storage) apart.push_back(other);
     search_for_nan(result, apart, node->op);
@@ -249,7 +250,7 @@ void detail::attach_in_place(const Tensor& t, std::initializer_list<const Tensor
   check_base(node->op, whole);
   Ref<Node> copy = copy_slices(whole, t, node);
   copy->inputs.push_back(gradient_edge(whole));
-  node->inputs[0] = copy->inputs[0];  // what fn's target was; its own history lies behind it
+  node->inputs[0] = copy->inputs[0];  // the base before the change; t's own history starts from it
   for (std::size_t i = 1; i < node->inputs.size(); ++i) copy->inputs.push_back(node->inputs[i]);
   set_history(whole, copy, 0);
   ++base->generation;  // t itself follows, too, when it is next used

@@ -21,7 +21,7 @@ Tensor sum_of_gradients(const Tensor& a, const Tensor& b) {
   });
 }
 
-/// What all roots of a pass hang on.
+/// The root of a backward pass. Its inputs are the tensors that the pass starts from.
 class RootNode final : public Node {
  public:
   RootNode(const std::vector<Tensor>& roots, std::vector<Tensor> seeds)
@@ -41,7 +41,7 @@ Tensor renamed(const Tensor& t) {
   return record("input", t.detach(), {&t}, [](Backward& g) { g.set(0, g.grad); });
 }
 
-/// Tells the observer what runs.
+/// Tells the observer which node runs during the lifetime of this object.
 class Observed {
  public:
   explicit Observed(const char* op) : by_(observer) {
@@ -54,7 +54,7 @@ class Observed {
   Observed& operator=(const Observed&) = delete;
 
  private:
-  Observer* by_;  // a hook may begin or end a profile meanwhile
+  Observer* by_;  // the observer at the start: a hook may begin or end a profile
 };
 
 class Engine {
@@ -99,13 +99,15 @@ class Engine {
     return ++visits;
   }
 
-  /// Leaves first (their gradients can travel while the rest runs), then the newest operation.
+  /// Orders ready nodes: leaves first, so that their gradients can be reduced while the rest runs, then the
+  /// newest operation.
   static bool runs_later(const Node* a, const Node* b) {
     if (a->is_leaf != b->is_leaf) return b->is_leaf;
     return a->sequence < b->sequence;
   }
 
-  /// Depth first, with a stack of its own: a graph may be a million nodes deep.
+  /// Counts how many gradients each node waits for. It walks depth first with an explicit stack, because a
+  /// graph may be a million nodes deep.
   void count_uses() {
     struct Frame {
       Node* node;
@@ -124,7 +126,7 @@ class Engine {
         Node* input = top.node->inputs[top.next++].node.get();
         if (!input) continue;
         const bool is_new = input->visit_ != visit_;
-        if (is_new) visit(*input);  // top is gone
+        if (is_new) visit(*input);  // invalidates `top`
         ++input->pending_;
         continue;
       }
@@ -134,14 +136,14 @@ class Engine {
     }
   }
 
-  /// Whether an input of the node is wanted.
+  /// Returns true if the pass needs the gradient of an input of the node.
   static bool leads_on(const Node& node) {
     return std::any_of(node.inputs.begin(), node.inputs.end(),
                        [](const Edge& edge) { return edge.node && edge.node->wanted_; });
   }
 
   void enter(Node& node) {
-    // A hook or closure of a pass that is under way may run another one over the same nodes.
+    // A hook or closure may run a backward pass over nodes of a pass that has not ended.
     const bool displaces =
         running_.size() > 1 && std::find(running_.begin(), running_.end(), node.visit_) != running_.end();
     Displaced before{Ref<Node>(&node), node.visit_, node.pending_, node.wanted_, {}};
@@ -159,7 +161,7 @@ class Engine {
     const Observed observed(node.op);
     Backward backward = take_incoming(node);
     if (node.is_leaf && !captures_.empty()) return;
-    // A node that no gradient reached passes none on, but its inputs must not wait for it.
+    // A node that no gradient reached does not run, but it still counts as done for its inputs.
     if (options_.partial && captures_.contains(&node)) return;
     const bool reached = backward.grad.defined() || !backward.others_.empty();
     if (reached && (node.is_leaf || leads_on(node))) {
@@ -183,7 +185,8 @@ class Engine {
     }
   }
 
-  /// The gradients of a node's outputs, through their hooks and past whoever asked for them.
+  /// Takes the gradients of a node's outputs, runs their hooks, and stores those that retain_grad() or grad()
+  /// asked for.
   Backward take_incoming(Node& node) {
     std::vector<Tensor> gradients(static_cast<std::size_t>(node.outputs()));
     const auto wanted = captures_.find(&node);
@@ -234,7 +237,7 @@ class Engine {
     if (may_blame) check_no_nan(incoming, from, "the sum of its gradient and another op's");
   }
 
-  /// The state that a node has in a pass that waits for this one.
+  /// The state of a node in an outer pass, which is restored when this pass ends.
   struct Displaced {
     Ref<Node> node;
     std::uint64_t visit;
@@ -243,7 +246,7 @@ class Engine {
     std::vector<Tensor> incoming;
   };
   static thread_local std::vector<std::uint64_t>
-      running_;  // passes under way on this thread, outermost first
+      running_;  // passes that have not ended on this thread, outermost first
 
   Ref<Node> root_;
   BackwardOptions options_;
@@ -331,7 +334,7 @@ std::vector<Tensor> grad(const Tensor& root, const std::vector<Tensor>& inputs, 
 
 void differentiate_unfused(Backward& backward, const std::vector<Tensor>& inputs,
                            const std::function<Tensor(const std::vector<Tensor>&)>& unfused) {
-  // Each input under a name of its own, so that one used twice gets each gradient once.
+  // Each input gets a tensor of its own, so that a tensor given as two inputs gets each gradient once.
   std::vector<Tensor> own, wanted;
   std::vector<int> numbers;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -351,7 +354,7 @@ void differentiate_unfused(Backward& backward, const std::vector<Tensor>& inputs
 
 namespace {
 
-/// The place of the first NaN, or -1.
+/// Returns the index of the first NaN in row-major order, or -1.
 std::int64_t first_nan(const Tensor& t) {
   if (!t.defined() || !is_floating(t.dtype())) return -1;
   const std::vector<double> values = t.to_vector<double>();

@@ -9,14 +9,14 @@ namespace trireme {
 
 namespace {
 
-/// Where t is among the results, or -1.
+/// Returns the index of t among the results, or -1.
 int index_in(const Tensors& results, const Tensor& t) {
   for (std::size_t i = 0; i < results.size(); ++i)
     if (results[i].defined() && results[i].is_same(t)) return static_cast<int>(i);
   return -1;
 }
 
-/// A handle of its own for each result, in memory of its own where an argument has a share in it.
+/// Returns a new handle for each result. A result that shares memory with an argument is copied.
 Tensors own_handles(const Tensors& results, const Tensors& inputs) {
   const NoGrad off;
   Tensors own;
@@ -29,7 +29,7 @@ Tensors own_handles(const Tensors& results, const Tensors& inputs) {
   return own;
 }
 
-/// Shape and dtype of a tensor that is not kept.
+/// The shape, dtype and device of a tensor, for use after the tensor itself is gone.
 struct Form {
   explicit Form(const Tensor& t)
       : defined(t.defined()),

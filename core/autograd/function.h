@@ -12,7 +12,7 @@
 //   };
 //   const Tensor y = Cube::apply(x);
 //
-// What is no tensor is kept in a context of the function's own:
+// A function keeps values that are not tensors in a context type of its own:
 //
 //   struct Scale : Function<Scale> {
 //     struct Context : FunctionContext {
@@ -25,9 +25,9 @@
 //     static Tensors backward(Context& c, const Tensors& g) { return {g[0] * c.factor}; }
 //   };
 //
-// Of the arguments, Tensor and Tensors (vectors of them) are those that get gradients. forward gives a Tensor
-// or Tensors, and so does apply(). A result that shares memory with an argument is copied. backward may be
-// made of differentiable ops: then its gradients can be differentiated again.
+// Arguments of the types Tensor and Tensors (a vector of them) get gradients; others do not. forward returns
+// a Tensor or Tensors, and apply() returns the same type. A result that shares memory with an argument is
+// copied. If backward is made of differentiable ops, its gradients can be differentiated again.
 #pragma once
 
 #include <functional>
@@ -43,17 +43,18 @@ namespace trireme {
 
 using Tensors = std::vector<Tensor>;
 
-/// What forward leaves for backward. Lives as long as the graph holds the call.
+/// The data that forward leaves for backward. It lives as long as the graph holds the call.
 class FunctionContext {
  public:
-  /// In forward, at most once: arguments, results or others. Those must not be changed in place until
-  /// backward: saved() throws then.
+  /// Saves tensors for backward: arguments, results or others. Call it in forward, at most once. saved()
+  /// throws if one of them is changed in place before backward reads it.
   void save_for_backward(const Tensors& tensors) { to_save_ = tensors; }
-  /// In forward: these of its results get no gradient.
+  /// Makes these results get no gradient. Call it in forward.
   void mark_non_differentiable(const Tensors& results) { constant_ = results; }
-  /// In backward: what save_for_backward was given, number i.
+  /// Returns tensor i of those given to save_for_backward(). Call it in backward; it throws elsewhere.
   Tensor saved(std::size_t i) const;
-  /// In backward: whether tensor argument i wants a gradient. Others may be left undefined.
+  /// Returns true if the pass needs the gradient of tensor argument i. Other gradients may be left undefined.
+  /// Call it in backward; it throws elsewhere.
   bool needs_gradient(std::size_t i) const;
 
  private:
@@ -66,14 +67,15 @@ class FunctionContext {
   const Backward* backward_ = nullptr;
 };
 
-/// Makes `results` those of a recorded call; `versions` are the inputs' before it. For Function::apply.
+/// Records a call of a user's function with these results and returns the recorded tensors. `versions` are
+/// the versions of the inputs before the call. Function::apply() calls this.
 Tensors record_function(const char* name, const std::shared_ptr<FunctionContext>& context,
                         const Tensors& inputs, const std::vector<std::uint32_t>& versions, Tensors results,
                         std::function<Tensors(const Tensors&)> backward);
 
 namespace detail {
 
-/// The type's name without namespaces.
+/// Returns the type's name without namespaces.
 std::string name_of_type(const std::type_info& type);
 
 template <class T>
@@ -86,7 +88,7 @@ void gather_tensors(Tensors& found, const T& argument) {
 
 }  // namespace detail
 
-/// Base of a user's function `Self`; see above.
+/// The base of a user's function `Self`. The head of this file has examples.
 template <class Self>
 struct Function {
   using Context = FunctionContext;

@@ -1,4 +1,4 @@
-// Lists of functions that users hang into gradients and modules.
+// Lists of functions that users register on gradients and modules.
 #pragma once
 
 #include <algorithm>
@@ -8,14 +8,15 @@
 
 namespace trireme {
 
-/// Names a registered hook. Dropping it keeps the hook.
+/// Identifies a registered hook. Destroying the handle does not remove the hook.
 class HookHandle {
  public:
   /// The registered function, of any signature; null once removed.
   using Slot = std::shared_ptr<const void>;
   HookHandle() = default;
   explicit HookHandle(std::weak_ptr<Slot> slot) : slot_(std::move(slot)) {}
-  /// The hook is not called any more. Does nothing the second time. A hook may remove itself.
+  /// Removes the hook, so that it is not called any more. A second call does nothing. A hook may remove
+  /// itself.
   void remove() {
     if (const auto slot = slot_.lock()) slot->reset();
   }
@@ -37,7 +38,7 @@ class Hooks {
   bool empty() const {
     return std::none_of(slots_.begin(), slots_.end(), [](const auto& slot) { return bool(*slot); });
   }
-  /// Calls use(hook) for each, for those that are added meanwhile, too.
+  /// Calls use(hook) for each hook in order, including hooks that are added during the call.
   template <class Use>
   void each(const Use& use) const {
     const Running here{running_};

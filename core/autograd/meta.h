@@ -7,53 +7,58 @@ namespace trireme {
 
 struct AutogradMeta : Cached {
   bool requires_grad = false;
-  bool is_watched = false;    ///< a view that must keep its own history
-  Ref<Node> node;             ///< what made this tensor; null for a leaf
-  int output = 0;             ///< which output of the node it is
+  bool is_watched = false;    ///< true for a view that must keep its own history
+  Ref<Node> node;             ///< the op that computed this tensor; null for a leaf
+  int output = 0;             ///< the index of this tensor among the node's outputs
   Node* leaf_node = nullptr;  ///< not owned: the graphs that reach this leaf own it, and it clears this
   Tensor grad;
-  Tensor grad_memory;                ///< waits for the next grad of a leaf
-  std::shared_ptr<Tensor> retained;  ///< the grad of a result that retain_grad() was called for
-  GradientHooks hooks;               ///< of a leaf
-  Hooks<void(const Tensor&)> post_accumulate_hooks;  ///< given the leaf itself
+  Tensor grad_memory;                ///< memory that set_grad_memory() lent for a leaf's next grad
+  std::shared_ptr<Tensor> retained;  ///< the grad of an op's result, if retain_grad() was called for it
+  GradientHooks hooks;               ///< hooks on a leaf's gradient; a node keeps those of its outputs
+  Hooks<void(const Tensor&)> post_accumulate_hooks;  ///< are called with the leaf itself
 };
 
 AutogradMeta& meta_of(TensorImpl& t);
 
-/// From now on the tensor is this output of `node`.
+/// Makes the tensor output `output` of `node`.
 void set_node(AutogradMeta& meta, Ref<Node> node, int output);
 
-/// Where gradients for t go; null if t wants none.
+/// Returns the edge that gradients of t flow to. Its node is null if t does not require grad.
 Edge gradient_edge(const Tensor& t);
 
-/// The node of an in-place op `fn` over `view`, as an op over its base. Its inputs are the caller's to add.
+/// Returns a node that applies an in-place op `fn` over `view` as an op over the view's base. The caller adds
+/// the node's inputs.
 Ref<Node> copy_slices(const Tensor& base, const Tensor& view, Ref<Node> fn);
 
-/// Whether nobody else sees this tensor's memory and nobody lent it, so that a backward pass that is not
-/// recorded may change it.
+/// Returns true if this handle is the only user of the tensor's memory, nobody lent the memory, and grad mode
+/// is off. A backward pass may then change the tensor in place.
 bool is_scratch(const Tensor& t);
 
-/// A view whose base was changed in place since gets a history that starts from the base.
+/// Gives a view a new history, which starts from its base, if the base was changed in place after the view's
+/// history was recorded. Throws if the view must keep its own history.
 void follow_base(TensorImpl& view);
 
-/// The same tensor as the result of an op that does nothing.
+/// Returns a new handle on t's memory, recorded as the result of an op that does nothing.
 Tensor renamed(const Tensor& t);
 
-/// a + b of one shape, recorded if grad mode is on.
+/// Returns a + b, recorded if grad mode is on. Both must have the same shape and dtype. It may add to a in
+/// place.
 Tensor sum_of_gradients(const Tensor& a, const Tensor& b);
 
 bool detecting_anomaly();
-/// Throws Error(kNonFinite) if t holds a NaN; `what` names it.
+/// Throws Error(kNonFinite) if t holds a NaN. The message names `op`, and `what` describes t.
 void check_no_nan(const Tensor& t, const char* op, const char* what);
 bool has_nan(const Tensor& t);
 namespace detail {
 /// Throws if a change in place of a view of `base` cannot be recorded.
 void check_base(const char* op, const Tensor& base);
 }  // namespace detail
-/// In anomaly mode: of the target of the in-place op that is under way on this thread, before its write.
+/// True if the target of this thread's running in-place op held a NaN before the write. It is set in anomaly
+/// mode only.
 inline thread_local bool target_had_nan = false;
 
-/// Calls the hooks in order, those added meanwhile too.
+/// Calls the hooks in order, including hooks that are added during the call, and returns the gradient that
+/// they leave.
 Tensor run_hooks(const GradientHooks& hooks, Tensor gradient);
 
 }  // namespace trireme

@@ -1,4 +1,5 @@
-// Activation checkpointing: what a stretch of the graph saves for backward is not kept but computed again.
+// Activation checkpointing: the tensors that a part of the graph saves for backward are computed again when
+// backward needs them.
 #include "core/autograd/meta.h"
 
 namespace trireme {
@@ -7,7 +8,7 @@ namespace {
 
 thread_local SavedFrame* open_frame = nullptr;
 
-/// While alive, tensors saved on this thread go to the frame (null: they are kept as usual).
+/// Makes tensors saved on this thread go to the frame during its lifetime. With null they are kept as usual.
 class Opened {
  public:
   explicit Opened(SavedFrame* frame) : before_(std::exchange(open_frame, frame)) {}
@@ -95,7 +96,8 @@ Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& fn,
                  const std::vector<Tensor>& inputs) {
   if (!grad_enabled()) return fn(inputs);
   const Ref<SavedFrame> frame = make_ref<SavedFrame>(fn, inputs);
-  std::vector<Tensor> own;  // results of an op in both runs, so that both save the same
+  std::vector<Tensor>
+      own;  // inputs are results of an op in both runs, so that both runs save the same tensors
   for (const Tensor& input : inputs) own.push_back(input.requires_grad() ? renamed(input) : input);
   return frame->run(own);
 }

@@ -1,8 +1,9 @@
-// Views and in-place changes: how a change of one handle reaches the history of all that share its memory.
+// Views and in-place changes: makes a change through one tensor part of the history of all tensors that share
+// its memory.
 //
-// A view keeps its root base. An in-place op on a view becomes an op on the base (CopySlices) that replaces
-// the view's window; it raises the base's generation. A view of an older generation gets a new history, a
-// window of the base, when it is next used. (The scheme is PyTorch's.)
+// A view keeps its root base, which is no view. An in-place op on a view becomes an op on the base
+// (CopySlices) that replaces the view's window. It increments the base's generation. A view of an older
+// generation gets a new history, as a window of the base, when it is next used. PyTorch does the same.
 #include <algorithm>
 #include <cmath>
 
@@ -13,7 +14,7 @@ namespace trireme {
 
 namespace {
 
-/// Where a view lies in its base.
+/// The location of a view in its base.
 struct Slice {
   Shape base_shape, base_strides;
   Shape shape, strides;
@@ -33,9 +34,10 @@ struct Slice {
         offset(view.offset - base.offset) {}
 };
 
-/// True unless every element certainly has memory of its own.
+/// Returns false if every element certainly has memory of its own, else true.
 bool overlaps(const Shape& shape, const Shape& strides) {
-  std::vector<std::pair<std::int64_t, std::int64_t>> steps;  // stride and reach, from the smallest on
+  std::vector<std::pair<std::int64_t, std::int64_t>>
+      steps;  // stride and reach of each dimension, in ascending order
   for (int d = 0; d < shape.size(); ++d) {
     if (shape[d] == 0) return false;
     if (shape[d] > 1) steps.emplace_back(strides[d], strides[d] * (shape[d] - 1));
@@ -49,7 +51,7 @@ bool overlaps(const Shape& shape, const Shape& strides) {
   return false;
 }
 
-/// New zeros with the base's strides, so that the slice means the same in it.
+/// Returns new zeros with the base's strides, so that the slice's strides and offset apply to them.
 Tensor memory_for(const Slice& w, DType dtype, Device device) {
   const Tensor out = Tensor::empty_strided(w.base_shape, w.base_strides, dtype, device);
   kernels_for(device).fill(out.view(), 0);
@@ -65,7 +67,7 @@ Tensor in_base_layout(const Tensor& t, const Slice& w) {
 
 Tensor replace_window(const Tensor& base, const Tensor& part, const Slice& w);
 
-/// The window's elements of t (the base's shape) in new memory.
+/// Returns the window's elements of t in new memory. t has the base's shape.
 Tensor take_window(const Tensor& t, const Slice& w) {
   const Tensor whole = in_base_layout(t, w);
   const Tensor out = Tensor::empty(w.shape, t.dtype(), t.device());
@@ -73,7 +75,8 @@ Tensor take_window(const Tensor& t, const Slice& w) {
   return record("take_window", out, {&t}, [w](Backward& g) { g.set(0, replace_window({}, g.grad, w)); });
 }
 
-/// Elements that share memory because they were expanded come together as a sum.
+/// Returns `part` with elements summed that share memory because they were expanded. Sets `kept` to the
+/// result's shape. Throws if elements share memory in another way.
 Tensor sum_expanded(const Tensor& part, const Slice& w, Shape& kept) {
   kept = w.shape;
   for (int d = 0; d < kept.size(); ++d)
@@ -88,8 +91,8 @@ Tensor sum_expanded(const Tensor& part, const Slice& w, Shape& kept) {
   return out;
 }
 
-/// `base` (zeros if undefined) with the window's elements replaced by `part` (zeros if undefined). New
-/// memory.
+/// Returns `base` with the window's elements replaced by `part`, in new memory. An undefined `base` or `part`
+/// stands for zeros.
 Tensor replace_window(const Tensor& base, const Tensor& part, const Slice& w) {
   const Tensor& like = base.defined() ? base : part;
   const Tensor out = memory_for(w, like.dtype(), like.device());
@@ -107,7 +110,7 @@ Tensor replace_window(const Tensor& base, const Tensor& part, const Slice& w) {
   });
 }
 
-/// Hands a window's gradient to the base, input 0.
+/// Sets the gradient of the base, input 0, from the gradient of its window.
 void set_window(Backward& g, const Slice& w) {
   const Tensor* sum = g.gathered(0);
   if (!sum || sum->strides() != w.base_strides || overlaps(w.shape, w.strides))
@@ -124,7 +127,7 @@ bool is_scratch(const Tensor& t) {
          !overlaps(t.shape(), t.strides());
 }
 
-/// An in-place op on a view, seen from the base: `fn` is the op over the view's window.
+/// An in-place op on a view as an op on its base. `fn` is the op over the view's window.
 class CopySlices final : public Node {
  public:
   CopySlices(Slice w, Ref<Node> fn) : Node(fn->op), w_(w), fn_(std::move(fn)) {}
