@@ -22,7 +22,7 @@ GradScaler::GradScaler(GradScalerOptions options)
 double GradScaler::scale() const { return *scale_.data<double>(); }
 
 Tensor GradScaler::scale(const Tensor& loss) const {
-  // 65536 is more than float16 can hold.
+  // The default scale, 65536, is larger than the largest float16.
   return mul(is_low_precision(loss.dtype()) ? to(loss, DType::kFloat32) : loss, scale());
 }
 
@@ -35,7 +35,7 @@ void GradScaler::unscale_(optim::Optimizer& optimizer) {
   try {
     if (parameters.source) parameters.source->finish();
   } catch (const Error& error) {
-    // Reduced gradients that are not finite are an error, thrown alike on all ranks; here they are expected.
+    // The reducer throws the same error on all ranks if gradients are not finite. Here that is expected.
     if (error.code() != ExitCode::kNonFinite) throw;
     finite = false;
   }
@@ -58,7 +58,7 @@ void GradScaler::unscale_(optim::Optimizer& optimizer) {
 }
 
 bool GradScaler::step(optim::Optimizer& optimizer) {
-  // Else gradients that are still scaled would be taken for unscaled ones.
+  // A second step() would treat gradients that are still scaled as unscaled ones.
   TRIREME_CHECK(
       !stepped_.contains(&optimizer),
       "grad_scaler: step() was called twice for one optimizer; call update() after each round of steps");

@@ -9,7 +9,7 @@ namespace trireme::optim {
 
 namespace {
 
-/// Row-major elements in one dimension.
+/// Returns a row-major view as a view of one dimension.
 View flat(View v) {
   v.shape[0] = v.numel();
   v.strides[0] = 1;
@@ -17,7 +17,7 @@ View flat(View v) {
   return v;
 }
 
-/// to += factor * from; `spare` is overwritten.
+/// Computes to += factor * from. Overwrites `spare`.
 void add_scaled(const KernelTable& kernels, const View& to, const View& from, double factor,
                 const View& spare) {
   kernels.unary(UnaryOp::mul_scalar, spare, from, {factor});
@@ -84,7 +84,7 @@ void LAMB::update(std::span<const std::size_t> which, std::span<OptimizerSlice> 
     from_zero[i].parameter = moves[i];
     from_zero[i].step = ++steps_.data<std::int64_t>()[which[i]];
   }
-  // What Adam would do to a parameter of zeros at a learning rate of 1 is its step alone.
+  // Adam's update of a parameter of zeros at a learning rate of 1 gives Adam's step alone.
   kernels.adamw(
       from_zero,
       {.lr = 1, .beta1 = options_.beta1, .beta2 = options_.beta2, .eps = options_.eps, .weight_decay = 0});

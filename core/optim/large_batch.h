@@ -1,21 +1,20 @@
-// Optimizers for large batches: each parameter's step is as long as the parameter is, times the learning
-// rate.
+// Optimizers for large batches: they scale each parameter's step in proportion to the norm of the parameter.
 #pragma once
 
 #include "core/optim/optimizer.h"
 
 namespace trireme::optim {
 
-/// Of LARS and LAMB. A parameter of one dimension (a bias, a norm's scale) is neither decayed nor adapted, as
-/// in the papers' own code.
+/// The options of LARS and LAMB. Weight decay and the scaling of steps do not apply to a parameter of at most
+/// one dimension (a bias, a norm's scale), as in the papers' own code.
 struct LayerwiseOptions {
   double lr = 0.01, weight_decay = 0;
-  double momentum = 0.9;                          ///< LARS
-  double trust = 0.001;                           ///< LARS: the papers' eta
-  double beta1 = 0.9, beta2 = 0.999, eps = 1e-6;  ///< LAMB
+  double momentum = 0.9;                          ///< for LARS
+  double trust = 0.001;                           ///< for LARS: eta in the paper
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-6;  ///< for LAMB
 };
 
-/// What the two share. The host waits for the norms of all parameters.
+/// The common base of LARS and LAMB. In each step the CPU waits for the norms of all parameters.
 class Layerwise : public Optimizer {
  public:
   void set_lr(double lr) override { options_.lr = checked_lr(lr); }
@@ -24,9 +23,9 @@ class Layerwise : public Optimizer {
  protected:
   Layerwise(ParameterList parameters, LayerwiseOptions options);
   bool is_adapted(std::size_t which) const { return parameters().items[which].tensor.dim() > 1; }
-  /// One-dimensional memory of a slice's size, for the time of an update.
+  /// Returns an uninitialized one-dimensional tensor of the slice's size and dtype, for use during an update.
   Tensor scratch_like(const OptimizerSlice& slice) const;
-  /// The 2-norm of each vector over all ranks; of[k] is of parameter which[k].
+  /// Returns the 2-norm of each vector over all ranks. of[k] belongs to parameter which[k].
   std::vector<double> norms(std::span<const std::size_t> which, std::span<const View> of) const;
   LayerwiseOptions options_;
 };

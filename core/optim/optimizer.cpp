@@ -23,7 +23,8 @@ Tensor ParameterList::gradient(std::size_t i) const {
 
 namespace {
 
-/// Of all vectors, one behind the other; the host waits once for each device.
+/// Returns the sums of squares of the chunks of all vectors, one vector after the other. The CPU waits once
+/// for each run of vectors on the same device.
 std::vector<double> chunk_squares(std::span<const View> of, std::span<const Device> devices) {
   std::vector<double> chunks;
   for (std::size_t begin = 0, end = 0; begin < of.size(); begin = end) {
@@ -45,10 +46,10 @@ std::vector<double> ParameterList::sums_of_squares(std::span<const std::size_t> 
   for (const std::size_t i : which) devices.push_back(parameters.emplace_back(items[i].tensor).device());
   const std::vector<double> own = chunk_squares(of, devices);
   std::vector<double> chunks;
-  std::vector<std::size_t> ends;  // in `chunks`, of each parameter
+  std::vector<std::size_t> ends;  // the end of each parameter's entries in `chunks`
   for (std::size_t k = 0, at = 0; k < which.size(); ++k) {
     const auto share = source ? source->share_of(parameters[k]) : std::nullopt;
-    // Shares are cut between chunks.
+    // The boundaries of shares are also boundaries of chunks.
     const std::size_t first =
         chunks.size() + static_cast<std::size_t>(share ? share->first / kSquaresChunk : 0);
     chunks.resize(chunks.size() + static_cast<std::size_t>(squares_chunks(parameters[k].numel())));
@@ -69,7 +70,8 @@ namespace optim {
 
 namespace {
 
-/// Kernels walk parameters, gradients and states side by side, on several threads.
+/// Throws unless kernels can update the parameters: they read parameters, gradients and states in the same
+/// order, on several threads.
 void check_parameters(const std::vector<NamedTensor>& parameters) {
   std::unordered_map<const TensorImpl*, const std::string*> names;
   for (const auto& [name, tensor] : parameters) {
@@ -121,12 +123,12 @@ void Optimizer::step() {
   }
   std::vector<std::size_t> which;
   std::vector<OptimizerSlice> slices;
-  std::vector<Tensor> gradients, updated;  // the first keep copies alive
+  std::vector<Tensor> gradients, updated;  // `gradients` keeps copies alive
   for (std::size_t i = 0; i < parameters_.items.size(); ++i) {
     const Tensor gradient = parameters_.gradient(i);
     if (!gradient.defined()) continue;
     const Tensor share = parameters_.share(i);
-    // Kernels walk parameter, gradient and state side by side, so all must lie alike in memory.
+    // Kernels read parameter, gradient and state in the same order, so all need the same strides.
     gradients.push_back(gradient.strides() == share.strides() ? gradient : gradient.row_major());
     which.push_back(i);
     updated.push_back(parameters_.items[i].tensor);
@@ -196,7 +198,7 @@ void AdamW::update(std::span<const std::size_t> which, std::span<OptimizerSlice>
 double clip_grad_norm(const ParameterList& parameters, double max_norm) {
   if (parameters.source) parameters.source->finish();
   std::vector<std::size_t> which;
-  std::vector<Tensor> gradients, dense;  // the latter keep copies alive
+  std::vector<Tensor> gradients, dense;  // `dense` keeps copies alive
   std::vector<View> views;
   for (std::size_t i = 0; i < parameters.items.size(); ++i) {
     const Tensor gradient = parameters.gradient(i);

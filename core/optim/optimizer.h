@@ -22,82 +22,86 @@ struct Share {
   std::int64_t first = 0, count = 0;
 };
 
-/// Where gradients come from when backward alone does not make them final (data parallel wrappers), and who
-/// tells other ranks of updates where each rank updates a share of every parameter.
+/// The interface of data parallel wrappers to optimizers. It provides final gradients when backward alone
+/// does not. If each rank updates only a share of every parameter, it also sends the updates to the other
+/// ranks.
 class GradientSource {
  public:
   virtual ~GradientSource() = default;
-  /// Waits until all gradients of the step are final. Cheap when called again in the same step.
+  /// Waits until all gradients of the step are final. Further calls in the same step are cheap.
   virtual void finish() = 0;
-  /// As finish(), for whoever gives all that it does next to the gradients' device: the host need not wait
-  /// for that. Where the returned number, on the device, is not 0 a gradient is not finite, nothing may be
-  /// updated, and an error follows; null: all is known.
+  /// Makes the gradients final for kernels launched later on their device, without making the CPU wait.
+  /// Returns the address of a number on the device that is not 0 if a gradient is not finite: updates must
+  /// then be skipped, and an error is thrown later. Returns null if the gradients have been checked.
   virtual const std::int64_t* finish_later() {
     finish();
     return nullptr;
   }
-  /// What this rank updates of a parameter; nothing: all of it, as every rank does.
+  /// Returns the elements of a parameter that this rank updates, or nothing if every rank updates all of it.
   virtual std::optional<Share> share_of(const Tensor&) const { return {}; }
-  /// The gradient of the share, after finish(): one-dimensional, or of the parameter's shape if it is all of
-  /// it. Undefined if the parameter has no gradient on any rank.
+  /// Returns the gradient of this rank's share, after finish(). It has one dimension, or the parameter's
+  /// shape if there is no share. It is undefined if the parameter has no gradient on any rank.
   virtual Tensor gradient_of(const Tensor& parameter) const { return parameter.grad(); }
-  /// Sums of squares of chunks of the shares of `parameters`, one parameter after the other, each with room
-  /// for all its chunks: those of other ranks' shares are filled in. Collective.
+  /// Completes `chunks`, the sums of squares of all chunks of `parameters`, one parameter after the other.
+  /// The caller has set the entries of this rank's shares, and the call sets those of other ranks' shares. It
+  /// is collective.
   virtual void complete_squares(std::span<const Tensor> /*parameters*/, std::span<double> /*chunks*/) {}
-  /// The shares of these parameters have new values. Collective.
+  /// Tells that this rank has updated its shares of these parameters. It is collective.
   virtual void updated(std::span<const Tensor> /*parameters*/) {}
-  /// An optimizer works on this source's parameters from now on, or no more.
+  /// Tell that an optimizer begins or ends to work on this source's parameters.
   virtual void attach(optim::Optimizer& optimizer) = 0;
   virtual void detach(optim::Optimizer& optimizer) = 0;
 };
 
-/// What an optimizer works on.
+/// The parameters that an optimizer updates, and the source of their gradients.
 struct ParameterList {
   ParameterList() = default;
   ParameterList(std::vector<NamedTensor> tensors, std::shared_ptr<GradientSource> from = nullptr)
       : items(std::move(tensors)), source(std::move(from)) {}
   std::vector<NamedTensor> items;
-  std::shared_ptr<GradientSource> source;  ///< null: grads are final as they are
+  std::shared_ptr<GradientSource> source;  ///< null if grads are final after backward
 
-  /// What this rank updates of parameter `i`: the parameter, or a one-dimensional view of its share.
+  /// Returns what this rank updates of parameter `i`: the parameter, or a one-dimensional view of its share.
   Tensor share(std::size_t i) const;
-  /// Its gradient, of a shape with share(i), after source->finish(). Undefined if it has none.
+  /// Returns the gradient of share(i), in the shape of share(i). Call it after source->finish(). It is
+  /// undefined if the parameter has no gradient.
   Tensor gradient(std::size_t i) const;
-  /// The sum of squares of each vector, over all ranks: of[k] is like share(which[k]). Taken over chunks of
-  /// kSquaresChunk elements, so that how parameters are shared changes no bit. Collective with shares.
+  /// Returns the sum of squares of each vector over all ranks. of[k] has the elements of share(which[k]).
+  /// Sums are taken over chunks of kSquaresChunk elements, so that the division into shares does not change
+  /// their bits. The call is collective if ranks have shares.
   std::vector<double> sums_of_squares(std::span<const std::size_t> which, std::span<const View> of) const;
 };
 
 namespace optim {
 
-/// Updates parameters from their grads. A parameter without a gradient is left untouched, state included.
-/// State is float32 (or the parameter's dtype) and part of every checkpoint and digest.
+/// Updates parameters from their grads. It changes neither a parameter without a gradient nor its state.
+/// State per element has the parameter's dtype. All state is part of every checkpoint and digest.
 class Optimizer {
  public:
   virtual ~Optimizer();
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
-  /// Applies one update as soon as the gradients are there: on GPUs that is after the call.
+  /// Applies one update. On GPUs the update is enqueued, and the call returns before it is done.
   void step();
   void zero_grad();
   virtual void set_lr(double lr) = 0;
   virtual double lr() const = 0;
   /// Returns the learning rate that the latest step() used; NaN before the first.
   double last_lr() const { return last_lr_; }
-  /// All state, named "<kind>.<parameter>".
+  /// Returns all state. State per element is named "<kind>.<parameter>".
   std::vector<StateTensor> state() const;
   const ParameterList& parameters() const { return parameters_; }
 
  protected:
   explicit Optimizer(ParameterList parameters);
-  /// Whether update() changes nothing where slices say so (OptimizerSlice::halted). Then the host does not
-  /// wait for a GPU to know that gradients are finite.
+  /// Returns true if update() skips slices whose OptimizerSlice::halted is not 0. The CPU then need not wait
+  /// until a GPU has checked that gradients are finite.
   virtual bool heeds_halted() const { return false; }
-  /// One tensor of zeros like each parameter's share, under "<kind>.<parameter>". At most two kinds.
+  /// Adds state: for each parameter a tensor of zeros like its share, named "<kind>.<parameter>". Throws if
+  /// there are two kinds already.
   void add_state(const std::string& kind);
-  /// Updates the parameters that have gradients, all in one pass. which[i] is the index of slices[i], whose
-  /// `first` and `second` are the states in the order of add_state(). Slices are this rank's shares: they may
-  /// be empty.
+  /// Updates the parameters that have gradients, all in one pass. slices[i] is this rank's share of parameter
+  /// which[i] and may be empty. Its `first` and `second` are the states in the order of add_state().
   virtual void update(std::span<const std::size_t> which, std::span<OptimizerSlice> slices) = 0;
   std::vector<NamedTensor> extra_state_;  ///< state that is not per element
 
@@ -111,7 +115,7 @@ class Optimizer {
   double last_lr_ = std::numeric_limits<double>::quiet_NaN();
 };
 
-/// lr, if it is one. Throws otherwise.
+/// Returns lr. Throws if it is negative or not finite.
 double checked_lr(double lr);
 
 /// Stochastic gradient descent with momentum, as in PyTorch.
@@ -145,9 +149,10 @@ class AdamW : public Optimizer {
   Tensor steps_;  ///< int64, one per parameter
 };
 
-/// Waits for the gradients, then scales them all by max_norm / norm if their joint 2-norm is larger. Sums of
-/// squares are taken over fixed chunks in parameter order. Returns the norm before; NaN or infinite norms
-/// scale nothing. max_norm 0 only measures. Collective where ranks have shares.
+/// Waits for the gradients and computes the 2-norm of all of them together. If it exceeds max_norm, scales
+/// every gradient by max_norm / norm. Returns the norm before scaling. If the norm is NaN or infinite, or
+/// max_norm is 0, nothing is scaled. Sums of squares are taken over fixed chunks in parameter order. The call
+/// is collective if ranks have shares.
 double clip_grad_norm(const ParameterList& parameters, double max_norm);
 
 struct Schedule {
@@ -158,9 +163,9 @@ struct Schedule {
   std::int64_t total = 0;   ///< steps of the whole run
 };
 
-/// The learning rate of step 0, 1, ...: a pure function, so that resume needs no state. Cosine falls to 0
-/// (Loshchilov, Hutter, SGDR, 2017); one-cycle rises over 30 % of the run from peak/25, then falls to
-/// peak/25e4 (Smith, Topin, 2018); step divides by 10 at one half and three quarters of the run.
+/// Returns the learning rate of step 0, 1, ... It is a pure function, so that resume needs no state. Cosine
+/// falls to 0 (Loshchilov, Hutter, SGDR, 2017); one-cycle rises over 30 % of the run from peak/25, then falls
+/// to peak/25e4 (Smith, Topin, 2018); step divides by 10 at one half and three quarters of the run.
 double learning_rate(const Schedule& schedule, std::int64_t step);
 
 }  // namespace optim
