@@ -68,7 +68,7 @@ class Identity : public Module {
   Tensor forward(const Tensor& x) override { return x; }
 };
 
-/// (N, ...) -> (N, rest).
+/// Flattens all dimensions but the first: (N, ...) -> (N, product of the others).
 class Flatten : public Module {
  public:
   Tensor forward(const Tensor& x) override { return flatten(x, 1); }

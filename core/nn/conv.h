@@ -8,7 +8,7 @@
 
 namespace trireme::nn {
 
-/// x (N,C,L) -> (N,O,L').
+/// 1-D convolution: x (N,C,L) -> (N,O,L').
 class Conv1d : public Module {
  public:
   Conv1d(std::int64_t in, std::int64_t out, std::int64_t kernel, Conv2dOptions options = {},
@@ -20,7 +20,7 @@ class Conv1d : public Module {
   Conv2dOptions options;
 };
 
-/// x (N,C,H,W) -> (N,O,H',W').
+/// 2-D convolution: x (N,C,H,W) -> (N,O,H',W').
 class Conv2d : public Module {
  public:
   Conv2d(std::int64_t in, std::int64_t out, std::int64_t kernel, Conv2dOptions options = {},
@@ -32,7 +32,7 @@ class Conv2d : public Module {
   Conv2dOptions options;
 };
 
-/// x (N,C,H,W) -> (N,O,H',W'), larger where stride > 1.
+/// 2-D transposed convolution: x (N,C,H,W) -> (N,O,H',W'). The result is larger than x if stride > 1.
 class ConvTranspose2d : public Module {
  public:
   ConvTranspose2d(std::int64_t in, std::int64_t out, std::int64_t kernel, ConvTransposeOptions options = {},
@@ -58,7 +58,7 @@ class AvgPool2d : public Module {
   PoolOptions options;
 };
 
-/// (N,C,H,W) -> (N,C,height,width).
+/// Average pooling to a given size: (N,C,H,W) -> (N,C,height,width).
 class AdaptiveAvgPool2d : public Module {
  public:
   AdaptiveAvgPool2d(std::int64_t h, std::int64_t w) : height(h), width(w) {}
@@ -66,7 +66,7 @@ class AdaptiveAvgPool2d : public Module {
   std::int64_t height, width;
 };
 
-/// (N,C,H,W) -> (N,C).
+/// Average of each channel: (N,C,H,W) -> (N,C).
 class GlobalAvgPool2d : public Module {
  public:
   Tensor forward(const Tensor& x) override { return global_avg_pool2d(x); }

@@ -19,7 +19,7 @@ RandomKey Dropout::next_key() {
 }
 
 void Dropout::set_path(const std::string& path) {
-  layer_ = 0xd509;  // apart from other users of (seed, step, layer) keys
+  layer_ = 0xd509;  // keeps the keys distinct from other keys of (seed, step, layer)
   for (const char c : path) layer_ = mix64(layer_ ^ static_cast<unsigned char>(c));
 }
 

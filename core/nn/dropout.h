@@ -8,12 +8,13 @@
 
 namespace trireme::nn {
 
-/// Zeroes elements with probability p in training. Its numbers depend on seed, step, its path, how often it
-/// was called in this shard, and the sample. Without a path, on the order in which such layers were made.
+/// Zeroes elements with probability p in training. Its random numbers depend on the seed, the step, the
+/// layer's path, how often it was called in this shard, and the sample. A layer without a path uses the order
+/// in which random layers were constructed instead.
 class Dropout : public Module {
  public:
   explicit Dropout(double probability = 0.5) : p(probability), layer_(mix64(next_random_layer())) {}
-  /// A copy is a layer of its own, with other numbers; it counts as made now and has no path yet.
+  /// Makes a new layer, which draws other random numbers. It counts as constructed now and has no path yet.
   Dropout(const Dropout& other) : Module(other), p(other.p), layer_(mix64(next_random_layer())) {}
   Dropout& operator=(const Dropout& other) {
     Module::operator=(other);
@@ -24,7 +25,7 @@ class Dropout : public Module {
   Dropout& operator=(Dropout&&) = default;
   Tensor forward(const Tensor& x) override;
   void set_path(const std::string& path) override;
-  /// The key of the next call, for ops that drop elements themselves; counts as a call.
+  /// Returns the key of the next call, for ops that drop elements themselves. It counts as a call.
   RandomKey next_key();
   double p;
 

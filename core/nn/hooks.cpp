@@ -1,4 +1,4 @@
-// The hooks around a module's call.
+// Runs the hooks before and after a module's call.
 #include <algorithm>
 #include <memory>
 #include <utility>
@@ -56,14 +56,14 @@ struct Call {
 
   Tensors run(Tensors input_gradients) {
     Tensors outputs = std::exchange(output_gradients, {});
-    outputs.resize(results);  // where no result was used
+    outputs.resize(results);  // needed if no result was used
     hooks.each(
         [&](const auto& hook) { replace("backward", input_gradients, hook(input_gradients, outputs)); });
     return input_gradients;
   }
 };
 
-/// Whether a module's result lies in memory of its inputs or of a parameter, or somebody keeps it.
+/// Returns true if a module's result shares memory with its inputs or a parameter, or has other users.
 bool is_from_outside(const Tensor& t, const Tensors& inputs) {
   if (t.impl()->use_count() > 1) return true;
   if (t.is_leaf() || (t.impl()->base && Tensor(t.impl()->base).is_leaf())) return true;
@@ -79,7 +79,7 @@ Tensors Module::with_hooks(Tensors inputs, const std::function<Tensors(const Ten
   const bool watched = !backward_hooks_.empty() && grad_enabled();
   const auto call = watched ? std::make_shared<Call>(backward_hooks_) : nullptr;
   const std::size_t count = inputs.size();
-  const auto always = [](const Tensor&) { return true; };  // the caller has them
+  const auto always = [](const Tensor&) { return true; };  // the caller holds handles to them
   const bool reaches_inputs =
       watched && pass_through("module inputs", inputs, always, [call, count](Backward& b) {
         const Tensors gradients = call->run(gradients_of(b, count));

@@ -32,7 +32,7 @@ const Tensor& assign(const Tensor& t, const Tensor& values) {
 /// Numbers are drawn as float32 for types that are narrower.
 DType drawn_as(const Tensor& t) { return t.dtype() == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32; }
 
-/// Where the normal distribution's integral reaches p.
+/// Returns the number at which the integral of the normal distribution reaches p.
 double normal_quantile(double p) {
   if (p > 0.5) return -normal_quantile(1 - p);
   p = std::max(p, 1e-300);

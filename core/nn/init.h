@@ -10,10 +10,10 @@
 
 namespace trireme::nn {
 
-/// A new parameter, uniform in +-1/sqrt(fan_in): what PyTorch's linear, convolution and recurrent layers
-/// start with (there as kaiming_uniform_ with a = sqrt(5)).
+/// Returns a new parameter, uniform in +-1/sqrt(fan_in). PyTorch's linear, convolution and recurrent layers
+/// start with the same distribution (there kaiming_uniform_ with a = sqrt(5)).
 Tensor default_parameter(const Shape& shape, std::int64_t fan_in);
-/// A new parameter of one value.
+/// Returns a new parameter whose elements are all `value`.
 Tensor constant_parameter(const Shape& shape, double value);
 
 namespace init {
@@ -23,15 +23,17 @@ const Tensor& zeros_(const Tensor& t);
 const Tensor& ones_(const Tensor& t);
 const Tensor& uniform_(const Tensor& t, double low = 0, double high = 1);
 const Tensor& normal_(const Tensor& t, double mean = 0, double std = 1);
-/// Normal numbers, none outside low..high (absolute, not in units of std).
+/// Fills t with normal numbers, none outside low..high. The bounds are absolute, not in units of std.
 const Tensor& trunc_normal_(const Tensor& t, double mean = 0, double std = 1, double low = -2,
                             double high = 2);
 
-/// How much an activation shrinks what passes it; leaky_relu's slope is given apart.
 enum class Nonlinearity { kLinear, kSigmoid, kTanh, kRelu, kLeakyRelu, kSelu };
+/// Returns the factor of initial weights that compensates for how much an activation shrinks its input.
+/// `slope` is that of leaky_relu.
 double gain_of(Nonlinearity nonlinearity, double slope = 0.01);
 
-/// Inputs and outputs of one element of a weight (out, in, ...). Throws below two dimensions.
+/// The numbers of inputs and outputs that a weight (out, in, ...) connects. Throws if the weight has fewer
+/// than two dimensions.
 struct Fans {
   std::int64_t in, out;
 };
@@ -43,7 +45,7 @@ const Tensor& xavier_normal_(const Tensor& t, double gain = 1);
 
 enum class Fan { kIn, kOut };
 struct Kaiming {
-  double a = 0;  ///< slope of the leaky ReLU
+  double a = 0;  ///< the slope of the leaky ReLU
   Fan fan = Fan::kIn;
   Nonlinearity nonlinearity = Nonlinearity::kLeakyRelu;
 };
@@ -51,9 +53,9 @@ struct Kaiming {
 const Tensor& kaiming_uniform_(const Tensor& t, const Kaiming& how = {});
 const Tensor& kaiming_normal_(const Tensor& t, const Kaiming& how = {});
 
-/// Rows (or columns, where there are fewer) that are orthonormal times gain; dimensions after the first
-/// count as one. A. Saxe et al., "Exact solutions to the nonlinear dynamics of learning in deep linear neural
-/// networks", 2014.
+/// Fills t with gain times orthonormal rows, or columns if there are fewer columns. Dimensions after the
+/// first count as one. A. Saxe et al., "Exact solutions to the nonlinear dynamics of learning in deep linear
+/// neural networks", 2014.
 const Tensor& orthogonal_(const Tensor& t, double gain = 1);
 
 }  // namespace init

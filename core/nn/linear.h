@@ -20,10 +20,11 @@ class Linear : public Module {
 };
 
 struct EmbeddingOptions {
-  std::optional<std::int64_t> padding_index = {};  ///< its row starts as zeros and gets no gradient
+  std::optional<std::int64_t> padding_index = {};  ///< the row that starts as zeros and gets no gradient
 };
 
-/// Rows of a table: index (...) int64 -> (..., width). Initial values are normal with deviation 1.
+/// Looks up rows of a table: index (...) int64 -> (..., width). Initial values are normal with standard
+/// deviation 1.
 class Embedding : public Module {
  public:
   Embedding(std::int64_t rows, std::int64_t width, EmbeddingOptions options = {});

@@ -1,7 +1,7 @@
 // Modules: ordinary structs that own parameters, buffers and other modules as members.
 //
-// A module says what it owns in visit(), one line a member; that is all there is to registration, so any
-// member can be replaced by assigning to it.
+// A module lists its members in visit(), one line per member. There is no other registration, so any member
+// can be replaced by assigning to it.
 //
 //   struct Net : nn::Module {
 //     nn::Linear hidden{784, 128}, out{128, 10};
@@ -29,10 +29,10 @@ struct NamedTensor {
   Tensor tensor;
 };
 
-/// Of the state of a job, which ranks may share out.
+/// A tensor of a job's state. Ranks may divide its elements among them.
 struct StateTensor : NamedTensor {
-  /// `tensor` (one-dimensional) holds the elements of a tensor of this shape, row-major, from `first` on, and
-  /// other ranks hold the others. Without it, it is all there.
+  /// Describes a tensor whose elements are divided among ranks: `tensor` is one-dimensional and holds this
+  /// rank's elements of a row-major tensor of shape `whole`, from element `first` on.
   struct Part {
     Shape whole;
     std::int64_t first = 0;
@@ -44,69 +44,69 @@ namespace nn {
 
 class Module;
 
-/// Is shown the members of a module. Names must not contain dots.
+/// The interface that Module::visit() passes the members of a module to. Names must not contain dots.
 class Visitor {
  public:
   virtual ~Visitor() = default;
   virtual void parameter(const std::string& name, Tensor& tensor) = 0;
-  /// State that is saved but gets no gradient.
+  /// Is called for state that is saved but gets no gradient.
   virtual void buffer(const std::string& name, Tensor& tensor) = 0;
-  /// A buffer of running statistics, which is given to the StatisticsSink in training.
+  /// Is called for a buffer of running statistics, which is given to the StatisticsSink in training.
   virtual void statistics(const std::string& name, Tensor& tensor) { buffer(name, tensor); }
   virtual void module(const std::string& name, Module& module) = 0;
 };
 
-/// Sees what a module is called with; a result that is not empty replaces it.
+/// A hook that is called with the inputs of a module's call. A result that is not empty replaces the inputs.
 using ForwardPreHook = std::vector<Tensor>(const std::vector<Tensor>& inputs);
-/// Sees a call's inputs and results; a result that is not empty replaces the latter.
+/// A hook that is called with a call's inputs and outputs. A result that is not empty replaces the outputs.
 using ForwardHook = std::vector<Tensor>(const std::vector<Tensor>& inputs,
                                         const std::vector<Tensor>& outputs);
-/// Sees the gradients of a call's inputs (undefined where none is wanted) and results; a result that is not
-/// empty replaces the former.
+/// A hook that is called with the gradients of a call's inputs and outputs. The gradient of an input that
+/// does not require grad is undefined. A result that is not empty replaces the gradients of the inputs.
 using BackwardHook = std::vector<Tensor>(const std::vector<Tensor>& input_gradients,
                                          const std::vector<Tensor>& output_gradients);
 
 class Module {
  public:
   virtual ~Module() = default;
-  /// Modules with other inputs define a forward of their own and leave this one alone.
+  /// Computes the module's result. Modules with other inputs define another forward and do not override this.
   virtual Tensor forward(const Tensor& x);
-  /// forward(), with the hooks around it.
+  /// Calls forward() and the hooks before and after it.
   Tensor operator()(const Tensor& x) {
     if (!has_hooks()) return forward(x);
     return with_hooks({x}, [this](const std::vector<Tensor>& in) { return std::vector{forward(in[0])}; })[0];
   }
-  /// Shows every member to `visitor`, in a fixed order.
+  /// Passes every member to `visitor`, in a fixed order.
   virtual void visit(Visitor& visitor);
 
-  /// All parameters below this module, in visiting order. A tensor used twice is listed once, under its first
-  /// name.
+  /// Returns all parameters of this module and the modules below it, in visiting order. A tensor used twice
+  /// is listed once, under its first name.
   std::vector<NamedTensor> parameters();
   std::vector<NamedTensor> buffers();
-  /// The buffers that are running statistics.
+  /// Returns the buffers that are running statistics.
   std::vector<NamedTensor> statistics();
   /// Switches this module and all below to training (dropout, batch statistics) or evaluation.
   void train(bool on = true);
   void eval() { train(false); }
   bool training() const { return training_; }
-  /// Called with the full path of each module once the root is known; "" for the root itself.
+  /// Is called with the full path of this module once the root is known. The path of the root is "".
   virtual void set_path(const std::string& path);
 
-  // Hooks see calls through operator(), not those of forward() itself.
+  // Hooks run for calls of operator() only, not for calls of forward().
   HookHandle register_forward_pre_hook(std::function<ForwardPreHook> hook) {
     return pre_hooks_.add(std::move(hook));
   }
   HookHandle register_forward_hook(std::function<ForwardHook> hook) { return hooks_.add(std::move(hook)); }
-  /// Called in backward once all gradients of a call's inputs are known; if no input wants one, when those of
-  /// the results are.
+  /// Registers a hook that backward calls once all gradients of a call's inputs are known. If no input
+  /// requires grad, it is called once the gradients of the outputs are known.
   HookHandle register_full_backward_hook(std::function<BackwardHook> hook) {
     return backward_hooks_.add(std::move(hook));
   }
 
  protected:
   bool has_hooks() const { return !(pre_hooks_.empty() && hooks_.empty() && backward_hooks_.empty()); }
-  /// For the operator() of modules with other inputs or results: `run` between the hooks. The numbers of
-  /// inputs and results stay.
+  /// Calls `run` between the hooks. Modules with other inputs or outputs call it in their operator(). Hooks
+  /// must not change the numbers of inputs and outputs.
   std::vector<Tensor> with_hooks(
       std::vector<Tensor> inputs,
       const std::function<std::vector<Tensor>(const std::vector<Tensor>&)>& run) const;
@@ -124,7 +124,7 @@ class Sequential : public Module {
   template <class... Modules>
   requires((std::is_base_of_v<Module, std::decay_t<Modules>> && ...) &&
            !(sizeof...(Modules) == 1 &&
-             (std::is_same_v<Sequential, std::decay_t<Modules>> && ...)))  // that is a copy
+             (std::is_same_v<Sequential, std::decay_t<Modules>> && ...)))  // excludes the copy constructor
       explicit Sequential(Modules&&... modules) {
     (modules_.push_back(std::make_shared<std::decay_t<Modules>>(std::forward<Modules>(modules))), ...);
   }
@@ -145,8 +145,8 @@ class Sequential : public Module {
   std::vector<std::shared_ptr<Module>> modules_;
 };
 
-/// Modules of one kind in a row, to call as their owner likes; they are named "0", "1", ... Copies share
-/// them.
+/// A list of modules of one kind, which their owner calls. They are named "0", "1", ... Copies of the list
+/// share the modules.
 ///
 ///   nn::ModuleList<Block> blocks;
 ///   for (int i = 0; i < 12; ++i) blocks.emplace_back(width);
@@ -155,7 +155,7 @@ template <class M = Module>
 class ModuleList : public Module {
  public:
   void push_back(std::shared_ptr<M> module) { modules_.push_back(std::move(module)); }
-  /// Adds an M made of `args`.
+  /// Appends an M that is constructed from `args`.
   template <class... Args>
   M& emplace_back(Args&&... args) {
     return *modules_.emplace_back(std::make_shared<M>(std::forward<Args>(args)...));
@@ -179,36 +179,37 @@ class ModuleList : public Module {
 void for_each_module(Module& root, const std::function<void(const std::string& path, Module&)>& fn,
                      const std::string& path = "");
 
-/// Moves all parameters and buffers of `root` to a device, in place: handles on them follow. (`Module::to` in
-/// PyTorch; a member of that name would hide the op from every module.)
+/// Moves all parameters and buffers of `root` to a device, in place, so that handles to them follow. PyTorch
+/// calls this `Module::to`; a member of that name would hide the op to() in every module.
 void move_to(Module& root, Device device);
 
-/// Names `root` and all modules below it; random layers take their keys from their names. Data parallel
-/// wrappers call it. Models with different `path`s draw different numbers.
+/// Calls set_path() of `root` and all modules below it. Random layers derive their keys from their paths, so
+/// models with different `path`s draw different numbers. Data parallel wrappers call it.
 void name_modules(Module& root, const std::string& path = "");
 
-/// Starts the sequences of initial values and of random layers on this thread: equal seeds and construction
-/// orders give equal models.
+/// Seeds the initial values and the random layers of models that this thread constructs. Equal seeds and
+/// orders of construction give equal models.
 void manual_seed(std::uint64_t seed);
-/// The key of the next tensor to initialize.
+/// Returns the key of the next tensor to initialize.
 RandomKey next_initial_key();
 
-/// The number of the next random layer, which tells it apart until it has a path.
+/// Returns the number of the next random layer, which identifies the layer until it has a path.
 std::uint64_t next_random_layer();
 
-/// What random layers mix into their keys, per thread.
+/// The values that random layers of this thread mix into their keys.
 struct RandomContext {
   std::uint64_t seed = 0;
   std::uint64_t step = 0;
-  std::int64_t first_sample = 0;  ///< place of the batch's first sample in the global batch
-  std::uint64_t round = 0;        ///< of the step's passes over its shards
+  std::int64_t first_sample = 0;  ///< index of the batch's first sample in the global batch
+  std::uint64_t round = 0;        ///< the number of the pass in the step
 };
-/// A training loop calls it at the start of every shard: layers count their calls anew. Without a loop they
-/// just count on, so that no two calls draw the same numbers.
+/// Sets this thread's random context and restarts the counts of calls of random layers. A training loop calls
+/// it at the start of every shard. If it is never called, layers keep counting, so that no two calls draw the
+/// same numbers.
 void set_random_context(const RandomContext& context);
 const RandomContext& random_context();
 
-/// Numbers the calls of one random layer since the shard began.
+/// Counts the calls of one random layer since the shard began.
 class CallCounter {
  public:
   std::uint64_t next();
@@ -218,10 +219,10 @@ class CallCounter {
   std::uint64_t shard_ = 0;
 };
 
-/// The numbers that calls of random layers got on this thread, to give them out once more.
+/// Records the numbers that calls of random layers got on this thread, to give out the same numbers again.
 class CallTape {
  public:
-  /// While alive, numbers are written down.
+  /// Makes this thread record numbers during its lifetime.
   class Recording {
    public:
     explicit Recording(CallTape& tape);
@@ -232,7 +233,8 @@ class CallTape {
    private:
     CallTape* before_;
   };
-  /// While alive, the written numbers are given out, in order, under the context that they were drawn in.
+  /// Makes this thread give out the recorded numbers in order during its lifetime, with the random context in
+  /// which they were recorded.
   class Replaying {
    public:
     Replaying(CallTape& tape, const RandomContext& context);
@@ -252,15 +254,16 @@ class CallTape {
   bool replays_ = false;
 };
 
-/// Takes the statistics that a shard measured, to average them over all shards.
+/// The interface that collects the statistics that each shard measured, to average them over all shards.
 class StatisticsSink {
  public:
   virtual ~StatisticsSink() = default;
-  /// At the end of the step: running = (1 - momentum) * running + momentum * (mean of all observed values).
-  /// False if `running` is not the sink's business: then the module updates it at once.
+  /// Adds a value, so that the end of the step computes
+  /// running = (1 - momentum) * running + momentum * (mean of all observed values). Returns false if the sink
+  /// does not handle `running`; the module then updates it at once.
   virtual bool observe(const Tensor& running, const Tensor& value, double momentum) = 0;
 };
-/// Of this thread; null: running statistics are updated at once.
+/// Returns this thread's sink. If it is null, running statistics are updated at once.
 StatisticsSink*& statistics_sink();
 
 }  // namespace nn

@@ -11,13 +11,13 @@ namespace trireme::nn {
 
 struct BatchNorm2dOptions {
   double eps = 1e-5;
-  double momentum = 0.1;  ///< of the newest statistics in the running ones
-  bool relu = false;      ///< of the result, in the same pass
+  double momentum = 0.1;  ///< weight of the newest statistics in the running ones
+  bool relu = false;      ///< if true, applies ReLU to the result, in the same pass
 };
 
-/// Batch normalization of x (N,C,H,W), optionally + residual and ReLU in the same pass. In training each call
-/// uses the statistics of its own batch (one shard), or with --sync-batchnorm those of all shards of the
-/// step; running statistics take the mean over all shards of the step.
+/// Batch normalization of x (N,C,H,W), optionally with a residual added and ReLU in the same pass. In
+/// training each call uses the statistics of its own batch (one shard), or with --sync-batchnorm those of all
+/// shards of the step. Running statistics are updated with the mean over all shards of the step.
 class BatchNorm2d : public Module {
  public:
   explicit BatchNorm2d(std::int64_t channels, BatchNorm2dOptions options = {});
@@ -36,8 +36,8 @@ class BatchNorm2d : public Module {
 
 struct LayerNormOptions {
   double eps = 1e-5;
-  bool affine = true;  ///< with weight
-  bool bias = true;    ///< with bias, if with weight
+  bool affine = true;  ///< if true, the layer has a weight
+  bool bias = true;    ///< if true, a layer with a weight has a bias, too
 };
 
 /// Over the last dimensions of x, which have this shape.
@@ -53,7 +53,7 @@ class LayerNorm : public Module {
 };
 
 struct RMSNormOptions {
-  std::optional<double> eps = {};  ///< else the machine's, of float64 or float32
+  std::optional<double> eps = {};  ///< default: the machine epsilon of float64 or float32
   bool affine = true;
 };
 
@@ -74,7 +74,7 @@ struct GroupNormOptions {
   bool affine = true;
 };
 
-/// Over each group of channels of x (N,C,...).
+/// Group normalization: normalizes over each group of channels of x (N,C,...).
 class GroupNorm : public Module {
  public:
   GroupNorm(std::int64_t groups, std::int64_t channels, GroupNormOptions options = {});

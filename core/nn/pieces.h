@@ -1,4 +1,4 @@
-// For modules that compute several things in one product.
+// Splits the result of one matrix product that computes several tensors.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace trireme::nn {
 
-/// x cut along `dim` into `count` equal views, as one recorded op: its gradient is put together once, where
-/// that of single views would be as many times as large. Not to be changed in place.
+/// Splits x along `dim` into `count` equal views, as one recorded op. Its gradient is assembled once, while
+/// separate views would each make a gradient of x's size. The views must not be changed in place.
 std::vector<Tensor> pieces(const Tensor& x, int dim, std::int64_t count);
 
 }  // namespace trireme::nn

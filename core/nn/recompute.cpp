@@ -10,13 +10,13 @@ namespace trireme::nn {
 
 namespace {
 
-/// Takes all statistics and does nothing with them.
+/// A sink that ignores all statistics.
 class NoStatistics final : public StatisticsSink {
  public:
   bool observe(const Tensor&, const Tensor&, double) override { return true; }
 };
 
-/// What the second run needs of the first.
+/// The data of the first run that the second run needs.
 struct FirstRun {
   RandomContext context;
   CallTape tape;

@@ -8,8 +8,8 @@
 
 namespace trireme::nn {
 
-/// trireme::recompute for functions that use modules: the second run draws the random numbers of the first
-/// (dropout), and leaves running statistics (batch normalization) alone.
+/// Does what trireme::recompute() does, for functions that use modules. The second run draws the random
+/// numbers of the first (dropout) and does not update running statistics (batch normalization).
 Tensor recompute(const std::function<Tensor(const std::vector<Tensor>&)>& fn,
                  const std::vector<Tensor>& inputs);
 

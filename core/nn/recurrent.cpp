@@ -31,11 +31,11 @@ void check_cell(const char* name, const Tensor& x, const std::vector<Tensor>& st
 
 }  // namespace
 
-/// Which sequences are still going on at each step.
+/// Tells which sequences have not ended at each step.
 struct Recurrent::Time {
   std::int64_t steps = 0;
   std::int64_t shared = 0;  ///< steps that every sequence has
-  Tensor lengths;           ///< (N,1), defined if some end early
+  Tensor lengths;           ///< (N,1), defined if some sequences end early
 
   Time(const char* name, const Tensor& x, const Tensor& given) : steps(x.size(0)), shared(steps) {
     TRIREME_CHECK(steps > 0, "{}: x {} has no time steps", name, x.shape().to_string());

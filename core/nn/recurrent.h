@@ -16,14 +16,14 @@ struct RecurrentOptions {
   std::int64_t num_layers = 1;
   bool bias = true;
   bool batch_first = false;  ///< x and output are (N,L,...) instead of (L,N,...)
-  double dropout = 0;        ///< of what one layer gives to the next
+  double dropout = 0;        ///< the dropout probability of the tensors between layers
   bool bidirectional = false;
 };
 
-/// What RNN, LSTM and GRU share. The products of all time steps with weight_ih are one.
+/// The common base of RNN, LSTM and GRU. One matrix product with weight_ih covers all time steps.
 class Recurrent : public Module {
  public:
-  /// weight_ih_l0, ... of one layer and direction.
+  /// The weights of one layer and direction: weight_ih_l0 and so on in PyTorch.
   struct Weights {
     Tensor ih;                ///< (gates*H, in)
     Tensor hh;                ///< (gates*H, H)
@@ -36,13 +36,14 @@ class Recurrent : public Module {
   RecurrentOptions options;
 
  protected:
-  /// Of one layer and direction: h (N,H), and c of an LSTM.
+  /// The state of one layer and direction: h (N,H), and c (N,H) of an LSTM.
   using State = std::vector<Tensor>;
   Recurrent(const char* name, int gates, std::int64_t input, std::int64_t hidden, const RecurrentOptions& o);
-  /// The state after one step; `gates` (N,gates*H) is weight_ih x + bias_ih.
+  /// Returns the state after one time step. `gates` (N,gates*H) is weight_ih x + bias_ih.
   virtual State step(const Tensor& gates, const State& before, const Weights& w) const = 0;
-  /// Of x, with the hooks: output and last state. `initial` and that are one tensor (layers*directions,N,H)
-  /// per part of the state; initial ones may be undefined.
+  /// Runs the network on x, with the hooks, and returns the output and the last state. The last state and
+  /// `initial` have one tensor (layers*directions,N,H) for each part of the state. Initial ones may be
+  /// undefined.
   State call(const Tensor& x, const State& initial, const Tensor& lengths);
 
  private:
@@ -71,10 +72,10 @@ class RNN : public Recurrent {
   enum class Nonlinearity { kTanh, kRelu };
   RNN(std::int64_t input_size, std::int64_t hidden_size, const RecurrentOptions& options = {},
       Nonlinearity nonlinearity = Nonlinearity::kTanh);
-  /// x (L,N,in) or (N,L,in); h (layers*directions,N,H), zeros if undefined; lengths (N) int64 on the CPU, all
-  /// of x if undefined.
+  /// Runs the network on x (L,N,in) or (N,L,in). h (layers*directions,N,H) is zeros if undefined. lengths (N)
+  /// is int64 on the CPU; if it is undefined, all sequences have the full length of x.
   RecurrentOutput operator()(const Tensor& x, const Tensor& h = {}, const Tensor& lengths = {});
-  /// The output alone.
+  /// Returns the output without the state.
   Tensor forward(const Tensor& x) override { return (*this)(x).output; }
   Nonlinearity nonlinearity;
 
@@ -82,31 +83,32 @@ class RNN : public Recurrent {
   State step(const Tensor& gates, const State& before, const Weights& w) const override;
 };
 
-/// S. Hochreiter, J. Schmidhuber, "Long short-term memory", 1997. Arguments as RNN's.
+/// S. Hochreiter, J. Schmidhuber, "Long short-term memory", 1997. Its arguments are those of RNN.
 class LSTM : public Recurrent {
  public:
   LSTM(std::int64_t input_size, std::int64_t hidden_size, const RecurrentOptions& options = {});
   LstmOutput operator()(const Tensor& x, const LstmState& state = {}, const Tensor& lengths = {});
-  /// The output alone.
+  /// Returns the output without the state.
   Tensor forward(const Tensor& x) override { return (*this)(x).output; }
 
  protected:
   State step(const Tensor& gates, const State& before, const Weights& w) const override;
 };
 
-/// K. Cho et al., "Learning phrase representations using RNN encoder-decoder", 2014. Arguments as RNN's.
+/// K. Cho et al., "Learning phrase representations using RNN encoder-decoder", 2014. Its arguments are those
+/// of RNN.
 class GRU : public Recurrent {
  public:
   GRU(std::int64_t input_size, std::int64_t hidden_size, const RecurrentOptions& options = {});
   RecurrentOutput operator()(const Tensor& x, const Tensor& h = {}, const Tensor& lengths = {});
-  /// The output alone.
+  /// Returns the output without the state.
   Tensor forward(const Tensor& x) override { return (*this)(x).output; }
 
  protected:
   State step(const Tensor& gates, const State& before, const Weights& w) const override;
 };
 
-/// One step of an LSTM: x (N,in), state (N,H), zeros if undefined.
+/// One time step of an LSTM on x (N,in). The state (N,H) is zeros if undefined.
 class LSTMCell : public Module {
  public:
   LSTMCell(std::int64_t input_size, std::int64_t hidden_size, bool with_bias = true);
@@ -115,7 +117,7 @@ class LSTMCell : public Module {
   Tensor weight_ih, weight_hh, bias_ih, bias_hh;
 };
 
-/// One step of a GRU: x (N,in), h (N,H), zeros if undefined.
+/// One time step of a GRU on x (N,in). h (N,H) is zeros if undefined.
 class GRUCell : public Module {
  public:
   GRUCell(std::int64_t input_size, std::int64_t hidden_size, bool with_bias = true);

@@ -114,7 +114,7 @@ void to(Module& module, DType dtype) {
   TRIREME_CHECK(is_floating(dtype), "to: a module cannot be made {}; it needs floating point",
                 name_of(dtype));
   std::unordered_map<TensorImpl*, Tensor> converted;
-  std::vector<Tensor> old;  // alive, so that no new tensor gets an old one's address
+  std::vector<Tensor> old;  // keeps old tensors alive, so that no new one gets the address of an old one
   for_each_tensor(module, [&](const std::string&, Tensor& t) {
     if (!is_floating(t.dtype()) || t.dtype() == dtype) return;
     const auto [place, is_new] = converted.try_emplace(t.impl());

@@ -1,5 +1,5 @@
 // Transformers: A. Vaswani et al., "Attention is all you need", 2017. Names, arguments and defaults are
-// PyTorch's, but that each layer of a stack starts with values of its own.
+// PyTorch's. Unlike in PyTorch, each layer of a stack starts with its own initial values.
 #pragma once
 
 #include <cstdint>
@@ -56,19 +56,19 @@ class TransformerDecoderLayer : public Module {
   using Module::forward;
 };
 
-/// Layers in a row. Inside they are batch first.
+/// A sequence of layers. Inside the stack, tensors are batch first.
 template <class Layer>
 class TransformerStack : public Module {
  public:
   void visit(Visitor& v) override;
   ModuleList<Layer> layers;
-  std::shared_ptr<Module> norm;  ///< of the result, or null
+  std::shared_ptr<Module> norm;  ///< the norm of the result, or null
   TransformerOptions options;
 
  protected:
   TransformerStack(std::int64_t d_model, std::int64_t nhead, std::int64_t num_layers,
                    const TransformerOptions& o, bool with_norm);
-  /// What call(layer, x) makes of x, layer by layer, and the norm of that.
+  /// Applies call(layer, x) layer by layer, then the norm, and returns the result.
   template <class Call>
   Tensor run(const char* name, const Tensor& x, const Call& call);
 };
