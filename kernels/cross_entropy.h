@@ -1,4 +1,4 @@
-// Cross entropy of a row of logits, apart from how a device walks along it.
+// The parts of cross entropy of a row of logits that are the same on every device.
 #pragma once
 
 #include <cmath>
@@ -9,14 +9,16 @@
 
 namespace trireme {
 
-/// What smoothing counts a row's logits from: its label's. The sum of large logits themselves would not show
-/// how they differ. Finite, so that a label of probability 0 leaves infinity there and not NaN.
+/// Returns the number that label smoothing subtracts from a row's logits: the logit of the label. The sum of
+/// large logits themselves would lose their differences. If the logit is -infinity or NaN, the number is 0,
+/// so that a label of probability 0 gives infinity and not NaN.
 template <class T>
 TRIREME_HOST_DEVICE inline double smoothing_origin(T label_logit) {
   return static_cast<double>(label_logit >= std::numeric_limits<T>::lowest() ? label_logit : T(0));
 }
 
-/// sum: of e^(logit - largest); excess: of logit - smoothing_origin(), where there is smoothing.
+/// Returns the cross entropy of a row. `sum` is the sum of e^(logit - largest), and `excess` the sum of
+/// logit - smoothing_origin(), which only smoothing needs.
 template <class T>
 TRIREME_HOST_DEVICE inline double cross_entropy_of(T largest, double sum, double excess, T label_logit,
                                                    double smoothing, std::int64_t width) {

@@ -1,4 +1,4 @@
-// Where memory lives and kernels run.
+// Device: the place of memory and kernels, with its allocator and uploads.
 #pragma once
 
 #include <cstdint>
@@ -18,31 +18,33 @@ struct Device {
 
 inline constexpr Device kCpu{};
 
-/// "cpu", "cuda:0".
+/// Returns the device's name, such as "cpu" or "cuda:0".
 inline std::string name_of(Device device) {
   return device.is_cpu() ? "cpu" : "cuda:" + std::to_string(device.index);
 }
 
-/// Memory of a device from its caching allocator: uninitialized, aligned to 64 bytes or more.
-/// Thread-safe. Throws Error(kInternal) when there is none left. allocate(0) gives a valid pointer.
+/// Returns uninitialized memory of a device from its caching allocator, aligned to 64 bytes or more. Any
+/// thread may call. Throws Error(kInternal) if no memory is left. allocate(0) returns a valid pointer.
 void* allocate(Device device, std::size_t bytes);
-/// Gives back what allocate returned; `bytes` must be the same.
+/// Frees memory from allocate(). `bytes` must be the number that was allocated.
 void deallocate(Device device, void* memory, std::size_t bytes) noexcept;
 
-/// Host memory that copies from and to a device can use while the host goes on. Throws as allocate().
+/// Returns CPU memory for asynchronous copies from and to a device. Throws Error(kInternal) if no memory is
+/// left.
 void* allocate_host(Device device, std::size_t bytes);
 void deallocate_host(Device device, void* memory, std::size_t bytes) noexcept;
 
-/// Bytes on their way from the host to a device that is not the CPU, beside its work. Any thread may make
-/// one.
+/// An asynchronous copy from CPU memory to a device other than the CPU, which overlaps with the device's
+/// kernels. Any thread may construct one.
 class Upload {
  public:
-  /// Has read `host` when it returns. Waits for the device only where memory is short: of it, or of buffers.
+  /// Starts the copy. `host` has been read when the constructor returns. It waits for the device only if
+  /// device memory or buffers are short.
   Upload(Device device, const void* host, std::size_t bytes);
   ~Upload();
   Upload(const Upload&) = delete;
   Upload& operator=(const Upload&) = delete;
-  /// Kernels that this thread enqueues from now on find the bytes at `to`. Once.
+  /// Makes the bytes available at `to` for kernels that this thread enqueues later. Call it at most once.
   void finish(void* to);
 
  private:

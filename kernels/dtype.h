@@ -47,7 +47,7 @@ constexpr std::string_view name_of(DType dtype) {
   return "?";
 }
 
-/// Stored in 16 bits, computed with in float32.
+/// Returns true for types that are stored in 16 bits and computed with in float32.
 constexpr bool is_low_precision(DType dtype) { return dtype == DType::kBFloat16 || dtype == DType::kFloat16; }
 constexpr bool is_floating(DType dtype) {
   return dtype == DType::kFloat32 || dtype == DType::kFloat64 || is_low_precision(dtype);
@@ -78,7 +78,7 @@ decltype(auto) visit_dtype(DType dtype, Fn&& fn) {
   fail(ExitCode::kInternal, "dtype {} is not known", static_cast<int>(dtype));
 }
 
-/// As visit_dtype, for kernels that compute in float32 and float64 only.
+/// Calls fn(T{}) for float32 and float64. It is for kernels that compute in these types only.
 template <class Fn>
 decltype(auto) visit_floating(DType dtype, const char* op, Fn&& fn) {
   if (dtype == DType::kFloat32) return fn(float{});

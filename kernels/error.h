@@ -1,4 +1,4 @@
-// Errors: one line that says what, where, both values and what to do; the exit code rides along.
+// Errors: a message of one line, which names the operation, the values and what to do, and an exit code.
 //
 // A library never exits. It throws Error; a program's main turns it into one line on standard
 // error and the exit code (see INTERFACE: exit codes).
@@ -33,7 +33,7 @@ class Error : public std::runtime_error {
   ExitCode code_;
 };
 
-/// An error that every rank throws alike at the same place; rank 0 alone says it.
+/// An error that every rank throws at the same place. Only rank 0 prints it.
 class AgreedError : public Error {
  public:
   using Error::Error;

@@ -1,4 +1,4 @@
-// Marks functions that CUDA kernels call as well as the host.
+// Macros that mark functions which run on both GPUs and CPUs.
 #pragma once
 
 #if defined(__CUDACC__)

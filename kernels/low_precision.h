@@ -1,4 +1,4 @@
-// 16-bit floating point numbers: storage only, arithmetic is float32's.
+// 16-bit floating point numbers. They are storage types; arithmetic is done in float32.
 #pragma once
 
 #include <bit>
@@ -34,7 +34,7 @@ struct Float16 {
   TRIREME_HOST_DEVICE operator float() const;
 };
 
-/// What the conversions below are on compilers and devices without such a type.
+/// Conversions for compilers and devices that have no 16-bit floating point type.
 namespace float16 {
 
 TRIREME_HOST_DEVICE constexpr std::uint16_t from_float(float value) {
@@ -73,7 +73,7 @@ inline Float16::operator float() const { return static_cast<float>(std::bit_cast
 #error "this compiler has no _Float16: use GCC 12 or Clang 15 or later"
 #endif
 
-/// What elements of type T are computed in.
+/// The type in which kernels compute with elements of type T.
 template <class T>
 struct ComputeOf {
   using type = T;

@@ -1,5 +1,5 @@
-// Several strided views of one shape as few dimensions as possible: what loops over elements walk along, on
-// every device.
+// Merges the dimensions of several strided views of the same shape into as few as possible. Loops over
+// elements use the result, on every device.
 #pragma once
 
 #include <algorithm>
@@ -19,8 +19,8 @@ inline bool is_row_major(const View& view) {
   return true;
 }
 
-/// N views of one shape (broadcast by zero strides), dimensions sorted by the first view's strides and merged
-/// where all views allow it. At least one dimension; the last is the inner one.
+/// N views of one shape (broadcast by zero strides). Dimensions are sorted by the first view's strides and
+/// merged if all views allow it. There is at least one dimension, and the last is the innermost.
 template <int N>
 struct MergedViews {
   int dims = 0;
@@ -58,11 +58,11 @@ struct MergedViews {
     for (int d = 0; d < dims; ++d) n *= shape[d];
     return n;
   }
-  /// Whether each view is one run without gaps.
+  /// Returns true if the elements of each view are contiguous.
   bool is_dense() const {
     return dims == 1 && std::all_of(strides, strides + N, [](const auto& s) { return s[0] == 1; });
   }
-  /// Where element i lies in each view, over all dimensions but the last `skipped` ones.
+  /// Returns the offset of element i in each view, over all dimensions but the last `skipped` ones.
   TRIREME_HOST_DEVICE std::array<std::int64_t, N> offsets(std::int64_t i, int skipped = 0) const {
     std::array<std::int64_t, N> at{};
     for (int d = dims - 1 - skipped; d >= 0; --d) {

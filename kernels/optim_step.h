@@ -1,4 +1,4 @@
-// What an optimizer, and a running average, does to one element, on every device.
+// The update of one element by each optimizer and by a running average, for every device.
 #pragma once
 
 #include <cmath>

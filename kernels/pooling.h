@@ -1,4 +1,4 @@
-// Which pixels a pooling window covers, on every device.
+// Computes the pixels that a pooling window covers, for every device.
 #pragma once
 
 #include "kernels/host_device.h"
@@ -6,7 +6,7 @@
 
 namespace trireme {
 
-/// Elements first, first + gap, ... of an axis, `count` of them; those outside of it do not count.
+/// `count` elements first, first + gap, ... of an axis. Elements outside of the axis are ignored.
 struct PoolSpan {
   std::int64_t first, count, gap;
 };

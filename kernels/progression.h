@@ -1,4 +1,4 @@
-// Numbers at equal distances, on every device.
+// Numbers at equal distances, for every device.
 #pragma once
 
 #include <cstdint>

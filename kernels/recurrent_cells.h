@@ -1,5 +1,5 @@
-// What recurrent cells do to one element, on every device. Rows of gates hold parts of `width` elements; k is
-// the element's place in each.
+// The computation of recurrent cells for one element, for every device. A row of gates has `width` elements
+// for each gate, and k is the element's index in each.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,10 @@ struct LstmElement {
         forget(fast_sigmoid(g[width + k])),
         cell(fast_tanh(g[2 * width + k])),
         out(fast_sigmoid(g[3 * width + k])) {}
-  /// The next c.
+  /// Returns the next c.
   TRIREME_INLINE T next(T before) const { return forget * before + in * cell; }
   TRIREME_INLINE T shown(T now) const { return out * fast_tanh(now); }
-  /// Writes the gradients of the gates to row dg; returns that of c before.
+  /// Writes the gradients of the gates to row dg. Returns the gradient of the previous c.
   TRIREME_INLINE T gradient(T before, T dh, T dafter, T* dg, std::int64_t width, std::int64_t k) const {
     const T bent = fast_tanh(next(before));
     const T d = dafter + dh * out * (T(1) - bent * bent);
@@ -42,7 +42,7 @@ struct GruElement {
         fresh(fast_tanh(x[2 * width + k] + reset * y[2 * width + k])),
         state(y[2 * width + k]) {}
   TRIREME_INLINE T next(T before) const { return fresh + keep * (before - fresh); }
-  /// Writes the gradients of the gates to rows dx and dy; returns that of the state before.
+  /// Writes the gradients of the gates to rows dx and dy. Returns the gradient of the previous state.
   TRIREME_INLINE T gradient(T before, T dafter, T* dx, T* dy, std::int64_t width, std::int64_t k) const {
     const T dfresh = dafter * (T(1) - keep) * (T(1) - fresh * fresh);
     dx[k] = dy[k] = dfresh * state * reset * (T(1) - reset);

@@ -1,4 +1,5 @@
-// What reductions are made of on every device: identities, joins, and the dimensions that go and stay.
+// The parts of reductions for every device: identities, joins, and the split into kept and reduced
+// dimensions.
 #pragma once
 
 #include <algorithm>
@@ -36,7 +37,7 @@ struct Dims {
   }
 };
 
-// Floating point is gathered in double; integers in int64.
+/// The type that elements of type T are accumulated in: double for floating point, int64 for integers.
 template <class T>
 using Accumulator = std::conditional_t<std::is_integral_v<T>, std::int64_t, double>;
 
@@ -121,7 +122,7 @@ struct All : Any {
   }
 };
 
-/// The result of a reduction of `count` elements that were gathered in `a`: it is rounded once.
+/// Returns the result of a reduction of `count` elements that were accumulated in `a`. It is rounded once.
 template <class R, class Out, class A>
 TRIREME_HOST_DEVICE Out result_of(A a, std::int64_t count) {
   if constexpr (std::is_same_v<R, Mean>)
@@ -135,7 +136,8 @@ TRIREME_HOST_DEVICE Accumulator<T> to_accumulator(T x) {
   return static_cast<Accumulator<T>>(static_cast<Compute<T>>(x));
 }
 
-/// Which dimensions of `in` stay (sizes above 1 in `out`) and which are reduced, largest strides first.
+/// The dimensions of `in` that are kept (those with sizes above 1 in `out`) and those that are reduced,
+/// largest strides first.
 struct SplitDims {
   Dims kept, reduced;
 };

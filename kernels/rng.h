@@ -25,12 +25,12 @@ TRIREME_HOST_DEVICE constexpr std::uint64_t mix64(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
-/// The key of (seed, a, b): for example (seed, step, layer) or (seed, epoch, purpose).
+/// Returns the key of (seed, a, b), for example (seed, step, layer) or (seed, epoch, purpose).
 constexpr RandomKey random_key(std::uint64_t seed, std::uint64_t a, std::uint64_t b) {
   return {mix64(mix64(mix64(seed) ^ a) ^ b)};
 }
 
-/// Four independent uniform 32-bit numbers of counter (high, low).
+/// Returns the four independent uniform 32-bit numbers of counter (high, low).
 TRIREME_HOST_DEVICE constexpr std::array<std::uint32_t, 4> philox(RandomKey key, std::uint64_t high,
                                                                   std::uint64_t low) {
   constexpr std::uint32_t kM0 = 0xD2511F53u, kM1 = 0xCD9E8D57u, kW0 = 0x9E3779B9u, kW1 = 0xBB67AE85u;
@@ -50,18 +50,18 @@ TRIREME_HOST_DEVICE constexpr std::array<std::uint32_t, 4> philox(RandomKey key,
   return {c0, c1, c2, c3};
 }
 
-/// Uniform in [0, 1) with 24 random bits.
+/// Returns a number that is uniform in [0, 1), from 24 random bits.
 TRIREME_HOST_DEVICE constexpr float to_unit_float(std::uint32_t bits) {
   return static_cast<float>(bits >> 8) * 0x1p-24f;
 }
 
-/// Uniform in [0, 1) with 53 random bits.
+/// Returns a number that is uniform in [0, 1), from 53 random bits.
 TRIREME_HOST_DEVICE constexpr double to_unit_double(std::uint32_t high, std::uint32_t low) {
   return static_cast<double>(((static_cast<std::uint64_t>(high) << 32) | low) >> 11) * 0x1p-53;
 }
 
-/// Uniform integer in [0, bound), bound > 0, from 32 random bits (Lemire's multiply-shift; bias below bound /
-/// 2^32).
+/// Returns an integer that is uniform in [0, bound), bound > 0, from 32 random bits. It uses Lemire's
+/// multiply-shift; the bias is below bound / 2^32.
 constexpr std::uint32_t to_bounded(std::uint32_t bits, std::uint32_t bound) {
   return static_cast<std::uint32_t>((static_cast<std::uint64_t>(bits) * bound) >> 32);
 }

@@ -1,4 +1,4 @@
-// A number that is given to an op beside its tensors.
+// Scalar: a number that is an argument of an op, in addition to its tensors.
 #pragma once
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// What a kernel sees of a tensor: memory, element type, shape and strides. No ownership.
+// View: the memory, element type, shape and strides of a tensor, as kernels use it. It owns nothing.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct View {
   DType dtype = DType::kFloat32;
   int dims = 0;
   std::int64_t shape[kMaxDims] = {};
-  std::int64_t strides[kMaxDims] = {};  ///< in elements; 0 where broadcast
+  std::int64_t strides[kMaxDims] = {};  ///< in elements; 0 in broadcast dimensions
 
   template <class T>
   T* as() const {
@@ -28,7 +28,7 @@ struct View {
   }
 };
 
-/// A vector (N) as the rows of `matrices` (B,M,N).
+/// Returns a view of a vector (N) as (B,M,N), the shape of `matrices`: every row is the vector.
 inline View along_rows(const View& vector, const View& matrices) {
   View wide = matrices;
   wide.data = vector.data;

@@ -1,4 +1,4 @@
-// Which dtypes a kernel is defined for.
+// Functions that dispatch on the dtypes that a kernel is defined for.
 #pragma once
 
 #include <type_traits>
@@ -7,7 +7,7 @@
 
 namespace trireme {
 
-/// Calls fn(T{}) for a dtype that arithmetic is defined on: every one but bool.
+/// Calls fn(T{}) for any dtype but bool, on which arithmetic is not defined.
 template <class Fn>
 void visit_number(DType dtype, const char* op, Fn&& fn) {
   visit_dtype(dtype, [&](auto type) {
