@@ -10,7 +10,7 @@
 
 namespace trireme {
 
-/// What to do to a training image; the default does nothing.
+/// The random changes to a training image. The default changes nothing.
 struct Augmentation {
   /// Pads with this many zeros (the mean pixel of normalized data) on every side, then crops at random
   /// to the old size: shifts by up to `padding` pixels each way.
@@ -21,7 +21,7 @@ struct Augmentation {
   bool active() const { return padding > 0 || flip; }
 };
 
-/// The key of all augmentation in one epoch.
+/// Returns the key of all augmentation in one epoch.
 RandomKey augmentation_key(std::uint64_t seed, std::int64_t epoch);
 
 /// Writes the augmented `in` to `out`; both hold one (H,W,C) image and must not overlap.

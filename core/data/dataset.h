@@ -12,21 +12,21 @@
 
 namespace trireme {
 
-/// Which part of a data set.
+/// The two parts of a data set.
 enum class Split : std::uint8_t { kTrain, kTest };
 
 /// One of the tensors that make up a sample; a batch has one more dimension in front.
 struct SampleField {
-  Shape shape;  ///< of one sample; () if that is a number
+  Shape shape;  ///< the shape for one sample, () for a single number
   DType dtype = DType::kFloat32;
   bool channels_last = false;  ///< a shape (C,H,W) is laid out (H,W,C)
 };
 
-/// A sample, and what random changes to it may depend on.
+/// Identifies a sample, with the values that random changes to it may depend on.
 struct SampleId {
-  std::int64_t index = 0;  ///< in the data set
+  std::int64_t index = 0;  ///< the index in the data set
   std::int64_t epoch = 0;
-  std::uint64_t seed = 0;  ///< of the job
+  std::uint64_t seed = 0;  ///< the job's seed
 };
 
 /// A fixed, finite list of samples, all of the same fields.
@@ -37,14 +37,15 @@ class Dataset {
  public:
   virtual ~Dataset() = default;
 
-  /// Number of samples, at least 1.
+  /// Returns the number of samples, which is at least 1.
   virtual std::int64_t size() const = 0;
-  /// At least one; by custom the model's input comes first, then what it should answer.
+  /// Returns the fields of a sample, at least one. By convention the model's input is first and the target
+  /// second.
   virtual std::vector<SampleField> fields() const = 0;
   /// Writes each field of a sample, densely, to its place in `to`. Fails with kData if the sample cannot be
   /// read, with kInternal if the index is out of range.
   virtual void read(const SampleId& id, std::span<std::byte* const> to) const = 0;
-  /// What reports call samples.
+  /// Returns the word for samples in reports.
   virtual std::string_view unit() const { return "samples"; }
 };
 

@@ -27,10 +27,10 @@ struct Request {
 };
 
 struct Batch {
-  std::vector<Tensor> fields;  ///< of the data set; N samples in dimension 0
-  Tensor x, y;                 ///< the first two
+  std::vector<Tensor> fields;  ///< the data set's fields, with N samples in dimension 0
+  Tensor x, y;                 ///< the first two fields
   std::int64_t epoch = 0;
-  std::int64_t first_position = 0;    ///< of the request
+  std::int64_t first_position = 0;    ///< the request's first position
   std::vector<std::int64_t> indices;  ///< N indices in the data set, in the order of positions
 
   /// Sets x and y.
@@ -43,14 +43,14 @@ struct Batch {
 struct LoaderOptions {
   /// Threads that prepare batches; 0 prepares each one in the caller.
   int workers = 0;
-  /// How many batches may be in preparation or waiting at once: bounds the memory, also that of the device.
-  /// At least 1.
+  /// The largest number of batches in preparation or waiting, at least 1. It bounds the memory, also that of
+  /// the device.
   int prefetch = 4;
-  /// Of random changes to samples.
+  /// The seed of random changes to samples.
   std::uint64_t seed = 0;
   /// The longest wait for one batch.
   std::chrono::milliseconds patience = std::chrono::seconds(300);
-  /// Where next() puts batches.
+  /// The device on which next() returns batches.
   Device device = kCpu;
 };
 
@@ -62,9 +62,9 @@ struct LoaderOptions {
 /// function refers to must live until then.
 class Loader {
  public:
-  /// Says what comes next, or nullopt at the end (and is then not asked again). Called in order and one
-  /// call at a time, under the loader's lock and, if there are workers, from their threads: it must not call
-  /// the loader and should be quick.
+  /// Returns the next request, or nullopt at the end, after which it is not called again. Calls are made one
+  /// at a time, under the loader's lock and, if there are workers, from their threads. It must not call the
+  /// loader and should be quick.
   using NextRequest = std::function<std::optional<Request>()>;
 
   Loader(std::shared_ptr<const Dataset> dataset, Sampler sampler, LoaderOptions options,
@@ -73,12 +73,12 @@ class Loader {
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  /// The batch of the next request; nullopt after the last. An error of the data set or of the request
-  /// function comes out here, in the place of the batch that it spoiled, and again at every later call.
-  /// Fails with kData if a batch takes longer than the patience.
+  /// Returns the batch of the next request, or nullopt after the last. Throws an error of the data set or of
+  /// the request function in place of the batch that failed, and again at every later call. Throws
+  /// Error(kData) if a batch takes longer than the patience.
   std::optional<Batch> next();
 
-  /// Time that callers of next() have spent inside it: what training had to wait for data.
+  /// Returns the total time spent in next(), which is the time that training waited for data.
   std::chrono::nanoseconds wait_time() const { return wait_time_; }
 
  private:
@@ -86,7 +86,7 @@ class Loader {
   struct Slot {
     bool ready = false;
     Batch batch;
-    std::vector<std::unique_ptr<Upload>> uploads;  ///< of the fields, if they are under way
+    std::vector<std::unique_ptr<Upload>> uploads;  ///< pending uploads of the fields
     std::exception_ptr error;
   };
 

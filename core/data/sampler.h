@@ -1,7 +1,6 @@
-// The order of the data: which sample stands where, and which samples make up a step.
+// The order of the data: the sample at each position of an epoch, and the samples of each step.
 //
-// Everything here is a pure function, so nothing has to be saved, set or sent for a job to go on
-// where it stopped, at any number of ranks.
+// Everything here is a pure function, so a job can resume at any number of ranks without saved state.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +16,8 @@ class Sampler {
 
   std::int64_t size() const { return size_; }
 
-  /// The data set's index of the sample at `position` of [0, size()) in `epoch` >= 0.
-  /// Part of the checkpoint format in all but name: a job resumed by another version must see the same order.
+  /// Returns the data set's index of the sample at `position` of [0, size()) in `epoch` >= 0. The result must
+  /// not change between versions, because a resumed job must see the same order.
   std::int64_t index(std::int64_t epoch, std::int64_t position) const;
 
  private:
