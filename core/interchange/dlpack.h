@@ -53,14 +53,14 @@ struct ManagedVersioned {
 };
 
 inline constexpr Version kVersion{1, 0};
-inline constexpr std::uint64_t kReadOnly = 1;  ///< of flags
+inline constexpr std::uint64_t kReadOnly = 1;  ///< a bit of ManagedVersioned's flags
 
 /// The tensor's memory for another library; it stays alive until the caller, or whom it was passed on to,
 /// calls the deleter, once, on any thread. Writes through it are not seen by autograd, so a tensor that wants
 /// gradients must be detached first.
 ManagedVersioned* to_dlpack(const Tensor& t);
-/// The same for libraries older than DLPack 1. They do not know of read-only memory: such a tensor must be
-/// cloned first.
+/// Does what to_dlpack() does, for libraries older than DLPack 1. They do not support read-only memory, so a
+/// read-only tensor must be cloned first.
 Managed* to_dlpack_unversioned(const Tensor& t);
 
 /// A tensor over another library's memory. Takes over `managed`, whose deleter is called once the last tensor

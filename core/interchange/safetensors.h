@@ -19,7 +19,7 @@ struct SafetensorsEntry {
   std::string name;
   DType dtype = DType::kFloat32;
   std::vector<std::int64_t> shape;
-  std::uint64_t offset = 0;  ///< of its first byte, from the start of the file
+  std::uint64_t offset = 0;  ///< the position of its first byte in the file
   std::uint64_t bytes = 0;
   /// The file's name of a dtype that Trireme lacks; then `dtype` means nothing. Empty otherwise.
   std::string foreign_dtype{};
@@ -33,7 +33,7 @@ enum class ForeignDTypes {
 
 using SafetensorsMetadata = std::map<std::string, std::string>;
 
-/// Where everything in a file lies.
+/// The tensors of a file with their positions, and the file's metadata.
 struct SafetensorsLayout {
   std::vector<SafetensorsEntry> entries;  ///< in file order
   SafetensorsMetadata metadata;

@@ -22,7 +22,7 @@ struct TensorSlot {
   std::byte* data = nullptr;
   std::size_t bytes = 0;
   std::optional<std::uint64_t> first = {};
-  /// Where element `index` lies.
+  /// Returns the address of element `index`.
   std::byte* at(std::uint64_t index) const { return data + (index - first.value_or(0)) * size_of(dtype); }
 };
 

@@ -1,4 +1,4 @@
-// Which tensor of a file goes to which of ours, when the two programs name them differently.
+// Maps the tensors of a file to those of a model if the two programs name them differently.
 //
 // A map is plain text, one rule a line:
 //
@@ -30,7 +30,7 @@ struct WeightStep {
   int part = 0, parts = 0;  ///< parts 0: transpose
 };
 
-/// What goes into one tensor of ours.
+/// The source of one of our tensors.
 struct WeightSource {
   std::string name;  ///< theirs; "-": nothing, ours keeps its value
   std::vector<WeightStep> steps;
@@ -46,9 +46,9 @@ class WeightMap {
   static WeightMap read(const std::filesystem::path& path,
                         std::chrono::milliseconds patience = kPipePatience);
 
-  /// Nothing where no line names it.
+  /// Returns the source of our tensor, or nothing if no line names it.
   std::optional<WeightSource> source_of(const std::string& ours) const;
-  /// Whether a line says that their tensor is not wanted.
+  /// Returns true if a line says that their tensor is not needed.
   bool ignores(const std::string& theirs) const;
 
  private:

@@ -29,7 +29,7 @@ LoadedTensors load_safetensors(const std::filesystem::path& path);
 /// any dtype where the map drops them. PyTorch's counters `num_batches_tracked` are skipped.
 void load_weights(const std::vector<NamedTensor>& ours, const std::filesystem::path& path,
                   const WeightMap& map = {});
-/// The same for the parameters and buffers of a module.
+/// Fills the parameters and buffers of a module from a file, as the overload for named tensors does.
 void load_weights(nn::Module& module, const std::filesystem::path& path, const WeightMap& map = {});
 
 }  // namespace trireme
