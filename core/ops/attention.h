@@ -13,8 +13,8 @@ namespace trireme {
 struct AttentionOptions {
   /// Broadcast to (...,L,S). bool: true where a query may look; floating point: added to the scores.
   Tensor attn_mask = {};
-  /// Of the weights; drawn as dropout(weights, p, key, first_sample) does. Without leading dimensions all is
-  /// one sample.
+  /// The dropout probability of the weights, whose random numbers are those of
+  /// dropout(weights, p, key, first_sample). Without leading dimensions there is one sample.
   double dropout_p = 0;
   bool is_causal = false;            ///< query i looks at keys 0..i; not together with attn_mask
   std::optional<double> scale = {};  ///< 1 / sqrt(E) unless given

@@ -68,7 +68,7 @@ inline void check_range(const char* op, std::initializer_list<std::int64_t> numb
 
 /// Sizes and options of windows over images: products of two of them do not overflow either.
 inline constexpr std::int64_t kMaxWindow = (std::int64_t{1} << 31) - 1;
-/// What one dimension of an image can be resized to.
+/// The largest size that one dimension of an image can be resized to.
 inline constexpr std::int64_t kMaxPixels = std::int64_t{1} << 24;
 
 inline const KernelTable& kernels(const Tensor& t) { return kernels_for(t.device()); }

@@ -22,10 +22,10 @@ struct CrossEntropyOptions {
 /// logits (N,C,...) with labels (N,...) int64 in 0..C-1. Backward reads the logits again: nothing may change
 /// them in place before it.
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& options = {});
-/// The same from log-probabilities.
+/// Computes cross_entropy() from log-probabilities instead of logits.
 Tensor nll_loss(const Tensor& log_probabilities, const Tensor& labels,
                 const CrossEntropyOptions& options = {});
-// Of x and target of one shape.
+// In the losses below, x and target have the same shape.
 Tensor mse_loss(const Tensor& x, const Tensor& target, LossReduction reduction = LossReduction::kMean);
 Tensor l1_loss(const Tensor& x, const Tensor& target, LossReduction reduction = LossReduction::kMean);
 /// Squared (by half) up to delta, then linear. P. Huber, "Robust estimation of a location parameter", 1964.

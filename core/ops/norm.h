@@ -8,7 +8,7 @@
 namespace trireme {
 
 // --- norm.cpp
-/// What batch normalization measured, for running statistics: both (C), not recorded.
+/// The statistics that batch normalization measured. Both are (C), and autograd does not record them.
 struct BatchStatistics {
   Tensor mean;
   Tensor variance;  ///< biased

@@ -12,7 +12,7 @@ namespace trireme {
 /// wins; within a kind the wider type, where a tensor without dimensions does not count against one with;
 /// bfloat16 and float16 meet in float32.
 DType promoted(const Tensor& a, const Tensor& b);
-/// Of tensors that both have dimensions.
+/// Returns the dtype that two operands meet in if both have dimensions.
 DType promoted(DType a, DType b);
 
 /// Two operands of one dtype, converted (recorded) where needed. Throws if one is undefined or the devices
