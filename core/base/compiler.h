@@ -1,4 +1,4 @@
-// What compiled this program.
+// The compiler that compiled this program.
 #pragma once
 
 namespace trireme {

@@ -11,7 +11,7 @@ namespace trireme {
 /// Thread-safe.
 std::uint32_t crc32c(const void* data, std::size_t size, std::uint32_t seed = 0);
 
-/// The same by tables, on every CPU. Here so that tests can compare the two.
+/// Computes the same checksum with tables, on every CPU. It is public so that tests can compare the two.
 std::uint32_t crc32c_by_table(const void* data, std::size_t size, std::uint32_t seed = 0);
 
 }  // namespace trireme

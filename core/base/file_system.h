@@ -28,7 +28,7 @@ enum class FileKind { kMissing, kFile, kDirectory, kOther };
 
 struct FileStatus {
   FileKind kind = FileKind::kMissing;
-  std::uint64_t size = 0;  ///< of a file, in bytes
+  std::uint64_t size = 0;  ///< the size of a file in bytes
 };
 
 /// A new file being written. One thread at a time.

@@ -1,4 +1,4 @@
-// Where a thread's time and memory go, op by op.
+// A profile of a thread's time and memory, op by op.
 //
 //   profiler::Profile profile;
 //   train_a_few_steps();

@@ -14,10 +14,10 @@ class KernelClock {
   virtual void kernel_ran(const char* name, std::int64_t begin_ns, std::int64_t end_ns) = 0;
 };
 
-/// Who is told on this thread.
+/// The clock that is told of this thread's kernels, or null.
 inline thread_local constinit KernelClock* kernel_clock = nullptr;
 
-/// The same kernels, for a thread whose kernel_clock is set.
+/// Returns kernels that report to kernel_clock. Only a thread whose kernel_clock is set may call them.
 const KernelTable& timed_kernels();
 
 }  // namespace trireme::profiler
