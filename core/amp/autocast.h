@@ -19,9 +19,9 @@
 
 namespace trireme::amp {
 
-/// While alive, ops on this thread choose their types. Backward is not affected: run it inside or outside.
-/// A parameter is converted once per outermost guard (again after a change in place), so make a guard for
-/// each step. Guards may nest; Autocast(false) switches off.
+/// Makes ops on this thread choose their compute types during its lifetime. Backward is not affected and may
+/// run inside or outside. A parameter is converted once per outermost guard, and again after a change in
+/// place, so make a guard for each step. Guards may nest; Autocast(false) turns autocast off.
 class Autocast {
  public:
   explicit Autocast(bool on = true, DType low = DType::kBFloat16);
@@ -33,8 +33,8 @@ class Autocast {
   AutocastScope scope_;
 };
 
-/// The arguments of an op as it takes them under Autocast; false without one. While alive, ops compute in the
-/// types of their arguments, so that the op can call itself.
+/// The arguments of an op, converted as the op takes them under Autocast. It converts to false without
+/// Autocast. During its lifetime ops compute in the types of their arguments, so that the op can call itself.
 class Cast {
  public:
   Cast(const char* op, std::initializer_list<const Tensor*> arguments) {

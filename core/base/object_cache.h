@@ -22,7 +22,7 @@ class ObjectCache {
     return ::operator new(c* kStep);
   }
 
-  /// What take(bytes) gave, on this or another thread.
+  /// Gives back memory that take(bytes) returned on this or another thread.
   static void give(void* memory, std::size_t bytes) noexcept {
     const std::size_t c = class_of(bytes);
     if (kPassThrough || c >= kClasses || lists_.count[c] >= kMost || !open())

@@ -9,8 +9,8 @@
 
 namespace trireme {
 
-/// What the line tells. What is unknown stays NaN (0 for totals) and is left out; the loss is always shown,
-/// since a NaN loss is news.
+/// The contents of the progress line. Unknown values stay NaN (0 for totals) and are omitted. The loss is
+/// always shown, because a NaN loss matters to the user.
 struct Progress {
   static constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
@@ -21,7 +21,7 @@ struct Progress {
   double loss = kUnknown;
   double accuracy = kUnknown;  ///< 0 to 1
   double samples_per_second = kUnknown;
-  std::string_view sample = "samples";  ///< what a sample is called
+  std::string_view sample = "samples";  ///< the word for samples
   double hidden = kUnknown;             ///< part of the communication time hidden behind compute, 0 to 1
   double lr = kUnknown;
   double seconds_left = kUnknown;

@@ -70,8 +70,7 @@ class Trace {
     std::uint32_t category_size, args_size;
     Track track;
   };
-  /// What some of the threads recorded. A thread always takes the same one, so its lock is hardly ever
-  /// contended.
+  /// The events of some of the threads. A thread always uses the same shard, so its lock is rarely contended.
   struct alignas(64) Shard {
     std::mutex mutex;
     std::vector<Event> events;

@@ -19,21 +19,21 @@ struct ProfileOptions {
   Trace* trace = nullptr;  ///< gets a span for each kernel, on a track "ops"; must outlive the profile
 };
 
-/// What the calls of one op took together. Times are of kernels alone: the rest of an op is part of
+/// The totals over all calls of one op. Times include kernels only; the rest of an op counts to
 /// Profile::outside_ns().
 struct ProfileRow {
   std::string op;
-  bool backward = false;  ///< of the gradients of the op
-  std::string shapes;     ///< of its inputs, where asked for and known
+  bool backward = false;  ///< true for the computation of the op's gradients
+  std::string shapes;     ///< the shapes of its inputs, if asked for and known
   std::int64_t calls = 0;
   std::int64_t self_ns = 0;
   std::int64_t allocated_bytes = 0;  ///< in all calls, for results and scratch
   std::int64_t peak_bytes = 0;  ///< most memory in use while it ran, of what was allocated since the start
 };
 
-/// Watches the thread that makes it until stop() or its end, which must come there, too. Of several the last
-/// one sees alone; they may end in any order. On other threads, and without a profile, an op pays a test of a
-/// thread-local variable.
+/// Profiles the thread that constructs it until stop() or destruction, which must happen on the same thread.
+/// If there are several, only the latest one records; they may end in any order. On other threads, and
+/// without a profile, an op costs only the test of a thread-local variable.
 ///
 /// Forward, the last kernel of an op stands under the op's name, and a kernel before it (a copy into another
 /// layout, ...) or outside of recorded ops under its own. Backward, all kernels stand under the op whose
@@ -45,17 +45,17 @@ class Profile {
   ~Profile();
   Profile(const Profile&) = delete;
   Profile& operator=(const Profile&) = delete;
-  /// Looks no longer. On the thread that began. Does nothing the second time.
+  /// Ends the profile. Call it on the thread that constructed it. A second call does nothing.
   void stop();
 
-  /// Longest first.
+  /// Returns the rows, those with the longest times first.
   std::vector<ProfileRow> rows() const;
-  /// From the start to the end, or to now.
+  /// Returns the time from the start to the end of the profile, or to now if it has not ended.
   std::int64_t wall_ns() const;
-  /// What of it no kernel ran in.
+  /// Returns the part of wall_ns() in which no kernel ran.
   std::int64_t outside_ns() const;
   std::int64_t peak_bytes() const;
-  /// The first `most` rows and the sums of all, as lines of text.
+  /// Returns the first `most` rows and the sums of all rows as lines of text.
   std::string table(std::size_t most = 40) const;
 
  private:
