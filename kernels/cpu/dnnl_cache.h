@@ -1,4 +1,4 @@
-// What the oneDNN users share: engine, stream and keys of prepared primitives.
+// The oneDNN engine, stream and keys of prepared primitives that all kernels with oneDNN share.
 // Include only from kernels/cpu.
 #pragma once
 

@@ -21,8 +21,8 @@ void gemm(int m, int n, int k, MatrixOf<const float> a, MatrixOf<const float> b,
 void gemm(int m, int n, int k, MatrixOf<const double> a, MatrixOf<const double> b, double beta,
           MatrixOf<double> c);
 
-/// While alive, libraries called from this thread use no other: for products inside of parallel loops, whose
-/// bits then do not depend on threads.
+/// Makes libraries that this thread calls use no other threads during its lifetime. Products inside of
+/// parallel loops need it, so that their bits do not depend on the number of threads.
 class OneThread {
  public:
   OneThread() { omp_set_num_threads(1); }

@@ -22,7 +22,7 @@ A sum_over(std::int64_t count, const Term& term) {
   return lanes[0];
 }
 
-/// Of floating point numbers; NaNs are passed over. -infinity of none.
+/// Returns the largest of floating point numbers, without NaNs, or -infinity if there is none.
 template <class T>
 T largest_of(const T* x, std::int64_t count) {
   T lanes[kLanes];

@@ -10,7 +10,8 @@
 
 namespace trireme::cpu {
 
-/// Whether the convolution is one of those, and large enough to gain from it. A rule of shapes alone.
+/// Returns true if Winograd's algorithm supports the convolution and makes it faster. The result depends on
+/// shapes only.
 bool suits_winograd(const Conv&);
 
 void winograd_forward(const Conv&, const View& y, const View& x, const View& w, const View* bias);

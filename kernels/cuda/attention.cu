@@ -216,7 +216,7 @@ Scores<T> scores_of(const Matrices& q, const Matrices& k, const View* mask, cons
           p < 1 ? static_cast<T>(1 / (1 - p)) : T(0)};
 }
 
-/// What is between the products of 16-bit numbers is float32.
+/// Returns the dtype of intermediate results: float32 if the inputs have 16 bits.
 DType between(DType in) { return is_low_precision(in) ? DType::kFloat32 : in; }
 
 /// Products of some matrices, and what is made of them: in the same memory where it has the same type.

@@ -16,7 +16,7 @@ namespace trireme::cuda {
 /// lies where no packs may, change the number of warps only.
 struct ColumnWalk {
   std::int64_t rows, width, part;  ///< part: rows of one run
-  std::int64_t groups;             ///< of columns
+  std::int64_t groups;             ///< the number of groups of columns
   int across;
 
   ColumnWalk(std::int64_t rows_in, std::int64_t width_in, std::size_t bytes, int pack, std::int64_t warps)

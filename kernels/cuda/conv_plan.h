@@ -1,4 +1,4 @@
-// Which convolution is to be computed, and cuDNN's plan for it. Include only from kernels/cuda and its tests.
+// The description of a convolution and cuDNN's plan for it. Include only from kernels/cuda and its tests.
 #pragma once
 
 #include <array>

@@ -54,7 +54,7 @@ TRIREME_HOST_DEVICE Pack<T, N> load_across(const T* from) {
   return result;
 }
 
-/// What a lane has seen of a row.
+/// The partial results of a lane for its elements of a row.
 template <class T>
 struct Seen {
   T largest = std::numeric_limits<T>::lowest();  ///< where all are -infinity: differences from it are no NaN

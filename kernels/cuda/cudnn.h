@@ -63,7 +63,7 @@ class Descriptor {
     return set(name, type, 1, &value);
   }
   Descriptor& finalize();
-  /// What the library says of it.
+  /// Finalizes the descriptor and returns the library's status.
   cudnnStatus_t try_finalize();
   cudnnBackendDescriptor_t get() const { return made_; }
 

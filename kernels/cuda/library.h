@@ -23,7 +23,7 @@ class Library {
   F* function(const char* name) const {
     return reinterpret_cast<F*>(find(name));
   }
-  /// As dlopen() gave it.
+  /// Returns the handle that dlopen() returned.
   void* handle() const { return handle_; }
 
  private:

@@ -25,7 +25,7 @@ Stream stream();
 /// The same as a name only: starts nothing.
 Stream stream_as_it_is();
 
-/// While alive, this thread works on another stream. Takes the device.
+/// Makes this thread work on another stream during its lifetime. Takes the device.
 class StreamScope {
  public:
   explicit StreamScope(Stream other);

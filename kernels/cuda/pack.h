@@ -32,7 +32,7 @@ TRIREME_HOST_DEVICE void store_pack(T* to, const Pack<T, N>& pack) {
   *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
-/// Whether packs may begin there; a null pointer is none that is used.
+/// Returns true if packs may begin at `data`, or if it is null and therefore not used.
 inline bool is_pack_aligned(const void* data) {
   return reinterpret_cast<std::uintptr_t>(data) % kPackBytes == 0;
 }

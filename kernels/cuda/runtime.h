@@ -1,4 +1,4 @@
-// What the CUDA kernels need of the CUDA runtime, and no more: streams, events, memory.
+// The part of the CUDA runtime that the kernels use: streams, events, memory.
 //
 // runtime.cpp is the real one. In tests an emulator (tests/support/cuda_emulator) takes its place, so that
 // everything above it runs on machines without a GPU. No pointer to device memory is ever followed by host
@@ -29,7 +29,7 @@ void synchronize(Stream stream);
 Event make_event();
 void free_event(Event event) noexcept;
 void record(Event event, Stream stream);
-/// Whether all that came before record() is done.
+/// Returns true if all work before record() is complete.
 bool is_done(Event event);
 /// Work given to `stream` from now on waits for the event; the host does not.
 void wait_for(Stream stream, Event event);
@@ -51,7 +51,7 @@ using ReadyGraph = struct OpaqueReadyGraph*;
 
 /// From now on what the stream is given becomes a graph, and nothing runs.
 void begin_capture(Stream stream);
-/// What the stream was given last.
+/// Returns the graph node of the work that the stream was given last.
 GraphNode last_node(Stream stream);
 /// Throws if the stream was given what no graph can hold.
 Graph end_capture(Stream stream);
@@ -87,7 +87,7 @@ void copy_on_device(void* to, const void* from, std::size_t bytes, Stream stream
 struct Capability {
   int major, minor, processors;
 };
-/// Of this thread's device.
+/// Returns the compute capability of this thread's device.
 Capability capability();
 
 /// "NVIDIA H200, compute capability 9.0, driver 13.0, runtime 13.0" of this thread's device.
