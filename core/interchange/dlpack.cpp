@@ -19,7 +19,7 @@ constexpr struct {
               {DType::kUInt8, kUInt, 8},     {DType::kBool, kBool, 8},      {DType::kBFloat16, kBFloat, 16},
               {DType::kFloat16, kFloat, 16}};
 
-/// What a handed out struct keeps alive, and the struct itself.
+/// A struct that was given to another library, with the data that it keeps alive.
 template <class ManagedT>
 struct Export {
   Tensor tensor;

@@ -30,7 +30,7 @@ constexpr std::size_t kMaxPoints = 3000;
 
 using Points = std::vector<std::pair<double, double>>;
 
-/// What the picture shows of a metrics file. Points are (step, value), finite only.
+/// The contents of a metrics file that the picture shows. Points are (step, value), and all are finite.
 struct Run {
   Points loss, eval_loss, eval_accuracy, lr, throughput, hidden;
   Points world_sizes;  ///< where it changes, and the first

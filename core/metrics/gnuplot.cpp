@@ -42,7 +42,7 @@ class MemoryFile {
   MemoryFile& operator=(const MemoryFile&) = delete;
 
   int descriptor() const { return fd_; }
-  /// What the child wrote, on one line.
+  /// Returns the output of the child process as one line.
   std::string line() const {
     char text[400];
     const ssize_t size = pread(fd_, text, sizeof text, 0);

@@ -25,11 +25,11 @@ std::string value_text(const Record::Value& value) {
   return nlohmann::json(std::get<double>(value)).dump();
 }
 
-/// What a scan of a metrics file found.
+/// The result of a scan of a metrics file.
 struct Scan {
   std::int64_t end = 0;              ///< bytes up to the end of the last line that was visited
   std::int64_t last_step = kNoStep;  ///< its step
-  bool line_feed = true;             ///< whether it ends with one
+  bool line_feed = true;             ///< true if the file ends with a line feed
 };
 
 /// Visits lines until `visit` returns false, with the checks that read_metrics promises.

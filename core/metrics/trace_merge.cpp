@@ -64,7 +64,7 @@ class RankFile {
   Clock clock_;
 };
 
-/// What to add to a rank's times to have them on the reference's steady clock.
+/// Returns the number that converts a rank's times to the reference's steady clock when it is added to them.
 std::int64_t shift_ns(const Clock& clock, const Clock& reference) {
   if (clock.id == reference.id) return 0;
   return clock.system_minus_steady_ns - reference.system_minus_steady_ns;

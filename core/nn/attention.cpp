@@ -24,7 +24,8 @@ Tensor by_head(const Tensor& mask, const Tensor& q, const Tensor& k) {
   return reshape(mask, {samples, heads, length, keys});
 }
 
-/// What masks say together: where to look (bool) and what to add to the scores; either may be undefined.
+/// The combination of all masks: where queries may attend (bool) and what to add to the scores. Either may be
+/// undefined.
 struct Rules {
   Tensor allowed, added;
 

@@ -62,7 +62,7 @@ AttentionRule rule_of(const Shape& lead, std::int64_t width, const AttentionOpti
           per_sample};
 }
 
-/// The same made of differentiable ops; `mask` may be undefined.
+/// Computes attention from differentiable ops. `mask` may be undefined.
 Tensor unfused(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask,
                const AttentionRule& rule) {
   if (is_low_precision(q.dtype())) {

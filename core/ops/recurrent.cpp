@@ -59,7 +59,7 @@ Tensor gradient_or_zeros(const Backward& g, int output, const Tensor& like) {
   return gradient.defined() ? gradient : Tensor::zeros(like.shape(), like.dtype(), like.device());
 }
 
-/// What the kernel does, made of differentiable ops.
+/// Computes the kernel's result from differentiable ops.
 void lstm_backward_recorded(Backward& g, const Tensor& gates, const Tensor& c, const Tensor& dh,
                             const Tensor& dc) {
   const std::int64_t width = c.size(1);

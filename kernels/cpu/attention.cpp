@@ -59,7 +59,7 @@ MatrixOf<T> transposed(MatrixOf<T> m) {
   return m;
 }
 
-/// Of x[k] * y[k].
+/// Returns the sum of x[k] * y[k].
 template <class T>
 T sum_of_products(const T* x, const T* y, std::int64_t count) {
   return sum_over<T>(count, [=](std::int64_t k) { return x[k] * y[k]; });
@@ -76,7 +76,7 @@ struct Block {
   int rows, columns;
 };
 
-/// What forward and backward share: scores and dropout of a block.
+/// The scores and the dropout of a block, which forward and backward share.
 template <class T>
 class Scores {
  public:

@@ -1,4 +1,4 @@
-// Which libraries and which CPU results depend on.
+// Describes the libraries and the CPU that results depend on.
 #include <cblas.h>
 #include <dnnl.h>
 

@@ -1,4 +1,4 @@
-// What recurrent cells do between their matrix products, in one pass over memory.
+// The elementwise part of recurrent cells, between their matrix products, in one pass over memory.
 #include <algorithm>
 
 #include "kernels/cpu/kernels.h"
