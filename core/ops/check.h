@@ -22,7 +22,8 @@ inline void check_fits(const char* op, Scalar value, DType dtype) {
                 value.to_string(), name_of(dtype));
 }
 
-/// All defined, of one dtype and one device; throws naming `op` and what differs.
+/// Throws unless all tensors are defined and have the same dtype and device. The error names `op` and what
+/// differs.
 inline void check_same_kind(const char* op, std::initializer_list<const Tensor*> tensors) {
   const Tensor* first = nullptr;
   for (const Tensor* t : tensors) {
@@ -35,13 +36,13 @@ inline void check_same_kind(const char* op, std::initializer_list<const Tensor*>
   }
 }
 
-/// Arithmetic is defined on every dtype but bool.
+/// Throws for an undefined tensor and for bool, on which arithmetic is not defined.
 inline void check_number(const char* op, const Tensor& t) {
   check_defined(op, t);
   TRIREME_CHECK(t.dtype() != DType::kBool, "{}: is not defined for bool; convert it with to()", op);
 }
 
-/// x, checked.
+/// Returns x after check_number().
 inline const Tensor& number(const char* op, const Tensor& x) {
   check_number(op, x);
   return x;

@@ -124,7 +124,7 @@ Tensor lerp(const Tensor& start, const Tensor& end, const Tensor& weight);
 /// x + value * a * b, x + value * a / b
 Tensor addcmul(const Tensor& x, const Tensor& a, const Tensor& b, Scalar value = 1);
 Tensor addcdiv(const Tensor& x, const Tensor& a, const Tensor& b, double value = 1);
-/// x where the condition (bool) holds, else y.
+/// Returns x where the condition (bool) is true, else y.
 Tensor where(const Tensor& condition, const Tensor& x, const Tensor& y);
 Tensor masked_fill(const Tensor& x, const Tensor& mask, Scalar value);
 inline Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }
@@ -161,9 +161,9 @@ Tensor logical_not(const Tensor& x);
 Tensor isnan(const Tensor& x);
 Tensor isinf(const Tensor& x);
 Tensor isfinite(const Tensor& x);
-/// t in another dtype; gradients flow between floating point dtypes.
+/// Returns t in another dtype. Gradients flow between floating point dtypes.
 Tensor to(const Tensor& t, DType dtype);
-/// t on another device; gradients flow back.
+/// Returns t on another device. Gradients flow back.
 Tensor to(const Tensor& t, Device device);
 
 // --- in_place.cpp: other inputs broadcast to t and take its dtype; t's version rises

@@ -1,4 +1,4 @@
-// The one gate that operands of elementwise ops go through.
+// Checks and converts the operands of elementwise ops.
 #pragma once
 
 #include <type_traits>
@@ -42,7 +42,7 @@ Tensor as_floating(const char* op, const Tensor& x);
 /// x as it meets a scalar: bool becomes int64, an integer meets a fraction in float32. Throws if the scalar
 /// is a whole number outside of the range of x's dtype.
 Tensor scalar_operand(const char* op, const Tensor& x, Scalar value);
-/// The scalar without dimensions, of the dtype of scalar_operand.
+/// Returns the scalar as a tensor without dimensions, in the dtype of scalar_operand().
 Tensor scalar_like(const char* op, const Tensor& x, Scalar value);
 
 /// The dtype that numbers are computed in: float32 for 16 bits, else their own.
@@ -58,10 +58,10 @@ Tensor in_full(const Fn& fn, const Tensor& first, const Tensors&... more) {
   return to(fn(wide(first), wide(more)...), first.dtype());
 }
 
-/// A tensor of zeros like t, which has no history.
+/// Returns a tensor of zeros with t's shape, dtype and device and without history.
 inline Tensor zeros_like(const Tensor& t) { return Tensor::zeros(t.shape(), t.dtype(), t.device()); }
 
-/// Memory for a result of `shape`, laid out as the first operand that has this shape.
+/// Returns uninitialized memory for a result of `shape`, laid out as the first operand that has this shape.
 Tensor result_like(const Tensor& a, const Tensor& b, const Shape& shape, DType dtype);
 
 }  // namespace trireme
