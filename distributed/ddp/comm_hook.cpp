@@ -9,7 +9,7 @@ namespace trireme {
 void GradientBucket::run(std::function<void()> fn) {
   comm_.run(
       [fn = std::move(fn)] {
-        // A GPU that is alone comes by here in the middle of a shard.
+        // A GPU communicator of one rank calls this at once, in the middle of a shard's backward.
         const NoGrad off;
         const amp::Autocast plain(false);
         fn();
@@ -30,7 +30,7 @@ void GradientBucket::sum(std::vector<Tensor> parts, const Tensor& out, double sc
   };
   std::vector<Add> adds;
   std::vector<TreeNode> nodes;
-  std::vector<std::size_t> left;  // of each node, the part that its sum lies in
+  std::vector<std::size_t> left;  // for each node, the index of the part that holds its sum
   for (int shard = own.first; shard < own.last; ++shard) {
     left.push_back(static_cast<std::size_t>(shard - own.first));
     for (int merges = append_node(nodes, {0, shard}, shards_); merges > 0; --merges) {
@@ -52,7 +52,7 @@ void GradientBucket::sum(std::vector<Tensor> parts, const Tensor& out, double sc
                  .out = out.raw()};
   for (const std::size_t part : left) sum.partials.push_back(parts[part].raw());
   ordered_sum(comm_, sum, label_);
-  comm_.run([parts, out] {}, label_);  // they live until this has run
+  comm_.run([parts, out] {}, label_);  // keeps them alive until the sum is done
 }
 
 std::shared_ptr<CommHook> make_comm_hook(std::function<void(GradientBucket&)> reduce) {

@@ -1,4 +1,4 @@
-// What may become of gradients between backward and the optimizer.
+// Comm hooks reduce gradients in a user-defined way, between backward and the optimizer.
 #pragma once
 
 #include <functional>
@@ -14,11 +14,12 @@
 
 namespace trireme {
 
-/// One bucket of a step, as a hook gets it. What a hook asks for here is enqueued on the communicator and
-/// runs in call order, while backward goes on; memory that it needs stays alive until then.
+/// One bucket of a step, the argument of a comm hook. run() and sum() enqueue work on the communicator. The
+/// work runs in call order while backward is still running, and the memory that it needs stays alive until
+/// then.
 class GradientBucket {
  public:
-  /// A parameter's gradient: elements [offset, offset + shape.numel()) of each vector.
+  /// The place of a parameter's gradient: elements [offset, offset + shape.numel()) of each vector.
   struct Entry {
     std::string name;
     Shape shape;
@@ -35,23 +36,24 @@ class GradientBucket {
         label_(std::move(label)) {}
 
   const std::vector<Entry>& entries() const { return entries_; }
-  /// The gradients of this rank's shards, in shard order: float32 (N) each, on comm().device(). A hook may
-  /// overwrite them. A parameter that a shard did not use has zeros.
+  /// Returns the gradients of this rank's shards, in shard order. Each is a float32 tensor (N) on
+  /// comm().device() that a hook may overwrite. It holds zeros for a parameter that the shard did not use.
   const std::vector<Tensor>& parts() const { return parts_; }
-  /// float32 (N): the hook fills it, alike on all ranks. It is meant to be the mean over all shards, but what
-  /// it is, is the hook's affair.
+  /// Returns the result, a float32 tensor (N) that the hook fills with the same values on all ranks. It is
+  /// normally the mean over all shards, but the hook decides what it computes.
   const Tensor& mean() const { return mean_; }
-  int shards() const { return shards_; }  ///< of the job
-  /// Of them, those of parts().
+  int shards() const { return shards_; }  ///< number of shards of the job
+  /// Returns the range of shards whose gradients parts() holds.
   ShardRange range() const { return shards_of_rank(shards_, comm_.size(), comm_.rank()); }
   Communicator& comm() const { return comm_; }
 
-  /// Calls `fn` once what was asked for before is done. On a GPU, its kernels run in that order.
+  /// Enqueues a call of `fn` after the work that was enqueued before. On a GPU, the kernels of `fn` run in
+  /// queue order.
   void run(std::function<void()> fn);
-  /// out = scale * the sum of all shards' vectors in the canonical tree: the same bits at any world size, as
-  /// long as what each shard brings does not depend on the rank it is on. parts[k] is of this rank's k-th
-  /// shard, of out's dtype (float32, or a 16-bit one, to which every sum is rounded then) and size,
-  /// row-major; overwritten.
+  /// Enqueues out = scale * (the sum of all shards' vectors in the canonical tree). The result has the same
+  /// bits at any world size if no shard's vector depends on the rank that computes it. parts[k] is the vector
+  /// of this rank's k-th shard. It must be contiguous and have the size and dtype of `out`, which is float32
+  /// or a 16-bit type; every sum of two nodes is rounded to that type. The parts are overwritten.
   void sum(std::vector<Tensor> parts, const Tensor& out, double scale = 1);
 
  private:
@@ -63,23 +65,26 @@ class GradientBucket {
   const std::string label_;
 };
 
-/// Turns the gradients of all shards into one. All ranks have the same hook. One thread.
+/// Reduces the gradients of all shards to one gradient. All ranks use the same hook. Only one thread calls
+/// it.
 class CommHook {
  public:
   virtual ~CommHook() = default;
-  /// Before the first step: the parameters of the model, and of its `shards` shards those of this rank.
+  /// Called before the first step with the model's parameters, the number of shards of the job, and the range
+  /// of shards that this rank computes.
   virtual void attach(const std::vector<NamedTensor>& /*parameters*/, int /*shards*/, ShardRange /*range*/) {}
-  /// Called for every bucket of every step, in the same order on all ranks. Buckets are not the same in every
-  /// step.
+  /// Called for every bucket of every step, in the same order on all ranks. The buckets may differ between
+  /// steps.
   virtual void reduce(GradientBucket& bucket) = 0;
-  /// The last step's gradients were not finite, and it may be left out: what was learned from them must go.
+  /// Called when the last step's gradients were not finite, so that the step may be skipped. The hook must
+  /// drop all state that it derived from them.
   virtual void forget() {}
-  /// What the next step depends on: part of every checkpoint and digest. A hook that has some takes part in
-  /// steps of one pass only, because it cannot know which gradients of a pass are used.
+  /// Returns the state that the next step depends on. It is part of every checkpoint and digest. A hook with
+  /// state supports only steps of one pass, because it cannot know which gradients of a pass are used.
   virtual std::vector<StateTensor> state() const { return {}; }
 };
 
-/// A hook that is one function.
+/// Returns a hook without state that calls `reduce` for every bucket.
 std::shared_ptr<CommHook> make_comm_hook(std::function<void(GradientBucket&)> reduce);
 
 }  // namespace trireme

@@ -1,4 +1,4 @@
-// DistributedDataParallel: wraps a model so that its gradients are means over the global batch.
+// DistributedDataParallel wraps a model so that its gradients are means over the global batch.
 #pragma once
 
 #include <memory>
@@ -8,15 +8,15 @@
 
 namespace trireme {
 
-/// As PyTorch's class of that name. The model must outlive it and keep its parameters, which move to the
-/// job's device. Construction is collective, and so is every step of the job: all ranks wrap the same models
-/// in the same order.
+/// Trains a model data-parallel, like PyTorch's class of the same name. The model must outlive this object
+/// and keep its parameters, which move to the job's device. Construction is collective, and so is every step
+/// of the job: all ranks wrap the same models in the same order.
 ///
 /// Gradients are summed per shard, so the result has the same bits at any number of ranks (see DESIGN section
 /// 3).
 class DistributedDataParallel {
  public:
-  /// `name` tells several models of one job apart, in checkpoints, errors and random numbers.
+  /// Wraps `model`. `name` distinguishes several models of one job in checkpoints, errors and random numbers.
   DistributedDataParallel(nn::Module& model, DataParallelContext& context,
                           std::string name = kDefaultModelName)
       : model_(model),
@@ -29,8 +29,8 @@ class DistributedDataParallel {
   DistributedDataParallel(const DistributedDataParallel&) = delete;
   DistributedDataParallel& operator=(const DistributedDataParallel&) = delete;
 
-  /// What makes the mean of gradients, instead of --comm-hook; before the first step, the same on all ranks.
-  /// As PyTorch's.
+  /// Sets the comm hook that computes the mean of gradients, in place of --comm-hook. Call this before the
+  /// first step, with the same hook on all ranks, as in PyTorch.
   void register_comm_hook(std::shared_ptr<CommHook> hook) { replica_->set_hook(std::move(hook)); }
   void register_comm_hook(std::function<void(GradientBucket&)> reduce) {
     register_comm_hook(make_comm_hook(std::move(reduce)));
@@ -38,8 +38,8 @@ class DistributedDataParallel {
 
   Tensor operator()(const Tensor& x) { return model_(x); }
   nn::Module& module() { return model_; }
-  /// Those that want gradients when the model is wrapped; the others stay as they are. For an optimizer: its
-  /// step() applies the reduced gradients.
+  /// Returns the parameters that required gradients when the model was wrapped; the others are not trained.
+  /// An optimizer of this list applies the reduced gradients in its step().
   ParameterList parameters() { return {replica_->parameters(), replica_}; }
 
  private:

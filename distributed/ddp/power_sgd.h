@@ -1,4 +1,4 @@
-// PowerSGD: gradients of matrices travel as products of two thin ones.
+// PowerSGD sends the gradient of a matrix as the product of two thin matrices.
 #pragma once
 
 #include <cstdint>
@@ -13,18 +13,20 @@ namespace trireme {
 
 struct PowerSgdOptions {
   int rank = 2;            ///< columns of the thin matrices, at least 1
-  double least_gain = 2;   ///< parameters that would not travel in this much less are sent as they are
-  std::uint64_t seed = 0;  ///< of the first thin matrices
+  double least_gain = 2;   ///< matrices that would shrink by less than this factor are not compressed
+  std::uint64_t seed = 0;  ///< seed of the initial thin matrices
 };
 
-/// T. Vogels, S. P. Karimireddy, M. Jaggi, "PowerSGD: practical low-rank gradient compression for distributed
-/// optimization", 2019, with error feedback and warm start. A parameter (n, ...) is a matrix of n rows; of
-/// each (n, m) matrix rank * (n + m) numbers travel. One-dimensional parameters travel as they are.
+/// Implements T. Vogels, S. P. Karimireddy, M. Jaggi, "PowerSGD: practical low-rank gradient compression for
+/// distributed optimization", 2019, with error feedback and warm start. A parameter (n, ...) is treated as a
+/// matrix of n rows. For an (n, m) matrix, rank * (n + m) numbers are sent. One-dimensional parameters are
+/// not compressed.
 ///
-/// Every shard is compressed apart and keeps what was left of its gradients, so that the mean has the same
-/// bits at any world size: a rank keeps a copy of the gradient for each of its shards. A parameter that no
-/// shard uses in a step loses some of what was left of it, and gradients that are not finite all of it.
-/// What is left is not rescaled where a GradScaler changes its scale. Steps of several passes are refused.
+/// Every shard is compressed separately and keeps its own compression error, so that the mean has the same
+/// bits at any world size. A rank therefore keeps a copy of the gradient for each of its shards. If no shard
+/// uses a parameter in a step, part of the parameter's error is lost. If gradients are not finite, all errors
+/// are lost. Errors are not rescaled when a GradScaler changes its scale. Steps of several passes are
+/// refused.
 class PowerSgd final : public CommHook {
  public:
   /// Throws Error(kUsage) for a rank below 1.
@@ -32,24 +34,24 @@ class PowerSgd final : public CommHook {
   void attach(const std::vector<NamedTensor>& parameters, int shards, ShardRange range) override;
   void reduce(GradientBucket& bucket) override;
   void forget() override;
-  /// Of each matrix "<parameter>.q", (rank, m) on all ranks, and "<parameter>.error", (shards, n, m), of
-  /// which a rank holds its shards.
+  /// Returns two tensors for each matrix. "<parameter>.q" (rank, m) is the same on all ranks.
+  /// "<parameter>.error" has the shape (shards, n, m), and each rank holds the part of its shards.
   std::vector<StateTensor> state() const override;
 
  private:
   struct Matrix {
     std::int64_t rows = 0, columns = 0, rank = 0;
     Tensor q;      ///< (rank, columns)
-    Tensor error;  ///< (shards here, rows, columns)
+    Tensor error;  ///< (shards of this rank, rows, columns)
   };
-  /// A matrix of a bucket: where its parts lie in the vectors that travel.
+  /// A matrix of a bucket, with the offsets of its gradient, p and q in the vectors that are sent.
   struct Place {
     const Matrix* matrix;
     std::int64_t gradient, p, q;
   };
   struct Exchange;
 
-  /// The q to begin with.
+  /// Returns the initial q of a matrix.
   Tensor first_q(const std::string& parameter, const Matrix& matrix, Device device) const;
   void sum_others(GradientBucket& bucket) const;
   static void project(const Exchange& x, const std::vector<Tensor>& parts);
@@ -59,7 +61,7 @@ class PowerSgd final : public CommHook {
   const PowerSgdOptions options_;
   int shards_ = 0;
   ShardRange range_;
-  std::map<std::string, Matrix> matrices_;  ///< by parameter
+  std::map<std::string, Matrix> matrices_;  ///< the key is the parameter's name
 };
 
 }  // namespace trireme

@@ -33,7 +33,8 @@ std::vector<NamedTensor> with_prefix(const std::string& name, std::vector<NamedT
   return tensors;
 }
 
-/// Paths of several models differ too, since random layers take their keys from them.
+/// Returns the prefix of module paths. It differs between models, because random layers derive keys from
+/// paths.
 std::string root_path(const std::string& name) { return name == kDefaultModelName ? "" : name + ":"; }
 
 }  // namespace
@@ -173,7 +174,7 @@ bool Replica::observe(const Tensor& running, const Tensor& value, double momentu
   k.unary(UnaryOp::mul_scalar, share.view(), value.view(), {static_cast<double>(weight_)});
   k.binary(BinaryOp::add, slot.view(), slot.view(), share.view());
   seen_[index] += weight_;
-  // It rides along because a rank whose shards had no samples has not seen it.
+  // The momentum is summed, too, because a rank whose shards had no samples does not know it.
   seen_[averaged_.size() + index] += static_cast<float>(momentum) * weight_;
   return true;
 }
@@ -191,7 +192,7 @@ void Replica::finish() {
 }
 
 const std::int64_t* Replica::finish_later() {
-  // Where all is checked the host decides, which may take errors for something that it expects (GradScaler).
+  // If every step is checked at once, the CPU decides whether to update. It may expect errors (GradScaler).
   if (!open_ || !reducer_.can_finish_later()) {
     if (open_) finish();
     return unchecked_.empty() ? nullptr : reducer_.halted();

@@ -1,4 +1,4 @@
-// One model as a rank holds it: its reducer, its running statistics, its optimizers.
+// Replica holds one rank's copy of a model, with its reducer, running statistics and optimizers.
 #pragma once
 
 #include <deque>
@@ -17,52 +17,56 @@ namespace trireme {
 
 class Replica;
 
-/// What a model is called where its user gives it no name.
+/// The name of a model whose user gives it none.
 inline constexpr const char* kDefaultModelName = "model";
 
-/// What models that train together share: ranks, shards and the place of each in the step. The training loop
-/// owns it and drives rounds: begin_round(); for each local shard begin_shard(), backward, end_shard().
-/// Any replica may then be finished, by its optimizer or by the loop, in an order that all ranks share.
+/// Coordinates the models that train together: it holds their communicators, the number of shards and the
+/// order of the models. The training loop owns it and drives rounds. A round is begin_round(), and for each
+/// local shard begin_shard(), backward and end_shard(). Then the optimizers or the loop finish the replicas,
+/// in the same order on all ranks.
 ///
-/// In a round every replica's gradients travel once, whether they are used or not. The order of launches is
-/// the same on all ranks whatever their graphs look like: a replica's buckets in the order of their indices,
-/// and no bucket of a replica before all those of the replicas wrapped earlier. So wrap first the model whose
-/// gradients are there first: the one nearer to the loss.
+/// In a round every replica's gradients are reduced once, even if they are not used. The order of launches is
+/// the same on all ranks and does not depend on their graphs. A replica's buckets are launched in the order
+/// of their indices, and only after all buckets of the replicas that were wrapped earlier. So wrap first the
+/// model whose gradients are ready first, which is the one nearer to the loss.
 class DataParallelContext : public nn::StatisticsSink {
  public:
   ~DataParallelContext() override;
   Communicator& comm() const { return *comm_; }
-  /// Of what lies on the models' device.
+  /// Returns the communicator for buffers on the models' device.
   Communicator& gradient_comm() const { return gradient_comm_ ? *gradient_comm_ : *comm_; }
-  /// Where models and batches live.
+  /// Returns the device of models and batches.
   Device device() const { return gradient_comm().device(); }
   int shards() const { return shards_; }
-  /// Of a model: each has a communication hook of its own.
+  /// Returns the reducer options of one model. Every call makes a new comm hook, because models do not share
+  /// hooks.
   ReducerOptions reducer_options() const {
     ReducerOptions options = reducer_options_;
     if (make_hook_) options.hook = make_hook_();
     return options;
   }
-  /// Shares of this rank.
+  /// Returns the range of shards that this rank computes.
   ShardRange shard_range() const { return shards_of_rank(shards_, comm_->size(), comm_->rank()); }
 
-  /// Takes statistics of wrapped models; others are left to the module, as without data parallel training.
+  /// Takes the batch statistics of a wrapped model and returns true. Returns false for other models; the
+  /// module then updates its running statistics itself, as it does without data-parallel training.
   bool observe(const Tensor& running, const Tensor& value, double momentum) override;
 
  protected:
   DataParallelContext() = default;
-  /// `step` is for error messages.
+  /// Begins a round in all replicas. `step` appears in error messages.
   void begin_round(std::int64_t step);
-  /// `weight`: samples of the shard over the mean number of samples of all shards.
+  /// Begins a local shard in all replicas. `weight` is the shard's number of samples divided by the mean
+  /// number of samples of all shards.
   void begin_shard(float weight);
   void end_shard();
 
   Communicator* comm_ = nullptr;
-  Communicator* gradient_comm_ = nullptr;  ///< null: comm_
-  nn::BatchSync* batch_sync_ = nullptr;    ///< null: each shard has batch statistics of its own
+  Communicator* gradient_comm_ = nullptr;  ///< null: comm_ is used
+  nn::BatchSync* batch_sync_ = nullptr;    ///< null: each shard uses its own batch statistics
   int shards_ = 1;
-  ReducerOptions reducer_options_;                        ///< without a hook
-  std::function<std::shared_ptr<CommHook>()> make_hook_;  ///< null: none
+  ReducerOptions reducer_options_;                        ///< `hook` is not set here
+  std::function<std::shared_ptr<CommHook>()> make_hook_;  ///< null: models have no comm hook
   std::vector<std::shared_ptr<Replica>> replicas_;        ///< in the order of wrapping
 
  private:
@@ -73,32 +77,38 @@ class DataParallelContext : public nn::StatisticsSink {
   void launch_ready();
 };
 
-/// Made by DistributedDataParallel, driven by its context. One thread.
+/// One rank's copy of a model. DistributedDataParallel creates it and its context drives it. Only one thread
+/// may use it.
 class Replica final : public GradientSource, public std::enable_shared_from_this<Replica> {
  public:
-  /// Collective: rank 0's values become everyone's. Moves the model to the context's device.
+  /// Moves the model to the context's device and broadcasts rank 0's values to all ranks. Collective.
   Replica(nn::Module& model, DataParallelContext& context, std::string name);
-  /// Hooks the parameters; separate from construction because hooks refer to the shared object.
+  /// Registers the gradient hooks of the parameters. The constructor cannot do this, because hooks hold a
+  /// weak pointer to this object.
   void hook_parameters();
   void set_hook(std::shared_ptr<CommHook> hook) { reducer_.set_hook(std::move(hook)); }
 
   void begin_round(std::int64_t step);
   void begin_shard(float weight);
   void end_shard();
-  /// Sends complete buckets on their way; true if all are.
+  /// Launches the reduction of complete buckets. Returns true if all buckets have been launched.
   bool launch_ready();
-  /// After the last shard's launches.
+  /// Launches the sum of the running statistics once all local shards have been pushed. Call it after the
+  /// last shard's buckets have been launched.
   void launch_statistics();
-  /// After finish() and the optimizers' steps, if there were any.
+  /// Ends the round after finish() and the steps of optimizers, if there were any. Sends updated parameters
+  /// that have not been sent yet.
   void end_round() { reducer_.share_all_updates(); }
-  /// Gradients that come from now on are not this replica's business.
+  /// Makes this replica ignore all later gradients.
   void close() { open_ = false; }
 
-  /// Ends the round for this model: its gradients are there, its statistics applied. A gradient that no shard
-  /// of any rank had is undefined.
+  /// Ends the round for this model: sets the reduced gradients and applies the running statistics. A
+  /// parameter without a gradient in any shard of any rank has an undefined gradient then. Throws AgreedError
+  /// if a gradient is not finite.
   void finish() override;
   const std::int64_t* finish_later() override;
-  /// Throws what finish_later() left open in steps up to this one.
+  /// Checks the gradients of steps up to `step` that finish_later() did not check. Throws AgreedError if one
+  /// is not finite.
   void check_up_to(std::int64_t step);
   std::optional<Share> share_of(const Tensor& parameter) const override;
   Tensor gradient_of(const Tensor& parameter) const override;
@@ -106,15 +116,17 @@ class Replica final : public GradientSource, public std::enable_shared_from_this
   void updated(std::span<const Tensor> parameters) override;
   void attach(optim::Optimizer& optimizer) override;
   void detach(optim::Optimizer& optimizer) override;
-  /// False if `running` is none of this model's statistics.
+  /// Adds a shard's batch statistics to the sum for `running`. Returns false if `running` is not a running
+  /// statistic of this model.
   bool observe(const Tensor& running, const Tensor& value, double momentum);
 
   const std::string& name() const { return name_; }
-  /// Those that wanted gradients when the model was wrapped.
+  /// Returns the parameters that required gradients when the model was wrapped.
   const std::vector<NamedTensor>& parameters() const { return trained_; }
-  /// Parameters and buffers: "model.<path>".
+  /// Returns all parameters and buffers, named "model.<path>".
   std::vector<NamedTensor> weights() const;
-  /// Everything that a checkpoint holds and a digest covers: "model.<path>", "model.optimizer.<kind>.<path>".
+  /// Returns all tensors that a checkpoint holds and a digest covers, named "model.<path>" or
+  /// "model.optimizer.<kind>.<path>".
   std::vector<StateTensor> state() const;
   const Reducer& reducer() const { return reducer_; }
   /// Returns the learning rate that the first of the model's optimizers used in its latest step; NaN if none
@@ -126,27 +138,27 @@ class Replica final : public GradientSource, public std::enable_shared_from_this
   std::vector<std::size_t> indices_of(std::span<const Tensor> parameters) const;
   void apply_statistics();
   void throw_if_bad(std::int64_t step, const std::string& bad) const;
-  /// Where a sum of statistics has those of an averaged buffer.
+  /// Returns the part of `statistics` that belongs to averaged buffer number `buffer`.
   Tensor part_of(const Tensor& statistics, std::size_t buffer) const;
 
   const std::string name_;
   DataParallelContext& context_;
   const std::vector<NamedTensor> parameters_, buffers_;
   const std::vector<NamedTensor> trained_, averaged_;            // subsets of the two above
-  std::unordered_map<const TensorImpl*, std::size_t> index_of_;  // in trained_
-  std::vector<std::size_t> offsets_;                             // of each averaged buffer in statistics_
+  std::unordered_map<const TensorImpl*, std::size_t> index_of_;  // parameter's index in trained_
+  std::vector<std::size_t> offsets_;  // offset of each averaged buffer in statistics_
   std::vector<optim::Optimizer*> optimizers_;
   Reducer reducer_;
   ShardSum statistics_;  // values of all averaged buffers; notes: the weight of each, then weight * momentum
-  std::vector<float> seen_;  // notes of this shard
+  std::vector<float> seen_;  // the notes that this shard will push
   float weight_ = 1;
   std::int64_t step_ = 0;
   bool open_ = false;  // between begin_round() and finish()
   struct Unchecked {
     std::int64_t step;
-    int ticket;  // of the reducer
+    int ticket;  // the reducer's ticket for this step
   };
-  std::deque<Unchecked> unchecked_;  // two at most
+  std::deque<Unchecked> unchecked_;  // steps that finish_later() did not check, at most two
 };
 
 }  // namespace trireme

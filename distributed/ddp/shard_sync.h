@@ -1,4 +1,4 @@
-// Sums over the shards of a step while they run, for synchronized batch normalization.
+// Sums batch statistics over the shards of a step while they run, for synchronized batch normalization.
 #pragma once
 
 #include <memory>
@@ -8,8 +8,9 @@
 
 namespace trireme {
 
-/// For a world with one shard a rank. Sums are made in the canonical tree, by a communicator of their own,
-/// because they come between the buckets of gradients. Collective; must not outlive `comm`.
+/// Returns a BatchSync for a world with one shard per rank. It sums in the canonical tree and splits off its
+/// own communicator, because its sums happen between the buckets of gradients. This call is collective. The
+/// result must not outlive `comm`.
 std::unique_ptr<nn::BatchSync> make_shard_sync(Communicator& comm);
 
 }  // namespace trireme
