@@ -1,4 +1,4 @@
-// Ranks tell each other how a piece of work went.
+// Agreements: ranks tell each other whether they succeeded, so that all go on or all throw.
 #pragma once
 
 #include <functional>
@@ -11,16 +11,16 @@
 
 namespace trireme {
 
-/// Runs `work` on every rank, then gathers how it went. Collective and blocking; `label` names it in errors
-/// and traces.
+/// Runs `work` on every rank and then exchanges the results. Collective and blocking. `label` names the
+/// agreement in errors and traces.
 ///
-/// Returns what the work returned on each rank. If it threw anywhere, throws on every rank, as AgreedError,
-/// the error of the lowest such rank with its exit code (kInternal for what is not an Error), and with "rank
-/// R: " before its text unless it went wrong on all. A rank that cannot be reached is the communicator's own
+/// Returns the results of all ranks, in the order of ranks. If `work` threw on any rank, every rank throws an
+/// AgreedError with the text and exit code of the lowest such rank (kInternal if it was not an Error). The
+/// text starts with "rank R: " unless all ranks failed. If a rank cannot be reached, the communicator throws
 /// Error(kPeer).
 std::vector<std::string> agree(Communicator& comm, const std::string& label,
                                const std::function<std::string()>& work);
-/// The same for work without a result.
+/// Runs an agreement, like agree() above, for work that returns nothing.
 template <class Work>
 requires std::is_void_v<std::invoke_result_t<Work>>
 void agree(Communicator& comm, const std::string& label, Work&& work) {
@@ -30,17 +30,17 @@ void agree(Communicator& comm, const std::string& label, Work&& work) {
         }));
 }
 
-/// What ranks should have in common: its name, and what it is on this rank. Names differ.
+/// A value that should be the same on all ranks, with its name. Names in a list are unique.
 struct Fact {
   std::string name, value;
 };
-/// Makes sure that all ranks have the facts of rank 0; collective and blocking. Throws on every rank, as
-/// AgreedError with `code`, which rank is the lowest that does not, and the first facts that differ: "rank 2:
-/// `what` not those of rank 0: lr 0.2, there 0.1; ...; `advice`".
+/// Checks that all ranks have the facts of rank 0. Collective and blocking. Otherwise every rank throws an
+/// AgreedError with `code`. Its text names the lowest rank that differs and the first facts that differ, for
+/// example "rank 2: `what` not those of rank 0: lr 0.2, there 0.1; ...; `advice`".
 void agree_same(Communicator& comm, const std::string& what, const std::vector<Fact>& facts, ExitCode code,
                 const std::string& advice);
 
-/// Rank 0's text for everyone; collective and blocking.
+/// Returns rank 0's text on all ranks. Collective and blocking.
 std::string broadcast_text(Communicator& comm, const std::string& text);
 
 }  // namespace trireme

@@ -1,4 +1,4 @@
-// How ranks make sure that they are in the same call before data moves.
+// Ranks check that they are in the same collective before data is exchanged.
 #pragma once
 
 #include <array>
@@ -23,24 +23,25 @@ enum class Collective : std::uint32_t {
   kSum
 };
 
-/// "all_to_all", ...: the method's name.
+/// Returns the name of the Communicator's method, for example "all_to_all".
 std::string_view name_of(Collective op);
 
-/// What one rank tells one peer about the call it is in. Plain bytes: all ranks run the same program.
+/// One rank's description of its current call, for one peer. It is sent as plain bytes, because all ranks run
+/// the same program.
 struct CallHeader {
-  std::uint64_t sequence = 0;  ///< collectives made on this communicator before this one
+  std::uint64_t sequence = 0;  ///< number of earlier collectives on this communicator
   Collective op{};
-  std::int32_t root = -1;           ///< broadcast; of a sum, the number of shards
-  std::uint64_t total_bytes = 0;    ///< broadcast and sums: the size all ranks must have
-  std::uint64_t sends_bytes = 0;    ///< from the writer to the reader of this header
-  std::uint64_t expects_bytes = 0;  ///< from the reader to the writer
+  std::int32_t root = -1;           ///< root of a broadcast, or the number of shards of a sum
+  std::uint64_t total_bytes = 0;    ///< size of a broadcast or sum, equal on all ranks
+  std::uint64_t sends_bytes = 0;    ///< bytes that the header's sender sends to its receiver
+  std::uint64_t expects_bytes = 0;  ///< bytes that the sender expects from the receiver
   std::uint64_t label_hash = 0;
-  std::array<char, 64> label{};  ///< cut to fit, ended by a zero: for the error message
+  std::array<char, 64> label{};  ///< for error messages: truncated, and terminated by a zero
 
   void set_label(std::string_view text);
 };
 
-/// The header with room for a small message, so that small collectives take one message per peer.
+/// A header with room for a small message, so that a small collective needs only one message per peer.
 struct Frame {
   static constexpr std::size_t kRoom = 512 - sizeof(CallHeader);
   CallHeader header;
@@ -48,12 +49,13 @@ struct Frame {
 };
 static_assert(std::is_trivially_copyable_v<Frame> && sizeof(Frame) == 512);
 
-/// Throws Error(kPeer), which names both ranks and both calls, unless both headers are of the same call:
-/// `mine` is what `rank` sent to `peer`, `theirs` what `peer` sent to `rank`.
+/// Throws Error(kPeer), which names both ranks and both calls, unless both headers describe the same call.
+/// `rank` sent `mine` to `peer`, and `peer` sent `theirs` to `rank`.
 void check_agreement(int rank, const CallHeader& mine, int peer, const CallHeader& theirs);
 
-/// Sends frame_for(r) to each other rank r and receives theirs[r], all at once, then checks that all are in
-/// the same call. Frames live until it returns. Throws as Transport::exchange() and check_agreement().
+/// Sends frame_for(r) to each other rank r, receives theirs[r], and then checks that all ranks are in the
+/// same call. The frames must live until this returns. Throws the errors of Transport::exchange() and
+/// check_agreement().
 void swap_frames(Transport& transport, const std::function<const Frame&(int rank)>& frame_for,
                  std::span<Frame> theirs, Deadline deadline);
 

@@ -1,4 +1,4 @@
-// The collectives on CPUs: one thread per communicator, over a Transport.
+// HostCommunicator implements collectives on CPUs with one thread and a Transport.
 #pragma once
 
 #include <chrono>
@@ -18,8 +18,8 @@
 
 namespace trireme {
 
-/// A Communicator whose stream is a thread. That thread alone touches the transport, so collectives never
-/// need the caller's thread to make progress.
+/// A Communicator whose queue is a thread. Only that thread uses the transport, so collectives make progress
+/// without the caller's thread.
 class HostCommunicator final : public Communicator {
  public:
   /// `patience` bounds each wait for peers.
@@ -43,12 +43,12 @@ class HostCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int color) override;
   void abort(const std::string& reason) override;
 
-  /// Of calls made from now on: as Transport::pack_messages().
+  /// Turns packing on or off for later calls, as Transport::pack_messages() does.
   void pack_messages(bool on);
   Transport::Traffic traffic() const { return transport_->traffic(); }
-  /// The ranks are on more than one host.
+  /// Returns true if the ranks are on more than one node.
   bool spans_hosts() const;
-  /// Traces the calls made from now on.
+  /// Traces all later calls.
   void set_trace(JobTrace trace) { queue_.set_trace(std::move(trace)); }
 
  private:
@@ -71,15 +71,16 @@ class HostCommunicator final : public Communicator {
   HostSum sum_;
   HostGather gather_;
   std::chrono::milliseconds patience_;
-  // Touched by the queue's thread only.
+  // Only the queue's thread uses the following members.
   std::uint64_t sequence_ = 0;
   std::vector<Frame> outgoing_;
   std::vector<Frame> incoming_;
-  // Last: its destructor runs what is left, which needs all of the above.
+  // This is the last member, because its destructor runs the remaining calls, which use the other members.
   WorkQueue queue_;
 };
 
-/// A world of one rank. Collectives are at most a copy, still in queue order. backend() is "alone".
+/// Returns a communicator for a world of one rank. Its collectives at most copy, in queue order. backend() is
+/// "alone".
 std::unique_ptr<HostCommunicator> make_alone_communicator();
 
 }  // namespace trireme
