@@ -1,4 +1,4 @@
-// How to wait for another rank without keeping it from its work.
+// Backoff waits for another rank without taking the CPU time that the rank needs.
 #pragma once
 
 #include <sched.h>
@@ -10,19 +10,19 @@
 
 namespace trireme {
 
-/// Between two polls: spins for the latency of small messages, then yields, then naps, because the ranks of
-/// a host and their compute threads may share few cores.
+/// Waits between two polls. It first spins, for a low latency of small messages, then yields, then sleeps,
+/// because the ranks of a node and their compute threads may share few cores.
 class Backoff {
  public:
-  /// True once waiting has become slow enough for checks that cost more than a poll.
+  /// Waits once. Returns true when waiting has become slow enough for checks that cost more than a poll.
   bool pause() {
     ++polls_;
     if (polls_ <= kSpins) return false;
     if (polls_ <= kSpins + kYields) {
       const auto begin = std::chrono::steady_clock::now();
       sched_yield();
-      // Somebody else had the core, perhaps for a whole time slice. Who sleeps gets it back much sooner than
-      // who yields.
+      // Another thread had the core, perhaps for a whole time slice. A thread that sleeps gets the core back
+      // much sooner than one that yields.
       if (std::chrono::steady_clock::now() - begin > kLongYield) polls_ = kSpins + kYields;
       return polls_ % 16 == 0;
     }

@@ -1,4 +1,4 @@
-// For calls of libraries that may never return.
+// ExitTimer bounds calls of libraries that may never return.
 #pragma once
 
 #include <unistd.h>
@@ -13,7 +13,8 @@
 
 namespace trireme {
 
-/// Ends the process unless destroyed in time: some MPI calls never return once a peer is gone.
+/// Ends the process unless it is destroyed within its limit, because some MPI calls never return once a peer
+/// is gone.
 class ExitTimer {
  public:
   ExitTimer(std::chrono::milliseconds limit, ExitCode code, const char* doing)

@@ -1,4 +1,4 @@
-// Ranks of one host, which see memory of each other.
+// HostGroup connects the ranks of one node through memory that they share.
 #pragma once
 
 #include <array>
@@ -16,19 +16,19 @@
 
 namespace trireme {
 
-/// Memory that all ranks of a group see, each at an address of its own.
+/// Memory that all ranks of a group can access, each at its own address.
 class VisibleMemory {
  public:
   virtual ~VisibleMemory() = default;
-  /// Of this rank, uninitialized, at a multiple of 4096 bytes. Null if there is none left. Any thread may
-  /// call; so it may be let go.
+  /// Allocates uninitialized memory of this rank, aligned to 4096 bytes. Returns null if none is left. Any
+  /// thread may call this and release the memory.
   virtual std::shared_ptr<std::byte> allocate(std::size_t bytes) = 0;
-  /// The name by which peers find memory of this rank; nothing if they do not see it.
+  /// Returns the name by which peers find this rank's memory, or nothing if they cannot access it.
   virtual std::optional<std::uint64_t> name_of(const void* memory) const = 0;
-  /// Where this rank sees memory that the member of that place in the group calls so.
+  /// Returns this rank's address of the memory that group member number `member` names `name`.
   virtual std::byte* find(std::size_t member, std::uint64_t name) const = 0;
-  /// After a failure in the middle of a sum: a peer that does not know of it may still read and write what it
-  /// was shown, so from now on memory that is let go is not used again while this object lives.
+  /// Stops the reuse of released memory for the life of this object. It is called after a failure during a
+  /// sum, because a peer that has not noticed the failure may still read and write this rank's memory.
   void keep_all() noexcept { keeps_all_ = true; }
 
  protected:
@@ -38,28 +38,29 @@ class VisibleMemory {
   std::atomic<bool> keeps_all_ = false;
 };
 
-/// What one rank shows to the others of its group, in memory that all of them see.
+/// The data that one rank publishes to its group, in memory that all members can access.
 struct Board {
   static constexpr std::size_t kCardBytes = 4096;
   alignas(64) std::atomic<std::uint64_t> meetings;
   alignas(64) std::atomic<std::uint32_t> failed;
-  std::int32_t origin;            ///< the rank on which it began
-  std::array<char, 1016> reason;  ///< ended by a zero; both are written before `failed`
-  // Who has come to meeting n + 1 has read all cards of meeting n, so that two are enough.
+  std::int32_t origin;            ///< the rank on which the failure began
+  std::array<char, 1016> reason;  ///< terminated by a zero; written before `failed`, as `origin` is
+  // A member that has arrived at meeting n + 1 has read all cards of meeting n, so two cards are enough.
   alignas(64) std::array<std::array<std::byte, kCardBytes>, 2> cards;
 };
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free &&
               std::atomic<std::uint32_t>::is_always_lock_free);
 
-/// Used by one thread, save for allocate(), announce() and interrupt().
+/// The ranks of one node that share memory, as one of them uses it. Only one thread may use it, except for
+/// allocate(), announce() and interrupt().
 class HostGroup {
  public:
   struct Member {
     int rank;
     Board* board;
   };
-  /// `members` are in the order of their ranks, and the same for all. Boards are zero at first and live as
-  /// long as `memory`.
+  /// `members` must be in the order of their ranks and the same on all members. Boards must be zero at first
+  /// and live as long as `memory`.
   HostGroup(std::vector<Member> members, int rank, std::shared_ptr<VisibleMemory> memory);
 
   std::size_t size() const { return members_.size(); }
@@ -67,21 +68,22 @@ class HostGroup {
   int rank_of(std::size_t member) const { return members_[member].rank; }
   VisibleMemory& memory() const { return *memory_; }
 
-  /// A card for all to see, before the meeting it is for. It begins with room for a CallHeader.
+  /// Returns the card that this rank fills before the next meeting, for all members to read. It begins with
+  /// room for a CallHeader.
   std::span<std::byte, Board::kCardBytes> own_card() { return members_[self_].board->cards[next_ % 2]; }
-  /// Returns when all members have come: what each wrote before, to its card or to other memory, is seen by
-  /// all after it. Throws as Transport::exchange() does.
+  /// Waits until all members have called this. All writes that a member made before, to its card or to other
+  /// shared memory, are visible to all afterwards. Throws the same errors as Transport::exchange().
   void meet(Deadline deadline);
-  /// The same, with the call that this rank is in on its card. Throws Error(kPeer) on all if they are not in
-  /// the same.
+  /// Meets like meet(), with `call` on this rank's card. Throws Error(kPeer) on all members if they are not
+  /// in the same call.
   void meet_in(const CallHeader& call, Deadline deadline);
-  /// What a member showed at the last meeting, until the next.
+  /// Returns a member's card of the last meeting, which is valid until the next meeting.
   ConstBytes card_of(std::size_t member) const { return members_[member].board->cards[(next_ - 1) % 2]; }
 
-  /// Tells the others of a failure, which began on rank `origin`, perhaps on another host.
+  /// Tells the other members of a failure that began on rank `origin`, which may be on another node.
   void announce(const std::string& reason, int origin) noexcept;
   void interrupt() noexcept { interrupted_ = true; }
-  /// Throws what a member has announced.
+  /// Throws the failure that a member has announced, if there is one.
   void check_members() const;
 
  private:
@@ -92,7 +94,7 @@ class HostGroup {
   std::atomic<bool> interrupted_ = false;
 };
 
-/// A group of ranks that are threads of this process: a handle for each.
+/// Returns one HostGroup for each of `ranks`, which are threads of this process.
 std::vector<std::unique_ptr<HostGroup>> make_thread_groups(const std::vector<int>& ranks);
 
 }  // namespace trireme

@@ -1,4 +1,4 @@
-// What a sum over ranks costs: a part that every one has, and a part for each byte.
+// Models the time of a sum over ranks: a constant plus a time for each byte.
 #pragma once
 
 #include <cstddef>
@@ -8,20 +8,21 @@
 
 namespace trireme {
 
-/// A sum of n bytes takes about seconds + n / bytes_per_second: the model of S. Shi, X. Chu, B. Li, MG-WFBP,
-/// 2019.
+/// The cost of a sum: n bytes take about seconds + n / bytes_per_second. This is the model of S. Shi, X. Chu,
+/// B. Li, MG-WFBP, 2019.
 struct LinkCost {
   double seconds = 0;
-  double bytes_per_second = 0;  ///< 0: nothing was measured, or nothing is sent
+  double bytes_per_second = 0;  ///< 0: not measured, or nothing is sent
   std::string to_string() const;
 };
 
-/// Times some sums, short and long ones; the same on all ranks. Collective and blocking. A world of one gives
-/// zeros.
+/// Measures the cost of sums by timing short and long ones. Returns the same values on all ranks, and zeros
+/// in a world of one rank. Collective and blocking.
 LinkCost measure_link(Communicator& comm);
 
-/// How many bytes of gradients are best summed together, of `total_bytes`: the last sum, which nothing hides,
-/// gets cheaper with smaller buckets, all of them together dearer. Between 1/2 and 25 MiB.
+/// Returns the best bucket size in bytes, between 1/2 and 25 MiB, for `total_bytes` of gradients. Smaller
+/// buckets make the last sum, which no computation hides, faster; but they make the total time of all sums
+/// longer.
 std::size_t best_bucket_bytes(std::size_t total_bytes, const LinkCost& link);
 
 }  // namespace trireme

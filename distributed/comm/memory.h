@@ -1,4 +1,4 @@
-// Memory that collectives work on, for as long as an object lives.
+// Owners of the memory that collectives use.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,8 @@
 
 namespace trireme {
 
-/// From Take(device, bytes), given back to Give(device, memory, bytes). Uninitialized.
+/// Owns uninitialized memory: takes it from Take(device, bytes) and returns it to Give(device, memory,
+/// bytes).
 template <auto Take, auto Give>
 class OwnedMemory {
  public:
@@ -25,7 +26,7 @@ class OwnedMemory {
 };
 
 using DeviceMemory = OwnedMemory<allocate, deallocate>;
-/// Of the host, for a device to write to while the host goes on.
+/// CPU memory that a device can write to asynchronously.
 using HostMemory = OwnedMemory<allocate_host, deallocate_host>;
 
 }  // namespace trireme

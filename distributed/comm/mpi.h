@@ -1,4 +1,4 @@
-// Ranks as MPI processes.
+// The MPI backend: ranks are MPI processes.
 #pragma once
 
 #include <chrono>
@@ -9,29 +9,30 @@
 
 namespace trireme {
 
-/// MPI for as long as this object lives; one per process, made and destroyed by the main thread, before
-/// and after all communicators. Whether MPI was started by mpirun, srun or not at all (one rank) is MPI's
-/// own business.
+/// Initializes MPI and finalizes it in the destructor. A process has one, which the main thread creates
+/// before all communicators and destroys after them. It works under mpirun, under srun, and without a
+/// launcher (one rank).
 class MpiSession {
  public:
-  /// Throws Error(kUsage) if MPI cannot serve several threads. `patience` bounds start-up and finalization:
-  /// where a peer does not come in time, the process ends with kPeer.
+  /// Throws Error(kUsage) if MPI does not support several threads. `patience` limits initialization and
+  /// finalization: if a peer does not arrive in time, the process exits with kPeer.
   explicit MpiSession(std::chrono::milliseconds patience);
-  /// Finalizes, waiting at most `patience` for the peers, then the process ends with kPeer. When an
-  /// exception unwinds it, MPI stays up, because finalizing would wait for peers that wait for this rank:
-  /// main must then say what went wrong and call abort_if_running().
+  /// Finalizes MPI. If the peers do not arrive within `patience`, the process exits with kPeer. During the
+  /// unwinding of an exception MPI is not finalized, because the peers may be waiting for this rank. main()
+  /// must then print the error and call abort_if_running().
   ~MpiSession();
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
 
   int rank() const { return rank_; }
   int size() const { return size_; }
-  /// Place among the ranks that share this host's memory, and their number.
+  /// Return this rank's number among the ranks of this node, and the number of these ranks.
   int local_rank() const { return local_rank_; }
   int local_size() const { return local_size_; }
 
-  /// For main, after it has printed an error: if MPI is up, ends all ranks with `code` and does not
-  /// return. The process ends within three seconds even if the network is gone. Without MPI, returns.
+  /// Ends all ranks with exit code `code` and does not return, if MPI is initialized; otherwise it returns.
+  /// main() calls it after printing an error. The process ends within three seconds even if the network has
+  /// failed.
   static void abort_if_running(ExitCode code);
 
  private:
@@ -43,14 +44,16 @@ class MpiSession {
   int local_size_ = 1;
 };
 
-/// The MPI library that runs: "Open MPI v4.1.4". Needs no MpiSession.
+/// Returns the name and version of the MPI library, for example "Open MPI v4.1.4". Needs no MpiSession.
 std::string mpi_library_version();
 
-/// Messages between all ranks of MPI_COMM_WORLD, for the calling thread. As make_mpi_communicator.
+/// Returns a transport between all ranks of MPI_COMM_WORLD, for the calling thread. The rules of
+/// make_mpi_communicator() apply.
 std::unique_ptr<Transport> make_mpi_transport(std::chrono::milliseconds patience);
 
-/// All ranks of MPI_COMM_WORLD; backend() is "mpi". All ranks must make their communicators in the same
-/// order. Needs an MpiSession that outlives it. Throws Error(kPeer) if a peer does not come in time.
+/// Returns a communicator of all ranks of MPI_COMM_WORLD, whose backend() is "mpi". All ranks must make their
+/// communicators in the same order. An MpiSession must outlive it. Throws Error(kPeer) if a peer does not
+/// arrive within `patience`.
 std::unique_ptr<HostCommunicator> make_mpi_communicator(std::chrono::milliseconds patience);
 
 }  // namespace trireme

@@ -19,44 +19,45 @@
 
 namespace trireme {
 
-/// Shards [first, last) of `count`.
+/// The contiguous shards [first, last).
 struct ShardRange {
   int first = 0;
   int last = 0;
   int size() const { return last - first; }
 };
 
-/// The shards of `rank`: contiguous, the first (shards % world_size) ranks hold one more.
+/// Returns the contiguous shards of `rank`. The first (shards % world_size) ranks hold one shard more.
 /// Throws Error(kUsage) if there are more ranks than shards.
 ShardRange shards_of_rank(int shards, int world_size, int rank);
 
-/// The fewest tree nodes that cover exactly `range`, in shard order. Nodes whose range reaches past the
-/// last shard count as complete there (the rest is padding). At most 2 * log2(shards) of them.
+/// Returns the smallest set of tree nodes that covers exactly `range`, in shard order. A node may extend past
+/// the last shard, because the rest is padding. There are at most 2 * log2(shards) nodes.
 std::vector<TreeNode> maximal_subtrees(int shards, ShardRange range);
 
-/// The elements of a vector of `count` that `rank` sums: contiguous, a multiple of 8 (16 bytes or more)
-/// except for the last piece that is not empty.
+/// The contiguous elements of a vector that one rank sums or updates.
 struct Slice {
   std::size_t first = 0;
   std::size_t count = 0;
 };
+/// Returns the elements of a vector of `count` that `rank` sums. Their number is a multiple of 8 (16 bytes or
+/// more), except in the last slice that is not empty.
 Slice slice_of_rank(std::size_t count, int world_size, int rank);
-/// Of a sum: by its cuts, if it has some.
+/// Returns the elements of a sum that `rank` sums, according to the sum's cuts if there are any.
 Slice slice_of_rank(const OrderedSum& sum, int world_size, int rank);
 
-/// Sums per-shard vectors of `count` elements over all shards and ranks. They lie on comm's device and are
-/// float32, bfloat16 or float16. In 16 bits every node of the tree is rounded to them, so that what is sent
-/// does not depend on which nodes lie on one rank.
+/// Sums per-shard vectors of `count` elements over all shards and ranks. They are on comm's device and are
+/// float32, bfloat16 or float16. With 16 bits, the sum of every node of the tree is rounded, so that the data
+/// that is sent does not depend on which nodes are on the same rank.
 ///
 /// `partials[k]` holds this rank's sum over the k-th of its maximal subtrees. After the returned event,
-/// `out` (count elements) holds scale * sum on every rank, or with own_slice_only its slice of it: the same
-/// bits for every world size. `out` may be one of the partials. Everything is enqueued on `comm`; buffers
-/// must outlive the event. All ranks must give the same shards, count, scale and
-/// cuts. Elements sent by a host: about 2 * count * (H-1)/H when the ranks of each of H hosts own one subtree
+/// `out` (count elements) holds scale * sum on every rank. With own_slice_only, each rank has only its slice
+/// of it. The bits are the same at every world size. `out` may be one of the partials. Everything is enqueued
+/// on `comm`; buffers must outlive the event. All ranks must give the same shards, count, scale and cuts.
+/// Elements sent by a host: about 2 * count * (H-1)/H when the ranks of each of H hosts own one subtree
 /// together.
 Event ordered_sum(Communicator& comm, const OrderedSum& sum, const std::string& label);
 
-/// The same, with all of the sum on every rank.
+/// Performs ordered_sum() so that every rank gets the whole sum.
 Event ordered_all_reduce(Communicator& comm, int shards, std::vector<const void*> partials, DType dtype,
                          std::size_t count, float scale, void* out, const std::string& label);
 

@@ -1,4 +1,4 @@
-// Memory that the processes of one host share.
+// Makes memory that the processes of one node share.
 #pragma once
 
 #include <chrono>
@@ -10,13 +10,14 @@
 
 namespace trireme {
 
-/// Tells every process of a group what this one says, at most 63 characters, in the order of `ranks`.
+/// Sends a text of at most 63 characters to all processes of a group and returns the texts of all, in the
+/// order of `ranks`.
 using TellAll = std::function<std::vector<std::string>(const std::string&)>;
 
-/// The group of the ranks in `ranks`, each a process of this host; collective over them. Memory is an
-/// anonymous file of each process (memfd_create), which the others map: it goes with the last of them,
-/// however they end. Null, on all of them, where one cannot see another's: in containers that hide processes
-/// from each other, say.
+/// Returns the group of `ranks`, each of which is a process of this node. Collective over them. The memory of
+/// each process is an anonymous file (memfd_create) that the others map. It is freed when the last of them
+/// ends, even if they crash. Returns null on all ranks if one cannot map the memory of another, for example
+/// in containers that hide processes from each other.
 std::unique_ptr<HostGroup> make_process_group(const std::vector<int>& ranks, int rank,
                                               const TellAll& tell_all);
 
