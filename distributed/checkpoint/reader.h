@@ -1,4 +1,4 @@
-// Reading a committed checkpoint: no byte is used before its checksum was compared.
+// Reads a committed checkpoint. No byte is used before its checksum has been compared.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +13,9 @@
 
 namespace trireme {
 
-/// Elements [begin, end) of a tensor, wanted at `data`.
+/// A request to read elements [begin, end) of a tensor to `data`.
 struct WantedElements {
-  const TensorRecord* tensor = nullptr;  ///< of the reader's manifest
+  const TensorRecord* tensor = nullptr;  ///< a record of the reader's manifest
   std::uint64_t begin = 0, end = 0;
   std::byte* data = nullptr;
 };
@@ -28,7 +28,7 @@ class CheckpointReader {
 
   const Manifest& manifest() const& { return manifest_; }
   Manifest manifest() && { return std::move(manifest_); }
-  /// Null when there is none of this name.
+  /// Returns the record of the tensor of this name, or null if there is none.
   const TensorRecord* find(const std::string& tensor) const;
   /// Throws Error(kCheckpoint) naming file and offset of the first damaged block among those read.
   void read(std::span<const WantedElements> wanted) const;
@@ -43,7 +43,7 @@ class CheckpointReader {
 void find_damage_of_file(const FileSystem& files, const std::filesystem::path& path, const FileRecord& record,
                          bool hash, std::vector<std::string>& damage);
 
-/// A line for each damage of a checkpoint. Empty: sound.
+/// Returns a line for each damage of a checkpoint, and an empty list if it is undamaged.
 std::vector<std::string> find_damage(const FileSystem& files, const std::filesystem::path& checkpoint);
 
 }  // namespace trireme

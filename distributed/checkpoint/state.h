@@ -1,4 +1,4 @@
-// What a checkpoint says besides its tensors: the state of the job.
+// JobState is the state of a job that a checkpoint holds in addition to its tensors.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +8,11 @@
 
 namespace trireme {
 
-/// What a checkpoint says besides its tensors. Everything a job needs to go on with the same bits.
+/// The contents of a checkpoint other than tensors. Together they are all that a job needs to go on with the
+/// same bits.
 struct JobState {
   std::string run_id;
-  std::int64_t step = 0;    ///< finished steps; the next one is this
+  std::int64_t step = 0;    ///< number of finished steps, and so the index of the next one
   std::int64_t shards = 0;  ///< V, fixed for the life of the job
   std::uint64_t seed = 0;
   std::int64_t global_batch = 0;
@@ -22,8 +23,8 @@ struct JobState {
   std::string build;              ///< build and library versions, compared on resume
   std::string job;                ///< the whole job as text (job.proto), compared on resume
   std::string data;               ///< digest of the training set, compared on resume; "": not known
-  /// What a sum over the ranks cost that made this, for the reader; "": not measured. Of the machines, not of
-  /// the job: who looks for the same job passes over it.
+  /// The cost of a sum over the ranks that wrote this, for human readers; "" if it was not measured. It
+  /// describes the machines and not the job, so comparisons of jobs ignore it.
   std::string link;
   /// The engine of a GPU library that computes each operation, one a line; "" on CPUs. Bits depend on them.
   /// Runs of the same job may have met different operations, so a save ignores this field, like `link`, when

@@ -20,18 +20,19 @@ struct Checkpoint {
   std::int64_t step = 0;
 };
 
-/// "step-00000012": the folder of a step's checkpoint in a store's directory.
+/// Returns the name of the folder of a step's checkpoint in a store's directory, for example "step-00000012".
 std::string checkpoint_name(std::int64_t step);
 
-/// Reading is thread-safe; one save at a time. No method follows a symbolic link inside the directory.
+/// A directory of checkpoints. Reading is thread-safe; only one save may run at a time. No method follows a
+/// symbolic link inside the directory.
 class CheckpointStore {
  public:
   CheckpointStore(std::shared_ptr<FileSystem> files, std::filesystem::path directory);
 
-  /// Makes the directory if need be and writes a file there. Throws Error(kUsage) if it cannot (read-only,
-  /// full disk, not a directory).
+  /// Creates the directory if it does not exist and writes a file there. Throws Error(kUsage) if it cannot
+  /// (read-only, full disk, not a directory).
   void check_writable();
-  /// Committed checkpoints, oldest first. Uncommitted or foreign entries are not listed.
+  /// Returns the committed checkpoints, oldest first. Uncommitted or foreign entries are not listed.
   std::vector<Checkpoint> list() const;
 
   /// Moves the committed checkpoints of `step` and later into a new folder of the directory, `earlier-N`,
@@ -55,7 +56,7 @@ class CheckpointStore {
   JobState load(const std::filesystem::path& checkpoint, const std::vector<TensorSlot>& tensors) const;
   /// Checks every byte against its checksums. Returns one line per damage: file, offset, what. Empty: sound.
   std::vector<std::string> verify(const std::filesystem::path& checkpoint) const;
-  /// Names, dtypes and shapes, in name order (data is null).
+  /// Returns the names, dtypes and shapes of all tensors in the order of names. Their data is null.
   std::vector<TensorSlot> tensors(const std::filesystem::path& checkpoint) const;
 
  private:

@@ -1,4 +1,4 @@
-// What a job does with the checkpoint store: choose where to go on, check that it is the same job, save.
+// JobCheckpoints chooses the checkpoint to resume from, checks that it is of the same job, and saves.
 #pragma once
 
 #include <filesystem>
@@ -23,7 +23,7 @@ class JobCheckpoints {
   /// that the same command has made, whatever --resume says.
   JobCheckpoints(Communicator& comm, const JobOptions& options, const std::filesystem::path& directory);
 
-  /// The state to go on from; nothing for a fresh start.
+  /// Returns the state to resume from, or nothing for a fresh start.
   const std::optional<JobState>& resumed() const { return resumed_; }
   const std::filesystem::path& resumed_path() const { return path_; }
   const std::vector<std::string>& notes() const { return notes_; }
@@ -31,14 +31,14 @@ class JobCheckpoints {
   /// Throws Error(kCheckpoint) naming the first difference that would make another job (job.proto says which
   /// options may differ). Returns a line for each of those that may, but change what follows.
   std::vector<std::string> check_same_job(const JobState& now) const;
-  /// Fills the tensors from the checkpoint found.
+  /// Fills the tensors from the checkpoint that resumed() describes.
   void load(const std::vector<StateTensor>& tensors) const;
   /// With --resume never or PATH: moves the checkpoints that the job does not go on from into a folder beside
   /// them, so that a later --resume auto cannot mix them with those of this run. Returns the folder, or "" if
   /// there are none. For one rank.
   std::filesystem::path set_aside();
   bool enabled() const { return store_.has_value(); }
-  /// Collective. Returns the path of the committed checkpoint.
+  /// Saves a checkpoint and returns its path once it is committed. Collective.
   std::filesystem::path save(const JobState& state, const std::vector<StateTensor>& tensors);
 
  private:
@@ -52,7 +52,7 @@ class JobCheckpoints {
   const JobOptions options_;
   std::filesystem::path directory_;
   std::optional<CheckpointStore> store_;
-  std::optional<StoreLock> lock_;  // of rank 0
+  std::optional<StoreLock> lock_;  // rank 0 holds it
   std::filesystem::path path_;
   std::optional<JobState> resumed_;
   std::vector<std::string> notes_;

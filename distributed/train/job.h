@@ -1,4 +1,4 @@
-// The training loop that stays the user's own: Job, its steps and their shards.
+// Job, its steps and their shards, for a training loop that the user writes:
 //
 //   trireme::Job job(argc, argv);
 //   trireme::DistributedDataParallel ddp(model, job);
@@ -37,20 +37,20 @@ class Job;
 class JobRuntime;
 class Step;
 
-/// One logical worker's part of a global batch.
+/// A fixed part of a global batch.
 struct Shard {
-  int index = 0;               ///< of --shards
-  std::int64_t count = 0;      ///< samples; at least 1
-  std::vector<Tensor> fields;  ///< of the data set; `count` samples in dimension 0
-  Tensor x, y;                 ///< the first two
+  int index = 0;               ///< number of the shard, from 0 to --shards minus 1
+  std::int64_t count = 0;      ///< number of samples, at least 1
+  std::vector<Tensor> fields;  ///< the data set's fields, with `count` samples in dimension 0
+  Tensor x, y;                 ///< the first two fields
 };
 
-/// A shard's loss on its way into the step.
+/// A shard's loss that was added to a step.
 class StepLoss {
  public:
   StepLoss(Step& step, Tensor loss) : step_(step), loss_(std::move(loss)) {}
-  /// Runs backward; gradients count by the shard's share of the global batch, times `scale`
-  /// (amp::GradScaler::scale()).
+  /// Runs backward. Gradients are weighted by the shard's fraction of the global batch and multiplied by
+  /// `scale` (amp::GradScaler::scale()).
   void backward(double scale = 1);
 
  private:
@@ -58,33 +58,34 @@ class StepLoss {
   Tensor loss_;
 };
 
-/// One global batch. Lives in the loop body only.
+/// The training step of one global batch. It is valid only in the loop body.
 class Step {
  public:
   std::int64_t index() const { return index_; }  ///< counted from 0 over all epochs
   std::int64_t epoch() const { return plan_.epoch; }
   bool ends_epoch() const { return ends_epoch_; }
   bool is_last() const { return is_last_; }
-  /// By --lr, --schedule and --warmup-steps.
+  /// Returns the learning rate that --lr, --schedule and --warmup-steps give for this step.
   double lr() const;
-  /// Whether to measure the model after this step: by --eval-every, and at the end.
+  /// Returns true if the model should be evaluated after this step: according to --eval-every, and at the
+  /// end.
   bool is_evaluated() const;
 
   class Shards;
-  /// This rank's shards that have samples. Each pass over them is a round of its own: it brings every model
-  /// the gradients of this pass's losses alone, and they are gone when the next pass starts, used or not. So
-  /// two models train in turn:
+  /// Returns this rank's shards that have samples. Each loop over them is a pass. A pass gives every model
+  /// the gradients of this pass's losses only, and the next pass discards them, even if they were not used.
+  /// So two models can train in turn:
   ///
   ///   for (auto& shard : step.shards()) step.add(critic_loss(shard)).backward();
   ///   critic_optimizer.step();
   ///   for (auto& shard : step.shards()) step.add(generator_loss(shard)).backward();  // through the critic
   ///   generator_optimizer.step();
   ///
-  /// All ranks make the same passes, each to its end. A step keeps its samples until it ends.
+  /// All ranks must make the same passes and complete each of them. A step keeps its samples until it ends.
   Shards shards();
 
-  /// `loss`: the mean over the shard's samples, one element. Its mean over the global batch is reported;
-  /// losses of one step add up.
+  /// Adds a loss of one element, the mean over the shard's samples. Its mean over the global batch is
+  /// reported. Losses of one step are added.
   StepLoss add(const Tensor& loss);
   /// Counts correct rows of logits (N,C) for the reported training accuracy.
   void count_correct(const Tensor& logits, const Tensor& y);
@@ -141,15 +142,15 @@ class StepIterator {
   Job* job_;
 };
 
-/// A training job on this rank: who it is, its options, data order, checkpoints and reports.
+/// A training job on this rank: its communicator, options, data order, checkpoints and reports.
 ///
-/// Made by trireme::run for a program that can run its ranks as threads, or from main's arguments. Errors are
-/// thrown as Error; made from main's arguments it also sees to it that one that leaves main becomes one line
-/// and an exit code.
+/// trireme::run creates it in a program that can run its ranks as threads; other programs create it from
+/// main's arguments. Errors are thrown as Error. A job made from main's arguments also turns an Error that
+/// leaves main into one line and an exit code.
 class Job : public DataParallelContext {
  public:
   Job(int argc, char** argv, const Program& program = {});
-  /// On ranks that are connected already. `comm` must outlive the job.
+  /// Creates a job on ranks that are already connected. `comm` must outlive the job.
   Job(const JobOptions& options, Communicator& comm);
   ~Job() override;
   Job(const Job&) = delete;
@@ -187,8 +188,8 @@ class Job : public DataParallelContext {
 
   std::int64_t total_steps() const { return total_steps_; }
   std::int64_t finished_steps() const { return step_; }
-  /// SHA-256 over all state, see digest.h. Collective with --zero 1 or a hook that keeps state. Throws what
-  /// the end of a loop that was left has found.
+  /// Returns the SHA-256 of all state: see digest.h. Collective with --zero 1 or a hook that has state.
+  /// Throws the error that was found when a loop over steps was left, if there was one.
   std::string digest() const;
   /// Says rank 0's results after training: throughput, digest, where things lie.
   void say_summary();
@@ -196,7 +197,7 @@ class Job : public DataParallelContext {
   std::chrono::nanoseconds communication_time() const {
     return std::chrono::nanoseconds(timing_->comm_ns.load());
   }
-  /// Leaves `time`, and the communication in it, out of the step's figures (evaluation).
+  /// Excludes `time`, and the communication in it, from the step's times. Evaluation uses this.
   void exclude(std::chrono::nanoseconds time, std::chrono::nanoseconds communication = {}) {
     excluded_ += time;
     excluded_comm_ += communication;
@@ -209,7 +210,7 @@ class Job : public DataParallelContext {
   friend class StepIterator;
   using Clock = std::chrono::steady_clock;
 
-  /// What the communicator's thread writes to; outlives the job if calls are in flight.
+  /// The measurements that the communicator's thread writes. They outlive the job if calls are in flight.
   struct Timing {
     Trace trace;
     std::atomic<std::int64_t> comm_ns{0};
@@ -250,8 +251,8 @@ class Job : public DataParallelContext {
   void end_shard();
   void measure(StepSum what, const Tensor& value, double weight);
   [[noreturn]] void fail_not_finite(std::int64_t step, double loss) const;
-  /// Whether the host looks at this step's numbers only behind the next one, so that a GPU is never waited
-  /// for; the same on all ranks.
+  /// Returns true if the CPU reads this step's numbers only after the next step, so that it never waits for a
+  /// GPU. The result is the same on all ranks.
   bool looks_later() const;
   /// A step whose numbers the device may still work on.
   struct EndedStep {
@@ -264,7 +265,8 @@ class Job : public DataParallelContext {
   void add_totals(std::array<double, kStepSumSize>& totals, int ticket) const;
   /// Waits for its numbers, checks and reports them.
   void settle(EndedStep ended);
-  /// Collective: throws if ranks have different ones. On CPUs; a GPU would have to be waited for.
+  /// Throws if ranks have different weights. Collective. It is done on CPUs only, because on a GPU it would
+  /// have to wait for the device.
   void check_weights();
   /// Gathers the engines of the GPU libraries that all ranks use, and warns about what makes bits doubtful.
   /// Collective.
@@ -284,10 +286,10 @@ class Job : public DataParallelContext {
   std::unique_ptr<Reporter> reporter_;
   std::unique_ptr<ShardSum> step_sum_;
   std::int64_t dataset_size_ = 0, total_steps_ = 0, epochs_ = 0, step_ = 0, saved_step_ = -1;
-  std::int64_t steps_here_ = 0;  // begun since this job's start
+  std::int64_t steps_here_ = 0;  // steps that began in this run
   std::string dataset_digest_;   // where checkpoints need it
   bool training_ = false;
-  std::unique_ptr<profiler::Profile> profile_;  // with --profile, on rank 0
+  std::unique_ptr<profiler::Profile> profile_;  // set with --profile, on rank 0
   std::int64_t profile_first_ = 0;              // step
   std::optional<amp::Autocast> autocast_;       // with --dtype bfloat16, while a shard runs
 
@@ -301,16 +303,16 @@ class Job : public DataParallelContext {
     int shard = 0;
   } requests_;
   std::unique_ptr<AugmentedImages> augmented_;
-  std::string unit_;                           // what a sample is called
+  std::string unit_;                           // the name of a sample
   std::unique_ptr<Loader> loader_;             // behind what its requests use
   float counted_ = 0, stop_ = 0;               // in this shard
   std::array<double, kStepSumSize> totals_{};  // over all shards of the step's rounds so far
   std::optional<EndedStep> ended_;             // not settled yet
   std::exception_ptr left_behind_;             // by the end of the steps, which cannot throw
-  bool stops_ = false;                         // a rank got a signal
+  bool stops_ = false;                         // true if a rank got a signal
   LinkPacking packing_;
   std::optional<EngineLog> engines_;  // from start() on
-  // Of the current step, in this rank.
+  // The times of the current step on this rank.
   Clock::time_point step_began_, forward_began_;
   std::chrono::nanoseconds forward_{0}, backward_{0}, data_wait_{0}, excluded_{0}, excluded_comm_{0},
       exposed_before_{0}, waited_before_forward_{0};

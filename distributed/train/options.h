@@ -1,4 +1,4 @@
-// The job as flags and as a file: see job.proto, where every flag is described.
+// Reads and writes a job's options as flags and as a file. job.proto describes every flag.
 #pragma once
 
 #include <chrono>
@@ -10,10 +10,10 @@
 
 namespace trireme {
 
-/// What a program is, apart from its loop.
+/// A program's description and default options.
 struct Program {
-  std::string about;    ///< opens the help text
-  JobOptions defaults;  ///< what the user gives wins
+  std::string about;    ///< first lines of the help text
+  JobOptions defaults;  ///< options of the user replace these
   std::vector<std::string>
       unused;  ///< flags ("--clip-norm") that mean nothing to it, so that none is taken in silence
 };
@@ -37,21 +37,21 @@ struct Program {
 JobOptions parse_options(int argc, const char* const* argv, const Program& program = {},
                          std::vector<std::string>* notes = nullptr);
 
-/// The whole job as a text that --config reads back to the same job.
+/// Returns all options as a text from which --config reads the same job.
 std::string to_text(const JobOptions& job);
 
-/// Reads what to_text() wrote, also where another version wrote it.
+/// Reads a text of to_text(), also one that another version wrote.
 JobOptions from_text(const std::string& text);
 
-/// A flag and its values in two jobs, as a user types them.
+/// A flag and its values in two jobs, in the form in which a user types them.
 struct OptionDifference {
   std::string flag, before, after;
 };
-/// Where the jobs differ in the fields of which job.proto says `on_resume`.
+/// Returns the differences of two jobs in the fields that job.proto marks with `on_resume`.
 std::vector<OptionDifference> differences(const JobOptions& before, const JobOptions& after,
                                           FlagSpec::OnResume on_resume);
 
-/// The longest wait for a peer or for data, from which all deadlines follow.
+/// Returns the longest wait for a peer or for data. All deadlines follow from it.
 std::chrono::milliseconds patience_of(const JobOptions& job);
 
 /// Checks what only the number of ranks and this build can tell: enough shards for the ranks, a global
