@@ -1,4 +1,4 @@
-// The all-gather for ranks that share hosts.
+// HostGather is the all-gather for several ranks per node.
 #pragma once
 
 #include <chrono>
@@ -12,21 +12,23 @@
 
 namespace trireme {
 
-/// A slice crosses once to each other host, and inside a host every rank copies from where it lies. That
-/// needs slices in memory that the host's ranks see (Communicator::allocate()); others travel by messages.
+/// Sends a slice once to each other node; on a node, every rank copies it from the memory where it is. This
+/// needs slices in memory that the node's ranks share (Communicator::allocate()). Other slices are sent as
+/// messages.
 ///
-/// Used by one thread, that of the transport.
+/// Only the transport's thread may use it.
 class HostGather {
  public:
   /// `patience` bounds each wait for peers.
   HostGather(Transport& transport, std::chrono::milliseconds patience);
 
-  /// Whether any host has several ranks.
+  /// Returns true if any node has several ranks.
   bool shares_hosts() const { return places_.ranks_of.size() < mine_.size(); }
-  /// Whether slices of these sizes are worth it; all ranks that agree on sizes answer alike.
+  /// Returns true if slices of these sizes should be gathered by run(). All ranks with the same sizes get the
+  /// same result.
   bool serves(std::span<const Bytes> slices) const;
-  /// Collective and blocking: slices[r] is filled on rank r beforehand, on all ranks afterwards. Throws as
-  /// Transport::exchange(), and Error(kPeer) where ranks disagree.
+  /// Sends slices[r] of rank r to all ranks. Collective and blocking. Throws the errors of
+  /// Transport::exchange(), and Error(kPeer) if ranks are in different calls.
   void run(CallHeader call, std::span<const Bytes> slices);
 
  private:
@@ -45,7 +47,7 @@ class HostGather {
   // By rank.
   std::vector<Frame> mine_, theirs_;
   std::vector<const std::byte*>
-      sources_;  ///< where other members of the host have its slice; null: it is here
+      sources_;  ///< address of a slice in another member's memory; null: it is here
 };
 
 }  // namespace trireme

@@ -1,4 +1,4 @@
-// Who does what when ranks that share a host sum together: pure functions of shards and placement.
+// Plans sums of several ranks per node. The plan depends only on the shards and on which ranks share a node.
 #pragma once
 
 #include <cstddef>
@@ -12,9 +12,9 @@ namespace trireme {
 /// Which ranks share a host, as one of them sees it. What a rank has to do with the slice of a rank of
 /// another host, one rank does for all of its host.
 struct HostPlaces {
-  /// `hosts`: by rank, the lowest rank of its host.
+  /// `hosts` holds, for every rank, the lowest rank on the same node.
   HostPlaces(std::span<const int> hosts, int rank);
-  std::vector<std::vector<int>> ranks_of;  ///< by host, ascending
+  std::vector<std::vector<int>> ranks_of;  ///< for each node its ranks, ascending
   std::size_t own_host = 0;
   std::vector<int> owners;  ///< ranks of other hosts whose slices this one merges and hands out
   std::vector<int> agents;  ///< of this rank's slice: one on each other host, in the order of hosts
@@ -31,10 +31,10 @@ struct HostNodes {
     int merges = 0;  ///< of the last two that are left, after this one
   };
   std::vector<Part> parts;      ///< in shard order
-  std::vector<TreeNode> nodes;  ///< what is left in the end
+  std::vector<TreeNode> nodes;  ///< the nodes that remain after all merges
   std::size_t rows = 0;         ///< parts and sums that are ever left at once
 };
-/// `ranks` are those of one host, of a world of `world_size`.
+/// Returns the tree nodes of one machine. `ranks` are its ranks, in a world of `world_size`.
 HostNodes nodes_of_host(int shards, int world_size, std::span<const int> ranks);
 
 /// How the sum of one job's shards is shared out among hosts.

@@ -1,4 +1,4 @@
-// One line that stands for the whole state of a job, or for its data.
+// Computes digests of the state of a job and of its data.
 #pragma once
 
 #include <string>
@@ -11,21 +11,21 @@
 
 namespace trireme {
 
-/// SHA-256 (hex) over name, dtype, shape and bytes of every tensor, in name order. Equal digests mean equal
-/// bits; the digest does not depend on world size, rank layout or bucket size.
+/// Returns the SHA-256 (hex) over name, dtype, shape and bytes of every tensor, in name order. Equal digests
+/// mean equal bits; the digest does not depend on world size, rank layout or bucket size.
 std::string digest_of(std::vector<NamedTensor> tensors);
-/// Name and a digest of each tensor alone, 16 hexadecimal digits, in name order.
+/// The name and the digest (16 hexadecimal digits) of each tensor, in the order of names.
 using TensorDigests = std::vector<std::pair<std::string, std::string>>;
 
-/// The same on all ranks of `comm` (a host's). Collective if they hold parts of tensors. `each` is filled on
-/// rank 0.
+/// Returns the digest of tensors of which ranks may hold parts, on all ranks of `comm`, a communicator on
+/// CPUs. Collective if ranks hold parts. `each` is filled on rank 0.
 std::string digest_of(Communicator& comm, std::vector<StateTensor> tensors, TensorDigests* each = nullptr);
 
-/// Whether ranks hold parts of some of them.
+/// Returns true if ranks hold only parts of some of the tensors.
 bool has_parts(const std::vector<StateTensor>& tensors);
 
-/// SHA-256 (hex) over size and fields of a data set and 64 samples from all over it: it tells data sets apart
-/// at little cost, not every change of one.
+/// Returns the SHA-256 (hex) over the size and fields of a data set and 64 samples that are spread over it.
+/// This distinguishes data sets at little cost, but does not detect every change of one.
 std::string digest_of(const Dataset& dataset);
 
 }  // namespace trireme

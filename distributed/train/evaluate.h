@@ -1,4 +1,4 @@
-// Measuring a model on a data set, the work shared by all ranks.
+// Evaluates a model on a data set. All ranks share the work.
 #pragma once
 
 #include <functional>
@@ -21,7 +21,7 @@ struct Evaluation {
   std::int64_t samples = 0;
 };
 
-/// Of a classifier of x with answers y, in evaluation mode; collective, see sum_over().
+/// Evaluates a classifier of x with labels y, in evaluation mode. Collective: see sum_over().
 Evaluation evaluate(Job& job, nn::Module& model, const Dataset& dataset, std::int64_t batch = 250);
 
 }  // namespace trireme

@@ -1,4 +1,4 @@
-// What all ranks of a job have in common.
+// Describes what must be the same on all ranks of a job.
 #pragma once
 
 #include <string>
@@ -9,10 +9,11 @@
 
 namespace trireme {
 
-/// A number that the linker gave this program: another one for another program. "unknown" without one.
+/// Returns the linker's build id of this program, which differs between programs, or "unknown" if it has
+/// none.
 std::string build_id();
 
-/// What makes a rank's job the same as another's: program, libraries, options.
+/// Returns the facts that must be the same on all ranks: program, libraries and options.
 std::vector<Fact> facts_of(JobOptions options);
 
 }  // namespace trireme

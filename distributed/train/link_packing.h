@@ -1,4 +1,4 @@
-// When messages between hosts travel packed.
+// Decides when messages between nodes are packed.
 #pragma once
 
 #include <chrono>
@@ -15,12 +15,12 @@ namespace trireme {
 class LinkPacking {
  public:
   LinkPacking() = default;
-  /// `wish` is --compress-links. Of a communicator of one host, nothing is packed.
+  /// `wish` is the value of --compress-links. Nothing is packed if all ranks are on one node.
   LinkPacking(HostCommunicator& comm, const std::string& wish, const LinkCost& link);
-  /// A step is over that took so long, of which the rank has waited for communication.
+  /// Records a finished step: its duration, and the part of it in which the rank waited for communication.
   void observe(std::chrono::nanoseconds step, std::chrono::nanoseconds waited);
-  /// What was gained since packing began, for rank 0 to say: "rank 0 sent 3.7 MB to other hosts as 3.2", or
-  /// nothing.
+  /// Returns what packing has saved so far, or an empty text. Rank 0 prints it, for example "rank 0 sent 3.7
+  /// MB to other hosts as 3.2".
   std::string text() const;
 
  private:

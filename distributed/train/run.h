@@ -1,4 +1,4 @@
-// From main's arguments to ranks that train, and from errors to one line and an exit code.
+// Starts ranks from main's arguments, and turns errors into one line and an exit code.
 #pragma once
 
 #include <functional>
@@ -9,22 +9,23 @@
 
 namespace trireme {
 
-/// A whole main: finds out who this rank is (mpirun, srun, `trireme launch`, threads, alone), runs `body` on
-/// each of this process's ranks, turns what it throws into one line on standard error, and returns the exit
-/// code. SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU ask the job to stop after its step, see
-/// signals.h.
+/// Does all the work of a main function: finds out who this rank is (mpirun, srun, `trireme launch`, threads,
+/// alone), runs `body` on each of this process's ranks, turns what it throws into one line on standard error,
+/// and returns the exit code. SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU ask the job to stop after
+/// its step, see signals.h.
 int run(int argc, char** argv, const Program& program, const std::function<void(Job&)>& body);
 
-/// Compiler, libraries and CPU that bits depend on.
+/// Returns a description of the compiler, libraries and CPU that bits depend on.
 std::string build_description();
 
-/// MPI and the communicator of a process with one rank, for a Job that main makes itself.
+/// Owns MPI and the communicator of a process with one rank, for a Job that main() creates itself.
 class JobRuntime {
  public:
   virtual ~JobRuntime() = default;
   virtual Communicator& comm() = 0;
   virtual const JobOptions& options() const = 0;
-  /// Also has std::terminate say an error that leaves main in one line, and end with its exit code.
+  /// Creates the runtime. It also makes std::terminate print an error that leaves main() in one line and exit
+  /// with its exit code.
   static std::unique_ptr<JobRuntime> from_main(int argc, char** argv, const Program& program);
 };
 

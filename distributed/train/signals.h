@@ -1,4 +1,4 @@
-// How a running program is asked to stop.
+// Signals ask a running program to stop.
 #pragma once
 
 #include <atomic>
@@ -6,8 +6,8 @@
 
 namespace trireme {
 
-/// The signal that asked to stop, 0 without one: the job commits a checkpoint after its current step and ends
-/// with kStopped.
+/// Returns the signal that asked the program to stop, or 0. After a signal the job commits a checkpoint after
+/// its current step and ends with kStopped.
 std::atomic<int>& stop_signal();
 
 /// Where a program stands. Between the first step and the last there is a step to wait for; once it ends, of
