@@ -1,4 +1,4 @@
-// The collectives on GPUs: a host communicator agrees, a library moves device memory.
+// Implements collectives on GPUs. A CPU communicator checks each call, and a library moves device memory.
 #pragma once
 
 #include <chrono>
@@ -23,8 +23,8 @@ class Mark;
 using Stream = struct OpaqueStream*;
 }  // namespace cuda
 
-/// Moves device memory between ranks 0..size()-1 by work that it gives to a stream. Used by one thread, save
-/// for abort(). Throws Error(kPeer) where the library reports a failure.
+/// Moves device memory between ranks by work that it enqueues on a stream. Only one thread may use it, except
+/// for check() and abort(). Throws Error(kPeer) if the library reports a failure.
 class DeviceTransport {
  public:
   virtual ~DeviceTransport() = default;
@@ -37,15 +37,16 @@ class DeviceTransport {
     int from;
     Bytes data;
   };
-  /// All messages at once. Those from one rank to another come in the order in which both give them, and have
-  /// the lengths that both give; an empty one moves nothing.
+  /// Enqueues all messages at once. Sender and receiver list the messages between them in the same order and
+  /// with the same lengths. An empty message moves nothing.
   virtual void exchange(std::span<const Send> sends, std::span<const Recv> recvs, cuda::Stream stream) = 0;
   virtual void broadcast(Bytes data, int root, cuda::Stream stream) = 0;
-  /// Sum in place, in the order that the library likes best.
+  /// Enqueues a sum in place. The library chooses the order of the additions.
   virtual void all_reduce(Bytes data, DType dtype, cuda::Stream stream) = 0;
-  /// Throws what has gone wrong since work was given to a stream. Any thread may ask.
+  /// Throws the error of enqueued work, if there is one. Any thread may call this.
   virtual void check() = 0;
-  /// Ends what is under way, so that streams go on; no call is possible after that. Any thread may call.
+  /// Ends all work in flight, so that streams continue. No other call is allowed afterwards. Any thread may
+  /// call this.
   virtual void abort() noexcept = 0;
 };
 
@@ -64,8 +65,8 @@ struct HostPlan;
 /// so into the caller's CUDA graphs.
 class DeviceCommunicator final : public Communicator {
  public:
-  /// `host` must outlive this, or be `owned` by it. `transport` is null for a world of one. `patience` bounds
-  /// each Event::wait().
+  /// `host` must outlive this object, or `owned` must own it. `transport` is null in a world of one rank.
+  /// `patience` bounds each Event::wait().
   DeviceCommunicator(Communicator& host, std::shared_ptr<DeviceTransport> transport,
                      std::chrono::milliseconds patience, std::unique_ptr<Communicator> owned = nullptr);
   ~DeviceCommunicator() override;
@@ -97,10 +98,10 @@ class DeviceCommunicator final : public Communicator {
   Communicator& host_;
   const std::shared_ptr<DeviceTransport> transport_;
   const std::unique_ptr<const DeviceRoutes> routes_;  ///< null for a world of one
-  std::shared_ptr<const HostPlan> plan_;              ///< of the last sum
+  std::shared_ptr<const HostPlan> plan_;              ///< the plan of the last sum
   const std::chrono::milliseconds patience_;
-  const std::shared_ptr<Marks> marks_;  ///< of a world of one; else null
-  // Of a world of more.
+  const std::shared_ptr<Marks> marks_;  ///< null unless the world has one rank
+  // Used only in a world of several ranks.
   const std::shared_ptr<Failure> failure_;
   const cuda::Stream stream_;
   struct Kept {
@@ -118,12 +119,12 @@ class DeviceCommunicator final : public Communicator {
 /// a GPU. Throws Error(kUsage) if there are fewer GPUs than ranks, unless ranks may `share` them.
 void take_gpu(int rank, int local_rank, int ranks_here, bool share);
 
-/// Over NCCL; a world of one needs no library. Collective over `host`. Throws Error(kUsage) if this build or
-/// machine cannot.
+/// Returns a communicator on GPUs that uses NCCL. A world of one rank needs no library. Collective over
+/// `host`. Throws Error(kUsage) if this build or machine does not support it.
 std::unique_ptr<Communicator> make_device_communicator(Communicator& host,
                                                        std::chrono::milliseconds patience);
 
-/// Collective over `host`. `patience` bounds each wait for peers.
+/// Returns a transport that uses NCCL. Collective over `host`. `patience` bounds each wait for peers.
 std::shared_ptr<DeviceTransport> make_nccl_transport(Communicator& host, std::chrono::milliseconds patience);
 
 }  // namespace trireme

@@ -13,12 +13,12 @@ class ShardSync final : public nn::BatchSync {
   explicit ShardSync(Communicator& comm)
       : comm_(comm.host().split(0)), exceptions_(std::uncaught_exceptions()) {}
 
-  /// Others may wait here for a rank that fails elsewhere.
+  /// Aborts during unwinding, because other ranks may wait in sum() for this rank.
   ~ShardSync() override {
     if (std::uncaught_exceptions() > exceptions_) comm_->abort("its step failed");
   }
 
-  // By the host, also for a GPU: few numbers, and NCCL wants the calls of two communicators in one order.
+  // Also sums on the CPU for a GPU: these are few numbers, and NCCL needs one order over two communicators.
   Tensor sum(const Tensor& part) override {
     const Tensor in = to_device(part, kCpu).row_major(), out = Tensor::empty_like(in);
     ordered_all_reduce(*comm_, comm_->size(), {in.raw()}, in.dtype(), static_cast<std::size_t>(in.numel()), 1,
