@@ -160,7 +160,7 @@ class Job : public DataParallelContext {
   int rank() const { return comm_->rank(); }
   int world_size() const { return comm_->size(); }
   bool is_root() const { return rank() == 0; }
-  /// Rank 0's standard output.
+  /// Writes a line to standard output on rank 0.
   void say(const std::string& line);
   /// Makes sure that the program may write `file`, which is in the output folder. Throws Error(kUsage) if an
   /// earlier run left something in the file and this run does not resume that run. Does nothing on ranks
@@ -181,8 +181,9 @@ class Job : public DataParallelContext {
     Job& job_;
     const int exceptions_ = std::uncaught_exceptions();
   };
-  /// The steps that are left, once: after a resume those behind the checkpoint. Wrap models and make
-  /// optimizers before; the data set must outlive the loop. At its end the last checkpoint is saved.
+  /// Returns the remaining steps: after a resume, those after the checkpoint. Call this once, after models
+  /// have been wrapped and optimizers created. The data set must outlive the loop. The last checkpoint is
+  /// saved at its end.
   Steps steps(const Dataset& dataset);
   Steps steps(const ImageDataset& dataset, const Augmentation& augmentation);
 
@@ -225,7 +226,7 @@ class Job : public DataParallelContext {
   void start();
   void start_communication();
   std::vector<StateTensor> state() const;
-  /// The digest, for rank 0 to say; it goes to --digest-trail as well.
+  /// Returns the digest, which rank 0 prints. It is also written to --digest-trail.
   std::string write_digest();
   JobState job_state() const;
   void begin_training(const Dataset& dataset);
@@ -254,7 +255,7 @@ class Job : public DataParallelContext {
   /// Returns true if the CPU reads this step's numbers only after the next step, so that it never waits for a
   /// GPU. The result is the same on all ranks.
   bool looks_later() const;
-  /// A step whose numbers the device may still work on.
+  /// A step that has ended, whose numbers the device may still be computing.
   struct EndedStep {
     StepReport report;
     std::array<double, kStepSumSize> totals;  ///< of its rounds but the last
@@ -263,7 +264,7 @@ class Job : public DataParallelContext {
   /// `waited`: for the step before.
   EndedStep ended_step(int ticket, std::chrono::nanoseconds waited);
   void add_totals(std::array<double, kStepSumSize>& totals, int ticket) const;
-  /// Waits for its numbers, checks and reports them.
+  /// Waits for the numbers of a step that has ended, checks them and reports them.
   void settle(EndedStep ended);
   /// Throws if ranks have different weights. Collective. It is done on CPUs only, because on a GPU it would
   /// have to wait for the device.
@@ -295,7 +296,7 @@ class Job : public DataParallelContext {
 
   Step current_{*this};
   Shard shard_;
-  std::vector<Shard> loaded_;  // this step's shards, from the first pass on
+  std::vector<Shard> loaded_;  // this step's shards, which its first pass loads
   int shard_cursor_ = 0;
   std::uint64_t round_ = 0;  // of this step
   struct Requests {          // where the loader is, which runs ahead
