@@ -122,7 +122,7 @@ std::vector<StateTensor> PowerSgd::state() const {
   return all;
 }
 
-/// The mean of what is no matrix, or too small a one.
+/// Computes the mean of parameters that are not compressed.
 void PowerSgd::sum_others(GradientBucket& bucket) const {
   struct Copy {
     std::int64_t from, to, count;
@@ -168,8 +168,8 @@ struct PowerSgd::Exchange {
   }
   const std::vector<Place> places;
   const KernelTable& kernels;
-  std::vector<Tensor> ps, qs;  ///< of this rank's shards
-  const Tensor p, q;           ///< their means over all
+  std::vector<Tensor> ps, qs;  ///< those of this rank's shards
+  const Tensor p, q;           ///< their means over all shards
   const Workspace work;
 };
 
@@ -196,7 +196,7 @@ void PowerSgd::reduce(GradientBucket& bucket) {
   bucket.run([x, mean = bucket.mean()] { decompress(*x, mean); });
 }
 
-/// p = what is left and new of the gradient, times q.
+/// Computes p = (the error of earlier steps + the gradient) times q.
 void PowerSgd::project(const Exchange& x, const std::vector<Tensor>& parts) {
   for (const Place& at : x.places) {
     const auto [n, m, r, q, error] = *at.matrix;
@@ -208,7 +208,7 @@ void PowerSgd::project(const Exchange& x, const std::vector<Tensor>& parts) {
   }
 }
 
-/// q = the same, transposed, times p made orthonormal.
+/// Makes p orthonormal and computes q = (error + gradient), transposed, times p.
 void PowerSgd::project_back(const Exchange& x) {
   for (const Place& at : x.places) {
     const auto [n, m, r, q, error] = *at.matrix;
@@ -220,7 +220,7 @@ void PowerSgd::project_back(const Exchange& x) {
   }
 }
 
-/// mean = p times q, and what that lacks is left for the next step, which begins with this q.
+/// Computes mean = p times q, subtracts it from the errors, and keeps q for the next step.
 void PowerSgd::decompress(const Exchange& x, const Tensor& mean) {
   for (const Place& at : x.places) {
     const auto [n, m, r, q, error] = *at.matrix;
