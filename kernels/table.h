@@ -98,7 +98,7 @@ struct Scalars {
 struct RecordingStatistics {
   std::int64_t rounds = 0;
   std::int64_t graphs = 0;   ///< launches of graphs
-  std::int64_t made = 0;     ///< launches of graphs that were captured for that launch
+  std::int64_t made = 0;     ///< graphs captured
   std::int64_t work = 0;     ///< kernels and library calls, in graphs or not
   std::int64_t changed = 0;  ///< kernels in a graph whose parameters were updated
 };

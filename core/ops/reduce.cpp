@@ -250,7 +250,7 @@ Tensor std(const Tensor& x, const std::vector<int>& dims, double correction, boo
 Tensor logsumexp(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
   if (const amp::Cast c("logsumexp", {&x}); c) return logsumexp(c[0], dims, keepdim);
   check_floating("logsumexp", x);
-  kept_shape("logsumexp", x, dims);  // for its errors
+  kept_shape("logsumexp", x, dims);                       // for its errors
   if (x.numel() == 0) return log(sum(x, dims, keepdim));  // The logarithm of an empty sum is -infinity.
   const auto value = [&](const Tensor& t) {
     const Tensor largest = amax(t.detach(), dims, true);

@@ -14,17 +14,17 @@ namespace trireme {
 Tensor reshape(const Tensor& x, Shape shape);
 /// Merges dimensions first..last.
 Tensor flatten(const Tensor& x, int first = 0, int last = -1);
-Tensor permute(const Tensor& x, const std::vector<int>& order);                   ///< view
-Tensor transpose(const Tensor& x, int a, int b);                                  ///< view
-Tensor expand(const Tensor& x, const Shape& shape);                               ///< view with zero strides
+Tensor permute(const Tensor& x, const std::vector<int>& order);  ///< view
+Tensor transpose(const Tensor& x, int a, int b);                 ///< view
+Tensor expand(const Tensor& x, const Shape& shape);              ///< view with zero strides
 /// Returns a view of `count` elements from `first` on; a negative `first` counts from the end.
 Tensor narrow(const Tensor& x, int dim, std::int64_t first, std::int64_t count);
-Tensor squeeze(const Tensor& x, int dim);                                         ///< view
-Tensor unsqueeze(const Tensor& x, int dim);                                       ///< view
+Tensor squeeze(const Tensor& x, int dim);    ///< view
+Tensor unsqueeze(const Tensor& x, int dim);  ///< view
 /// Joins parts along `dim` and promotes their dtypes. A part of shape (0) is left out, whatever the shapes of
 /// the others are.
 Tensor cat(const std::vector<Tensor>& parts, int dim = 0);
-Tensor contiguous(const Tensor& x);                         ///< x itself if row-major
+Tensor contiguous(const Tensor& x);  ///< x itself if row-major
 /// (N,C,H,W) with channels next to each other in memory; x itself if it is so already.
 Tensor channels_last(const Tensor& x);
 
