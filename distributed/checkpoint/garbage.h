@@ -11,7 +11,7 @@
 
 namespace trireme {
 
-/// Of the files that only show whether a store can be written.
+/// The name prefix of probe files, which a store creates only to find out whether it can be written.
 inline constexpr const char* kProbePrefix = "probe.tmp.";
 
 /// "step-00000012.tmp.<run>.<epoch>": no reader looks at it, and it meets no other name.

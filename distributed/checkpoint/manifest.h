@@ -34,7 +34,7 @@ struct FileRecord {
   std::string name;
   std::uint64_t size = 0;
   std::string sha256;
-  std::vector<std::uint32_t> crcs;  ///< of each block
+  std::vector<std::uint32_t> crcs;  ///< the CRC-32C of each block, in file order
   bool operator==(const FileRecord&) const = default;
 };
 
@@ -66,7 +66,8 @@ struct Cut {
 /// Cuts the tensors that every rank holds, given in name order, into `world_size` runs of almost equal bytes.
 /// In order of tensor, then element.
 std::vector<Cut> cut_tensors(const std::vector<TensorSlot>& tensors, int world_size);
-/// What a rank writes: its run of those, and the parts that it alone holds.
+/// Returns the cuts that `rank` writes: its run of cut_tensors(), and the parts of tensors that it alone
+/// holds.
 std::vector<Cut> cuts_of_rank(const std::vector<TensorSlot>& tensors, int rank, int world_size);
 
 /// The name a cut has inside its file: the tensor's own if it is whole.

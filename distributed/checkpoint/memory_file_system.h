@@ -12,8 +12,8 @@ namespace trireme {
 /// For tests. Paths are absolute; the root exists.
 ///
 /// Each directory remembers every state since it was last synchronized. A crash brings it back to any one of
-/// them, independently of other directories, and leaves a file with any part of its unsynchronized bytes, or
-/// zeros in their place: all that a journalling file system may do, and no more.
+/// these states, independently of other directories. It leaves a file with any part of its unsynchronized
+/// bytes, or with zeros in their place. This is all that a journalling file system may do, and no more.
 class MemoryFileSystem : public FileSystem {
  public:
   MemoryFileSystem();

@@ -34,7 +34,8 @@ Manifest read_manifest(const FileSystem& files, const fs::path& checkpoint) {
   return manifest;
 }
 
-/// What is wrong with the size, or nothing.
+/// Returns an error text if the file is missing, is no regular file, or has another size than the record
+/// says; else an empty string.
 std::string damage_of_size(const FileSystem& files, const fs::path& path, const FileRecord& record) {
   const FileStatus status = files.status(path);
   if (status.kind == FileKind::kMissing) return fmt::format("'{}': missing", path.string());

@@ -8,9 +8,9 @@ namespace trireme {
 /// Holds `DIR/.lock` for as long as it lives. The kernel drops the lock with the process, however that ends,
 /// so nothing needs to be cleaned up by hand. Readers need none.
 ///
-/// On NFS the server keeps the lock, and a host that loses power holds it until the server has noticed;
-/// mounted with nolock or local_lock, and on file systems without locks, only the jobs of one host, or none,
-/// are kept apart.
+/// On NFS the server keeps the lock, and a host that loses power holds it until the server has noticed. If
+/// NFS is mounted with nolock or local_lock, the lock keeps apart only the jobs of one host. On file systems
+/// without locks it keeps no jobs apart.
 class StoreLock {
  public:
   /// The directory exists. Throws Error(kUsage) naming the process and host that hold it.

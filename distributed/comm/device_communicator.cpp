@@ -144,7 +144,7 @@ class Marks {
 
 namespace {
 
-/// Of a world of one.
+/// The event of a collective in a world of one rank, which runs on the caller's own stream.
 class LoneEvent final : public Event::State {
  public:
   LoneEvent(std::shared_ptr<Marks> marks, std::chrono::milliseconds patience, std::string what)
@@ -163,7 +163,8 @@ class LoneEvent final : public Event::State {
   const std::string what_;
 };
 
-/// What each rank is about to send to each other one, told before it is sent.
+/// The bytes of an all-to-all, by peer: `mine` is what this rank sends to it, `theirs` what it sends to this
+/// rank. Ranks exchange these numbers before the data.
 struct Lengths {
   explicit Lengths(std::size_t ranks) : mine(ranks), theirs(ranks) {}
   std::vector<std::uint64_t> mine, theirs;

@@ -51,9 +51,10 @@ class DeviceSum {
   struct Share {
     int owner;
     Slice slice;
-    std::vector<std::byte*> rooms;        ///< by part of this host: where it comes to; null: it is here
-    std::vector<const std::byte*> parts;  ///< where it is then
-    std::vector<std::byte*> merged;       ///< by node of this host: room for its sum; null: it is one part
+    std::vector<std::byte*>
+        rooms;  ///< by part of this host: memory that receives it; null: this rank owns the part
+    std::vector<const std::byte*> parts;  ///< by part of this host: its address after collect_parts()
+    std::vector<std::byte*> merged;  ///< by node of this host: memory for its sum; null: the node is one part
   };
 
   std::size_t bytes_of(const Share& share) const { return share.slice.count * size_of(sum_.dtype); }

@@ -19,12 +19,13 @@ std::size_t total_bytes(std::span<const Bytes> slices) {
 
 }  // namespace
 
-/// What a rank shows to its host.
+/// The card on which a rank shows the other ranks of its host what it brings to a gather.
 struct HostGather::Card {
-  CallHeader call;          ///< written by the meeting
-  std::uint64_t own_bytes;  ///< of its slice
-  bool visible;             ///< all that it brings
-  /// Of its own slice, then of those of other hosts' ranks that it takes in for its host.
+  CallHeader call;          ///< written by HostGroup::meet_in()
+  std::uint64_t own_bytes;  ///< the size of the rank's own slice
+  bool visible;             ///< true if the host's other ranks can read every slice that this rank brings
+  /// The names, in the host's shared memory, of the rank's own slice and then of the slices that it receives
+  /// from other hosts on behalf of its host.
   std::array<std::uint64_t, kMostRanks> names;
 };
 
@@ -104,7 +105,8 @@ bool HostGather::agree(const CallHeader& call, std::span<const Bytes> slices) {
   return all_visible;
 }
 
-/// What a member brings, while its card can be read: until the next meeting.
+/// Finds the addresses of the slices that a member brings. Call before the next meeting, because the member's
+/// card can be read only until then.
 void HostGather::look_up(std::size_t member) {
   const Card& card = *reinterpret_cast<const Card*>(group_.card_of(member).data());
   if (!card.visible) return;
@@ -139,7 +141,7 @@ void HostGather::send(std::span<const Bytes> slices, bool to_all) {
   transport_.exchange(sends, recvs, deadline());
 }
 
-/// What other members of the host have brought.
+/// Copies the slices that other members of the host have brought into this rank's `slices`.
 void HostGather::copy_from_host(std::span<const Bytes> slices) const {
   for (std::size_t rank = 0; rank < slices.size(); ++rank)
     if (sources_[rank] && !slices[rank].empty())

@@ -36,7 +36,8 @@ class MemoryOfThreads final : public VisibleMemory, public std::enable_shared_fr
                 deallocate(kCpu, given, bytes);
             }};
   }
-  /// As with processes, other memory than this is not visible.
+  /// Returns nothing for memory that allocate() did not return. Threads could read it, but the group behaves
+  /// as one of processes does.
   std::optional<std::uint64_t> name_of(const void* memory) const override {
     const std::lock_guard lock(mutex_);
     const auto* const at = static_cast<const std::byte*>(memory);

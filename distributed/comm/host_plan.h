@@ -17,18 +17,19 @@ struct HostPlaces {
   std::vector<std::vector<int>> ranks_of;  ///< for each node its ranks, ascending
   std::size_t own_host = 0;
   std::vector<int> owners;  ///< ranks of other hosts whose slices this one merges and hands out
-  std::vector<int> agents;  ///< of this rank's slice: one on each other host, in the order of hosts
+  std::vector<int> agents;  ///< for each other host, in order, the rank there that handles this rank's slice
   const std::vector<int>& own_ranks() const { return ranks_of[own_host]; }
 };
 
 /// The nodes of a host's ranks. Where siblings meet they become one, so that a host sends no more than a rank
 /// with all its shards would.
 struct HostNodes {
-  /// A rank's node: the owner's place on the host, and the node's place among the owner's.
+  /// A node that one rank holds. `owner` is the rank's index among the ranks of its host, and `place` is the
+  /// node's index among the nodes of that rank.
   struct Part {
     TreeNode node;
     std::size_t owner = 0, place = 0;
-    int merges = 0;  ///< of the last two that are left, after this one
+    int merges = 0;  ///< how often to add the last two remaining nodes after this part is appended
   };
   std::vector<Part> parts;      ///< in shard order
   std::vector<TreeNode> nodes;  ///< the nodes that remain after all merges
@@ -39,15 +40,16 @@ HostNodes nodes_of_host(int shards, int world_size, std::span<const int> ranks);
 
 /// How the sum of one job's shards is shared out among hosts.
 struct HostPlan {
-  /// Where the sum of a node comes from: a part of the own host, or a row of what another sends.
+  /// The source of a node's partial sum. `index` counts HostNodes::parts if `host` is this rank's own host.
+  /// Else it counts the rows that the other host sends, which are its HostNodes::nodes.
   struct Source {
     std::size_t host = 0, index = 0;
   };
   int shards = 0;
   std::vector<HostNodes> hosts;
   std::vector<TreeNode> nodes;  ///< for a rank that sums its slice, in shard order
-  std::vector<Source> sources;  ///< of each
-  std::size_t most_nodes = 0;   ///< that one rank has
+  std::vector<Source> sources;  ///< the source of each of `nodes`
+  std::size_t most_nodes = 0;   ///< the largest number of nodes that one rank holds
   /// The nodes of all ranks before any merge, in shard order; of each the rank, and its place among that
   /// rank's.
   std::vector<TreeNode> all_nodes;

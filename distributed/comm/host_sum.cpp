@@ -13,9 +13,10 @@ namespace {
 
 constexpr std::size_t kLine = 64;
 constexpr std::size_t kStageBytes = std::size_t{4} << 20;
-/// Of a sum, before it is copied to all: it is still in the second cache then.
+/// The bytes that a rank sums before it copies them to the other ranks. They are still in the L2 cache then.
 constexpr std::size_t kChunkBytes = std::size_t{64} << 10;
-/// That a rank sums of a piece between hosts: long enough for the network, and several of them to a bucket.
+/// The bytes that a rank sums of one piece between hosts. A piece is long enough for the network, and a
+/// bucket consists of several.
 constexpr std::size_t kPieceBytes = std::size_t{512} << 10;
 constexpr std::size_t kMostNodes = 64;  // of a rank: 2 log2(shards)
 
@@ -29,14 +30,14 @@ void grow(std::vector<std::byte>& memory, std::size_t bytes) {
 
 }  // namespace
 
-/// What a rank shows to its host.
+/// The card on which a rank shows the other ranks of its host where its vectors are.
 struct HostSum::Card {
   static constexpr std::size_t kRoom = 3072;
-  CallHeader call;  ///< written by the meeting
-  bool staged;      ///< its buffers are pieces of its stage
+  CallHeader call;  ///< written by HostGroup::meet_in()
+  bool staged;      ///< true if the rank's vectors pass through its stage, a piece at a time
   std::array<std::uint64_t, kMostNodes> partials;
   std::uint64_t out;
-  std::array<std::byte, kRoom> payload;  ///< short partials, one behind the other
+  std::array<std::byte, kRoom> payload;  ///< short partial sums, one after the other
 };
 
 HostSum::HostSum(Transport& transport, std::chrono::milliseconds patience)
@@ -196,7 +197,7 @@ void HostSum::reduce(const Piece& whole) {
   if (hands_out) finish_sums(pieces.back());
 }
 
-/// What each rank sums of these elements of the vectors.
+/// Returns for each rank the slice that it sums of the elements [first, first + count).
 std::vector<Slice> HostSum::slices_of(const OrderedSum& sum, std::size_t first, std::size_t count) const {
   std::vector<Slice> slices;
   for (int rank = 0; rank < transport_.size(); ++rank) {
@@ -213,7 +214,8 @@ std::vector<Slice> HostSum::slices_of(const OrderedSum& sum, std::size_t first, 
   return slices;
 }
 
-/// Where an element lies in a vector of the rank at that place of the host.
+/// Returns the address of an element in `vector`, which belongs to the rank at index `owner` of this host.
+/// The vector of a staged rank begins with the element `staged_first`.
 std::byte* HostSum::in(const Piece& piece, std::byte* vector, std::size_t owner, std::size_t element) const {
   return vector + (element - (piece.all.staged[owner] ? piece.staged_first : 0)) * size_of(piece.sum.dtype);
 }

@@ -27,24 +27,24 @@ class HostSum {
   /// `patience` bounds each wait for peers.
   HostSum(Transport& transport, std::chrono::milliseconds patience);
 
-  /// Collective and blocking. `call` is what ranks agree on, beside shards and size. Throws as
-  /// Transport::exchange(), and Error(kPeer) where ranks disagree.
+  /// Computes the sum. Collective and blocking. Ranks must agree on `call`, on the number of shards and on
+  /// the size. Throws the errors of Transport::exchange(), and Error(kPeer) if ranks disagree.
   void run(CallHeader call, const OrderedSum& sum);
 
  private:
-  /// Where the vectors of this host's ranks lie.
+  /// The addresses of the vectors of this host's ranks.
   struct Buffers {
-    std::vector<const std::byte*> partials;  ///< as HostNodes::parts
-    std::vector<std::byte*> outs;            ///< by place on the host
-    std::vector<bool> staged;                ///< by place: these have a piece at a time
+    std::vector<const std::byte*> partials;  ///< in the order of HostNodes::parts
+    std::vector<std::byte*> outs;            ///< results, by the rank's index on the host
+    std::vector<bool> staged;                ///< by the rank's index: its vectors hold one piece at a time
   };
   /// Elements that are summed together: some of each rank's slice.
   struct Piece {
     const OrderedSum& sum;
     const Buffers& all;
-    std::size_t staged_first;   ///< the element that stages begin with
-    std::vector<Slice> slices;  ///< by rank, in the vectors
-    std::size_t turn = 0;       ///< of two, which alternate
+    std::size_t staged_first;   ///< the first element in the vectors of staged ranks
+    std::vector<Slice> slices;  ///< by rank: the elements that it sums, counted from the first of the vector
+    std::size_t turn = 0;       ///< 0 or 1, in alternation: which of the two sets of message buffers it uses
   };
   struct Card;
   Card& own_card() const;
@@ -79,7 +79,8 @@ class HostSum {
   Frame mine_;
   std::vector<Frame> theirs_;         ///< by rank
   std::shared_ptr<std::byte> stage_;  ///< visible: room for pieces of partials and result
-  /// By turn. As places_.owners: rows of HostNodes; as places_.ranks_of: rows of nodes of this rank's slice.
+  /// Message buffers, by turn. merged_ holds, in the order of places_.owners, the rows that this host sends
+  /// to each owner. received_ holds, by host, the rows of this rank's slice that come from there.
   std::array<std::vector<std::vector<std::byte>>, 2> merged_, received_;
 };
 

@@ -17,8 +17,8 @@ namespace trireme {
 
 namespace {
 
-/// What a bucket costs beside the sum while all cores compute: the communication thread waits for one, mostly
-/// as long as a time slice.
+/// The seconds that a bucket costs in addition to its sum while all cores compute. The communication thread
+/// waits for a core then, mostly for as long as a time slice.
 constexpr double kWaitForCore = 2e-3;
 
 double median_seconds(Communicator& comm, std::byte* memory, std::size_t bytes) {

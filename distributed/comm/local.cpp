@@ -46,7 +46,7 @@ struct LocalWorld {
   std::string reason;
 };
 
-/// What ranks on these hosts share: theirs to take, each its own.
+/// The objects that connect the ranks of one process. Each rank moves its own group out of `groups`.
 struct LocalParts {
   explicit LocalParts(const std::vector<int>& by_rank)
       : hosts(by_rank),

@@ -121,10 +121,10 @@ MpiSum sum_of(DType dtype) {
   return dtype == DType::kBFloat16 ? narrow_sum<BFloat16>() : narrow_sum<Float16>();
 }
 
-/// What Open MPI does better over TCP when told so; what the user has set stays. Without flags 1 long
-/// messages run in one direction at a time. A message above the eager limit begins with a question to the
-/// receiver, whose answer waits until its thread has the core: with ranks that compute meanwhile, that is
-/// most of the time.
+/// Sets the variables that make Open MPI faster over TCP, unless the user has set them. Without
+/// btl_tcp_flags=1, long messages run in one direction at a time. A message above the eager limit begins with
+/// a request to the receiver. The receiver answers only when its thread has a core, and if ranks compute
+/// meanwhile, that wait is most of the transfer's time.
 void use_tcp_well() {
   const std::string eager = fmt::format("{}", kLargestMessage + 4096);  // with room for headers
   for (const auto& [name, value] : {std::pair{"OMPI_MCA_btl_tcp_flags", std::string("1")},
@@ -276,8 +276,8 @@ class MpiTransport final : public Transport {
   int data_tag() const { return 2 * channel_; }
   int failure_tag() const { return 2 * channel_ + 1; }
 
-  /// What the `peers` say when this rank says `mine` to each of them; itself among them. At most 63
-  /// characters.
+  /// Sends `mine` to each of `peers`, which include this rank, and returns their texts in the order of
+  /// `peers`. Cuts texts to 63 characters.
   std::vector<std::string> tell(const std::string& mine, const std::vector<int>& peers, Deadline deadline) {
     using Text = std::array<char, 64>;
     Text told{};

@@ -37,7 +37,7 @@ void dot(const KernelTable& kernels, const View& out, const View& a, const View&
   kernels.reduce(ReduceOp::kSum, out, spare);
 }
 
-/// What make_orthonormal() works with, on the device.
+/// The temporary tensors of make_orthonormal(), on the device.
 struct Workspace {
   Workspace(std::int64_t longest, Device device)
       : row(Tensor::empty({longest}, DType::kFloat32, device)),
@@ -48,7 +48,8 @@ struct Workspace {
   Tensor row, number, other, zero, flag;
 };
 
-/// Of what is left of a row when all before it are taken out, this much of its length is rounding.
+/// The fraction of a row's length that may be rounding. If no more than that remains of a row after the
+/// projections on all earlier rows are subtracted, make_orthonormal() sets it to 0.
 constexpr double kRounding = 1e-5;
 
 /// Makes the rows of `matrix` orthogonal and of length 1 (Gram-Schmidt, one row after the other, each twice:
@@ -151,8 +152,8 @@ void PowerSgd::sum_others(GradientBucket& bucket) const {
   });
 }
 
-/// What travels of a bucket's matrices, one behind the other. All are stored transposed: (rank, n) and
-/// (rank, m).
+/// The factors P and Q of all matrices of a bucket, one matrix after the other, as ranks exchange them. All
+/// are stored transposed: (rank, n) and (rank, m).
 struct PowerSgd::Exchange {
   Exchange(std::vector<Place> at, std::int64_t p_size, std::int64_t q_size, std::int64_t longest, int shards,
            Device device)

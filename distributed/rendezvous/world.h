@@ -36,9 +36,9 @@ GetEnv process_environment();
 bool is_restarted(const GetEnv& env);
 
 /// Reads the launcher's variables. Throws Error(kUsage) naming the variable if one holds garbage, if two
-/// launchers contradict each other, or if each of several ranks would take itself for the only one: where
-/// srun started them without an MPI plugin, or a launcher that Trireme does not know how to join did (MPICH,
-/// Intel MPI, torchrun, Flux, ...).
+/// launchers contradict each other, or if each of several ranks would take itself for the only one. The last
+/// happens if srun started them without an MPI plugin. It also happens with a launcher that Trireme does not
+/// know how to join (MPICH, Intel MPI, torchrun, Flux, ...).
 World detect_world(const GetEnv& env);
 
 /// Returns whether MPI has to connect the ranks; `backend` is that of the job's options.

@@ -3,10 +3,10 @@
 
 namespace trireme {
 
-/// Whether there is one.
+/// Returns true if a debugger is attached to this process.
 bool has_debugger();
-/// Gives it the word (SIGTRAP), as a breakpoint does; what it continues goes on behind this call. Without one
-/// it returns at once.
+/// Stops in the attached debugger by raising SIGTRAP, as a breakpoint does. When the debugger continues the
+/// process, the call returns. Without a debugger it returns at once.
 void stop_in_debugger();
 
 }  // namespace trireme

@@ -17,7 +17,7 @@ namespace trireme {
 
 namespace {
 
-constexpr int kColumn = 42;  ///< where descriptions begin, on wide terminals
+constexpr int kColumn = 42;  ///< the column in which descriptions begin on wide terminals
 constexpr int kMargin = 2;
 
 /// Adds "  name   description" to `text`.

@@ -23,7 +23,7 @@ void drop_default_name(std::vector<NamedTensor>& weights) {
   for (NamedTensor& t : weights) t.name.erase(0, prefix.size());
 }
 
-/// Whether the file has our full names, as an export of a checkpoint has.
+/// Returns true if the file has full names of the job's tensors, as an export of a checkpoint has.
 bool is_export(const fs::path& path, const std::vector<NamedTensor>& weights) {
   const auto entries =
       read_safetensors_layout(RealFileSystem(), followed(path), ForeignDTypes::kKeep).entries;

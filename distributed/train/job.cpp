@@ -38,7 +38,8 @@ ReducerOptions reducer_options_of(const JobOptions& o) {
           .shuffle_ready = o.shuffle_ready()};
 }
 
-/// The same job, going on from the checkpoint of --replay-from.
+/// Returns the options of a job that resumes from the checkpoint of --replay-from. Throws Error if there is
+/// no such checkpoint.
 JobOptions replay_of(JobOptions options, const std::filesystem::path& directory) {
   const std::int64_t step = options.replay_from();
   if (directory.empty())

@@ -219,8 +219,8 @@ class Job : public DataParallelContext {
     Timing(const std::string& directory, int rank) : trace(directory, rank) {}
   };
 
-  /// What rides in a sum of its own, besides gradients: first what the device knows, so that the host need
-  /// not wait for it, then what the host does.
+  /// The numbers of a step that are summed over all shards, apart from the gradients. The first two are
+  /// computed on the device, so that the host need not wait for them. The others come from the host.
   enum StepSum : std::size_t { kLoss, kCorrect, kCounted, kStop, kStepSumSize };
 
   void start();
@@ -258,8 +258,8 @@ class Job : public DataParallelContext {
   /// A step that has ended, whose numbers the device may still be computing.
   struct EndedStep {
     StepReport report;
-    std::array<double, kStepSumSize> totals;  ///< of its rounds but the last
-    int ticket;                               ///< of the step's sum, in the last
+    std::array<double, kStepSumSize> totals;  ///< the sums over all rounds of the step but the last
+    int ticket;                               ///< the ticket of the step's sum in the last round
   };
   /// `waited`: for the step before.
   EndedStep ended_step(int ticket, std::chrono::nanoseconds waited);

@@ -38,7 +38,8 @@ std::int64_t number_of(const fs::path& path, const std::string& wanted) {
   return 0;
 }
 
-/// What a control group leaves; files it has cached can go.
+/// Returns the bytes that a control group may still use. Cached files count as free, because the kernel can
+/// drop them. Returns kNoLimit if the group has no limit.
 std::int64_t left_in_group(const fs::path& folder, const char* limit, const char* used) {
   const std::int64_t most = number_in(folder / limit, kNoLimit);
   if (most == kNoLimit) return kNoLimit;

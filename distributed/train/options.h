@@ -20,10 +20,10 @@ struct Program {
 
 /// Reads a program's command line.
 ///
-/// What the user gives wins over the program's defaults, which win over job.proto's; a flag
-/// wins over `--config FILE`, and the last of a repeated flag over the ones before it. --steps and
-/// --epochs are one choice: naming one in a stronger place drops the other from a weaker one.
-/// Fields with a default are all set in the result.
+/// Options of the user win over the program's defaults, which win over job.proto's. A flag wins over
+/// `--config FILE`, and the last of a repeated flag wins over the ones before it. --steps and --epochs are
+/// one choice: naming one in a stronger place drops the other from a weaker one. Fields with a default are
+/// all set in the result.
 ///
 /// A flag that has no effect beside the other options is an error. A field of the job file that has no effect
 /// only adds a line to `notes`, because flags may have overridden the options that it belongs to; it adds

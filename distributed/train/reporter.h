@@ -20,14 +20,15 @@
 
 namespace trireme {
 
-/// Where a job's outputs go: --out's folder unless a flag names another place; empty: nowhere.
+/// The paths of a job's outputs. They lie in --out's folder unless a flag names another place. An output with
+/// an empty path is not written.
 struct OutputPaths {
   explicit OutputPaths(const JobOptions& options);
   std::filesystem::path folder;  ///< for the program's own files; empty without --out and in a replay
   std::filesystem::path metrics, tensorboard, checkpoints, curves;
 };
 
-/// What one step measured; times in milliseconds.
+/// The measurements of one step. Times are in milliseconds.
 struct StepReport {
   std::int64_t step = 0;  ///< finished steps, this one included
   std::int64_t steps = 0;

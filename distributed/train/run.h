@@ -9,10 +9,10 @@
 
 namespace trireme {
 
-/// Does all the work of a main function: finds out who this rank is (mpirun, srun, `trireme launch`, threads,
-/// alone), runs `body` on each of this process's ranks, turns what it throws into one line on standard error,
-/// and returns the exit code. SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU ask the job to stop after
-/// its step, see signals.h.
+/// Does all the work of a main function. Finds out this process's rank from how it was started (mpirun,
+/// srun, `trireme launch`, threads, alone). Runs `body` on each rank of this process. Prints what `body`
+/// throws as one line on standard error and returns the exit code. SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2
+/// and SIGXCPU ask the job to stop after its step, see signals.h.
 int run(int argc, char** argv, const Program& program, const std::function<void(Job&)>& body);
 
 /// Returns a description of the compiler, libraries and CPU that bits depend on.

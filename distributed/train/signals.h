@@ -10,8 +10,9 @@ namespace trireme {
 /// its current step and ends with kStopped.
 std::atomic<int>& stop_signal();
 
-/// Where a program stands. Between the first step and the last there is a step to wait for; once it ends, of
-/// itself or by an error, mpirun's SIGTERM to what is left of the job tells it nothing new.
+/// The phase of a program, which decides what a signal does. In kSteps there is a step to wait for. In
+/// kEnding the program saves a checkpoint, or ends by itself or by an error. mpirun's SIGTERM to the rest of
+/// a job that ends tells a rank nothing new.
 enum class Phase { kBeforeSteps, kSteps, kAfterSteps, kEnding };
 std::atomic<Phase>& program_phase();
 
