@@ -86,7 +86,7 @@ void unpack_codes(const std::byte* in, unsigned bits, std::uint8_t (&codes)[kBlo
   }
 }
 
-/// Where the next block begins; null if this is none that ends before `last`.
+/// Unpacks one block and returns the beginning of the next, or null if no valid block ends by `last`.
 const std::byte* unpack_block(const std::byte* in, const std::byte* last, Words& words) {
   if (last - in < 1) return nullptr;
   const auto kind = static_cast<unsigned>(*in++);

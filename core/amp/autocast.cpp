@@ -9,8 +9,9 @@ namespace {
 
 enum class Rule {
   kLow,      ///< computes in 16 bits
-  kRounded,  ///< the same; where kernels have only float32, its numbers are rounded and its result is float32
-  kImages,   ///< as kFull; where kernels take images of 16 bits, they stay so
+  kRounded,  ///< like the previous rule; where kernels have only float32, its numbers are rounded and its
+             ///< result is float32
+  kImages,   ///< like kFull; where kernels take images of 16 bits, they stay so
   kFull,     ///< computes in float32
   kOwn,      ///< computes in float32, too, but converts by itself, on the way
 };
@@ -55,7 +56,7 @@ Rule rule_of(std::string_view op) {
   fail(ExitCode::kInternal, "autocast: there is no rule for {}", op);
 }
 
-/// As to(), keeping the order of elements in memory.
+/// Returns `t` converted to `dtype`. Unlike to(), it keeps the order of elements in memory.
 Tensor converted(const Tensor& t, DType dtype) {
   if (t.dtype() == dtype) return t;
   const Tensor out = t.is_dense() ? Tensor::empty_strided(t.shape(), t.strides(), dtype, t.device())

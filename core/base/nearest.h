@@ -6,9 +6,9 @@
 
 namespace trireme {
 
-/// The word of `known` that was probably meant by `given`: the nearest one by letters inserted, removed or
-/// replaced (Levenshtein's distance), or "" when none is near, that is within a third of the letters of
-/// `given` and never more than three.
+/// Returns the word of `known` that was probably meant by `given`: the nearest one by letters inserted,
+/// removed or replaced (Levenshtein's distance). Returns "" if the distance of the nearest word is more than
+/// three, or more than a third of the letters of `given`.
 std::string nearest(std::string_view given, const std::vector<std::string>& known);
 
 }  // namespace trireme

@@ -31,7 +31,8 @@ class IdxDataset final : public ByteImageDataset {
  public:
   /// Normalizes either split by the mean and deviation of the training images, which it reads for that.
   static std::unique_ptr<IdxDataset> open(const std::string& directory, Split split);
-  /// As above with a known normalization: `open(dir, kTest, train->normalization())` reads less.
+  /// Opens a data set whose normalization is known, so that the pixels need not be read to compute it:
+  /// `open(dir, kTest, train->normalization())`.
   static std::unique_ptr<IdxDataset> open(const std::string& directory, Split split,
                                           Normalization normalization);
 

@@ -19,7 +19,7 @@ std::string_view variable_of(std::string_view pattern) {
   return pattern.starts_with('{') ? pattern.substr(1, pattern.find('}') - 1) : std::string_view();
 }
 
-/// Whether the whole name fits; `bound` says then what the variables stand for.
+/// Returns true if the whole name matches the pattern. `bound` then holds the values of the variables.
 bool matches(std::string_view pattern, std::string_view name, Bindings& bound) {
   if (pattern.empty()) return name.empty();
   const std::string_view variable = variable_of(pattern);

@@ -32,7 +32,7 @@ bool is_batch_counter(const std::string& name) {
   return name == kName || name.ends_with("." + std::string(kName));
 }
 
-/// What goes where, and what does not fit.
+/// A plan tells which tensor of the file goes to which of ours, and which tensors do not fit.
 class Plan {
  public:
   Plan(const std::vector<NamedTensor>& ours, const fs::path& path, const WeightMap& map)

@@ -33,7 +33,7 @@ using Points = std::vector<std::pair<double, double>>;
 /// The contents of a metrics file that the picture shows. Points are (step, value), and all are finite.
 struct Run {
   Points loss, eval_loss, eval_accuracy, lr, throughput, hidden;
-  Points world_sizes;  ///< where it changes, and the first
+  Points world_sizes;  ///< the first world size, and each change of it
   double first_step = 0, last_step = 0;
 };
 

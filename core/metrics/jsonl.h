@@ -62,11 +62,11 @@ class JsonlWriter {
   /// Begins a file for a new run. Error(kUsage) if a file of this name holds anything already, which stays as
   /// it is, or if another writer has it open.
   explicit JsonlWriter(std::filesystem::path path);
-  /// A run that goes on after `resume_step` finished steps: keeps the lines whose step is at most
-  /// `resume_step`, and cuts the rest off (steps that a killed run did after its last checkpoint and that
-  /// come again now, and a torn last line). The cut is one ftruncate to the end of a line, so a kill at any
-  /// moment leaves a sound file. Lines before the cut are checked as by read_metrics. A missing file is
-  /// begun; pipes and terminals are simply written to. Error(kUsage) if another writer has the file open.
+  /// Opens the file of a run that goes on after `resume_step` finished steps. It keeps the lines whose step
+  /// is at most `resume_step` and cuts off the rest: steps that a killed run made after its last checkpoint,
+  /// and an incomplete last line. The cut is one ftruncate to the end of a line, so a kill at any moment
+  /// leaves a sound file. Lines before the cut are checked as by read_metrics. A missing file is begun; pipes
+  /// and terminals are simply written to. Error(kUsage) if another writer has the file open.
   JsonlWriter(std::filesystem::path path, std::int64_t resume_step);
 
   /// Appends one line with one write(2). The record's step must be greater than that of the line before:

@@ -25,9 +25,10 @@ Tensors gradients_of(const Backward& backward, std::size_t count) {
   return gradients;
 }
 
-/// The same tensors as results of one recorded op that does nothing: fn runs in backward when all their
-/// gradients are known. Those that want no gradient are handed through. Those in whose memory others look,
-/// too, may not be changed in place: that would reach gradients past fn. False if none wants a gradient.
+/// Replaces tensors by results of one recorded op that does nothing; fn runs in backward when all their
+/// gradients are known. Tensors that do not require a gradient stay as they are. Results that share memory
+/// with other tensors must not be changed in place, because such gradients would not pass through fn. Returns
+/// false if no tensor requires a gradient.
 template <class IsShared, class Fn>
 bool pass_through(const char* name, Tensors& tensors, IsShared&& is_shared, Fn&& fn) {
   const Tensors in = tensors;

@@ -48,7 +48,7 @@ class LayerNorm : public Module {
   Tensor forward(const Tensor& x) override;
   void visit(Visitor& v) override;
   Shape shape;
-  Tensor weight, bias;  ///< of `shape`, or undefined
+  Tensor weight, bias;  ///< undefined, or tensors of `shape`
   LayerNormOptions options;
 };
 
@@ -65,7 +65,7 @@ class RMSNorm : public Module {
   Tensor forward(const Tensor& x) override;
   void visit(Visitor& v) override;
   Shape shape;
-  Tensor weight;  ///< of `shape`, or undefined
+  Tensor weight;  ///< undefined, or a tensor of `shape`
   RMSNormOptions options;
 };
 

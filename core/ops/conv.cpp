@@ -96,7 +96,8 @@ std::int64_t passed(const char* op, const Shape& image, const Tensor& w, int dim
   return (padded - reach) / o.stride + 1;
 }
 
-/// What the kernels see of the options. The gaps of a kernel of one element are between nothing.
+/// Returns the options in the form that kernels take. A kernel of one element has no gaps, so its dilation
+/// does not matter.
 Window window_of(const Tensor& w, const Conv2dOptions& vertical, const Conv2dOptions& o) {
   const std::int64_t h = w.size(2), wide = w.size(3);
   return {h,

@@ -103,7 +103,7 @@ const Tensor& silu_(const Tensor& t);
 Tensor add(const Tensor& a, const Tensor& b);
 Tensor sub(const Tensor& a, const Tensor& b);
 Tensor mul(const Tensor& a, const Tensor& b);
-Tensor div(const Tensor& a, const Tensor& b);  ///< of integers: float32
+Tensor div(const Tensor& a, const Tensor& b);  ///< integers give float32
 /// Integers stay integers, which wrap around; a negative exponent gives 0 for bases other than 1 and -1.
 Tensor pow(const Tensor& a, const Tensor& b);
 Tensor atan2(const Tensor& y, const Tensor& x);

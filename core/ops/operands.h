@@ -8,9 +8,9 @@
 
 namespace trireme {
 
-/// The dtype that two operands meet in, by PyTorch's rule: the wider kind (bool, integer, floating point)
-/// wins; within a kind the wider type, where a tensor without dimensions does not count against one with;
-/// bfloat16 and float16 meet in float32.
+/// Returns the dtype that two operands are computed in, by PyTorch's rule. The wider kind (bool, integer,
+/// floating point) wins, and within a kind the wider type. Within a kind, a tensor without dimensions does
+/// not count against one with dimensions. bfloat16 and float16 meet in float32.
 DType promoted(const Tensor& a, const Tensor& b);
 /// Returns the dtype that two operands meet in if both have dimensions.
 DType promoted(DType a, DType b);

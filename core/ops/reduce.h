@@ -9,7 +9,7 @@ namespace trireme {
 
 // --- reduce.cpp: over `dims` (negative count from the end), or over all of them if `dims` is empty
 Tensor sum(const Tensor& x, const std::vector<int>& dims = {},
-           bool keepdim = false);  ///< of integers, bool: int64
+           bool keepdim = false);  ///< integers and bool give int64
 Tensor prod(const Tensor& x, const std::vector<int>& dims = {}, bool keepdim = false);
 Tensor mean(const Tensor& x, const std::vector<int>& dims = {}, bool keepdim = false);
 /// Largest and smallest; equal ones share the gradient.

@@ -35,7 +35,7 @@ class ComputedRow {
       return row;
     }
   }
-  /// Where to write what store(row) is then called for.
+  /// Returns the memory for the result of `row`. Call store(row) once it is written.
   T* place([[maybe_unused]] In* row) const {
     if constexpr (kCopies)
       return static_cast<T*>(memory_.data());

@@ -110,7 +110,7 @@ void batch_norm_apply(const View& y, const View& x, const View& mean, const View
 
 namespace {
 
-/// What the ReLU lets through of a row of dy; the row itself where there is no ReLU (y is null).
+/// Returns element k of a row of dy, or 0 where the ReLU cut it off. Without a ReLU, y is null.
 template <bool kRelu, class T>
 inline T masked(const T* dy, const T* y, std::int64_t k) {
   if constexpr (kRelu)

@@ -160,7 +160,7 @@ void cumsum(const View& out, const View& in) {
 
 namespace {
 
-/// Of the chunks of one tensor, to `out` and what follows.
+/// Writes the sum of squares of each chunk of one tensor to `out` and the elements after it.
 void squares_of(const View& in, double* out) {
   visit_floating(in.dtype, "chunk_squares", [&](auto type) {
     using T = decltype(type);

@@ -21,7 +21,7 @@
 
 namespace trireme::cuda {
 
-/// Of one device, whose memory calls of the thread's runtime go to. Thread-safe.
+/// Allocates memory of one device, the current device of the calling thread. Thread-safe.
 class CachingAllocator {
  public:
   struct Statistics {
@@ -57,7 +57,7 @@ class CachingAllocator {
     bool used = false;
     Block *before = nullptr, *after = nullptr;  ///< neighbours in the segment
     std::set<Stream> others;                    ///< that use it besides its own
-    std::size_t segment_bytes = 0;              ///< of the whole segment
+    std::size_t segment_bytes = 0;              ///< size of the whole segment
   };
   struct BySize {
     using is_transparent = void;

@@ -19,7 +19,7 @@ namespace trireme::cuda {
 
 namespace {
 
-constexpr std::int64_t kWeightBytes = std::int64_t{256} << 20;  ///< of the weights that are there at once
+constexpr std::int64_t kWeightBytes = std::int64_t{256} << 20;  ///< most bytes of weights that exist at once
 
 View dense_view(void* data, DType dtype, std::int64_t matrices, std::int64_t rows, std::int64_t columns) {
   return {data, dtype, 3, {matrices, rows, columns}, {rows * columns, columns, 1}};
@@ -93,7 +93,7 @@ class Matrices {
   std::optional<Scratch> copy_;
 };
 
-/// What forward and backward share: from products of q and k to scores, and dropout.
+/// Turns products of q and k into scores, and applies dropout. Forward and backward share it.
 template <class T>
 struct Scores {
   static constexpr T kNever = -std::numeric_limits<T>::infinity();

@@ -16,7 +16,7 @@ std::array<std::int64_t, 4> dims_of(const View& v) {
   return {v.shape[0], v.shape[1], v.shape[2], v.shape[3]};
 }
 
-/// The same filters in memory of their own, with channels next to each other.
+/// A copy of filters in which the channels are next to each other.
 class TurnedFilters {
  public:
   explicit TurnedFilters(const View& w)

@@ -28,7 +28,7 @@ dnn::Descriptor convolution(const ConvShape& s) {
   return made;
 }
 
-/// What the library calls the attributes of a pass.
+/// The library's names of a pass's attributes.
 struct Names {
   cudnnBackendDescriptorType_t type;
   cudnnBackendAttributeName_t x, w, y, convolution, alpha, beta;

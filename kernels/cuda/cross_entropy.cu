@@ -57,9 +57,10 @@ TRIREME_HOST_DEVICE Pack<T, N> load_across(const T* from) {
 /// The partial results of a lane for its elements of a row.
 template <class T>
 struct Seen {
-  T largest = std::numeric_limits<T>::lowest();  ///< where all are -infinity: differences from it are no NaN
-  double sum = 0;                                ///< of e^(logit - largest)
-  double excess = 0;                             ///< see smoothing_origin()
+  T largest =
+      std::numeric_limits<T>::lowest();  ///< the start keeps differences from being NaN if all are -infinity
+  double sum = 0;                        ///< the sum of e^(logit - largest)
+  double excess = 0;                     ///< see smoothing_origin()
 
   template <int N>
   TRIREME_HOST_DEVICE void add(const Pack<T, N>& logits) {

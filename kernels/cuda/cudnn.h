@@ -75,8 +75,8 @@ class Descriptor {
 Descriptor tensor(std::int64_t id, DType dtype, std::span<const std::int64_t> dims,
                   std::span<const std::int64_t> strides);
 
-/// What plans are made for: this process's GPU, or, in tests, one that is described in the library's own
-/// JSON.
+/// The GPU that plans are made for: this process's GPU or, in tests, one that is described in the library's
+/// JSON format.
 class Target {
  public:
   Target();

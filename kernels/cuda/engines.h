@@ -29,7 +29,7 @@ std::vector<std::string> take_notices();
 /// How an attempt to make a plan ended.
 struct PlanAttempt {
   enum Outcome { kMade, kNotSupported, kFailed } outcome = kMade;
-  std::string reason;  ///< what the library said, unless the plan was made
+  std::string reason;  ///< the library's error, or empty if the plan was made
 };
 
 /// Calls make() and, if it fails, release_memory() and make() once more. Returns how the last attempt ended.

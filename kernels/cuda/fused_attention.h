@@ -46,7 +46,7 @@ struct FusedSlice {
 };
 /// Returns the largest part that a backward pass may compute at once. For a part, the deterministic kernels
 /// keep a matrix of samples * heads * queries * keys 16-bit numbers in their workspace, and cuDNN refuses
-/// workspaces that are too large; in 48 MiB the matrix stays in the cache of an H200. Parts of one pass have
+/// workspaces that are too large. A matrix of 48 MiB stays in the cache of an H200. Parts of one pass have
 /// nearly the same size.
 FusedSlice backward_slice(const FusedShape& shape);
 /// The shape of a part.

@@ -10,7 +10,7 @@ namespace trireme::cuda {
 
 namespace {
 
-/// What `version` says; that it is not there, if a job can do without it.
+/// Returns the library's name and version, or that an optional library is missing.
 template <class Fn>
 std::string version_of(const char* name, const Fn& version) {
   try {

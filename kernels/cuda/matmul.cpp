@@ -67,7 +67,7 @@ struct Matrix {
   std::size_t bytes(std::int64_t count, DType dtype) const {
     return static_cast<std::size_t>((count - 1) * apart + (columns - 1) * leading + rows) * size_of(dtype);
   }
-  /// Of each matrix, if the first is aligned as Aligned makes it.
+  /// Returns the alignment of each matrix in bytes, if the first one is aligned as Aligned makes it.
   std::uint32_t alignment(std::int64_t count, DType dtype) const {
     std::size_t bytes = Aligned::kBytes;
     while (count > 1 && static_cast<std::size_t>(apart) * size_of(dtype) % bytes != 0) bytes /= 2;
@@ -122,8 +122,8 @@ struct Destroy {
 template <class T>
 using Owned = std::unique_ptr<T, Destroy>;
 
-/// Of the factors and of the result: float32 may be the result of 16-bit factors. A vector of the result's
-/// type may be added to its rows before they are rounded.
+/// The types of the factors and of the result. Factors of 16 bits may have a float32 result. A vector of the
+/// result's type may be added to its rows before they are rounded.
 struct Kind {
   DType in, out;
   bool has_bias;

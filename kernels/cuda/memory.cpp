@@ -47,7 +47,8 @@ MainDevice& main_device() {
   return *device;
 }
 
-/// Where memory is full of what comes free when another thread's recorder starts its work, waits for that.
+/// Allocates memory. If the memory is full of blocks that another thread's recorder still holds, waits until
+/// that recorder has started its work.
 void* allocate_beside_recorders(std::size_t bytes) {
   using namespace std::chrono_literals;
   MainDevice& device = main_device();

@@ -18,11 +18,11 @@ void choose_device(int index);
 /// memory are made on it, so each way to them begins here. Cheap after the thread's first call.
 void take_device();
 
-/// Where this thread's kernels and copies go: the device's one main stream, which all threads share, unless a
-/// StreamScope says otherwise. Takes the device. What was enqueued before (recorder.h) is started by then.
-/// Throws Error(kUsage) if another thread's recorder holds work for it.
+/// Returns the stream of this thread's kernels and copies. That is the device's main stream, which all
+/// threads share, unless a StreamScope is alive. Takes the device, and first starts the work that was
+/// recorded before (recorder.h). Throws Error(kUsage) if another thread's recorder holds work for it.
 Stream stream();
-/// The same as a name only: starts nothing.
+/// Returns the same stream as stream(), but does not start recorded work.
 Stream stream_as_it_is();
 
 /// Makes this thread work on another stream during its lifetime. Takes the device.

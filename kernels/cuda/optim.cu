@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::int64_t kPiece = 1024;  // elements of one warp
 
-/// What moves side by side, cut into pieces that are numbered through all slices.
+/// Arrays that are updated together. They are cut into pieces, which are numbered over all slices.
 template <class T>
 struct Slice {
   T *p, *first, *second;
@@ -70,8 +70,9 @@ struct RunAdamW {
   }
 };
 
-/// Where slices lie is the same step after step, so the device keeps that; what differs, the learning rate
-/// and the count of steps, are a kernel's parameters: one launch for all slices of one count.
+/// Launches one kernel for all slices that have the same count of steps. The addresses of slices are the same
+/// in every step, so the device keeps them. The learning rate and the count change, so they are parameters of
+/// the kernel.
 template <class T, class Step, class Run, class Options>
 void run(std::span<const OptimizerSlice> given, const Options& options, bool with_state) {
   std::vector<std::int64_t> counts;

@@ -19,7 +19,7 @@ template <class In, class T = Compute<In>>
 struct Dropout {
   const In* in;
   In* out;
-  std::int64_t width, fours;  ///< of a sample
+  std::int64_t width, fours;  ///< elements of a sample, and groups of four of them
   std::uint64_t threshold, first_sample;
   RandomKey key;
   T scale;

@@ -78,7 +78,7 @@ void upload(void* device, const void* host, std::size_t bytes) {
 
 namespace {
 
-/// Where batches arrive, beside the main stream's work.
+/// Returns the stream that copies batches to the device while the main stream works.
 Stream copy_stream() {
   static const Stream one = (take_device(), make_stream());
   return one;

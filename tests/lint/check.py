@@ -143,6 +143,41 @@ def is_third_party(name):
     return name in GENERATED or any(re.match(pattern, name) for pattern, _ in THIRD_PARTY)
 
 
+FRAGMENT = re.compile(r"(of|as|where|whether|what|the same|with it)\b", re.I)
+MAX_SENTENCE = 40
+
+
+def doc_paragraphs(text):
+    """Yields (line, paragraph) of `///` comments; `///<` is a paragraph of its own."""
+    begin, words = 0, []
+    for number, line in enumerate(text.splitlines() + [""], 1):
+        found = re.match(r"(.*?)///(<?)(.*)", line)
+        is_member = bool(found and found[2])
+        if words and (not found or is_member or not found[3].strip()):
+            yield begin, " ".join(words)
+            words = []
+        if is_member:
+            begin = number
+        elif found and not words:
+            begin = number
+        if found:
+            words += found[3].split()
+
+
+def check_comments(path, text):
+    """Yields `///` comments that begin with a fragment, and, in headers, sentences that are too long."""
+    for number, paragraph in doc_paragraphs(text):
+        found = FRAGMENT.match(paragraph)
+        if found:
+            yield f"{path}:{number}: a comment begins with \"{found[0]}\": write a sentence with a subject and a verb"
+        if pathlib.PurePath(path).suffix not in HEADER:
+            continue
+        for sentence in re.split(r"(?<=[.?!])\s", paragraph):
+            if len(sentence.split()) > MAX_SENTENCE:
+                yield (f"{path}:{number}: a sentence of {len(sentence.split())} words (at most {MAX_SENTENCE}): "
+                       f"{' '.join(sentence.split()[:6])} ...")
+
+
 def check_cpp(path, text, private):
     if room_of(path) is None:
         yield f"{path}:1: code stands outside the house's folders"
@@ -150,6 +185,7 @@ def check_cpp(path, text, private):
         yield f"{path}:1: a header starts with #pragma once"
     for number, quoted, name in includes_of(text):
         yield from check_include(path, number, quoted, name, private)
+    yield from check_comments(path, text)
     for number, length in function_lengths(text.splitlines()):
         if length > MAX_FUNCTION:
             yield f"{path}:{number}: a function of {length} lines (at most {MAX_FUNCTION})"

@@ -56,6 +56,15 @@ CASES = {
         "core/nn/a.cpp": function("int f(int a)", LONG_BODY[14:]) + function("int g(int a,\n      int b) const", LONG_BODY) +
                          "class C {\n public:\n" + function("void h()", LONG_BODY, "  ") + "};\n"},
         ["a.cpp:61: a function of 63 lines", "a.cpp:126: a function of 62 lines"]),
+    "comments that are fragments": ({
+        "core/nn/a.h": HEADER + "/// As f().\nint g();\nint x;  ///< of a layer\n/// Returns a number.\n/// What it is.\n"
+                                "///\n/// Whether it works.\nint h();\n/// Assigns, when asked to.\nint i();\n"},
+        ['a.h:2: a comment begins with "As"', 'a.h:4: a comment begins with "of"', 'a.h:8: a comment begins with "Whether"']),
+    "long sentences": ({
+        "core/nn/a.h": HEADER + "/// Returns a number." + " One word more" * 13 + " and that\n/// is it. It ends.\nint f();\n"
+                                "/// Returns" + " it" * 39 + ". Returns" + " it" * 39 + ".\nint g();\n",
+        "core/nn/a.cpp": "/// Returns" + " it" * 60 + ".\n"},
+        ["a.h:2: a sentence of 43 words"]),
     "fast math": ({
         "cmake/a.cmake": "x(-ffast-math)\ny(-ffp-contract=fast)\n",
         "core/nn/a.cpp": "#pragma GCC optimize(\"O3\")\n// -Ofast\n"},
