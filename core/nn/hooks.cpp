@@ -28,7 +28,7 @@ Tensors gradients_of(const Backward& backward, std::size_t count) {
 /// Replaces tensors by results of one recorded op that does nothing; fn runs in backward when all their
 /// gradients are known. Tensors that do not require a gradient stay as they are. Results that share memory
 /// with other tensors must not be changed in place, because such gradients would not pass through fn. Returns
-/// false if no tensor requires a gradient.
+/// false if no tensor requires a gradient or grad mode is off.
 template <class IsShared, class Fn>
 bool pass_through(const char* name, Tensors& tensors, IsShared&& is_shared, Fn&& fn) {
   const Tensors in = tensors;

@@ -19,7 +19,7 @@ namespace trireme::cuda {
 
 namespace {
 
-constexpr std::int64_t kWeightBytes = std::int64_t{256} << 20;  ///< most bytes of weights that exist at once
+constexpr std::int64_t kWeightBytes = std::int64_t{256} << 20;  ///< limit of one set of several matrices
 
 View dense_view(void* data, DType dtype, std::int64_t matrices, std::int64_t rows, std::int64_t columns) {
   return {data, dtype, 3, {matrices, rows, columns}, {rows * columns, columns, 1}};

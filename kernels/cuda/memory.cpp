@@ -48,7 +48,7 @@ MainDevice& main_device() {
 }
 
 /// Allocates memory. If the memory is full of blocks that another thread's recorder still holds, waits until
-/// that recorder has started its work.
+/// that recorder has started its work, for about 10 seconds at most. Then it throws the allocator's Error.
 void* allocate_beside_recorders(std::size_t bytes) {
   using namespace std::chrono_literals;
   MainDevice& device = main_device();
