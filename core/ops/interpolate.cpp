@@ -19,7 +19,7 @@ struct Resize {
 Resampling resampling(std::int64_t size, std::int64_t count, double step, const InterpolateOptions& o) {
   Resampling axis;
   const bool nearest = o.mode == Interpolation::kNearest;
-  // Where a size stays or doubles, PyTorch steps by the ratio of the sizes, whatever the scale factor is.
+  // PyTorch ignores the scale factor and steps by the ratio of the sizes if a size stays the same or doubles.
   if (nearest && count == size) step = 1;
   if (nearest && count == 2 * size) step = 0.5;
   if (o.align_corners) step = count > 1 ? static_cast<double>(size - 1) / static_cast<double>(count - 1) : 0;

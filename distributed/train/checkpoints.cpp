@@ -103,7 +103,7 @@ std::filesystem::path JobCheckpoints::named(const std::string& resume) {
          resume);
   fs::path path = fs::absolute(resume).lexically_normal();
   if (!path.has_filename()) path = path.parent_path();  // "DIR/step-00000015/"
-  // Where nothing is there, the reader of the checkpoint says what is wrong.
+  // If the path does not exist, the reader of the checkpoint reports it.
   if (!fs::exists(path, ignored)) return path;
   if (!fs::is_directory(path, ignored))
     fail(ExitCode::kCheckpoint,
